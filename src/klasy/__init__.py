@@ -1,0 +1,1 @@
+"""klasy: an aspect-oriented logger for the running Linux kernel."""

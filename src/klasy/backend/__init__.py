@@ -1,0 +1,1 @@
+"""From IR to what the kernel loads. Pure."""

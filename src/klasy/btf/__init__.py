@@ -1,0 +1,1 @@
+"""BTF, the kernel's compact type format: reading, writing, walking. The format alone."""

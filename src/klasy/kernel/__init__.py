@@ -1,0 +1,1 @@
+"""Facts about a kernel, read-only: symbols, types, live text, what can be probed."""

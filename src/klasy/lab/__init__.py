@@ -1,0 +1,1 @@
+"""The throw-away virtual machine in which everything is woven and tested."""

@@ -1,0 +1,1 @@
+"""Reading and rendering what woven aspects logged."""
