@@ -1,1 +1,1 @@
-"""Pointcuts against a kernel: which join point shadows they select, and the plan of how to reach them. Emits no bytes."""
+"""Pointcuts against a kernel: the join point shadows they select, and the plan of how to reach them. Emits no bytes."""

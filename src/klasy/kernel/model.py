@@ -1,0 +1,174 @@
+"""What the upper layers see of a kernel: functions, call sites, types, live text, and what cannot be probed.
+
+``Kernel`` is a protocol: the running kernel and a saved snapshot both fulfil it. All of it is read-only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from klasy.btf.types import Btf
+
+
+class Clone(enum.Enum):
+    """A copy or a piece of a function that the compiler made, told by the suffix of its symbol."""
+
+    NONE = ""
+    CONSTPROP = "constprop"  # a parameter was replaced by a constant: parameters may be missing
+    ISRA = "isra"  # parameters were removed or replaced by parts of them
+    PART = "part"  # a part of the body, split off for partial inlining
+    COLD = "cold"  # unlikely blocks, moved away: no function of its own, has no entry
+    OTHER = "other"  # any other suffix, e.g. .llvm.1234
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function symbol of the kernel's text.
+
+    ``address`` is where it is now and ``size`` runs to the next symbol, both in bytes. ``module`` is None for the
+    kernel proper. ``base`` is the name in the source, without the suffix of a clone. ``proto`` is the id, in ``btf``,
+    of the function's BTF_KIND_FUNC, or None where there is none (always so for clones: their parameters may differ).
+    ``duplicates`` is how many function symbols carry this very name, itself included.
+    """
+
+    name: str
+    address: int
+    size: int
+    module: str | None
+    base: str
+    clone: Clone
+    duplicates: int
+    proto: int | None = None
+    btf: Btf | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.address + self.size
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.module}]" if self.module else self.name
+
+
+class CallKind(enum.Enum):
+    """How control reaches the callee."""
+
+    DIRECT = "direct"  # call rel32
+    TAIL = "tail"  # jmp or jcc rel32 to another function's entry
+    INDIRECT = "indirect"  # call *reg, call *mem, or through a retpoline thunk
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """One call instruction in live text.
+
+    ``length`` in bytes; a DIRECT or INDIRECT call returns to ``address + length`` (``return_address``, which for a
+    patched retpoline is behind the call itself, not behind its padding). ``callee`` is None for an INDIRECT one.
+    """
+
+    address: int
+    length: int
+    kind: CallKind
+    caller: Function
+    callee: Function | None
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the caller's entry."""
+        return self.address - self.caller.address
+
+    @property
+    def return_address(self) -> int:
+        """Where the callee returns to; meaningless for a TAIL call."""
+        return self.address + self.length
+
+
+class Way(enum.Enum):
+    """A way of probing, as far as refusals differ by it."""
+
+    KPROBE = "kprobe"  # an instruction, by int3 or at a function's entry
+    KRETPROBE = "kretprobe"
+    FENTRY = "fentry"  # fentry and fexit: BPF trampolines
+    FEXIT = "fexit"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something cannot be probed. ``code`` is stable (blacklist, notrace, init-text, not-an-instruction,
+    no-btf, duplicate-name, too-many-args, noreturn, variadic, asm, trace-internal ..); ``reason`` is for the user."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSymbol:
+    """A data symbol: a global variable. Size in bytes runs to the next symbol."""
+
+    name: str
+    address: int
+    size: int
+    module: str | None
+    percpu: bool
+
+
+class Kernel(Protocol):
+    """A kernel to weave into, or a snapshot of one."""
+
+    @property
+    def release(self) -> str:
+        """As ``uname -r`` gives it."""
+
+    @property
+    def build_id(self) -> str:
+        """The GNU build id from /sys/kernel/notes, as hexadecimal digits."""
+
+    @property
+    def btf(self) -> Btf:
+        """The types of the kernel proper. Raises KernelLacks where the kernel has no BTF."""
+
+    def module_btf(self, module: str) -> Btf | None:
+        """The types of a module (whose base is ``btf``), or None where it has none."""
+
+    def modules(self) -> Collection[str]:
+        """Names of the loaded modules."""
+
+    def function_names(self) -> Collection[str]:
+        """All distinct base names of functions: what a misspelt one is compared with."""
+
+    def functions(self, pattern: str) -> list[Function]:
+        """Functions whose base name or symbol matches a glob (only ``*`` is special), clones included, by address.
+
+        Raises SystemRefusal where the kernel hides its symbols.
+        """
+
+    def function_at(self, address: int) -> Function | None:
+        """The function whose text holds an address."""
+
+    def callers(self, callees: Iterable[Function]) -> list[CallSite]:
+        """All DIRECT and TAIL sites, in the kernel and its modules, that reach one of the functions' entries.
+
+        Every site is confirmed to be an instruction's start by disassembling its function. By address.
+        """
+
+    def calls_in(self, functions: Iterable[Function]) -> list[CallSite]:
+        """All call sites, INDIRECT ones included, in the text of the functions. By address."""
+
+    def text(self, address: int, size: int) -> bytes:
+        """Live text. Raises SystemRefusal where it cannot be read."""
+
+    def instruction_length(self, address: int) -> int | None:
+        """Length in bytes of the instruction at an address, None where none starts there."""
+
+    def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
+        """Why an address of a function cannot be probed that way; None when it is believed that it can."""
+
+    def why_absent(self, name: str) -> str | None:
+        """What is known of a function name that has no symbol: inlined everywhere (BTF or another trace of it is
+        there but no symbol), in a module that is not loaded, behind a configuration option; None: never heard of."""
+
+    def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
+        """Global variables whose name matches a glob."""

@@ -1,0 +1,581 @@
+"""The tree of an aspect file: frozen dataclasses, each with the span of its text.
+
+Nothing here knows a kernel: a type is a name as it was written, a signature a pattern. The second half holds the
+resolved form, in which named pointcuts are expanded and each advice stands alone.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from klasy.source import SourceFile, Span
+
+
+@dataclass(frozen=True)
+class Node:
+    """Base of the tree: every node knows its place."""
+
+    span: Span = field(compare=False, repr=False)
+
+
+# --- types and signatures -------------------------------------------------------------------------------------------
+
+
+class TagKind(enum.Enum):
+    """The keyword a type was written with. NONE: a typedef's or basic type's name, or the keyword was left out."""
+
+    NONE = ""
+    STRUCT = "struct"
+    UNION = "union"
+    ENUM = "enum"
+
+
+@dataclass(frozen=True)
+class TypeRef(Node):
+    """A C type as written, e.g. ``const struct sk_buff *`` or ``unsigned long``.
+
+    ``name`` is the tag, typedef or normalised basic type (``unsigned long``, ``long long``), and may hold wildcards
+    in a signature; ``pointers`` counts ``*``; ``array`` the declared dimensions; ``const`` and ``volatile`` say that
+    the qualifier was written on the base type.
+    """
+
+    tag: TagKind
+    name: str
+    pointers: int = 0
+    array: tuple[int, ...] = ()
+    const: bool = False
+    volatile: bool = False
+
+
+class ParamKind(enum.Enum):
+    """What one element of a signature's parameter list stands for."""
+
+    ONE = "one"  # a parameter of this type
+    ANY_ONE = "*"  # one parameter of any type
+    ANY_REST = ".."  # any further parameters
+    VARIADIC = "..."  # the function is C-variadic
+
+
+@dataclass(frozen=True)
+class ParamPattern(Node):
+    """One element of a signature's parameter list. ``int ..`` is a ONE followed by an ANY_REST."""
+
+    kind: ParamKind
+    type: TypeRef | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Signature(Node):
+    """``[type] name [(parameters)]``. ``result`` None: any type. ``params`` None: any parameters.
+
+    ``name`` may hold ``*`` and ``%``, both wildcards. ``other`` is the second reading of an ambiguous ``*``, if there
+    is one: reported when this one matches nothing and that one does.
+    """
+
+    result: TypeRef | None
+    name: str
+    params: tuple[ParamPattern, ...] | None
+    other: Signature | None = None
+
+
+@dataclass(frozen=True)
+class DataPattern(Node):
+    """What ``get``, ``set`` and ``access`` take.
+
+    ``struct sk_buff.len``: type given, path ("len",). ``init_net.ipv4.sysctl_ip_default_ttl`` and ``jiffies``: type
+    None, path the dotted names. ``struct sk_buff *skb`` or ``mbuf *m``: type a pointer, name given, path empty.
+    """
+
+    type: TypeRef | None
+    path: tuple[str, ...]
+    name: str | None = None
+
+
+# --- pointcuts ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pointcut(Node):
+    """Base of pointcut expressions."""
+
+
+@dataclass(frozen=True)
+class And(Pointcut):
+    """``a && b``."""
+
+    left: Pointcut
+    right: Pointcut
+
+
+@dataclass(frozen=True)
+class Or(Pointcut):
+    """``a || b``."""
+
+    left: Pointcut
+    right: Pointcut
+
+
+@dataclass(frozen=True)
+class Not(Pointcut):
+    """``!a``."""
+
+    operand: Pointcut
+
+
+@dataclass(frozen=True)
+class PointcutRef(Pointcut):
+    """``name(args)``: a named pointcut. Absent from resolved advice. Each argument is a name, or ``..`` or ``*``."""
+
+    name: str
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Call(Pointcut):
+    """``call(SIG)``."""
+
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Execution(Pointcut):
+    """``execution(SIG)``."""
+
+    signature: Signature
+
+
+class AccessKind(enum.Enum):
+    """Which accesses a data pointcut selects."""
+
+    GET = "get"
+    SET = "set"
+    ACCESS = "access"
+
+
+@dataclass(frozen=True)
+class Access(Pointcut):
+    """``get(DATA)``, ``set(DATA)``, ``access(DATA)``."""
+
+    kind: AccessKind
+    data: DataPattern
+
+
+@dataclass(frozen=True)
+class Syscall(Pointcut):
+    """``syscall(NAME)``, NAME with wildcards."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Event(Pointcut):
+    """``event(CATEGORY:NAME)``, both with wildcards."""
+
+    category: str
+    name: str
+
+
+@dataclass(frozen=True)
+class At(Pointcut):
+    """``at(FUNCTION+OFFSET)`` (function given) or ``at("file.c:123")`` (file given)."""
+
+    function: str | None = None
+    offset: int = 0
+    file: str | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Within(Pointcut):
+    """``within(SIG)``: the join point lies in a matching function."""
+
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class WithinFile(Pointcut):
+    """``withinfile(GLOB)``."""
+
+    glob: str
+
+
+@dataclass(frozen=True)
+class WithinModule(Pointcut):
+    """``withinmodule(GLOB)``. The kernel proper is ``vmlinux``."""
+
+    glob: str
+
+
+@dataclass(frozen=True)
+class Cflow(Pointcut):
+    """``cflow(PC)``; ``cflowbelow(PC)`` when ``below``."""
+
+    operand: Pointcut
+    below: bool
+
+
+@dataclass(frozen=True)
+class Args(Pointcut):
+    """``args(a, *, ..)``: binds arguments by position. A name, ``*`` (one) or ``..`` (any)."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target(Pointcut):
+    """``target(x)``: binds the object whose member is accessed."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class If(Pointcut):
+    """``if(EXPR)``: a condition over what is bound, tested at run time."""
+
+    condition: Expr
+
+
+# --- expressions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Expr(Node):
+    """Base of expressions; ``span.text`` is the expression as written, under which ``log`` shows it."""
+
+
+@dataclass(frozen=True)
+class IntLiteral(Expr):
+    """An integer or character constant with C's type rules: ``unsigned`` and ``longs`` from its suffix.
+
+    ``decimal`` tells a decimal constant (never unsigned without a suffix) from a hexadecimal or octal one.
+    """
+
+    value: int
+    unsigned: bool = False
+    longs: int = 0
+    decimal: bool = True
+    char: bool = False
+
+
+@dataclass(frozen=True)
+class StringLiteral(Expr):
+    """A string with its escapes resolved; adjacent ones joined."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Name(Expr):
+    """A variable, parameter, state, enum constant or context name (``now``, ``pid`` ..)."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Member(Expr):
+    """``object.name`` or, when ``arrow``, ``object->name``. ``joinpoint.function`` is one too."""
+
+    object: Expr
+    name: str
+    arrow: bool
+
+
+@dataclass(frozen=True)
+class Index(Expr):
+    """``array[i]``; several keys only for state: ``calls[pid, comm]``."""
+
+    object: Expr
+    keys: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Unary(Expr):
+    """``- + ! ~ * &`` before an operand."""
+
+    op: str
+    operand: Expr
+
+
+@dataclass(frozen=True)
+class Binary(Expr):
+    """A binary operator of C, ``&&`` and ``||`` among them."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True)
+class Conditional(Expr):
+    """``a ? b : c``."""
+
+    condition: Expr
+    then: Expr
+    otherwise: Expr
+
+
+@dataclass(frozen=True)
+class Assign(Expr):
+    """``target op value`` with op ``=``, ``+=`` ..."""
+
+    op: str
+    target: Expr
+    value: Expr
+
+
+@dataclass(frozen=True)
+class IncDec(Expr):
+    """``x++``, ``--x``: op ``++`` or ``--``."""
+
+    op: str
+    target: Expr
+    prefix: bool
+
+
+@dataclass(frozen=True)
+class Cast(Expr):
+    """``(type) operand``."""
+
+    type: TypeRef
+    operand: Expr
+
+
+@dataclass(frozen=True)
+class SizeOf(Expr):
+    """``sizeof(type)`` or ``sizeof expr``."""
+
+    operand: TypeRef | Expr
+
+
+@dataclass(frozen=True)
+class ContainerOf(Expr):
+    """``container_of(pointer, type, member.path)``."""
+
+    pointer: Expr
+    type: TypeRef
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Apply(Expr):
+    """``f(args)``: a function of the language; or, ``callee`` a Member of state, ``hist.add(v)``."""
+
+    callee: Expr
+    args: tuple[Expr, ...]
+
+
+# --- statements -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stmt(Node):
+    """Base of statements."""
+
+
+@dataclass(frozen=True)
+class Block(Stmt):
+    """``{ .. }``: a scope."""
+
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Declare(Stmt):
+    """``type name [= value];``. A line with several declarators becomes several of these."""
+
+    type: TypeRef
+    name: str
+    value: Expr | None
+
+
+@dataclass(frozen=True)
+class ExprStmt(Stmt):
+    """An expression as a statement."""
+
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class IfStmt(Stmt):
+    """``if (..) .. [else ..]``."""
+
+    condition: Expr
+    then: Stmt
+    otherwise: Stmt | None
+
+
+@dataclass(frozen=True)
+class For(Stmt):
+    """``for (init; condition; step) body``. ``init`` holds declarations or one expression statement."""
+
+    init: tuple[Stmt, ...]
+    condition: Expr | None
+    step: Expr | None
+    body: Stmt
+
+
+@dataclass(frozen=True)
+class While(Stmt):
+    """``while (..) body``."""
+
+    condition: Expr
+    body: Stmt
+
+
+@dataclass(frozen=True)
+class Return(Stmt):
+    """``return;``: ends this advice."""
+
+
+@dataclass(frozen=True)
+class Break(Stmt):
+    """``break;``."""
+
+
+@dataclass(frozen=True)
+class Continue(Stmt):
+    """``continue;``."""
+
+
+@dataclass(frozen=True)
+class Delete(Stmt):
+    """``delete state[key];``."""
+
+    target: Expr
+
+
+@dataclass(frozen=True)
+class CBody(Node):
+    """``%{ C %}``: raw C, compiled by bcc. ``text`` is what stands between the marks."""
+
+    text: str
+
+
+# --- aspects --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Param(Node):
+    """A named, typed parameter of an advice or a named pointcut."""
+
+    type: TypeRef
+    name: str
+
+
+class AdviceKind(enum.Enum):
+    """When advice runs, relative to its join point."""
+
+    BEFORE = "before"
+    AFTER = "after"
+    AROUND = "around"
+
+
+@dataclass(frozen=True)
+class PointcutDecl(Node):
+    """``pointcut [name(params):] expr;``. ``name`` None: the aspect's anonymous pointcut."""
+
+    name: str | None
+    params: tuple[Param, ...]
+    expr: Pointcut
+
+
+@dataclass(frozen=True)
+class AdviceDecl(Node):
+    """An advice as written. ``head`` spans kind and parameters, for messages."""
+
+    kind: AdviceKind
+    params: tuple[Param, ...]
+    returning: Param | None
+    pointcut: Pointcut | None
+    body: Block | CBody
+    head: Span = field(compare=False, repr=False)
+
+
+class StateKind(enum.Enum):
+    """What a state holds: a value of a C type, or an aggregation."""
+
+    SCALAR = "scalar"
+    COUNT = "count"
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+    AVG = "avg"
+    HIST = "hist"
+    LHIST = "lhist"
+
+
+@dataclass(frozen=True)
+class StateDecl(Node):
+    """``T name;``, ``T name[key, ..];``, ``hist name[..];``, ``lhist(lo, hi, step) name[..];``."""
+
+    kind: StateKind
+    type: TypeRef | None
+    name: str
+    keys: tuple[Expr, ...]
+    bounds: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class AspectDecl(Node):
+    """``aspect name { .. }``, its parts in source order."""
+
+    name: str
+    pointcuts: tuple[PointcutDecl, ...]
+    advice: tuple[AdviceDecl, ...]
+    state: tuple[StateDecl, ...]
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Import(Node):
+    """``import "other.asp";``."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class File(Node):
+    """A whole ``.asp`` file."""
+
+    source: SourceFile = field(compare=False, repr=False)
+    imports: tuple[Import, ...]
+    aspects: tuple[AspectDecl, ...]
+
+
+# --- resolved form --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One advice, standing alone: its pointcut has no PointcutRef left and binds the advice's own parameter names.
+
+    ``index`` numbers the advice in its aspect, from 0; ``label`` is how it is shown, e.g. ``before#0`` .
+    """
+
+    index: int
+    kind: AdviceKind
+    params: tuple[Param, ...]
+    returning: Param | None
+    pointcut: Pointcut
+    body: Block | CBody
+    span: Span = field(compare=False, repr=False)
+    head: Span = field(compare=False, repr=False)
+
+    @property
+    def label(self) -> str:
+        """How the advice is named in reports."""
+        return f"{self.kind.value}#{self.index}"
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One aspect, resolved."""
+
+    name: str
+    source: SourceFile
+    advice: tuple[Advice, ...]
+    state: tuple[StateDecl, ...]
+    span: Span = field(compare=False, repr=False)
+    name_span: Span = field(compare=False, repr=False)
