@@ -1,0 +1,62 @@
+"""What a backend gives the weaver: programs, maps, record formats, all plain data and deterministic.
+
+The weaver adds nothing of its own to the programs: it creates the maps, fills them with ``initial``, patches the map
+references and loads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from klasy.bpf.asm import Assembled
+    from klasy.kernel.model import Function
+    from klasy.match.plan import Plan
+    from klasy.record import Format
+
+# Names of the maps every aspect has.
+MAP_EVENTS = "events"  # ring buffer of log records
+MAP_COUNTERS = "counters"  # per-CPU array of record.COUNTERS, by join point id
+MAP_CONTROL = "control"  # array of one CONTROL value
+MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has any
+MAP_UNKNOWN = "unknown"  # LRU hash: u64 return address -> u64 hits, of dispatched calls from no known site
+
+# The control value: u32 active (0: programs return at once), u32 reserved.
+CONTROL_SIZE = 8
+CONTROL_ACTIVE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """A map to create. ``type`` is the name in bpf.uapi (``hash``, ``array``, ``percpu_array``, ``ringbuf`` ..)."""
+
+    name: str
+    type: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    initial: tuple[tuple[bytes, bytes], ...] = ()
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """A program to load. ``probe`` indexes the plan's probes. ``target`` is set for fentry and fexit."""
+
+    name: str
+    probe: int
+    type: str  # "kprobe", "fentry", "fexit"
+    code: Assembled
+    target: Function | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Everything needed to weave one aspect."""
+
+    plan: Plan
+    maps: tuple[MapSpec, ...]
+    programs: tuple[ProgramSpec, ...]
+    formats: tuple[Format, ...]

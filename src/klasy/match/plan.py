@@ -1,0 +1,170 @@
+"""The plan of a weave: which advice runs at which shadow, and the probes that reach them.
+
+Input of both the compiler (one program for each probe) and the weaver (where each is attached). Plain data: no
+system calls, no instructions.
+
+A **probe** is one BPF program and the points it is attached to. A program serves several points and several advice of
+its aspect at once: its *locator* says how it learns at which point it runs, and each of its *arms* runs one advice at
+those of the points that are the advice's join points, in the order of the arms.
+
+**Marks** tie a place where control leaves to the place where it arrives. A MARK probe writes, into the aspect's one
+hash map of marks, under the address of the stack slot that holds (or will hold) the callee's return address:
+
+    key    u64 slot                 site: sp - 8; tail call and function entry: sp
+    value  u64 site                 address of the instruction or function entry that was marked
+           u64 return_address       site: the address behind the call; tail call and entry: the word at slot
+           u64 pid_tgid
+           u64 arguments[6]         the argument registers
+
+A probe that uses marks looks up its own slot and takes the mark as its own only if ``return_address`` and
+``pid_tgid`` agree, so a mark left by a call that never returned is never taken for another.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from klasy.match.shadow import Shadow
+
+if TYPE_CHECKING:
+    from klasy.diag import Diagnostic
+    from klasy.kernel.model import Function
+    from klasy.lang.ast import Aspect, Expr, TypeRef
+
+
+class Mechanism(enum.Enum):
+    """How a probe is put into the kernel; the value is shown to the user."""
+
+    FENTRY = "fentry"
+    FEXIT = "fexit"
+    KPROBE = "kprobe"
+    KRETPROBE = "kretprobe"
+    KPROBE_MULTI = "kprobe.multi"
+    KRETPROBE_MULTI = "kretprobe.multi"
+
+
+class Context(enum.Enum):
+    """Where a program runs, hence where arguments, result and return address are to be found."""
+
+    FENTRY = "fentry"  # ctx: u64 for each argument register
+    FEXIT = "fexit"  # the same, then the result
+    ENTRY = "entry"  # pt_regs at a function's entry: the return address is at [sp]
+    SITE = "site"  # pt_regs at a call instruction: the return address is not yet pushed
+    TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]
+    BEHIND = "behind"  # pt_regs at the instruction behind a call: result in rax, arguments only from the mark
+    RETURN = "return"  # pt_regs in a kretprobe: result in rax, arguments only from the mark
+
+
+class Locator(enum.Enum):
+    """How a program learns which join point it is at."""
+
+    FIXED = "fixed"  # it has one point: the only entry of ``Arm.by_address``
+    ADDRESS = "address"  # ``Arm.by_address``: address of the probed instruction or function entry
+    MARK = "mark"  # a mark, then ``Arm.by_address`` with the mark's site; no mark: no join point
+    DISPATCH = "dispatch"  # a mark (tail calls), else ``Arm.by_return_address``, else ``Arm.otherwise``
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A value on offer: the function's argument, counted from 0."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A value on offer: what the function returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An advice parameter and where its value comes from. ``type`` is the parameter's type as written."""
+
+    name: str
+    source: Argument | Result
+    type: TypeRef
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPoint:
+    """One advice at one shadow. ``id`` numbers them in the aspect, from 0, and indexes the counters.
+
+    ``mechanism`` and ``why`` are what ``klasy joinpoints`` shows.
+    """
+
+    id: int
+    advice: int
+    shadow: Shadow
+    mechanism: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One advice as a probe runs it. The maps give the id of the join point at an address."""
+
+    advice: int
+    bindings: tuple[Binding, ...]
+    guard: Expr | None
+    by_address: Mapping[int, int]
+    by_return_address: Mapping[int, int] = field(default_factory=dict)
+    otherwise: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a probe is attached: an instruction (or entry) at ``address`` in ``function``."""
+
+    address: int
+    function: Function
+
+
+class MarkUse(enum.Enum):
+    """What a program does with marks."""
+
+    NONE = "none"
+    WRITE = "write"  # a MARK probe: writes one, runs no advice
+    READ = "read"  # looks one up and leaves it for a later probe
+    TAKE = "take"  # looks one up and deletes it
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One program and its points. FENTRY and FEXIT probes have exactly one point."""
+
+    index: int
+    mechanism: Mechanism
+    context: Context
+    locator: Locator
+    mark: MarkUse
+    points: tuple[Point, ...]
+    arms: tuple[Arm, ...]
+
+    @property
+    def name(self) -> str:
+        """A name for the program, stable within the plan."""
+        return f"p{self.index}_{self.context.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """A shadow that an advice matches and no probe can reach, with the reason for the user."""
+
+    advice: int
+    shadow: Shadow
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole plan of one aspect, with the warnings that matching it gave."""
+
+    aspect: Aspect
+    joinpoints: tuple[JoinPoint, ...]
+    probes: tuple[Probe, ...]
+    unreached: tuple[Unreached, ...]
+    diagnostics: tuple[Diagnostic, ...]

@@ -1,0 +1,49 @@
+"""Join point shadows: the places in the kernel's text where join points happen."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from klasy.kernel.model import CallKind, CallSite, Function
+
+
+class JoinPointKind(enum.Enum):
+    """What happens at a join point; the name shown to the user."""
+
+    CALL = "call"
+    EXECUTION = "execution"
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """One place where join points happen.
+
+    ``function`` is the one it lies in: the function itself for an execution, the caller for a call. ``address`` is
+    the entry or the call instruction. ``site`` and ``callee`` are None for an execution. A call that only dispatch at
+    the callee's entry can see (indirect, or from a caller not known) has no ``site``: then ``function`` is None and
+    ``address`` is 0.
+    """
+
+    kind: JoinPointKind
+    function: Function | None
+    address: int
+    callee: Function | None = None
+    site: CallSite | None = None
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the entry of the function it lies in."""
+        return self.address - self.function.address if self.function else 0
+
+    @property
+    def call_kind(self) -> CallKind | None:
+        """How control reaches the callee, for a call."""
+        if self.kind is not JoinPointKind.CALL:
+            return None
+        return self.site.kind if self.site else CallKind.INDIRECT
+
+    @property
+    def module(self) -> str | None:
+        """The module it lies in; None for the kernel proper."""
+        return self.function.module if self.function else None

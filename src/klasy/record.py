@@ -1,0 +1,99 @@
+"""The layout of one log record: written by compiled advice, read by the log reader; the only ABI the two share.
+
+A record in the ring buffer is a header and the values of one ``log``:
+
+    offset  size
+         0     8  time_ns     bpf_ktime_get_ns(): ns since boot, monotonic
+         8     4  joinpoint   id of the join point
+        12     2  format      index of the ``log`` in the aspect
+        14     2  cpu
+        16     4  pid         process (tgid)
+        20     4  tid         thread (pid in the kernel's words)
+        24    16  comm        NUL-padded
+        40     8  faults      bit i: a load failed while value i was computed (values from 63 on share bit 63)
+        48     .  the values, each at its field's offset from the record's start; the whole padded to 8 bytes
+
+All numbers are little-endian. Formatting, symbols and the decoding of types happen at reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from struct import Struct
+from typing import Any
+
+HEADER = Struct("<QIHHII16sQ")
+HEADER_SIZE = HEADER.size
+assert HEADER_SIZE == 48
+
+OFFSET_TIME = 0
+OFFSET_JOINPOINT = 8
+OFFSET_FORMAT = 12
+OFFSET_CPU = 14
+OFFSET_PID = 16
+OFFSET_TID = 20
+OFFSET_COMM = 24
+OFFSET_FAULTS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value of a record.
+
+    ``name`` is the expression as written. ``kind`` is one of:
+
+    - ``int`` (size 1, 2, 4 or 8; ``signed``), ``bool``, ``char``
+    - ``enum``: an int, with ``type_id`` of the enum
+    - ``pointer``: 8 bytes, shown in hexadecimal; ``type_name`` tells to what
+    - ``symbol``: 8 bytes, a code address, shown as function+offset
+    - ``string``: ``size`` bytes, ends at the first NUL; ``truncated`` cannot be told when there is none
+    - ``bytes``: ``size`` raw bytes
+    - ``object``: ``size`` bytes of memory to be decoded by the type ``type_id`` (struct, union, array);
+      it is preceded by nothing: the address, where known, is a field of its own kind ``address`` that comes right
+      before, has the same name and is not shown apart
+    - ``joinpoint``: takes no bytes; ``type_name`` is the attribute (kind, function, callee, file, line, address,
+      module), known to the reader from the join point's id
+
+    ``module`` and ``type_id`` name a type in the running kernel's BTF (module None: of the kernel proper).
+    """
+
+    name: str
+    kind: str
+    offset: int
+    size: int
+    signed: bool = False
+    type_name: str = ""
+    module: str | None = None
+    type_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What one ``log`` writes. ``template`` is None for the form without a format string.
+
+    ``size`` is that of the whole record, header and padding included. ``line`` is the ``log``'s in the source.
+    """
+
+    index: int
+    advice: int
+    line: int
+    template: str | None
+    fields: tuple[Field, ...]
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data for the registry entry of a woven aspect."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Format:
+        """The inverse of :meth:`to_json`."""
+        fields = tuple(Field(**f) for f in data["fields"])
+        return Format(data["index"], data["advice"], data["line"], data["template"], fields, data["size"])
+
+
+# One entry of the per-CPU array of counters, indexed by join point id.
+COUNTERS = Struct("<QQQ")
+COUNTER_HITS = 0  # the advice ran: the pointcut, its run-time part included, held
+COUNTER_LOST = 8  # a log found no room in the ring buffer
+COUNTER_UNMARKED = 16  # a mark could not be kept (map full), so the advice after it will not run
