@@ -1,0 +1,140 @@
+"""``klasy``: from the command line to an exit status.
+
+Each command is a module here with HELP, EXAMPLE, ``configure(parser)`` and ``run(args)``; only the module of the
+command that was asked for is imported, because a Python start counts when a weave has to be quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from klasy.errors import EXIT_OK, EXIT_USAGE, InputError, KlasyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, Protocol
+
+    class Command(Protocol):
+        """What a command's module offers."""
+
+        HELP: str
+        EXAMPLE: str
+
+        def configure(self, parser: argparse.ArgumentParser) -> None:
+            """Add the command's arguments."""
+
+        def run(self, args: argparse.Namespace) -> int:
+            """Do it; the exit status."""
+
+
+COMMANDS = {
+    "check": "parse and type-check aspects",
+    "joinpoints": "the join points of a file (dry run) or of what is woven",
+    "weave": "weave aspects into the running kernel",
+    "unweave": "take aspects out again",
+    "status": "what is woven: since when, join points, hits, losses, cost",
+    "log": "read what woven aspects logged",
+    "doctor": "what this kernel can do, what is missing, and the remedy",
+    "search": "find functions, data and types of the kernel",
+    "lab": "run a command in a throw-away virtual machine",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage with status 2 and a hint where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [
+        "usage: klasy COMMAND [options]",
+        "",
+        "An aspect-oriented logger for the running Linux kernel.",
+        "",
+        *(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()),
+        "",
+        "'klasy COMMAND --help' explains a command, with an example.",
+        "Exit status: 0 done, 1 the input is wrong, 2 wrong usage, 3 the kernel or the rights do not allow it.",
+    ]
+    return "\n".join(lines)
+
+
+def _load(name: str) -> Command:
+    return import_module(f"klasy.cli.{name}")  # type: ignore[return-value]  # a module is not a class, but fits
+
+
+def _parser(name: str, command: Command) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"klasy {name}",
+        description=command.HELP,
+        epilog=f"example:\n{command.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback where klasy itself is at fault")
+    command.configure(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit status."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview(), file=sys.stdout if argv else sys.stderr)
+        return EXIT_OK if argv else EXIT_USAGE
+    if argv[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"klasy {version('klasy')}")
+        return EXIT_OK
+    name = argv[0]
+    if name not in COMMANDS:
+        from klasy.diag import suggest
+
+        near = suggest(name, COMMANDS)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        print(f"klasy: no command '{name}'.{hint}\n\n{_overview()}", file=sys.stderr)
+        return EXIT_USAGE
+    command = _load(name)
+    args = _parser(name, command).parse_args(argv[1:])
+    try:
+        return command.run(args)
+    except KlasyError as error:
+        if args.debug:
+            raise
+        return report(error)
+
+
+def report(error: KlasyError) -> int:
+    """Show an error to the user; the exit status it calls for."""
+    if isinstance(error, InputError) and error.diagnostics:
+        from klasy.diag import render
+
+        colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        print("\n\n".join(render(d, colour=colour) for d in error.diagnostics), file=sys.stderr)
+        print(f"\nklasy: {error.message}", file=sys.stderr)
+    else:
+        print(f"klasy: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)
+    return error.exit_status
+
+
+def entry_point() -> NoReturn:
+    """The console script: runs the command and ends the process with its status."""
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output went away (klasy log | head): no error, but nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
