@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import enum
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from klasy.errors import InputError
+from klasy.plain import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ class Diagnostic:
     related: tuple[tuple[Span, str], ...] = ()
 
 
-@dataclass
+@dataclass()
 class DiagnosticBag:
     """Collects the findings of a stage."""
 

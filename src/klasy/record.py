@@ -18,9 +18,10 @@ All numbers are little-endian. Formatting, symbols and the decoding of types hap
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from struct import Struct
 from typing import Any
+
+from klasy.plain import asdict, dataclass
 
 HEADER = Struct("<QIHHII16sQ")
 HEADER_SIZE = HEADER.size

@@ -6,8 +6,9 @@ references and loads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from klasy.plain import dataclass
 
 if TYPE_CHECKING:
     from klasy.bpf.asm import Assembled

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from klasy.btf.types import Btf
+from klasy.plain import dataclass, field
 
 
 class Clone(enum.Enum):

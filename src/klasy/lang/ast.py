@@ -7,8 +7,8 @@ resolved form, in which named pointcuts are expanded and each advice stands alon
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 
+from klasy.plain import dataclass, field
 from klasy.source import SourceFile, Span
 
 

@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from klasy.match.shadow import Shadow
+from klasy.plain import dataclass, field
 
 if TYPE_CHECKING:
     from klasy.diag import Diagnostic

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from klasy.kernel.model import CallKind, CallSite, Function
+from klasy.plain import dataclass
 
 
 class JoinPointKind(enum.Enum):

@@ -1,0 +1,181 @@
+"""``dataclass`` and ``field`` as in the standard library, as far as klasy uses them, at a fraction of the import cost.
+
+The standard decorator compiles five methods for each class when its module is imported and pulls in ``inspect``:
+some hundred classes cost a third of the time that a weave may take. Here ``__init__`` is compiled when the first
+object of a class is made, and the other methods are shared by all classes. Type checkers treat both alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar, dataclass_transform
+
+    T = TypeVar("T")
+else:
+
+    def dataclass_transform(**_: object) -> object:
+        """Only type checkers need the real one."""
+        return lambda f: f
+
+
+_MISSING = object()
+
+
+class _Field:
+    """What ``field()`` leaves in the class body."""
+
+    __slots__ = ("compare", "default", "default_factory", "name", "repr")
+
+    def __init__(self, default: Any, default_factory: Callable[[], Any] | None, compare: bool, repr: bool) -> None:
+        self.name = ""
+        self.default = default
+        self.default_factory = default_factory
+        self.compare = compare
+        self.repr = repr
+
+
+def field(
+    *,
+    default: Any = _MISSING,
+    default_factory: Callable[[], Any] | None = None,
+    compare: bool = True,
+    repr: bool = True,
+) -> Any:
+    """Say more of a field: its default, and whether it counts in comparison and is shown."""
+    return _Field(default, default_factory, compare, repr)
+
+
+@dataclass_transform(field_specifiers=(field,))
+def dataclass(*, frozen: bool = False, slots: bool = False, eq: bool = True) -> Callable[[type[T]], type[T]]:
+    """A class decorator: fields from the annotations; ``frozen`` ones cannot be set and, with ``eq``, can be hashed."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        decorated: type[T] = _decorate(cls, frozen, slots, eq)
+        return decorated
+
+    return decorate
+
+
+def _decorate(cls: Any, frozen: bool, slots: bool, eq: bool) -> Any:
+    fields: dict[str, _Field] = {}
+    for base in reversed(cls.__mro__[1:]):
+        for inherited in base.__dict__.get("__plain_fields__", ()):
+            fields[inherited.name] = inherited
+    own: dict[str, str] = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  # the class's own, without inspect
+    for name, annotation in own.items():
+        if str(annotation).startswith("ClassVar"):
+            continue
+        default = cls.__dict__.get(name, _MISSING)
+        entry = default if isinstance(default, _Field) else _Field(default, None, True, True)
+        entry.name = name
+        fields[name] = entry
+        if isinstance(default, _Field) or slots:
+            if entry.default is _MISSING or slots:
+                if name in cls.__dict__:
+                    delattr(cls, name)
+            else:
+                setattr(cls, name, entry.default)
+    if slots:
+        body = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__")}
+        inherited_slots = {f.name for base in cls.__mro__[1:] for f in base.__dict__.get("__plain_fields__", ())}
+        body["__slots__"] = tuple(name for name in own if name in fields and name not in inherited_slots)
+        cls = type(cls)(cls.__name__, cls.__bases__, body)
+    ordered = tuple(fields.values())
+    cls.__plain_fields__ = ordered
+    type.__setattr__(cls, "__match_args__", tuple(f.name for f in ordered))
+    cls.__init__ = _first_init(cls, ordered, frozen)
+    if "__repr__" not in cls.__dict__:
+        cls.__repr__ = _repr
+    if eq and "__eq__" not in cls.__dict__:
+        cls.__eq__ = _eq
+        cls.__hash__ = _hash if frozen else None
+    if frozen:
+        cls.__setattr__ = _refuse
+        cls.__delattr__ = _refuse
+    if slots and frozen:
+        cls.__reduce__ = _reduce  # the default way to unpickle sets the slots one by one
+    return cls
+
+
+def _first_init(cls: Any, fields: tuple[_Field, ...], frozen: bool) -> Callable[..., None]:
+    """An ``__init__`` that compiles the real one, puts it in its own place and calls it."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        real = _compile_init(cls, fields, frozen)
+        cls.__init__ = real
+        real(self, *args, **kwargs)
+
+    return __init__
+
+
+def _compile_init(cls: Any, fields: tuple[_Field, ...], frozen: bool) -> Any:
+    names: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": _MISSING}
+    parameters = ["self"]
+    body = []
+    for f in fields:
+        value = f.name
+        if f.default_factory is not None:
+            names[f"_make_{f.name}"] = f.default_factory
+            parameters.append(f"{f.name}=_MISSING")
+            value = f"_make_{f.name}() if {f.name} is _MISSING else {f.name}"
+        elif f.default is not _MISSING:
+            names[f"_default_{f.name}"] = f.default
+            parameters.append(f"{f.name}=_default_{f.name}")
+        else:
+            parameters.append(f.name)
+        body.append(f"_set(self, {f.name!r}, {value})" if frozen else f"self.{f.name} = {value}")
+    if hasattr(cls, "__post_init__"):
+        body.append("self.__post_init__()")
+    exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(body or ["pass"]), names)
+    init = names["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    return init
+
+
+def _repr(self: Any) -> str:
+    shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in self.__plain_fields__ if f.repr)
+    return f"{type(self).__qualname__}({shown})"
+
+
+def _key(self: Any) -> tuple[Any, ...]:
+    return tuple(getattr(self, f.name) for f in self.__plain_fields__ if f.compare)
+
+
+def _eq(self: Any, other: object) -> Any:
+    if other.__class__ is not self.__class__:
+        return NotImplemented
+    return _key(self) == _key(other)
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), _key(self)))
+
+
+def _reduce(self: Any) -> tuple[Any, ...]:
+    return type(self), tuple(getattr(self, f.name) for f in self.__plain_fields__)
+
+
+def _refuse(self: Any, name: str, *_: Any) -> None:
+    raise AttributeError(f"cannot change field {name!r} of a frozen {type(self).__name__}")
+
+
+def replace(obj: T, **changes: Any) -> T:
+    """A copy of an object with some fields changed."""
+    values = {f.name: getattr(obj, f.name) for f in obj.__plain_fields__}  # type: ignore[attr-defined]
+    return type(obj)(**(values | changes))
+
+
+def asdict(obj: Any) -> dict[str, Any]:
+    """The fields as a dictionary; objects, tuples and lists inside become dictionaries and lists too."""
+    return {f.name: _as_data(getattr(obj, f.name)) for f in obj.__plain_fields__}
+
+
+def _as_data(value: Any) -> Any:
+    if hasattr(value, "__plain_fields__"):
+        return asdict(value)
+    if isinstance(value, tuple | list):
+        return [_as_data(item) for item in value]
+    return value

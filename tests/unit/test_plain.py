@@ -1,0 +1,124 @@
+"""klasy.plain does what the standard dataclasses do, for what klasy uses."""
+
+import dataclasses
+import pickle
+
+import pytest
+
+from klasy import plain
+
+
+def make(module):
+    """The same classes, made by either module."""
+
+    @module.dataclass(frozen=True)
+    class Base:
+        place: int = module.field(compare=False, repr=False)
+
+    @module.dataclass(frozen=True)
+    class Node(Base):
+        name: str
+        items: tuple = ()
+        extra: list = module.field(default_factory=list, compare=False)
+
+    return Base, Node
+
+
+BASE, NODE = make(plain)
+STD_BASE, STD_NODE = make(dataclasses)
+
+
+@plain.dataclass(frozen=True, slots=True)
+class Slotted:
+    x: int
+    y: int = 2
+
+
+@plain.dataclass()
+class Mutable:
+    x: int
+    seen: list[int] = plain.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.seen.append(self.x)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((1, "a"), {}), ((1, "a", (2,)), {}), ((), {"place": 1, "name": "b", "items": (3,)}), ((1,), {"name": "c"})],
+)
+def test_same_fields_and_text(args, kwargs):
+    """Construction by position and by name, defaults and repr agree with the standard decorator."""
+    ours, std = NODE(*args, **kwargs), STD_NODE(*args, **kwargs)
+    assert (ours.place, ours.name, ours.items, ours.extra) == (std.place, std.name, std.items, std.extra)
+    assert repr(ours).rsplit(".", 1)[-1] == repr(std).rsplit(".", 1)[-1]
+
+
+@pytest.mark.parametrize("args", [(), (1,), (1, "a", (), [], 5)])
+def test_same_refusals(args):
+    """Too few or too many arguments are a TypeError for both."""
+    for cls in (NODE, STD_NODE):
+        with pytest.raises(TypeError):
+            cls(*args)
+
+
+def test_comparison_leaves_out_fields_that_say_so():
+    """Objects that differ in a compare=False field are equal and hash alike; others are not."""
+    assert NODE(1, "a") == NODE(2, "a")
+    assert hash(NODE(1, "a")) == hash(NODE(2, "a"))
+    assert NODE(1, "a") != NODE(1, "b")
+    assert BASE(1) != NODE(1, "a")
+
+
+def test_factories_give_each_object_its_own():
+    """A default_factory runs for each object."""
+    first, second = NODE(1, "a"), NODE(1, "a")
+    first.extra.append(1)
+    assert second.extra == []
+
+
+@pytest.mark.parametrize("obj", [NODE(1, "a"), Slotted(1)])
+def test_frozen_objects_cannot_change(obj):
+    """Setting or deleting a field of a frozen object is an AttributeError."""
+    name = plain.asdict(obj).popitem()[0]
+    with pytest.raises(AttributeError):
+        setattr(obj, name, 1)
+    with pytest.raises(AttributeError):
+        delattr(obj, name)
+
+
+def test_slots():
+    """A slotted class has no dictionary, keeps its defaults and can be hashed."""
+    assert not hasattr(Slotted(1), "__dict__")
+    assert Slotted(1) == Slotted(1, 2)
+    assert len({Slotted(1), Slotted(1, 2), Slotted(2)}) == 2
+    assert Slotted.__slots__ == ("x", "y")
+
+
+def test_mutable():
+    """Without frozen, fields can be set, __post_init__ runs, and the object cannot be hashed."""
+    obj = Mutable(3)
+    obj.x = 4
+    assert (obj.x, obj.seen) == (4, [3])
+    with pytest.raises(TypeError):
+        hash(obj)
+
+
+def test_replace_and_asdict():
+    """replace changes some fields of a copy; asdict goes into objects and tuples."""
+    node = NODE(1, "a", (Slotted(5),))
+    assert plain.replace(node, name="b").name == "b"
+    assert plain.asdict(node) == {"place": 1, "name": "a", "items": [{"x": 5, "y": 2}], "extra": []}
+
+
+def test_match_statement():
+    """Positional patterns work as with the standard decorator."""
+    match Slotted(7, 8):
+        case Slotted(x, y):
+            assert (x, y) == (7, 8)
+
+
+def test_pickle():
+    """Objects survive pickling."""
+    for obj in (Mutable(3), Slotted(3)):
+        assert pickle.loads(pickle.dumps(obj)) == obj
