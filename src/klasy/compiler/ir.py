@@ -1,0 +1,503 @@
+"""The intermediate form: one program for each probe, blocks of simple operations on 64-bit values.
+
+What it is: machine-neutral code, small enough that a backend maps each operation to a few instructions, high enough
+that what differs between mechanisms (where arguments, marks and join points are found) stays one named operation.
+What it is not: typed. C's types are gone; every value is 64 bits, and the lowering has already put in each extension.
+
+Conventions that a reader or a pass must keep (``ircheck`` lists what breaks them):
+
+- A :class:`Value` is assigned once, by the operation that has it as ``dst``, which dominates every use. What is
+  assigned more than once (C's locals, the result of ``&&``) is a :class:`Var`, read by :class:`Get`, written by
+  :class:`Set`, and set on every path before it is read.
+- An operand is a Value, or a Python int that fits 64 bits signed: the immediate value itself.
+- A block ends with its one terminator. The first block of a program is its entry and is nobody's target.
+- Kernel memory is read by :class:`Load`, :class:`StringEqual` and the copying parts of :class:`Emit` only. A read that
+  faults gives zeros, and sets bit ``bit`` of the variable ``faults`` where one is given.
+- Signed division (``sdiv``, ``smod``) exists only before the pass that expands it: eBPF below v4 has none.
+
+The classes are no dataclasses because some forty of them cost a noticeable part of a second to make at each start in an
+emulated guest; :class:`Op` gives them the same constructor from their annotations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, dataclass_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from klasy.record import Format
+    from klasy.source import Span
+
+MIN_IMMEDIATE = -(1 << 63)
+MAX_IMMEDIATE = (1 << 63) - 1
+MASK64 = (1 << 64) - 1
+LOAD_SIZES = (1, 2, 4, 8)
+MAX_STRING = 128  # bytes a string of unknown length takes in a record, or is compared over
+COMM_SIZE = 16
+
+
+class Value:
+    """A 64-bit value, assigned once. ``id`` is unique in its program and means nothing else."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"%{self.id}"
+
+
+class Var:
+    """A mutable 64-bit local. ``name`` is unique in its program and is for readers."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"${self.name}"
+
+
+Operand: TypeAlias = Value | int
+
+
+class Block:
+    """Operations run in order; the last one, and only it, is a :class:`Terminator`.
+
+    ``label`` is unique in its program. Blocks are compared by identity.
+    """
+
+    __slots__ = ("label", "ops")
+
+    def __init__(self, label: int) -> None:
+        self.label = label
+        self.ops: list[Op] = []
+
+    @property
+    def terminator(self) -> Terminator:
+        """The last operation. Raises ValueError in a block that is not finished."""
+        if not self.ops or not isinstance(self.ops[-1], Terminator):
+            raise ValueError(f"block b{self.label} has no terminator")
+        return self.ops[-1]
+
+    def successors(self) -> tuple[Block, ...]:
+        """The blocks control may go to from here."""
+        return self.terminator.targets
+
+    def __repr__(self) -> str:
+        return f"b{self.label}"
+
+
+class Program:
+    """The code of one probe.
+
+    ``name`` and ``probe`` are those of the plan's :class:`~klasy.match.plan.Probe` (``probe`` its index), whose
+    context, locator and arms the backend needs besides. ``formats`` are those its ``Emit`` operations write.
+    ``blocks`` are in the order of emission, entry first.
+    """
+
+    def __init__(self, name: str, probe: int) -> None:
+        self.name = name
+        self.probe = probe
+        self.blocks: list[Block] = []
+        self.formats: list[Format] = []
+
+    @property
+    def entry(self) -> Block:
+        """The block that runs first."""
+        return self.blocks[0]
+
+    def ops(self) -> Iterator[Op]:
+        """All operations, in the order of the blocks."""
+        for block in self.blocks:
+            yield from block.ops
+
+
+@dataclass_transform()
+class Record:
+    """Gives a subclass a constructor that takes its annotated fields in order, the inherited ones first.
+
+    ``fields`` names them; a default is a class attribute, as with dataclasses. Positional or by keyword.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        own = tuple(n for n, t in cls.__annotations__.items() if not str(t).startswith("ClassVar"))
+        cls.fields = (*cls.fields, *own)
+
+    def __init__(self, *args: object, **named: object) -> None:
+        if len(args) > len(self.fields):
+            raise TypeError(f"{type(self).__name__} takes {len(self.fields)} values, not {len(args)}")
+        values = self.__dict__
+        for name, value in zip(self.fields, args, strict=False):
+            values[name] = value
+        for name in self.fields[len(args) :]:
+            if name in named:
+                values[name] = named.pop(name)
+            elif not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} lacks {name}")
+        if named:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(named)}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in self.fields)})"
+
+
+class Located:
+    """``span`` is the place in the aspect an operation comes from, if any. Set after construction: no field."""
+
+    span: Span | None = None
+
+
+class Op(Located, Record):
+    """Base of operations.
+
+    ``operand_fields`` names the fields that hold operands, ``pure`` says that it may be removed when its ``dst`` is
+    not used. ``mnemonic`` is its name in the printed form.
+    """
+
+    mnemonic: ClassVar[str] = ""
+    operand_fields: ClassVar[tuple[str, ...]] = ()
+    pure: ClassVar[bool] = False
+
+    @property
+    def result(self) -> Value | None:
+        """The value it assigns, or None."""
+        return getattr(self, "dst", None)
+
+    def operands(self) -> tuple[Operand, ...]:
+        """The operands it uses, in the order of its fields."""
+        return tuple(getattr(self, f) for f in self.operand_fields)
+
+    def substitute(self, known: dict[Value, Operand]) -> None:
+        """Put other operands in the place of those values that ``known`` holds."""
+        for name in self.operand_fields:
+            operand = getattr(self, name)
+            if isinstance(operand, Value) and operand in known:
+                setattr(self, name, known[operand])
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------------
+
+BINARY_OPS = ("add", "sub", "mul", "udiv", "umod", "sdiv", "smod", "and", "or", "xor", "shl", "lshr", "ashr")
+SIGNED_DIVISIONS = ("sdiv", "smod")
+COMPARISONS = ("eq", "ne", "ult", "ule", "ugt", "uge", "slt", "sle", "sgt", "sge")
+
+
+class Copy(Op):
+    """``dst = source``."""
+
+    dst: Value
+    source: Operand
+    mnemonic = "copy"
+    operand_fields = ("source",)
+    pure = True
+
+
+class Binary(Op):
+    """``dst = left op right``, with op in BINARY_OPS.
+
+    Width 64 is modulo 2**64. Width 32 uses the low 32 bits of both operands and zero-extends the 32-bit result.
+    Shift counts are taken modulo the width. Division by zero gives 0; modulo by zero gives the left operand (cut to
+    the width): eBPF's own rule. The most negative number divided by -1 gives itself, and 0 as remainder.
+    """
+
+    dst: Value
+    op: str
+    width: int
+    left: Operand
+    right: Operand
+    mnemonic = "binary"
+    operand_fields = ("left", "right")
+    pure = True
+
+
+class Extend(Op):
+    """``dst`` = the low ``bits`` (1 to 63) of ``source``, sign- or zero-extended to 64."""
+
+    dst: Value
+    source: Operand
+    bits: int
+    signed: bool
+    mnemonic = "extend"
+    operand_fields = ("source",)
+    pure = True
+
+
+class Compare(Op):
+    """``dst = left op right`` as 1 or 0, with op in COMPARISONS, over all 64 bits."""
+
+    dst: Value
+    op: str
+    left: Operand
+    right: Operand
+    mnemonic = "compare"
+    operand_fields = ("left", "right")
+    pure = True
+
+
+class Get(Op):
+    """``dst = var``."""
+
+    dst: Value
+    var: Var
+    mnemonic = "get"
+    pure = True
+
+
+class Set(Op):
+    """``var = source``."""
+
+    var: Var
+    source: Operand
+    mnemonic = "set"
+    operand_fields = ("source",)
+
+
+# --- what the probe and the task offer ------------------------------------------------------------------------------
+
+CONTEXT_VALUES = ("now", "pid_tgid", "uid_gid", "cpu", "cgroup")
+
+
+class Context(Op):
+    """``dst`` = a fact of the moment, named as in CONTEXT_VALUES and coded as the kernel does.
+
+    now: ns, monotonic; pid_tgid: tgid << 32 | pid; uid_gid: gid << 32 | uid; cpu: its number; cgroup: v2 id.
+    """
+
+    dst: Value
+    what: str
+    mnemonic = "context"
+    pure = True
+
+
+class Argument(Op):
+    """``dst`` = argument register ``index`` (from 0) of the function, all 64 bits as they are.
+
+    Where it comes from depends on the probe's context; in BEHIND and RETURN from the mark, hence only behind a
+    successful Locate.
+    """
+
+    dst: Value
+    index: int
+    mnemonic = "argument"
+    pure = True
+
+
+class Result(Op):
+    """``dst`` = the function's result register, all 64 bits as they are."""
+
+    dst: Value
+    mnemonic = "result"
+    pure = True
+
+
+class Mark(Op):
+    """What the probe does with its mark, ``use`` the plan's MarkUse value: write, read or take.
+
+    First in the entry block, and only there; absent when the probe uses no marks. ``write`` keeps a mark for the
+    probe it is to meet (and counts where that failed); ``read`` and ``take`` look the mark up for the Locate and
+    Argument operations that follow.
+    """
+
+    use: str
+    mnemonic = "mark"
+
+
+class CountHit(Op):
+    """Count a hit of the join point: its pointcut, run-time part included, held."""
+
+    joinpoint: Operand
+    mnemonic = "count_hit"
+    operand_fields = ("joinpoint",)
+
+
+# --- kernel memory --------------------------------------------------------------------------------------------------
+
+
+class Load(Op):
+    """``dst`` = ``size`` bytes (of LOAD_SIZES) of kernel memory at ``address + offset``, little-endian, zero-extended.
+
+    A fault gives 0 and sets bit ``bit`` of ``faults``.
+    """
+
+    dst: Value
+    address: Operand
+    offset: int
+    size: int
+    faults: Var | None = None
+    bit: int = 0
+    mnemonic = "load"
+    operand_fields = ("address",)
+    pure = True  # a fault that nobody sees is none
+
+
+class StringEqual(Op):
+    """``dst`` = 1 if the string in kernel memory at ``address + offset`` is ``literal``, else 0.
+
+    The string ends at its first NUL or after ``limit`` bytes, which is at least ``len(literal)``; the literal holds no
+    NUL and has fewer than MAX_STRING bytes. A string that cannot be read is the empty one, and sets the fault bit.
+    """
+
+    dst: Value
+    address: Operand
+    offset: int
+    limit: int
+    literal: bytes
+    faults: Var | None = None
+    bit: int = 0
+    mnemonic = "string_equal"
+    operand_fields = ("address",)
+    pure = True
+
+
+class CommEqual(Op):
+    """``dst`` = 1 if the task's comm is ``literal`` (fewer than COMM_SIZE bytes, no NUL), else 0."""
+
+    dst: Value
+    literal: bytes
+    mnemonic = "comm_equal"
+    pure = True
+
+
+# --- log records ----------------------------------------------------------------------------------------------------
+
+
+class Part(Record):
+    """One value of a record, at ``offset`` from the record's start. Base of what :class:`Emit` holds."""
+
+    mnemonic: ClassVar[str] = ""
+    operand_fields: ClassVar[tuple[str, ...]] = ()
+
+    offset: int
+
+
+class StoreField(Part):
+    """The low ``size`` (1, 2, 4, 8) bytes of ``value``."""
+
+    size: int
+    value: Operand
+    mnemonic = "store"
+    operand_fields = ("value",)
+
+
+class CopyField(Part):
+    """``size`` bytes of kernel memory at ``address + at``. A fault gives zeros and sets the record's fault bit."""
+
+    size: int
+    address: Operand
+    at: int
+    bit: int
+    mnemonic = "copy"
+    operand_fields = ("address",)
+
+
+class StringField(Part):
+    """The NUL-terminated string at ``address + at`` in kernel memory, cut to ``size`` bytes with its NUL.
+
+    What stands behind the NUL is not defined. A fault gives the empty string and sets the record's fault bit.
+    """
+
+    size: int
+    address: Operand
+    at: int
+    bit: int
+    mnemonic = "string"
+    operand_fields = ("address",)
+
+
+class CommField(Part):
+    """The task's comm, COMM_SIZE bytes."""
+
+    mnemonic = "comm"
+
+
+class Emit(Op):
+    """Write one record of format ``format``: reserve ``size`` bytes, header, parts, faults, submit.
+
+    One operation, so that nothing can come between reserving and submitting. Where the ring buffer has no room it
+    counts the join point's record as lost and goes on. The header (see record.py) is the backend's: its faults are
+    the value of ``faults`` (None: 0) and the bits of the copies that failed. Every byte of the values that a reader
+    may look at is written by a part.
+    """
+
+    format: int
+    size: int
+    joinpoint: Operand
+    parts: tuple[Part, ...]
+    faults: Var | None = None
+    mnemonic = "emit"
+    operand_fields = ("joinpoint",)
+
+    def operands(self) -> tuple[Operand, ...]:
+        """The join point, then the parts' operands in their order."""
+        return (self.joinpoint, *(getattr(p, f) for p in self.parts for f in p.operand_fields))
+
+    def substitute(self, known: dict[Value, Operand]) -> None:
+        """As :meth:`Op.substitute`, in the parts too."""
+        super().substitute(known)
+        for part in self.parts:
+            for name in part.operand_fields:
+                operand = getattr(part, name)
+                if isinstance(operand, Value) and operand in known:
+                    setattr(part, name, known[operand])
+
+
+# --- control --------------------------------------------------------------------------------------------------------
+
+
+class Terminator(Op):
+    """Base of the operations that end a block. ``target_fields`` names the fields that hold its targets."""
+
+    target_fields: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def targets(self) -> tuple[Block, ...]:
+        """The blocks control may go to."""
+        return tuple(getattr(self, f) for f in self.target_fields)
+
+
+class Jump(Terminator):
+    """Go to ``target``."""
+
+    target: Block
+    mnemonic = "jump"
+    target_fields = ("target",)
+
+
+class Branch(Terminator):
+    """Go to ``then`` if ``left op right`` (op in COMPARISONS, over 64 bits), else to ``otherwise``."""
+
+    op: str
+    left: Operand
+    right: Operand
+    then: Block
+    otherwise: Block
+    mnemonic = "branch"
+    operand_fields = ("left", "right")
+    target_fields = ("then", "otherwise")
+
+
+class Locate(Terminator):
+    """Find which join point of arm ``arm`` this is: to ``found`` with its id in ``dst``, else to ``missing``.
+
+    How is told by the probe's locator and the arm's maps. ``dst`` is defined in ``found`` only, which has no other
+    predecessor. An arm of a FIXED probe needs no Locate: its id is a constant.
+    """
+
+    dst: Value
+    arm: int
+    found: Block
+    missing: Block
+    mnemonic = "locate"
+    target_fields = ("found", "missing")
+
+
+class Return(Terminator):
+    """End the program."""
+
+    mnemonic = "return"
