@@ -14,14 +14,13 @@ Conventions that a reader or a pass must keep (``ircheck`` lists what breaks the
 - Kernel memory is read by :class:`Load`, :class:`StringEqual` and the copying parts of :class:`Emit` only. A read that
   faults gives zeros, and sets bit ``bit`` of the variable ``faults`` where one is given.
 - Signed division (``sdiv``, ``smod``) exists only before the pass that expands it: eBPF below v4 has none.
-
-The classes are no dataclasses because some forty of them cost a noticeable part of a second to make at each start in an
-emulated guest; :class:`Op` gives them the same constructor from their annotations.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from klasy.plain import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,44 +115,14 @@ class Program:
             yield from block.ops
 
 
-@dataclass_transform()
-class Record:
-    """Gives a subclass a constructor that takes its annotated fields in order, the inherited ones first.
-
-    ``fields`` names them; a default is a class attribute, as with dataclasses. Positional or by keyword.
-    """
-
-    fields: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls) -> None:
-        own = tuple(n for n, t in cls.__annotations__.items() if not str(t).startswith("ClassVar"))
-        cls.fields = (*cls.fields, *own)
-
-    def __init__(self, *args: object, **named: object) -> None:
-        if len(args) > len(self.fields):
-            raise TypeError(f"{type(self).__name__} takes {len(self.fields)} values, not {len(args)}")
-        values = self.__dict__
-        for name, value in zip(self.fields, args, strict=False):
-            values[name] = value
-        for name in self.fields[len(args) :]:
-            if name in named:
-                values[name] = named.pop(name)
-            elif not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} lacks {name}")
-        if named:
-            raise TypeError(f"{type(self).__name__} has no {', '.join(named)}")
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in self.fields)})"
-
-
 class Located:
     """``span`` is the place in the aspect an operation comes from, if any. Set after construction: no field."""
 
     span: Span | None = None
 
 
-class Op(Located, Record):
+@dataclass(eq=False)
+class Op(Located):
     """Base of operations.
 
     ``operand_fields`` names the fields that hold operands, ``pure`` says that it may be removed when its ``dst`` is
@@ -188,6 +157,7 @@ SIGNED_DIVISIONS = ("sdiv", "smod")
 COMPARISONS = ("eq", "ne", "ult", "ule", "ugt", "uge", "slt", "sle", "sgt", "sge")
 
 
+@dataclass(eq=False)
 class Copy(Op):
     """``dst = source``."""
 
@@ -198,6 +168,7 @@ class Copy(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Binary(Op):
     """``dst = left op right``, with op in BINARY_OPS.
 
@@ -216,6 +187,7 @@ class Binary(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Extend(Op):
     """``dst`` = the low ``bits`` (1 to 63) of ``source``, sign- or zero-extended to 64."""
 
@@ -228,6 +200,7 @@ class Extend(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Compare(Op):
     """``dst = left op right`` as 1 or 0, with op in COMPARISONS, over all 64 bits."""
 
@@ -240,6 +213,7 @@ class Compare(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Get(Op):
     """``dst = var``."""
 
@@ -249,6 +223,7 @@ class Get(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Set(Op):
     """``var = source``."""
 
@@ -263,6 +238,7 @@ class Set(Op):
 CONTEXT_VALUES = ("now", "pid_tgid", "uid_gid", "cpu", "cgroup")
 
 
+@dataclass(eq=False)
 class Context(Op):
     """``dst`` = a fact of the moment, named as in CONTEXT_VALUES and coded as the kernel does.
 
@@ -275,6 +251,7 @@ class Context(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Argument(Op):
     """``dst`` = argument register ``index`` (from 0) of the function, all 64 bits as they are.
 
@@ -288,6 +265,7 @@ class Argument(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Result(Op):
     """``dst`` = the function's result register, all 64 bits as they are."""
 
@@ -296,6 +274,7 @@ class Result(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class Mark(Op):
     """What the probe does with its mark, ``use`` the plan's MarkUse value: write, read or take.
 
@@ -308,6 +287,7 @@ class Mark(Op):
     mnemonic = "mark"
 
 
+@dataclass(eq=False)
 class CountHit(Op):
     """Count a hit of the join point: its pointcut, run-time part included, held."""
 
@@ -319,6 +299,7 @@ class CountHit(Op):
 # --- kernel memory --------------------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False)
 class Load(Op):
     """``dst`` = ``size`` bytes (of LOAD_SIZES) of kernel memory at ``address + offset``, little-endian, zero-extended.
 
@@ -336,6 +317,7 @@ class Load(Op):
     pure = True  # a fault that nobody sees is none
 
 
+@dataclass(eq=False)
 class StringEqual(Op):
     """``dst`` = 1 if the string in kernel memory at ``address + offset`` is ``literal``, else 0.
 
@@ -355,6 +337,7 @@ class StringEqual(Op):
     pure = True
 
 
+@dataclass(eq=False)
 class CommEqual(Op):
     """``dst`` = 1 if the task's comm is ``literal`` (fewer than COMM_SIZE bytes, no NUL), else 0."""
 
@@ -367,7 +350,8 @@ class CommEqual(Op):
 # --- log records ----------------------------------------------------------------------------------------------------
 
 
-class Part(Record):
+@dataclass(eq=False)
+class Part:
     """One value of a record, at ``offset`` from the record's start. Base of what :class:`Emit` holds."""
 
     mnemonic: ClassVar[str] = ""
@@ -376,6 +360,7 @@ class Part(Record):
     offset: int
 
 
+@dataclass(eq=False)
 class StoreField(Part):
     """The low ``size`` (1, 2, 4, 8) bytes of ``value``."""
 
@@ -385,6 +370,7 @@ class StoreField(Part):
     operand_fields = ("value",)
 
 
+@dataclass(eq=False)
 class CopyField(Part):
     """``size`` bytes of kernel memory at ``address + at``. A fault gives zeros and sets the record's fault bit."""
 
@@ -396,6 +382,7 @@ class CopyField(Part):
     operand_fields = ("address",)
 
 
+@dataclass(eq=False)
 class StringField(Part):
     """The NUL-terminated string at ``address + at`` in kernel memory, cut to ``size`` bytes with its NUL.
 
@@ -410,12 +397,14 @@ class StringField(Part):
     operand_fields = ("address",)
 
 
+@dataclass(eq=False)
 class CommField(Part):
     """The task's comm, COMM_SIZE bytes."""
 
     mnemonic = "comm"
 
 
+@dataclass(eq=False)
 class Emit(Op):
     """Write one record of format ``format``: reserve ``size`` bytes, header, parts, faults, submit.
 
@@ -450,6 +439,7 @@ class Emit(Op):
 # --- control --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False)
 class Terminator(Op):
     """Base of the operations that end a block. ``target_fields`` names the fields that hold its targets."""
 
@@ -461,6 +451,7 @@ class Terminator(Op):
         return tuple(getattr(self, f) for f in self.target_fields)
 
 
+@dataclass(eq=False)
 class Jump(Terminator):
     """Go to ``target``."""
 
@@ -469,6 +460,7 @@ class Jump(Terminator):
     target_fields = ("target",)
 
 
+@dataclass(eq=False)
 class Branch(Terminator):
     """Go to ``then`` if ``left op right`` (op in COMPARISONS, over 64 bits), else to ``otherwise``."""
 
@@ -482,6 +474,7 @@ class Branch(Terminator):
     target_fields = ("then", "otherwise")
 
 
+@dataclass(eq=False)
 class Locate(Terminator):
     """Find which join point of arm ``arm`` this is: to ``found`` with its id in ``dst``, else to ``missing``.
 
@@ -497,6 +490,7 @@ class Locate(Terminator):
     target_fields = ("found", "missing")
 
 
+@dataclass(eq=False)
 class Return(Terminator):
     """End the program."""
 
