@@ -1,0 +1,107 @@
+"""``klasy lab``: run a command as root in a throw-away guest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from klasy.errors import EXIT_SYSTEM, UsageError
+from klasy.lab.kernels import DEFAULT, KERNELS, by_name
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+HELP = "run a command as root in a throw-away guest"
+EXAMPLE = """\
+  klasy lab -- uname -r
+  klasy lab --kernel 6.12 -- klasy weave --for 10s examples/log_dequeue.asp
+  klasy lab -- sh -c 'klasy weave log.asp && ping -c 1 localhost && klasy log'
+
+The guest sees this machine's files copy-on-write: nothing it writes is kept. What the command prints and its exit
+status are its own; 3 and a message say that the lab itself failed. KLASY_*, LANG, LC_*, TERM and NO_COLOR are handed on,
+and KLASY_LAB is set to the kernel's name. KLASY_CACHE says where kernels are kept, KLASY_MIRROR which Debian mirror to
+fetch them from.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    names = [kernel.name for kernel in KERNELS]
+    parser.add_argument(
+        "--kernel", choices=names, default=DEFAULT.name, help=f"the guest's kernel (default: {DEFAULT.name})"
+    )
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="kill the command after so long, and end with 3"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the guest's kernel log on standard error")
+    parser.add_argument(
+        "command", nargs="...", metavar="-- COMMAND ..", help="what to run, looked up on the guest's PATH"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Boot, run the command, and return its own exit status. Raises LabError when the lab fails."""
+    from klasy.lab.guest import CommandTimeout, Guest, GuestDied
+
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("klasy lab: no command given", hint="klasy lab -- COMMAND ..")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    guest = Guest(by_name(args.kernel), on_console=_Writer(2) if args.verbose else None)
+    try:
+        with guest:
+            return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)
+    except CommandTimeout as error:
+        print(f"klasy lab: {error.message}", file=sys.stderr)
+        return EXIT_SYSTEM
+    except GuestDied as error:
+        if not args.verbose:
+            _Writer(2)(error.console.encode(errors="replace"))
+        raise
+    except BrokenPipeError:
+        # Whoever read our output has gone; end as a program that SIGPIPE kills would.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except _Interrupted as interrupted:
+        return 128 + interrupted.number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+class _Interrupted(BaseException):
+    """A signal told us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise _Interrupted(number)
+
+
+class _Writer:
+    """Write all of each piece to a descriptor at once: another reader of the same pipe must see it as it comes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+def _readable_stdin() -> int | None:
+    """Our standard input, unless it is closed, or a terminal that another job has: reading that would stop us."""
+    try:
+        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
+            return None
+        os.fstat(0)
+    except OSError:
+        return None
+    return 0

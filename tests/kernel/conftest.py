@@ -1,0 +1,33 @@
+"""Tests that need root and a real kernel; they run inside the lab's guest (``make test`` boots one for each kernel).
+
+Outside the guest all are skipped for one reason; KLASY_KERNEL_TESTS=1 makes that reason a failure, so that a run that
+was meant to test the kernel cannot pass by testing nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import pytest
+
+
+@functools.cache
+def reason_to_skip() -> str | None:
+    """Why nothing here can run on this machine, or None."""
+    if not os.environ.get("KLASY_LAB"):
+        return "not in the lab's guest (run: klasy lab -- .venv/bin/python -m pytest tests/kernel)"
+    if os.geteuid() != 0:
+        return "not root"
+    if not Path("/sys/kernel/tracing/kprobe_events").exists():
+        return "this kernel has no kprobes, or tracefs is not mounted"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail, before any fixture of a kernel test touches the kernel."""
+    if (reason := reason_to_skip()) is not None:
+        if os.environ.get("KLASY_KERNEL_TESTS") == "1":
+            pytest.fail(f"kernel test cannot run: {reason}", pytrace=False)
+        pytest.skip(reason)
