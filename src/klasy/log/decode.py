@@ -1,0 +1,143 @@
+"""From the bytes of a record to a LogEvent, by the record formats of the aspect that wrote it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from klasy.errors import SystemRefusal
+from klasy.log.event import LogEvent, LogPoint, Schema
+from klasy.log.memory import decode as decode_memory
+from klasy.log.value import CodeAddress, EnumValue, Fault, Pointer, Value
+from klasy.record import HEADER, HEADER_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klasy.btf.types import Btf
+    from klasy.record import Field, Format
+
+_NO_POINT = LogPoint("unknown", None, 0, None)
+_LAST_FAULT_BIT = 63
+
+
+class Decoder:
+    """Decodes the records of one aspect.
+
+    ``types(module)`` gives the BTF that a field's ``type_id`` refers to; ``render(template, values)`` fills a format
+    template. Both are asked only when a record needs them.
+    """
+
+    def __init__(
+        self, schema: Schema, types: Callable[[str | None], Btf], render: Callable[[str, list[Value]], str]
+    ) -> None:
+        self._schema = schema
+        self._types = types
+        self._render = render
+        # Records carry monotonic time; the distance to the clock on the wall is taken once, when reading begins.
+        self._wall_offset = time.time_ns() - time.monotonic_ns()
+
+    def decode(self, record: bytes | memoryview) -> LogEvent:
+        """One record. Raises SystemRefusal where the bytes are no record of this aspect."""
+        if len(record) < HEADER_SIZE:
+            raise SystemRefusal(f"a record of aspect {self._schema.aspect} has {len(record)} bytes: no header")
+        time_ns, point_id, format_id, cpu, pid, tid, comm, faults = HEADER.unpack_from(record)
+        try:
+            layout = self._schema.formats[format_id]
+        except IndexError:
+            raise SystemRefusal(
+                f"a record of aspect {self._schema.aspect} has the unknown format {format_id}"
+            ) from None
+        points = self._schema.points
+        point = points[point_id] if point_id < len(points) else _NO_POINT
+        values, faulty = self._values(layout, bytes(record), faults, point)
+        message = None
+        if layout.template is not None:
+            message = self._render(layout.template, [value for _, value in values])
+        return LogEvent(
+            time_ns,
+            self._clock(time_ns),
+            self._schema.aspect,
+            self._schema.advice[layout.advice],
+            point,
+            cpu,
+            pid,
+            tid,
+            comm.split(b"\0", 1)[0].decode("utf-8", "backslashreplace"),
+            tuple(values),
+            message,
+            tuple(faulty),
+        )
+
+    def _clock(self, time_ns: int) -> str:
+        seconds, rest = divmod(time_ns + self._wall_offset, 1_000_000_000)
+        return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 1000:06}"
+
+    def _values(
+        self, layout: Format, record: bytes, faults: int, point: LogPoint
+    ) -> tuple[list[tuple[str, Value]], list[str]]:
+        values: list[tuple[str, Value]] = []
+        faulty: list[str] = []
+        address: int | None = None
+        position = 0
+        for entry in layout.fields:
+            if entry.kind == "address":  # of the object that the next field holds
+                address = int.from_bytes(record[entry.offset : entry.offset + 8], "little")
+                continue
+            if faults >> min(position, _LAST_FAULT_BIT) & 1:
+                values.append((entry.name, Fault()))
+                faulty.append(entry.name)
+            else:
+                values.append((entry.name, self._value(entry, record, point, address)))
+            position += 1
+            address = None
+        return values, faulty
+
+    def _value(self, entry: Field, record: bytes, point: LogPoint, address: int | None) -> Value:
+        raw = record[entry.offset : entry.offset + entry.size]
+        match entry.kind:
+            case "int":
+                return int.from_bytes(raw, "little", signed=entry.signed)
+            case "bool":
+                return any(raw)
+            case "char":
+                return raw[:1].decode("latin-1")
+            case "enum":
+                number = int.from_bytes(raw, "little", signed=entry.signed)
+                return EnumValue(number, self._constant(entry, number))
+            case "pointer":
+                return Pointer(int.from_bytes(raw, "little"), entry.type_name)
+            case "symbol":
+                return CodeAddress(int.from_bytes(raw, "little"))
+            case "string":
+                return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+            case "object":
+                return decode_memory(self._types(entry.module), entry.type_id, raw, address)
+            case "joinpoint":
+                return _attribute(point, entry.type_name)
+        return raw
+
+    def _constant(self, entry: Field, number: int) -> str | None:
+        from klasy.btf.types import Enum
+
+        btf = self._types(entry.module)
+        enum = btf.type(btf.resolve(entry.type_id))
+        assert isinstance(enum, Enum)
+        return next((name for name, value in enum.values if value == number), None)
+
+
+def _attribute(point: LogPoint, name: str) -> Value:
+    match name:
+        case "kind":
+            return point.kind
+        case "address":
+            return CodeAddress(point.address)
+        case "line":
+            return point.line if point.line is not None else 0
+        case "module":
+            return point.module or "vmlinux"
+        case "callee":
+            return point.callee or ""
+        case "file":
+            return point.file or ""
+    return point.function or ""

@@ -1,0 +1,81 @@
+"""What the log reader gives: events, and notes of what was lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klasy.log.value import Value
+from klasy.plain import dataclass
+from klasy.record import Format
+
+
+@dataclass(frozen=True, slots=True)
+class LogPoint:
+    """A join point as a log line shows it. ``function`` is None for a caller that is not known."""
+
+    kind: str
+    function: str | None
+    offset: int
+    callee: str | None
+    module: str | None = None
+    address: int = 0
+    file: str | None = None
+    line: int | None = None
+
+    @property
+    def place(self) -> str:
+        """The join point in a few words: ``call skb_dequeue in unix_release_sock+0x1d0``."""
+        inside = f" [{self.module}]" if self.module else ""
+        where = f"{self.function}+{self.offset:#x}{inside}" if self.function else "a caller not known"
+        if self.kind == "call":
+            return f"call {self.callee or 'through a pointer'} in {where}"
+        if self.offset == 0:
+            return f"{self.kind} {self.function}{inside}"
+        return f"{self.kind} in {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What is needed to read one aspect's records: plain data out of its registry entry."""
+
+    aspect: str
+    advice: tuple[str, ...]
+    points: tuple[LogPoint, ...]
+    formats: tuple[Format, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One ``log`` of one advice at one join point.
+
+    ``time_ns`` is monotonic, since boot; ``clock`` the same moment as local time of day. ``message`` is given for the
+    form with a format string, else ``values`` holds (expression, value). ``faults`` names the values for which memory
+    could not be read.
+    """
+
+    time_ns: int
+    clock: str
+    aspect: str
+    advice: str
+    joinpoint: LogPoint
+    cpu: int
+    pid: int
+    tid: int
+    comm: str
+    values: tuple[tuple[str, Value], ...]
+    message: str | None
+    faults: tuple[str, ...]
+
+
+def point_from_json(data: dict[str, Any]) -> LogPoint:
+    """A LogPoint from a join point's JSON form (docs/json.md)."""
+    return LogPoint(
+        data["kind"],
+        data.get("function"),
+        data.get("offset") or 0,
+        data.get("callee"),
+        data.get("module"),
+        data.get("address") or 0,
+        data.get("file"),
+        data.get("line"),
+    )

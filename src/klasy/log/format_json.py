@@ -1,0 +1,70 @@
+"""Values and events as JSON: one object a line, its fields described in docs/json.md."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from klasy.log.value import CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+
+if TYPE_CHECKING:
+    from klasy.log.event import LogEvent
+    from klasy.log.symbolize import Symbolizer
+
+
+def value_json(value: Value, symbols: Symbolizer) -> Any:
+    """A value as JSON can hold it. Numbers stay numbers; addresses are hexadecimal strings; a fault is null."""
+    match value:
+        case Fault():
+            return None
+        case bytes():
+            return value.hex()
+        case Pointer(address, _):
+            return f"{address:#x}"
+        case CodeAddress(address):
+            return symbols.name(address)
+        case EnumValue(number, name):
+            return name if name is not None else number
+        case Record():
+            return _record(value, symbols)
+        case Elements():
+            return [value_json(item, symbols) for item in value.items]
+    return value
+
+
+def _record(record: Record, symbols: Symbolizer) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, member in record.members:
+        shown = value_json(member, symbols)
+        if name:
+            members[name] = shown
+        elif isinstance(shown, dict):
+            members |= shown  # an anonymous struct or union: its members belong to the outer one, as in C
+    return members
+
+
+def event_json(event: LogEvent, symbols: Symbolizer) -> str:
+    """One event as one line of JSON."""
+    point = event.joinpoint
+    document: dict[str, Any] = {
+        "time_ns": event.time_ns,
+        "aspect": event.aspect,
+        "advice": event.advice,
+        "joinpoint": {
+            "kind": point.kind,
+            "function": point.function,
+            "offset": point.offset,
+            "callee": point.callee,
+        },
+        "cpu": event.cpu,
+        "pid": event.pid,
+        "tid": event.tid,
+        "comm": event.comm,
+    }
+    if event.message is not None:
+        document["message"] = event.message
+    else:
+        document["values"] = {name: value_json(value, symbols) for name, value in event.values}
+    if event.faults:
+        document["faults"] = list(event.faults)
+    return json.dumps(document, ensure_ascii=False)
