@@ -1,0 +1,233 @@
+"""An interpreter of the IR: slow, obvious, and the definition of what each operation means.
+
+Backends and passes are compared with it. It plays the kernel through a :class:`World`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from klasy.compiler import ir
+from klasy.compiler.ir import MASK64, Operand, Program, Value, Var
+from klasy.plain import dataclass, field
+
+OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless loop
+
+
+@dataclass()
+class World:
+    """What a program finds. ``read`` gives bytes of kernel memory, or None for a fault.
+
+    ``located``: for each arm the id of the join point, or None.
+    """
+
+    read: Callable[[int, int], bytes | None] = lambda address, size: None
+    arguments: Sequence[int] = ()
+    result: int = 0
+    context: Mapping[str, int] = field(default_factory=dict)
+    comm: bytes = b""
+    located: Sequence[int | None] = ()
+
+
+@dataclass()
+class Logged:
+    """One record: ``data`` holds the values at their offsets, zeros elsewhere."""
+
+    format: int
+    joinpoint: int
+    faults: int
+    data: bytes
+
+
+@dataclass()
+class Outcome:
+    """What a program did."""
+
+    hits: list[int] = field(default_factory=list)
+    logged: list[Logged] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
+
+
+def run(program: Program, world: World) -> Outcome:
+    """Run a program once. Raises AssertionError for what ircheck forbids."""
+    return _Machine(world).run(program)
+
+
+def binary(op: str, width: int, left: int, right: int) -> int:
+    """The result of a Binary operation, as an unsigned 64-bit number."""
+    mask = (1 << width) - 1
+    left &= mask
+    right &= mask
+    match op:
+        case "add":
+            result = left + right
+        case "sub":
+            result = left - right
+        case "mul":
+            result = left * right
+        case "udiv":
+            result = left // right if right else 0
+        case "umod":
+            result = left % right if right else left
+        case "sdiv" | "smod":
+            a, b = signed(left, width), signed(right, width)
+            quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1) if b else 0
+            result = quotient if op == "sdiv" else a - quotient * b
+        case "and":
+            result = left & right
+        case "or":
+            result = left | right
+        case "xor":
+            result = left ^ right
+        case "shl":
+            result = left << right % width
+        case "lshr":
+            result = left >> right % width
+        case "ashr":
+            result = signed(left, width) >> right % width
+        case _:
+            raise AssertionError(f"no operator {op}")
+    return result & mask
+
+
+def compare(op: str, left: int, right: int) -> bool:
+    """The outcome of a comparison of two unsigned 64-bit numbers."""
+    if op[0] == "s":
+        left, right = signed(left, 64), signed(right, 64)
+    match op if op in ("eq", "ne") else op[1:]:
+        case "eq":
+            return left == right
+        case "ne":
+            return left != right
+        case "lt":
+            return left < right
+        case "le":
+            return left <= right
+        case "gt":
+            return left > right
+        case "ge":
+            return left >= right
+    raise AssertionError(f"no comparison {op}")
+
+
+def signed(number: int, width: int) -> int:
+    """The low ``width`` bits as a signed number."""
+    number &= (1 << width) - 1
+    return number - (1 << width) if number >> (width - 1) else number
+
+
+class _Machine:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.values: dict[Value, int] = {}
+        self.variables: dict[Var, int] = {}
+        self.outcome = Outcome()
+
+    def of(self, operand: Operand) -> int:
+        return operand & MASK64 if isinstance(operand, int) else self.values[operand]
+
+    def run(self, program: Program) -> Outcome:
+        block = program.entry
+        left = OPERATION_LIMIT
+        while True:
+            for op in block.ops[:-1]:
+                left -= 1
+                assert left > 0, "endless loop"
+                self.step(op)
+            end = block.terminator
+            match end:
+                case ir.Return():
+                    return self.outcome
+                case ir.Jump():
+                    block = end.target
+                case ir.Branch():
+                    holds = compare(end.op, self.of(end.left), self.of(end.right))
+                    block = end.then if holds else end.otherwise
+                case ir.Locate():
+                    joinpoint = self.world.located[end.arm]
+                    if joinpoint is not None:
+                        self.values[end.dst] = joinpoint
+                    block = end.missing if joinpoint is None else end.found
+                case _:
+                    raise AssertionError(f"{end!r} is no terminator")
+
+    def step(self, op: ir.Op) -> None:
+        match op:
+            case ir.Copy():
+                self.values[op.dst] = self.of(op.source)
+            case ir.Binary():
+                self.values[op.dst] = binary(op.op, op.width, self.of(op.left), self.of(op.right))
+            case ir.Extend():
+                low = self.of(op.source) & (1 << op.bits) - 1
+                self.values[op.dst] = signed(low, op.bits) & MASK64 if op.signed else low
+            case ir.Compare():
+                self.values[op.dst] = int(compare(op.op, self.of(op.left), self.of(op.right)))
+            case ir.Get():
+                self.values[op.dst] = self.variables[op.var]
+            case ir.Set():
+                self.variables[op.var] = self.of(op.source)
+            case ir.Context():
+                self.values[op.dst] = self.world.context[op.what] & MASK64
+            case ir.Argument():
+                self.values[op.dst] = self.world.arguments[op.index] & MASK64
+            case ir.Result():
+                self.values[op.dst] = self.world.result & MASK64
+            case ir.Mark():
+                self.outcome.marks.append(op.use)
+            case ir.CountHit():
+                self.outcome.hits.append(self.of(op.joinpoint))
+            case ir.Load():
+                data = self.read(self.of(op.address) + op.offset, op.size)
+                if data is None:
+                    self.set_fault(op.faults, op.bit)
+                self.values[op.dst] = int.from_bytes(data or b"", "little")
+            case ir.StringEqual():
+                text = self.string(self.of(op.address) + op.offset, min(op.limit, len(op.literal) + 1))
+                if text is None:
+                    self.set_fault(op.faults, op.bit)
+                self.values[op.dst] = int((text or b"") == op.literal)
+            case ir.CommEqual():
+                self.values[op.dst] = int(self.world.comm == op.literal)
+            case ir.Emit():
+                self.emit(op)
+            case _:
+                raise AssertionError(f"{op!r} cannot stand inside a block")
+
+    def read(self, address: int, size: int) -> bytes | None:
+        return self.world.read(address & MASK64, size)
+
+    def string(self, address: int, limit: int) -> bytes | None:
+        """The string at an address, at most ``limit`` bytes; None where a byte of it cannot be read."""
+        text = b""
+        while len(text) < limit:
+            byte = self.read(address + len(text), 1)
+            if byte is None:
+                return None
+            if byte == b"\0":
+                break
+            text += byte
+        return text
+
+    def set_fault(self, faults: Var | None, bit: int) -> None:
+        if faults is not None:
+            self.variables[faults] |= 1 << bit
+
+    def emit(self, op: ir.Emit) -> None:
+        data = bytearray(op.size)
+        faults = self.variables[op.faults] if op.faults is not None else 0
+        for part in op.parts:
+            match part:
+                case ir.StoreField():
+                    content: bytes | None = (self.of(part.value) & (1 << 8 * part.size) - 1).to_bytes(
+                        part.size, "little"
+                    )
+                case ir.CopyField():
+                    content = self.read(self.of(part.address) + part.at, part.size)
+                    faults |= (content is None) << part.bit
+                case ir.StringField():
+                    content = self.string(self.of(part.address) + part.at, part.size - 1)
+                    faults |= (content is None) << part.bit
+                case _:
+                    content = self.world.comm.ljust(ir.COMM_SIZE, b"\0")
+            data[part.offset : part.offset + len(content or b"")] = content or b""
+        self.outcome.logged.append(Logged(op.format, self.of(op.joinpoint), faults, bytes(data)))

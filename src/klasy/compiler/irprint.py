@@ -1,0 +1,124 @@
+"""The printed form of the IR: stable, one operation a line, for golden tests and ``klasy`` debugging output.
+
+Values are numbered anew in the order of their definition, so a pass that removes an operation changes only the lines
+it must. Not meant to be read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from klasy.compiler import ir
+from klasy.compiler.ir import Block, Op, Operand, Part, Program, Value, Var
+
+_SYMBOLS = {
+    "add": "+", "sub": "-", "mul": "*", "udiv": "udiv", "umod": "umod", "sdiv": "sdiv", "smod": "smod", "and": "&",
+    "or": "|", "xor": "^", "shl": "<<", "lshr": ">>", "ashr": "s>>",
+    "eq": "==", "ne": "!=", "ult": "u<", "ule": "u<=", "ugt": "u>", "uge": "u>=", "slt": "s<", "sle": "s<=",
+    "sgt": "s>", "sge": "s>=",
+}  # fmt: skip
+
+
+def render(program: Program, notes: Mapping[Op, list[str]] | None = None) -> str:
+    """The whole program as text, without a final newline. ``notes`` are printed beside their operations."""
+    printer = _Printer(program)
+    lines = [f"program {program.name} (probe {program.probe})"]
+    for form in program.formats:
+        shown = ", ".join(f"{f.offset}:{f.kind}{f.size} {f.name}" for f in form.fields)
+        template = f" {form.template!r}" if form.template is not None else ""
+        lines.append(f"  format {form.index}{template}, {form.size} bytes: {shown}")
+    for block in program.blocks:
+        lines.append(f"b{block.label}:")
+        for op in block.ops:
+            lines.append(f"    {printer.op(op)}")
+            lines += [f"      ^ {note}" for note in (notes or {}).get(op, ())]
+    return "\n".join(lines)
+
+
+class _Printer:
+    def __init__(self, program: Program) -> None:
+        self.numbers: dict[Value, int] = {}
+        for op in program.ops():
+            if op.result is not None:
+                self.numbers.setdefault(op.result, len(self.numbers))
+
+    def operand(self, operand: Operand) -> str:
+        if isinstance(operand, Value):
+            number = self.numbers.get(operand)
+            return f"%{number}" if number is not None else f"%?{operand.id}"
+        return str(operand) if -0x10000 < operand < 0x10000 else hex(operand)
+
+    def place(self, address: Operand, offset: int) -> str:
+        return f"[{self.operand(address)} + {offset}]" if offset >= 0 else f"[{self.operand(address)} - {-offset}]"
+
+    def op(self, op: Op) -> str:
+        text = self.body(op)
+        return f"{self.operand(op.result)} = {text}" if op.result is not None else text
+
+    def body(self, op: Op) -> str:  # one line of text for each class of operation
+        show = self.operand
+        match op:
+            case ir.Copy():
+                return show(op.source)
+            case ir.Binary():
+                width = ".32" if op.width == 32 else ""
+                return f"{show(op.left)} {_SYMBOLS[op.op]}{width} {show(op.right)}"
+            case ir.Extend():
+                return f"{'s' if op.signed else 'u'}{op.bits} {show(op.source)}"
+            case ir.Compare():
+                return f"{show(op.left)} {_SYMBOLS[op.op]} {show(op.right)}"
+            case ir.Get():
+                return repr(op.var)
+            case ir.Set():
+                return f"{op.var!r} = {show(op.source)}"
+            case ir.Context():
+                return op.what
+            case ir.Argument():
+                return f"argument {op.index}"
+            case ir.Mark():
+                return f"mark {op.use}"
+            case ir.CountHit():
+                return f"count hit of {show(op.joinpoint)}"
+            case ir.Load():
+                return f"load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.bit)}"
+            case ir.StringEqual():
+                place = self.place(op.address, op.offset)
+                return f"string {place} up to {op.limit} == {_bytes(op.literal)}{_fault(op.faults, op.bit)}"
+            case ir.CommEqual():
+                return f"comm == {_bytes(op.literal)}"
+            case ir.Emit():
+                parts = "".join(f"\n        {self.part(part)}" for part in op.parts)
+                faults = f", faults {op.faults!r}" if op.faults is not None else ""
+                return f"emit format {op.format}, {op.size} bytes, join point {show(op.joinpoint)}{faults}{parts}"
+            case ir.Jump():
+                return f"jump {_label(op.target)}"
+            case ir.Branch():
+                test = f"{show(op.left)} {_SYMBOLS[op.op]} {show(op.right)}"
+                return f"if {test} then {_label(op.then)} else {_label(op.otherwise)}"
+            case ir.Locate():
+                return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
+            case _:  # Result, Return
+                return op.mnemonic
+
+    def part(self, part: Part) -> str:
+        match part:
+            case ir.StoreField():
+                return f"{part.offset}: store{part.size} {self.operand(part.value)}"
+            case ir.CopyField():
+                return f"{part.offset}: copy {part.size} of {self.place(part.address, part.at)} else bit {part.bit}"
+            case ir.StringField():
+                return f"{part.offset}: string {part.size} of {self.place(part.address, part.at)} else bit {part.bit}"
+            case _:
+                return f"{part.offset}: {part.mnemonic}"
+
+
+def _label(block: Block) -> str:
+    return f"b{block.label}"
+
+
+def _fault(faults: Var | None, bit: int) -> str:
+    return f" else {faults!r} bit {bit}" if faults is not None else ""
+
+
+def _bytes(literal: bytes) -> str:
+    return repr(literal)[1:]
