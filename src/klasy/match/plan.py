@@ -5,19 +5,29 @@ system calls, no instructions.
 
 A **probe** is one BPF program and the points it is attached to. A program serves several points and several advice of
 its aspect at once: its *locator* says how it learns at which point it runs, and each of its *arms* runs one advice at
-those of the points that are the advice's join points, in the order of the arms.
+those of the points that are the advice's join points, in the order of the arms. An arm whose maps lack the place does
+not run there.
 
-**Marks** tie a place where control leaves to the place where it arrives. A MARK probe writes, into the aspect's one
-hash map of marks, under the address of the stack slot that holds (or will hold) the callee's return address:
+Where two kprobes share an address the kernel runs the one registered last first (kernel/kprobes.c, add_new_kprobe
+adds at the head of the list). The probes of a plan are in the order in which they are to be registered: those that
+must run first come last.
 
-    key    u64 slot                 site: sp - 8; tail call and function entry: sp
+**Marks** tie a place where control leaves to the place where it arrives. A probe with ``MarkUse.WRITE`` writes, into
+the aspect's one hash map of marks, under the address of the stack slot that holds (or will hold) the callee's return
+address:
+
+    key    u64 slot | role          slot: site: sp - 8; tail call and function entry: sp. It is 8-aligned, so the
+                                    role (MarkRole) fits below: marks of different uses do not overwrite each other
     value  u64 site                 address of the instruction or function entry that was marked
            u64 return_address       site: the address behind the call; tail call and entry: the word at slot
            u64 pid_tgid
            u64 arguments[6]         the argument registers
 
 A probe that uses marks looks up its own slot and takes the mark as its own only if ``return_address`` and
-``pid_tgid`` agree, so a mark left by a call that never returned is never taken for another.
+``pid_tgid`` agree, so a mark left by a call that never returned is never taken for another. Of marks with the role
+ENTRY only ``pid_tgid`` and ``site`` (it must be in ``by_address``) are compared: another tracer may have put its
+trampoline in the place of the return address before the mark was written; and a function that returns has written
+its own mark over any stale one at entry, unless its entry was missed.
 """
 
 from __future__ import annotations
@@ -64,14 +74,33 @@ class Locator(enum.Enum):
     FIXED = "fixed"  # it has one point: the only entry of ``Arm.by_address``
     ADDRESS = "address"  # ``Arm.by_address``: address of the probed instruction or function entry
     MARK = "mark"  # a mark, then ``Arm.by_address`` with the mark's site; no mark: no join point
-    DISPATCH = "dispatch"  # a mark (tail calls), else ``Arm.by_return_address``, else ``Arm.otherwise``
+    # A mark (tail calls), if there is one: ``Arm.by_address`` with its site, and nothing else; where there is none,
+    # ``Arm.by_return_address``, else ``Arm.otherwise``.
+    DISPATCH = "dispatch"
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A value on offer: the function's argument, counted from 0."""
+    """A value on offer: the function's argument, counted from 0.
+
+    Where it is passed follows from its index unless structs come by value before it or are it; then ``slot`` and
+    ``place`` say so (-1: same as ``index``).
+    """
 
     index: int
+    slot: int = -1
+    place: int = -1
+
+    @property
+    def trampoline_slot(self) -> int:
+        """Its first 8-byte word in the context of FENTRY and FEXIT programs."""
+        return self.index if self.slot < 0 else self.slot
+
+    @property
+    def abi_place(self) -> int:
+        """0 to 5: the argument register (rdi, rsi, rdx, rcx, r8, r9); 6 + k: word k on the stack, from the one above
+        the return address on."""
+        return self.index if self.place < 0 else self.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +155,27 @@ class MarkUse(enum.Enum):
     """What a program does with marks."""
 
     NONE = "none"
-    WRITE = "write"  # a MARK probe: writes one, runs no advice
+    WRITE = "write"  # runs its arms, if it has any, and writes one
     READ = "read"  # looks one up and leaves it for a later probe
     TAKE = "take"  # looks one up and deletes it
 
 
+class MarkRole(enum.IntEnum):
+    """What ties a mark's two ends; part of its key."""
+
+    CALL = 0  # from a call instruction to the one behind it
+    TAIL = 1  # from a tail call's jump to the callee's entry or return
+    ENTRY = 2  # from a function's entry to its return
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One program and its points. FENTRY and FEXIT probes have exactly one point."""
+    """One program and its points. FENTRY and FEXIT probes have exactly one point.
+
+    ``role`` is that of the marks it uses. ``condition`` is for TAIL probes on conditional jumps: the x86 condition
+    code (the opcode's low four bits), of which the flags must tell that the jump will be taken, else the program does
+    nothing.
+    """
 
     index: int
     mechanism: Mechanism
@@ -142,6 +184,8 @@ class Probe:
     mark: MarkUse
     points: tuple[Point, ...]
     arms: tuple[Arm, ...]
+    role: MarkRole = MarkRole.CALL
+    condition: int | None = None
 
     @property
     def name(self) -> str:
