@@ -21,7 +21,7 @@ EXAMPLE = """\
   klasy lab -- sh -c 'klasy weave log.asp && ping -c 1 localhost && klasy log'
 
 The guest sees this machine's files copy-on-write: nothing it writes is kept. What the command prints and its exit
-status are its own; 3 and a message say that the lab itself failed. KLASY_*, LANG, LC_*, TERM and NO_COLOR are handed on,
+status are its own; 3 and a message say that the lab itself failed. KLASY_*, LANG, LC_*, TERM, NO_COLOR are handed on,
 and KLASY_LAB is set to the kernel's name. KLASY_CACHE says where kernels are kept, KLASY_MIRROR which Debian mirror to
 fetch them from.
 """

@@ -1,0 +1,40 @@
+# make setup   what is needed, by apt and pip; leaves .venv/bin/klasy. Quick when it is all there.
+# make test    every check and test, on this machine and inside the lab's guests
+# make demo    weave the first aspect into a running kernel, in the lab
+# make clean   remove what was made here (not the lab's cache, ~/.cache/klasy)
+
+PYTHON  = /usr/bin/python3
+SUDO    = $(if $(filter 0,$(shell id -u)),,sudo)
+# qemu, busybox, kmod: the lab. bpftool, bpftrace: what the guest tests and the benchmarks compare klasy with.
+PACKAGES = python3-venv qemu-system-x86 busybox-static kmod bpftool bpftrace
+
+.PHONY: setup test demo clean packages
+
+setup: packages .venv/.ready
+
+# --system-site-packages: Debian's python3-bpfcc, where it is installed, cannot be had from pip.
+.venv/.ready: pyproject.toml
+	test -x .venv/bin/python || $(PYTHON) -m venv --system-site-packages .venv
+	.venv/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+packages:
+	@missing=; \
+	for package in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	    echo "installing:$$missing"; \
+	    $(SUDO) apt-get update -qq || echo "apt-get update failed; trying with the lists there are"; \
+	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+test: setup
+	.venv/bin/python tests/vm/run.py
+
+demo: setup
+	.venv/bin/klasy lab -- bash examples/demo.sh
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,102 @@
+"""Run every check and every test: on this machine, and inside the lab's guest on each supported kernel.
+
+``make test`` calls it. Two lanes run side by side, as a guest in software emulation seldom fills two cores: the checks
+and tests of this machine, and one guest after the other. Each job's output is shown whole when it ends. Arguments
+choose jobs by name (``tests/vm/run.py lint kernel-6.1``); ``--list`` shows the names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from klasy.lab.kernels import KERNELS
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PYTEST = [sys.executable, "-m", "pytest"]
+GUEST_SECONDS = 1200
+
+HOST_JOBS = {
+    "lint": [str(BIN / "ruff"), "check", "."],
+    "format": [str(BIN / "ruff"), "format", "--check", "."],
+    "types": [str(BIN / "mypy")],
+    "imports": [str(BIN / "lint-imports")],
+    "host": [*PYTEST, "tests", "--ignore=tests/kernel", "--ignore=tests/vm"],
+    "vm": [*PYTEST, "tests/vm"],
+}
+GUEST_JOBS = {
+    f"kernel-{kernel.name}": [
+        str(BIN / "klasy"), "lab", "--kernel", kernel.name, "--timeout", str(GUEST_SECONDS), "--",
+        *PYTEST, "tests/kernel", "-p", "no:cacheprovider", "--durations=10",
+    ]
+    for kernel in KERNELS
+}  # fmt: skip
+# KLASY_KERNEL_TESTS: a kernel test that would be skipped in the guest fails.
+ENVIRONMENT = os.environ | {"KLASY_KERNEL_TESTS": "1"}
+
+
+class Report:
+    """What the lanes have found so far; they share the screen through it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.lines: list[str] = []
+        self.failed = False
+
+    def begin(self, name: str) -> None:
+        """Say that a job has begun: some take minutes."""
+        with self._lock:
+            print(f"== {name}: started", flush=True)
+
+    def end(self, name: str, status: int, seconds: float, output: bytes) -> None:
+        """Show a job's whole output and remember how it ended."""
+        line = f"{name}: {'ok' if status == 0 else f'FAILED (exit status {status})'}, {seconds:.0f} s"
+        with self._lock:
+            self.failed |= status != 0
+            self.lines.append(line)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(output.rstrip() + b"\n")
+            print(f"== {line}\n", flush=True)
+
+
+def run_lane(jobs: dict[str, list[str]], report: Report) -> None:
+    """Run ``jobs`` one after the other, to the last one, whatever fails."""
+    for name, argv in jobs.items():
+        report.begin(name)
+        started = time.monotonic()
+        done = subprocess.run(
+            argv, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            check=False,
+        )  # fmt: skip
+        report.end(name, done.returncode, time.monotonic() - started, done.stdout)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the jobs named, or all; 0 when all is well, 1 when a job failed, 2 for a name that is none."""
+    if "--list" in arguments:
+        print("\n".join([*HOST_JOBS, *GUEST_JOBS]))
+        return 0
+    if unknown := set(arguments) - {*HOST_JOBS, *GUEST_JOBS}:
+        print(f"no such job: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    report = Report()
+    lanes = []
+    for jobs in (HOST_JOBS, GUEST_JOBS):
+        chosen = {name: argv for name, argv in jobs.items() if not arguments or name in arguments}
+        lanes.append(threading.Thread(target=run_lane, args=(chosen, report)))
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    print("\n".join(report.lines))
+    print("all is well" if not report.failed else "something FAILED")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
