@@ -1,0 +1,330 @@
+"""The typed tree: an advice after checking, every expression with its C type and every conversion explicit.
+
+``check`` makes it, ``lower`` reads it. Nothing in it can be wrong in C's terms any more.
+
+Kernel memory is named by a :class:`Place` and its content taken by a :class:`Read`; whatever has not a Read, Local,
+Constant or ContextValue at its leaves is computed. A value of integer type is one of that type's values; a pointer is
+an address.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from klasy.compiler.types import CType, Integer, Pointer
+    from klasy.record import Field, Format
+    from klasy.source import Span
+
+
+@dataclass(eq=False)
+class Variable:
+    """A parameter of the advice, or a local. ``assigned``: it changes after it got its first value."""
+
+    name: str
+    type: CType
+    span: Span
+    parameter: bool = False
+    assigned: bool = False
+    used: bool = False
+
+
+# --- expressions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Expr:
+    """Base: the type of the value, and where it stands in the aspect."""
+
+    type: CType
+    span: Span
+
+
+@dataclass(eq=False)
+class Constant(Expr):
+    """A number, one of the type's values; of pointer type an address."""
+
+    value: int
+
+
+@dataclass(eq=False)
+class Local(Expr):
+    """The value of a parameter or local."""
+
+    variable: Variable
+
+
+@dataclass(eq=False)
+class ContextValue(Expr):
+    """``bits`` bits from bit ``shift`` of the fact of the moment that ir.Context calls ``what``."""
+
+    what: str
+    shift: int
+    bits: int
+
+
+@dataclass(eq=False)
+class Comm(Expr):
+    """``comm``: a string."""
+
+
+@dataclass(eq=False)
+class Literal(Expr):
+    """A string literal."""
+
+    value: str
+
+
+@dataclass(eq=False)
+class StringAt(Expr):
+    """The string in kernel memory at the address ``pointer``; at most ``limit`` bytes, its NUL not counted.
+
+    ``whole``: its memory is an array of exactly ``limit`` bytes, all of which belong to it.
+    """
+
+    pointer: Expr
+    limit: int
+    whole: bool = False
+
+
+@dataclass(eq=False)
+class JoinPointAttribute(Expr):
+    """``joinpoint.attribute``: known to the reader of the log, not to the program."""
+
+    attribute: str
+
+
+@dataclass(eq=False)
+class Place(Expr):
+    """An lvalue in kernel memory: ``offset`` bytes from the address ``base``. Its type is that of what lies there.
+
+    For a bit-field ``bits`` is its width, ``shift`` its lowest bit counted from the byte at ``offset``. ``struct``
+    holds the offset and size of the struct it is a member of, if any: memory that is sure to be there as a whole.
+    """
+
+    base: Expr
+    offset: int
+    bits: int = 0
+    shift: int = 0
+    struct: tuple[int, int] | None = None
+
+
+@dataclass(eq=False)
+class Read(Expr):
+    """The content of a place of integer or pointer type."""
+
+    place: Place
+
+
+@dataclass(eq=False)
+class AddressOf(Expr):
+    """The address of a place that is no bit-field."""
+
+    place: Place
+
+
+@dataclass(eq=False)
+class Convert(Expr):
+    """The value of integer or pointer type, converted to another of these."""
+
+    operand: Expr
+
+
+@dataclass(eq=False)
+class Negate(Expr):
+    """``-operand``, of the operand's (promoted) type."""
+
+    operand: Expr
+
+
+@dataclass(eq=False)
+class Complement(Expr):
+    """``~operand``, of the operand's (promoted) type."""
+
+    operand: Expr
+
+
+@dataclass(eq=False)
+class LogicalNot(Expr):
+    """``!operand``: 1 or 0."""
+
+    operand: Expr
+
+
+@dataclass(eq=False)
+class Arithmetic(Expr):
+    """``left op right`` with op of ``+ - * / % & | ^``; both operands have the expression's type."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(eq=False)
+class Shift(Expr):
+    """``left op right`` with op ``<<`` or ``>>``; left has the expression's type. Counts modulo the width."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(eq=False)
+class PointerAdd(Expr):
+    """``pointer`` moved by ``index`` elements of ``scale`` bytes, backwards where ``minus``."""
+
+    pointer: Expr
+    index: Expr
+    scale: int
+    minus: bool = False
+
+
+@dataclass(eq=False)
+class PointerDifference(Expr):
+    """How many elements of ``scale`` bytes lie between two pointers."""
+
+    left: Expr
+    right: Expr
+    scale: int
+
+
+@dataclass(eq=False)
+class Comparison(Expr):
+    """``left op right``: 1 or 0. Both operands have one type, or both are pointers."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(eq=False)
+class StringComparison(Expr):
+    """Whether ``string`` (a StringAt or Comm) is ``literal``, or is not where ``negated``."""
+
+    string: Expr
+    literal: bytes
+    negated: bool
+
+
+@dataclass(eq=False)
+class Logical(Expr):
+    """``left op right`` with op ``&&`` or ``||``: 1 or 0. The right one is evaluated only where it decides."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(eq=False)
+class Conditional(Expr):
+    """``condition ? then : otherwise``."""
+
+    condition: Expr
+    then: Expr
+    otherwise: Expr
+
+
+@dataclass(eq=False)
+class Assign(Expr):
+    """``variable = value``, the value converted. The expression's value is the new one, or the ``old``."""
+
+    variable: Variable
+    value: Expr
+    old: bool = False
+
+
+# --- statements -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Stmt:
+    """Base of statements."""
+
+    span: Span
+
+
+@dataclass(eq=False)
+class Sequence(Stmt):
+    """Statements one after another."""
+
+    body: tuple[Stmt, ...]
+
+
+@dataclass(eq=False)
+class Evaluate(Stmt):
+    """An expression, for its effect."""
+
+    expr: Expr
+
+
+@dataclass(eq=False)
+class Declare(Stmt):
+    """A local begins, with a value: 0 where the aspect gives none."""
+
+    variable: Variable
+    value: Expr | None
+
+
+@dataclass(eq=False)
+class If(Stmt):
+    """``if``."""
+
+    condition: Expr
+    then: Stmt
+    otherwise: Stmt | None
+
+
+@dataclass(eq=False)
+class Return(Stmt):
+    """Ends the advice."""
+
+
+@dataclass(eq=False)
+class Item:
+    """One value of a log: ``value`` is written to ``field``; a load that fails sets bit ``bit`` of the faults.
+
+    A field of kind ``address`` or ``object`` holds a pointer's value and what it points to: both have the pointer as
+    ``value``. ``string`` and ``bytes`` fields have a StringAt, Comm or pointer. A joinpoint field has no bytes.
+    """
+
+    field: Field
+    value: Expr
+    bit: int
+
+
+@dataclass(eq=False)
+class Log(Stmt):
+    """``log(..)``."""
+
+    format: Format
+    items: tuple[Item, ...]
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Advice:
+    """One advice, checked. ``parameters`` by name, ``returning`` among them."""
+
+    index: int
+    parameters: dict[str, Variable]
+    body: Sequence
+
+
+def integer(expr: Expr) -> Integer:
+    """The type of an expression that is known to be an integer."""
+    from klasy.compiler.types import Integer
+
+    assert isinstance(expr.type, Integer), expr
+    return expr.type
+
+
+def pointer(expr: Expr) -> Pointer:
+    """The type of an expression that is known to be a pointer."""
+    from klasy.compiler.types import Pointer
+
+    assert isinstance(expr.type, Pointer), expr
+    return expr.type

@@ -1,0 +1,400 @@
+"""C's types at compile time: what an expression of an advice has, and C's rules for converting between them.
+
+They come from BTF by :class:`Types`, one object for each, made when first asked for. They are compared by what they
+mean: typedefs and qualifiers are looked through, but stay in ``name``, which messages show.
+
+The rules are those of C on x86-64 Linux (LP64, little-endian, ``char`` signed): sizes 4 and 8 are the only ones that
+arithmetic is done in, so INT, UINT, LONG and ULONG stand for all the types of those sizes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.btf import types as btf_types
+from klasy.btf import walk
+from klasy.lang.ast import TagKind
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from klasy.btf.types import Btf
+    from klasy.kernel.model import Kernel
+    from klasy.lang.ast import TypeRef
+
+POINTER_SIZE = 8
+
+
+class CType:
+    """A type. ``size`` in bytes, 0 where it has none. ``btf`` and ``type_id`` where it is from there."""
+
+    __slots__ = ("_name", "btf", "size", "type_id")
+
+    def __init__(self, size: int, name: str | None = None, btf: Btf | None = None, type_id: int = 0) -> None:
+        self.size = size
+        self.btf = btf
+        self.type_id = type_id
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The type as C writes it, with the typedefs and qualifiers it came by."""
+        if self._name is None:
+            assert self.btf is not None
+            self._name = self.btf.c_name(self.type_id)
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+
+class Void(CType):
+    """``void``."""
+
+
+class Opaque(CType):
+    """A type with a size and no arithmetic here: floating point, 128-bit integers."""
+
+
+class Function(CType):
+    """A function type."""
+
+
+class String(CType):
+    """A string of the language: ``comm``, ``str(p)``, a literal. ``size`` is the most bytes it can have, or 0."""
+
+
+class Incomplete(CType):
+    """A struct or union of which only the name is known; ``tag`` is that name."""
+
+    __slots__ = ("tag",)
+
+    def __init__(self, name: str, tag: str) -> None:
+        super().__init__(0, name)
+        self.tag = tag
+
+
+class Integer(CType):
+    """An integer type, ``bool``, ``char`` and enumerations included. ``size`` is 1, 2, 4 or 8."""
+
+    __slots__ = ("signed",)
+
+    def __init__(
+        self, size: int, signed: bool, name: str | None = None, *, btf: Btf | None = None, type_id: int = 0
+    ) -> None:
+        super().__init__(size, name, btf, type_id)
+        self.signed = signed
+
+    @property
+    def bits(self) -> int:
+        """Width in bits."""
+        return 8 * self.size
+
+    def holds(self, value: int) -> bool:
+        """Whether a number is one of the type's values."""
+        return self.wrap(value) == value
+
+    def wrap(self, value: int) -> int:
+        """A number converted to the type: modulo its width."""
+        value &= (1 << self.bits) - 1
+        return value - (1 << self.bits) if self.signed and value >> (self.bits - 1) else value
+
+
+class Bool(Integer):
+    """``bool``: what is converted to it becomes 0 or 1."""
+
+    def wrap(self, value: int) -> int:
+        """Whether the number is not zero."""
+        return int(value != 0)
+
+
+class Char(Integer):
+    """Plain ``char``, of which arrays and pointers are strings."""
+
+
+class Enum(Integer):
+    """An enumeration."""
+
+
+class Struct(CType):
+    """A struct or union, complete."""
+
+    __slots__ = ("is_union",)
+
+    def __init__(self, size: int, btf: Btf, type_id: int, is_union: bool) -> None:
+        super().__init__(size, None, btf, type_id)
+        self.is_union = is_union
+
+
+class Array(CType):
+    """``count`` elements; a flexible array has count 0."""
+
+    __slots__ = ("count", "element")
+
+    def __init__(
+        self, element: CType, count: int, name: str | None = None, btf: Btf | None = None, id: int = 0
+    ) -> None:
+        super().__init__(element.size * count, name, btf, id)
+        self.element = element
+        self.count = count
+
+
+class Pointer(CType):
+    """A pointer. What it points to is looked up when asked for: a kernel's types hang together."""
+
+    __slots__ = ("_target",)
+
+    def __init__(
+        self, target: CType | Callable[[], CType], name: str | None = None, btf: Btf | None = None, id: int = 0
+    ) -> None:
+        super().__init__(POINTER_SIZE, name, btf, id)
+        self._target = target
+
+    @property
+    def target(self) -> CType:
+        """What it points to."""
+        if not isinstance(self._target, CType):
+            self._target = self._target()
+        return self._target
+
+
+VOID = Void(0, "void")
+STRING = String(0, "string")
+BOOL = Bool(1, False, "bool")
+CHAR = Char(1, True, "char")
+INT = Integer(4, True, "int")
+UINT = Integer(4, False, "unsigned int")
+LONG = Integer(8, True, "long")
+ULONG = Integer(8, False, "unsigned long")
+_BASIC: dict[str, CType] = {
+    "void": VOID,
+    "_Bool": BOOL,
+    "char": CHAR,
+    "signed char": Integer(1, True, "signed char"),
+    "unsigned char": Integer(1, False, "unsigned char"),
+    "short int": Integer(2, True, "short"),
+    "short unsigned int": Integer(2, False, "unsigned short"),
+    "int": INT,
+    "unsigned int": UINT,
+    "long int": LONG,
+    "long unsigned int": ULONG,
+    "long long int": Integer(8, True, "long long"),
+    "long long unsigned int": Integer(8, False, "unsigned long long"),
+}  # by BTF's spelling: no need to look these up
+
+U64 = Integer(8, False, "u64")
+U32 = Integer(4, False, "u32")
+
+
+def pointer_to(target: CType) -> Pointer:
+    """A pointer to a type."""
+    return Pointer(target, declare(target, "*"))
+
+
+def declare(base: CType, declarator: str) -> str:
+    """The name of a type built upon another: ``struct sk_buff *``, ``int *[4]``."""
+    name = base.name
+    if isinstance(base, Array | Function) and declarator.startswith("*"):
+        return f"{name} {declarator}"
+    return f"{name}{declarator}" if name.endswith("*") and declarator.startswith("*") else f"{name} {declarator}"
+
+
+def same(a: CType, b: CType) -> bool:
+    """Whether two types are one to C, typedefs and qualifiers aside."""
+    if isinstance(a, Pointer) and isinstance(b, Pointer):
+        return same(a.target, b.target)
+    if isinstance(a, Array) and isinstance(b, Array):
+        return a.count == b.count and same(a.element, b.element)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Integer) and isinstance(b, Integer):
+        return a.size == b.size and a.signed == b.signed
+    if isinstance(a, Struct):
+        return a.btf is b.btf and _resolved(a) == _resolved(b)
+    if isinstance(a, Incomplete) and isinstance(b, Incomplete):
+        return a.tag == b.tag
+    return True
+
+
+def _resolved(struct: CType) -> int:
+    assert struct.btf is not None
+    return struct.btf.resolve(struct.type_id)
+
+
+# --- C's conversions ------------------------------------------------------------------------------------------------
+
+
+def promoted(integer: Integer, bitfield_width: int = 0) -> Integer:
+    """The integer promotions (C11 6.3.1.1): what fits an int becomes one. ``bitfield_width`` of a bit-field, else 0.
+
+    A bit-field wider than an int keeps its declared type, as clang has it; gcc would keep its width.
+    """
+    width = bitfield_width or integer.bits
+    if width < INT.bits:
+        return INT
+    if width == INT.bits:
+        return INT if integer.signed else UINT
+    return LONG if integer.signed else ULONG
+
+
+def common(a: Integer, b: Integer) -> Integer:
+    """The usual arithmetic conversions (C11 6.3.1.8) of two promoted types.
+
+    With two sizes only, ranks come down to: the wider; of one width the unsigned.
+    """
+    if a.size != b.size:
+        return a if a.size > b.size else b
+    return b if a.signed else a
+
+
+def literal_type(value: int, *, unsigned: bool, longs: int, decimal: bool) -> Integer | None:
+    """The type of an integer constant (C11 6.4.4.1): the first of its list that holds it. None: it fits none."""
+    candidates = [LONG, ULONG] if longs else [INT, UINT, LONG, ULONG]
+    if unsigned:
+        candidates = [c for c in candidates if not c.signed]
+    elif decimal:
+        candidates = [c for c in candidates if c.signed]
+    return next((c for c in candidates if c.holds(value)), None)
+
+
+# --- members --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member in its struct, through anonymous ones. ``bit_offset`` from the start; ``bits`` 0: no bit-field."""
+
+    type: CType
+    bit_offset: int
+    bits: int
+
+
+class Types:
+    """The types of a kernel, made from its BTF. ``near`` are the modules whose types are looked at before others'."""
+
+    def __init__(self, kernel: Kernel, near: Iterable[str] = ()) -> None:
+        self.kernel = kernel
+        self._made: dict[tuple[int, int], CType] = {}
+        self._near = list(dict.fromkeys(near))
+        self._modules: dict[int, str] = {}  # by id of the Btf
+
+    # --- from BTF
+
+    def of(self, btf: Btf, type_id: int) -> CType:
+        """The type with an id."""
+        while btf.base is not None and type_id < btf.first:
+            btf = btf.base
+        key = (id(btf), type_id)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = self._make(btf, type_id)
+        return made
+
+    def _make(self, btf: Btf, type_id: int) -> CType:
+        t = btf_types
+        match btf.resolved(type_id):
+            case t.Int() as found:
+                return _integer(found, btf, type_id)
+            case t.Enum() as found:
+                return Enum(found.size, found.signed, btf=btf, type_id=type_id)
+            case t.Ptr() as found:
+                target = found.type_id
+                return Pointer(lambda: self.of(btf, target), None, btf, type_id)
+            case t.Array() as found:
+                return Array(self.of(btf, found.type_id), found.count, None, btf, type_id)
+            case t.Struct() as found:
+                return Struct(found.size, btf, type_id, found.is_union)
+            case t.Fwd() as found:
+                return Incomplete(f"{'union' if found.is_union else 'struct'} {found.name}", found.name)
+            case t.Float() as found:
+                return Opaque(found.size, None, btf, type_id)
+            case t.FuncProto() | t.Func():
+                return Function(0, None, btf, type_id)
+            case _:
+                return Void(0, None, btf, type_id)
+
+    def module_of(self, btf: Btf) -> str | None:
+        """The module that a Btf describes; None: the kernel proper."""
+        return self._modules.get(id(btf))
+
+    def _btfs(self) -> Iterable[Btf]:
+        """The kernel's, then those of the modules near, then of all others."""
+        yield self.kernel.btf
+        for module in dict.fromkeys([*self._near, *sorted(self.kernel.modules())]):
+            btf = self.kernel.module_btf(module)
+            if btf is not None:
+                self._modules[id(btf)] = module
+                yield btf
+
+    # --- by name
+
+    def written(self, ref: TypeRef) -> CType:
+        """The type that was written. Raises match.typeref.TypeRefError where the kernel has none."""
+        from klasy.match.typeref import canonical_basic, find_base
+
+        basic = canonical_basic(ref.name) if ref.tag is TagKind.NONE else None
+        found: CType | None = _BASIC.get(basic or ref.name)
+        if found is None:
+            for btf in self._btfs():
+                if not btf.find(ref.name):
+                    continue  # find_base would look for names near it, which takes long, and another Btf may have it
+                met = self.of(btf, find_base(btf, ref))
+                if not isinstance(met, Incomplete):
+                    found = met
+                    break
+                found = found or met
+        if found is None:
+            found = self.of(self.kernel.btf, find_base(self.kernel.btf, ref))
+        for _ in range(ref.pointers):
+            found = pointer_to(found)
+        for count in reversed(ref.array):
+            found = Array(found, count, f"{found.name}[{count}]")
+        return found
+
+    def complete(self, incomplete: Incomplete) -> Struct | None:
+        """The definition of a struct that was only declared where it was met, if the kernel has exactly one."""
+        kind = btf_types.Union if incomplete.name.startswith("union") else btf_types.Struct
+        for btf in self._btfs():
+            found = btf.find(incomplete.tag, kind)
+            if len(found) == 1:
+                struct = self.of(btf, found[0])
+                assert isinstance(struct, Struct)
+                return struct
+        return None
+
+    def constant(self, name: str) -> tuple[int, Enum] | None:
+        """The enumeration constant of a name: its value and its enumeration. The kernel's own come first."""
+        for btf in self._btfs():
+            for enum_id, value in btf.find_constant(name):
+                enum = self.of(btf, enum_id)
+                assert isinstance(enum, Enum)
+                return value, enum
+        return None
+
+    # --- members
+
+    def member(self, struct: Struct, name: str) -> Member | None:
+        """The member that ``.name`` reaches."""
+        btf = struct.btf
+        assert btf is not None
+        place = walk.find_member(btf, struct.type_id, name)
+        if place is None:
+            return None
+        return Member(self.of(btf, place.type_id), place.bit_offset, place.bitfield_size)
+
+    def member_names(self, struct: Struct) -> list[str]:
+        """All names that ``.`` reaches."""
+        assert struct.btf is not None
+        return walk.member_names(struct.btf, struct.type_id)
+
+
+def _integer(found: btf_types.Int, btf: Btf, type_id: int) -> CType:
+    if found.size not in (1, 2, 4, 8):
+        return Opaque(found.size, None, btf, type_id)
+    cls: type[Integer] = Integer
+    if found.is_bool or found.name == "_Bool":
+        cls = Bool
+    elif found.name == "char":
+        cls = Char
+    return cls(found.size, found.signed, btf=btf, type_id=type_id)
