@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from klasy import printf
 from klasy.errors import SystemRefusal
 from klasy.log.event import LogEvent, LogPoint, Schema
+from klasy.log.format_text import value_text
 from klasy.log.memory import decode as decode_memory
 from klasy.log.value import CodeAddress, EnumValue, Fault, Pointer, Value
 from klasy.record import HEADER, HEADER_SIZE
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.btf.types import Btf
+    from klasy.log.symbolize import Symbolizer
     from klasy.record import Field, Format
 
 _NO_POINT = LogPoint("unknown", None, 0, None)
@@ -24,16 +27,14 @@ _LAST_FAULT_BIT = 63
 class Decoder:
     """Decodes the records of one aspect.
 
-    ``types(module)`` gives the BTF that a field's ``type_id`` refers to; ``render(template, values)`` fills a format
-    template. Both are asked only when a record needs them.
+    ``types(module)`` gives the BTF that a field's ``type_id`` refers to; it is asked only when a record needs it.
     """
 
-    def __init__(
-        self, schema: Schema, types: Callable[[str | None], Btf], render: Callable[[str, list[Value]], str]
-    ) -> None:
+    def __init__(self, schema: Schema, types: Callable[[str | None], Btf], symbols: Symbolizer) -> None:
         self._schema = schema
         self._types = types
-        self._render = render
+        self._symbols = symbols
+        self._templates = [None if f.template is None else printf.parse(f.template) for f in schema.formats]
         # Records carry monotonic time; the distance to the clock on the wall is taken once, when reading begins.
         self._wall_offset = time.time_ns() - time.monotonic_ns()
 
@@ -51,9 +52,8 @@ class Decoder:
         points = self._schema.points
         point = points[point_id] if point_id < len(points) else _NO_POINT
         values, faulty = self._values(layout, bytes(record), faults, point)
-        message = None
-        if layout.template is not None:
-            message = self._render(layout.template, [value for _, value in values])
+        pieces = self._templates[format_id]
+        message = None if pieces is None else self._message(pieces, layout, values)
         return LogEvent(
             time_ns,
             self._clock(time_ns),
@@ -72,6 +72,26 @@ class Decoder:
     def _clock(self, time_ns: int) -> str:
         seconds, rest = divmod(time_ns + self._wall_offset, 1_000_000_000)
         return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 1000:06}"
+
+    def _message(self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]]) -> str:
+        sizes = [entry.size for entry in layout.fields if entry.kind != "address"]
+        shown: list[tuple[int | str, int]] = []
+        for directive, (_, value), size in zip(printf.directives(pieces), values, sizes, strict=True):
+            shown.append((self._printable(directive, value), size))
+        return printf.render(pieces, shown)
+
+    def _printable(self, directive: printf.Directive, value: Value) -> int | str:
+        """A value as the template takes it: a number for its directive to show, or text."""
+        match value:
+            case int():
+                return self._symbols.name(value) if directive.is_symbol else int(value)
+            case EnumValue(number, name):
+                return number if directive.is_integer or name is None else name
+            case Pointer(address, _) | CodeAddress(address):
+                return self._symbols.name(address) if directive.is_symbol else address
+            case str() if directive.is_integer and len(value) == 1:
+                return ord(value)
+        return value_text(value, self._symbols, quote=False)
 
     def _values(
         self, layout: Format, record: bytes, faults: int, point: LogPoint
