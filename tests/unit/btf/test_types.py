@@ -1,0 +1,258 @@
+"""Reading and writing BTF."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klasy.btf import types as t
+from klasy.btf.read import BtfError, Layout
+from klasy.btf.types import Btf
+from klasy.btf.walk import find_member, member_names, members
+from klasy.btf.write import BtfWriter, write
+
+INT, CHAR, U64, LIST_PTR, LIST, FLAGS, OUTER, CONST_LIST, CONST_LIST_PTR, PROTO, FUNC = range(1, 12)
+
+SAMPLE = [
+    t.Int("int", 4, True, bits=32),
+    t.Int("char", 1, True, is_char=True, bits=8),
+    t.Int("long unsigned int", 8, False, bits=64),
+    t.Ptr(LIST),
+    t.Struct("list", 16, (t.Member("next", LIST_PTR, 0), t.Member("count", INT, 64))),
+    t.Struct("", 4, (t.Member("a", INT, 0, 3), t.Member("b", INT, 3, 5), t.Member("", INT, 8, 4))),
+    t.Struct(
+        "outer",
+        32,
+        (t.Member("lead", U64, 0), t.Member("", FLAGS, 64), t.Member("list", LIST, 128)),
+    ),
+    t.Const(LIST),
+    t.Ptr(CONST_LIST),
+    t.FuncProto(INT, (t.Param("head", CONST_LIST_PTR), t.Param("", U64)), variadic=True),
+    t.Func("walk", PROTO, 1),
+]
+
+
+@pytest.fixture
+def btf():
+    return Btf(write(SAMPLE))
+
+
+def test_reads_what_was_written(btf):
+    """Every type comes back under its id as it was written."""
+    assert [btf.type(i) for i in range(1, btf.end)] == SAMPLE
+
+
+def test_void(btf):
+    """Id 0 is void, and the id behind the last is refused."""
+    assert btf.type(0) == t.Void()
+    with pytest.raises(BtfError, match="no type 12"):
+        btf.type(12)
+
+
+def test_find_by_name_and_kind(btf):
+    """A name finds its types, and a class leaves only the types of that class."""
+    assert btf.find("list") == [LIST]
+    assert btf.find("list", t.Struct) == [LIST]
+    assert btf.find("list", t.Union, t.Typedef) == []
+    assert btf.find("lis") == []
+    assert btf.find("next") == []
+
+
+def test_find_func(btf):
+    """find_func takes functions only."""
+    assert btf.find_func("walk") == FUNC
+    assert btf.find_func("list") is None
+    assert btf.func_ids() == {"walk": FUNC}
+
+
+def test_matching_is_a_glob_over_whole_names(btf):
+    """Only the star is special, and the pattern covers the whole name."""
+    assert btf.matching("l*t", t.Struct) == [LIST]
+    assert btf.matching("*") == [i for i in range(1, btf.end) if getattr(btf.type(i), "name", "")]
+    assert btf.matching("lis?") == []
+
+
+def test_structs_with_member(btf):
+    """A member's name leads to the structs that have it themselves, not to types of that name."""
+    assert btf.structs_with_member("next") == [LIST]
+    assert btf.structs_with_member("list") == [OUTER]
+    assert btf.structs_with_member("int") == []
+
+
+def test_members_of_anonymous_structs_count_as_the_outer_ones(btf):
+    """find_member adds up the offsets through anonymous structs and keeps the width of bit-fields."""
+    place = find_member(btf, OUTER, "b")
+    assert (place.bit_offset, place.bitfield_size, place.byte_offset) == (64 + 3, 5, 8)
+    assert member_names(btf, OUTER) == ["lead", "a", "b", "list"]
+    assert [p.name for p in members(btf, OUTER, within_anonymous=False)] == ["lead", "", "list"]
+    assert find_member(btf, OUTER, "next") is None
+    assert find_member(btf, INT, "next") is None
+
+
+def test_old_bitfields_by_integer_types():
+    """Without the kind flag a bit-field's width is that of its integer type."""
+    old = Btf(write([t.Int("unsigned int", 4, False, bits=3, offset=2), t.Struct("s", 4, (t.Member("f", 1, 8),))]))
+    assert find_member(old, 2, "f") == find_member(old, 2, "f").__class__("f", 1, 10, 3)
+
+
+def test_sizes(btf):
+    """Sizes are in bytes; what has none has 0."""
+    assert [btf.size_of(i) for i in (INT, LIST_PTR, LIST, CONST_LIST, PROTO, 0)] == [4, 8, 16, 16, 0, 0]
+
+
+def test_pointee(btf):
+    """pointee keeps the qualifiers of what is pointed to; a struct has none."""
+    assert btf.pointee(CONST_LIST_PTR) == CONST_LIST
+    assert btf.pointee(LIST) is None
+    assert btf.strip_qualifiers(CONST_LIST) == LIST
+
+
+def test_a_module_builds_upon_the_kernel(btf):
+    """Ids and strings of split BTF go on where the base's end; both are found through the module's."""
+    writer = BtfWriter(btf)
+    ptr = writer.add(t.Ptr(OUTER))
+    proto = writer.add(t.FuncProto(0, (t.Param("list", ptr),)))
+    func = writer.add(t.Func("mod_walk", proto))
+    inner = writer.add(t.Struct("list", 4, (t.Member("next", INT, 0), t.Member("own", INT, 0))))
+    module = Btf(writer.data(), btf)
+    assert ptr == btf.end
+    assert module.c_prototype(func) == "void mod_walk(struct outer *list)"
+    assert module.find("list") == [LIST, inner]
+    assert module.find_func("walk") is None
+    assert module.find_func("mod_walk") == func
+    assert module.type(OUTER) is btf.type(OUTER)
+    assert module.structs_with_member("next") == [LIST, inner]
+    assert module.matching("*walk", t.Func) == [FUNC, func]
+    assert dict(module.names(t.Func)) == {"walk": FUNC, "mod_walk": func}
+
+
+def test_typedef_loops_are_refused():
+    """A typedef of itself, which only broken BTF has, ends in an error and not in a hang."""
+    with pytest.raises(BtfError):
+        Btf(write([t.Typedef("a", 2), t.Const(1)])).resolve(1)
+
+
+def test_enum_constants():
+    """Constants are found by name, with their sign, in narrow and wide enumerations."""
+    enums = [
+        t.Enum("narrow", 4, True, (("MINUS", -1), ("ONE", 1))),
+        t.Enum("wide", 8, False, (("BIG", 1 << 63),)),
+        t.Enum("also", 4, False, (("ALL", 0xFFFF_FFFF), ("ONE", 1))),
+    ]
+    btf = Btf(write(enums))
+    assert [btf.type(i) for i in (1, 2, 3)] == enums
+    assert btf.find_constant("MINUS") == [(1, -1)]
+    assert btf.find_constant("BIG") == [(2, 1 << 63)]
+    assert btf.find_constant("ONE") == [(1, 1), (3, 1)]
+    assert btf.find_constant("narrow") == []
+
+
+def test_layout_saved_and_loaded(btf):
+    """A layout survives its bytes; bytes of another length are refused."""
+    data = btf.blob.layout.dump()
+    again = Btf(write(SAMPLE), layout=Layout.load(data))
+    assert [again.type(i) for i in range(1, again.end)] == SAMPLE
+    assert again.find("list") == [LIST]
+    for wrong in (data[:-1], data + b"\0", b""):
+        with pytest.raises(ValueError, match="short|agree"):
+            Layout.load(wrong)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0" * 24, write(SAMPLE)[:-1], write(SAMPLE)[:40], b"\xeb\x9f" + write(SAMPLE)[2:]],
+    ids=["empty", "zeroes", "short strings", "short types", "other byte order"],
+)
+def test_broken_headers_are_refused(data):
+    """Bytes that are no whole BTF blob give BtfError."""
+    with pytest.raises(BtfError):
+        Btf(data).type(1)
+
+
+names = st.text("abcdefgh_0123456789", min_size=1, max_size=12)
+maybe_names = st.one_of(st.just(""), names)
+ids = st.integers(0, 0xFFFF_FFFF)
+sizes = st.integers(0, 0xFFFF_FFFF)
+plain_members = st.builds(t.Member, maybe_names, ids, st.integers(0, 0xFFFF_FFFF))
+bit_members = st.builds(t.Member, maybe_names, ids, st.integers(0, 0xFF_FFFF), st.integers(1, 255))
+member_tuples = st.one_of(
+    st.lists(plain_members, max_size=6), st.lists(bit_members, min_size=1, max_size=6)
+).map(tuple)  # fmt: skip
+
+
+@st.composite
+def enums(draw):
+    size, signed = draw(st.sampled_from([1, 2, 4, 8])), draw(st.booleans())
+    bits = 64 if size == 8 else 32
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    values = draw(st.lists(st.tuples(names, st.integers(low, high)), max_size=6))
+    return t.Enum(draw(maybe_names), size, signed, tuple(values))
+
+
+@st.composite
+def protos(draw):
+    params = draw(st.lists(st.builds(t.Param, maybe_names, ids), max_size=6))
+    variadic = draw(st.booleans())
+    if params and not variadic and params[-1] == t.Param("", 0):
+        params.pop()  # would read as the "..."
+    return t.FuncProto(draw(ids), tuple(params), variadic)
+
+
+any_type = st.one_of(
+    st.builds(
+        t.Int, names, sizes, st.booleans(), st.booleans(), st.booleans(), st.integers(1, 255), st.integers(0, 255)
+    ),
+    st.builds(t.Float, names, sizes),
+    *(st.builds(cls, ids) for cls in (t.Ptr, t.Volatile, t.Const, t.Restrict)),
+    st.builds(t.Array, ids, ids, sizes),
+    st.builds(t.Struct, maybe_names, sizes, member_tuples),
+    st.builds(t.Union, maybe_names, sizes, member_tuples),
+    enums(),
+    st.builds(t.Fwd, names, st.booleans()),
+    st.builds(t.Typedef, names, ids),
+    st.builds(t.TypeTag, names, ids),
+    st.builds(t.DeclTag, names, ids, st.integers(-1, 100)),
+    protos(),
+    st.builds(t.Func, names, ids, st.integers(0, 2)),
+    st.builds(t.Var, names, ids, st.integers(0, 1)),
+    st.builds(t.Datasec, names, sizes, st.lists(st.builds(t.SectionVar, ids, sizes, sizes), max_size=4).map(tuple)),
+)
+
+
+@given(st.lists(any_type, max_size=12))
+def test_round_trip(written):
+    """Whatever types are written are read back equal, and found under their names."""
+    btf = Btf(write(written))
+    assert [btf.type(i) for i in range(1, btf.end)] == written
+    for i, one in enumerate(written, 1):
+        name = getattr(one, "name", "")
+        assert not name or i in btf.find(name, type(one))
+
+
+@given(st.lists(any_type, max_size=6), st.lists(any_type, max_size=6))
+def test_round_trip_of_split_btf(below, above):
+    """The same for types written upon a base."""
+    base = Btf(write(below))
+    module = Btf(write(above, base), base)
+    assert [module.type(i) for i in range(1, module.end)] == below + above
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_noise_in_the_types_gives_btf_errors_only(noise, at):
+    """Bytes changed anywhere in a blob either read as some types or give BtfError, never another exception."""
+    data = bytearray(write(SAMPLE))
+    at %= len(data)
+    data[at : at + len(noise)] = noise[: len(data) - at]
+    try:
+        btf = Btf(bytes(data))
+        for i in range(1, btf.end):
+            btf.type(i)
+            btf.c_name(i)
+            btf.c_definition(i)
+            btf.size_of(i)
+            member_names(btf, i)
+        btf.structs_with_member("next")
+        btf.find_constant("int")
+    except BtfError:
+        pass
