@@ -155,7 +155,7 @@ def test_layout_saved_and_loaded(btf):
     assert [again.type(i) for i in range(1, again.end)] == SAMPLE
     assert again.find("list") == [LIST]
     for wrong in (data[:-1], data + b"\0", b""):
-        with pytest.raises(ValueError, match="short|agree"):
+        with pytest.raises(ValueError, match=r"short|agree"):
             Layout.load(wrong)
 
 
