@@ -171,9 +171,7 @@ class Guest:
     def _boot(self) -> None:
         qemu = need_tool("qemu-system-x86_64", "qemu-system-x86", "the lab")
         kernel = kernel_files(self._kernel)
-        parameters = {"p9options": P9_OPTIONS, "modules": str(kernel.modules)}
-        append = "console=ttyS0 panic=-1 " + ("" if self._on_console else "quiet ")
-        append += " ".join(f"klasy.{key}={value}" for key, value in parameters.items())
+        append = "console=ttyS0 panic=-1" + ("" if self._on_console else " quiet")
         argv = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += [
             "-machine",
@@ -220,7 +218,10 @@ class Guest:
         assert self._qemu.stderr is not None
         self._selector.register(self._qemu.stderr, selectors.EVENT_READ, "console")
         try:
-            self._answer("ready", time.monotonic() + self._boot_timeout)
+            deadline = time.monotonic() + self._boot_timeout
+            self._answer("loaded", deadline)
+            self._send("ctl", f"{int(time.time())} {P9_OPTIONS} {kernel.modules}\n".encode())
+            self._answer("ready", deadline)
         except TimeoutError:
             raise GuestDied(f"the guest did not come up within {self._boot_timeout:g} s", self.console) from None
 

@@ -5,15 +5,21 @@
 fail() { echo "klasy-lab: init: $*"; sleep 1; reboot -f; }
 
 /bin/busybox --install -s /bin
-mkdir -p /proc /sys /dev /lower /rw /newroot
+mkdir -p /proc /sys /dev /run /lower /rw /newroot
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-
-for word in $(cat /proc/cmdline); do
-    case $word in klasy.*) eval "${word#klasy.}" ;; esac
-done
-release=$(uname -r)
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t tmpfs -o mode=755 run /run
+mount -t securityfs securityfs /sys/kernel/security
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf -o mode=700 bpf /sys/fs/bpf || fail "bpffs"
+mount -t tracefs tracefs /sys/kernel/tracing || fail "tracefs"
+mount -t debugfs debugfs /sys/kernel/debug
+ip link set lo up || fail "lo"
+hostname klasy-lab
 
 while read -r module; do
     insmod "/modules/$module" || fail "module $module"
@@ -21,30 +27,30 @@ done < /modules/order
 
 mount -t tmpfs -o size=75%,mode=755 rw /rw || fail "tmpfs"
 mkdir /rw/upper /rw/work
+
+# The agent runs from /run, where the new root finds it too.
+mkdir -p /run/klasy/applets
+cp /bin/busybox /agent.sh /run/klasy/
+/run/klasy/busybox --install -s /run/klasy/applets
+. /run/klasy/agent.sh
+open_ports
+
+# The guest is the same for everyone up to here: the host may keep this state and begin later guests with it.
+# From here on it is one user's: time, options, files.
+echo loaded >&3
+read -r now p9options modules <&3 || fail "no word from the host"
+date -s "@$now" > /dev/null
+release=$(uname -r)
+
 mount -t 9p -o "trans=virtio,version=9p2000.L,ro,$p9options" host /lower || fail "the host's file system"
 mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /newroot || fail "overlay"
 cd /newroot || fail "no new root"
-
-mkdir -p proc sys dev run tmp "lib/modules/$release"
-mount --move /proc proc
-mount --move /sys sys
-mount --move /dev dev
-mkdir -p dev/pts dev/shm
-mount -t devpts -o mode=620,ptmxmode=666 devpts dev/pts
-mount -t tmpfs -o mode=1777 shm dev/shm
-mount -t tmpfs -o mode=755 run run
-mount -t securityfs securityfs sys/kernel/security
-mount -t cgroup2 cgroup2 sys/fs/cgroup
-mount -t bpf -o mode=700 bpf sys/fs/bpf || fail "bpffs"
-mount -t tracefs tracefs sys/kernel/tracing || fail "tracefs"
-mount -t debugfs debugfs sys/kernel/debug
+mkdir -p proc sys dev run tmp boot "lib/modules/$release"
 mount --bind "/newroot$modules" "lib/modules/$release" || fail "the kernel's modules"
 for file in config System.map; do
-    [ -e "boot/$file-$release" ] || { mkdir -p boot; cp "/newroot${modules%/lib/modules/*}/boot/$file-$release" boot/; }
+    [ -e "boot/$file-$release" ] || cp "/newroot${modules%/lib/modules/*}/boot/$file-$release" boot/
 done
-ip link set lo up || fail "lo"
-hostname klasy-lab
-
-mkdir -p run/klasy
-cp /bin/busybox /agent.sh run/klasy/
-exec switch_root /newroot /run/klasy/busybox sh /run/klasy/agent.sh
+for tree in proc sys dev run; do
+    mount --move /$tree $tree
+done
+exec /bin/switch_root /newroot /run/klasy/busybox sh -c '. /run/klasy/agent.sh; serve'
