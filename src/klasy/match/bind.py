@@ -1,0 +1,154 @@
+"""What an advice's parameters are at a shadow: arguments by the names in the signature, and the result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from klasy.lang import ast
+from klasy.match.glob import is_glob
+from klasy.match.guard import names_in
+from klasy.match.plan import Binding, Result
+from klasy.match.signature import ALTERED, Found, Named, Prototype
+from klasy.match.typeref import TypeRefError, same_type, spelled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from klasy.diag import DiagnosticBag
+    from klasy.kernel.model import Function
+    from klasy.match.pointcut import NormalForm
+    from klasy.match.signature import Resolved
+
+
+class Binder:
+    """Binds what one advice and its conditions use. Faults are reported once each."""
+
+    # Given in place of bindings where the function's parameters are not where its source says.
+    ALTERED: ClassVar[tuple[Binding, ...]] = (
+        Binding("", Result(), ast.TypeRef(None, ast.TagKind.NONE, "void")),  # type: ignore[arg-type]
+    )
+
+    def __init__(
+        self, advice: ast.Advice, form: NormalForm, resolved: Mapping[int, Resolved], bag: DiagnosticBag
+    ) -> None:
+        self.advice = advice
+        self.form = form
+        self.resolved = resolved
+        self.bag = bag
+        self.params = {param.name: param for param in advice.params}
+        self.in_conditions = {
+            name for leaf in form.leaves if isinstance(leaf, ast.If) for name in names_in(leaf.condition)
+        }
+        # Why functions with a matching signature were left out, by leaf: for the message if none is left.
+        self.dropped: dict[int, str] = {}
+        self._unbound: set[str] = set()
+        self._checked: dict[tuple[object, ...], bool] = {}
+
+    def bind(self, leaves: Sequence[int], target: Function) -> tuple[Binding, ...] | None:
+        """The bindings at a shadow whose callee or body is ``target``, by the designators that name it.
+
+        None where the types of the advice's parameters leave the function out; ``ALTERED`` where it cannot be known
+        where its parameters are.
+        """
+        bound: dict[str, Binding] = {}
+        fits = True
+        for leaf in leaves:
+            found = self.resolved[leaf].found[target.address]
+            for name, named in found.named.items():
+                param = self.params.get(name)
+                if param is None and name not in self.in_conditions:
+                    continue
+                binding = Binding(name, named.argument, param.type if param else named.type)
+                if bound.setdefault(name, binding).source != binding.source:
+                    self._report_ambiguous(name, target)
+                if param is not None:
+                    fits &= self._param_fits(leaf, found, named, param)
+            fits &= self._result_fits(leaf, found)
+        for name, param in self.params.items():
+            if name not in bound and name not in self._unbound:
+                self._unbound.add(name)
+                self.bag.error(
+                    "unbound-parameter",
+                    f"nothing in the pointcut binds '{name}'",
+                    param.span,
+                    hints=[f"name a parameter of the signature so: call(f({spelled(param.type)} {name}, ..))"],
+                )
+        if not fits:
+            return None
+        returning = self.advice.returning
+        if (bound or returning) and target.clone in ALTERED:
+            return self.ALTERED
+        bindings = [bound[name] for name in sorted(bound)]
+        if returning is not None:
+            bindings.append(Binding(returning.name, Result(), returning.type))
+        return tuple(bindings)
+
+    def merge(self, left: tuple[Binding, ...], right: tuple[Binding, ...], target: Function) -> tuple[Binding, ...]:
+        """What two alternatives that both hold at a shadow bind. They must agree on what both bind."""
+        if left == right:
+            return left
+        bound = {binding.name: binding for binding in left}
+        for binding in right:
+            if bound.setdefault(binding.name, binding).source != binding.source:
+                self._report_ambiguous(binding.name, target)
+        results = [b for b in bound.values() if isinstance(b.source, Result)]
+        return (*sorted((b for b in bound.values() if b not in results), key=lambda b: b.name), *results)
+
+    def _report_ambiguous(self, name: str, target: Function) -> None:
+        param = self.params.get(name)
+        self.bag.error(
+            "ambiguous-binding",
+            f"at {target.name} the pointcut binds '{name}' to two different parameters",
+            param.span if param else self.advice.head,
+            hints=["let the alternatives exclude each other, or write two advice"],
+        )
+
+    def _param_fits(self, leaf: int, found: Found, named: Named, param: ast.Param) -> bool:
+        prototype = found.prototype
+        if prototype is None:
+            return True
+        key = leaf, prototype.key, param.name
+        if key not in self._checked:
+            actual = prototype.proto.params[named.argument.index]
+            text = prototype.btf.c_name(actual.type_id, actual.name)
+            fact = f"parameter {named.argument.index + 1} of {found.function.base} is '{text}'"
+            self._checked[key] = self._type_fits(
+                leaf, prototype, actual.type_id, param, code="wrong-parameter-type", fact=fact
+            )
+        return self._checked[key]
+
+    def _result_fits(self, leaf: int, found: Found) -> bool:
+        prototype, returning = found.prototype, self.advice.returning
+        if prototype is None or returning is None:
+            return True
+        key = leaf, prototype.key
+        if key not in self._checked:
+            result = prototype.proto.ret
+            name = prototype.btf.c_name(result)
+            fact = f"{found.function.base} returns " + ("nothing" if name == "void" else f"'{name}'")
+            self._checked[key] = self._type_fits(
+                leaf, prototype, result, returning, code="wrong-result-type", fact=fact
+            )
+        return self._checked[key]
+
+    def _type_fits(
+        self, leaf: int, prototype: Prototype, type_id: int, param: ast.Param, *, code: str, fact: str
+    ) -> bool:
+        try:
+            if same_type(prototype.btf, type_id, param.type) and prototype.btf.resolve(type_id) != 0:
+                return True
+        except TypeRefError as error:
+            error.report(self.bag)
+            return False
+        node = self.form.leaves[leaf]
+        assert isinstance(node, ast.Call | ast.Execution)
+        if is_glob(node.signature.name):
+            self.dropped.setdefault(leaf, f"{fact}, not '{spelled(param.type)}'")
+        else:
+            self.bag.error(
+                code,
+                f"{fact}, but the advice declares '{spelled(param.type)}'",
+                param.span,
+                hints=[f"its prototype is '{prototype.text}'"],
+            )
+        return False

@@ -1,0 +1,227 @@
+"""What is suspicious or wrong about what a pointcut matches, and how it is said. Each finding has a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.kernel.model import CallKind, Clone
+from klasy.lang import ast
+from klasy.match.near import near
+from klasy.match.signature import ALTERED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from klasy.diag import DiagnosticBag
+    from klasy.kernel.model import CallSite, Function
+    from klasy.match.matched import AdviceMatch
+    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.pointcut import Literal
+    from klasy.source import Span
+
+KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
+
+# An advice with more join points is refused, one with more than the second number is warned of.
+MOST_SHADOWS = 20_000
+MANY_SHADOWS = 2_000
+
+_SHOWN = 5
+
+
+def report_no_kind(matcher: AdviceMatcher, literals: Sequence[Literal]) -> None:
+    """An alternative that says which join points to keep, but not of which."""
+    span = _span_of(matcher, [literal.leaf for literal in literals])
+    negated = next(
+        (
+            matcher.form.leaves[literal.leaf]
+            for literal in literals
+            if not literal.positive and isinstance(matcher.form.leaves[literal.leaf], ast.Call | ast.Execution)
+        ),
+        None,
+    )
+    if negated is not None:
+        message = "this selects every join point there is but some: it needs a call or execution that is not negated"
+        example = "execution(tcp_*) && !execution(tcp_ack)"
+    else:
+        message = "this keeps some of the join points that call or execution select, but there is neither"
+        example = "call(kfree) && within(tcp_*)"
+    matcher.bag.error("no-join-point-kind", message, span, hints=[f"say of what, as in: {example}"])
+
+
+def report_two_kinds(matcher: AdviceMatcher, call: int, execution: int) -> None:
+    """``call(..) && execution(..)``."""
+    matcher.bag.error(
+        "matches-nothing",
+        "no join point is both a call and an execution",
+        _span_of(matcher, [call, execution]),
+        hints=["for both write '||'; for calls made in the body of a function: call(f) && within(g)"],
+    )
+
+
+def report_too_many(count: int, advice: ast.Advice, bag: DiagnosticBag) -> None:
+    """An advice with more join points than can sensibly be woven."""
+    bag.error(
+        "too-many-shadows",
+        f"this matches {count} places; more than {MOST_SHADOWS} are not woven",
+        advice.pointcut.span,
+        hints=["narrow it: a longer name, the types of parameters, within(..) or withinmodule(..)"],
+    )
+
+
+def report_too_many_callees(count: int, span: Span, bag: DiagnosticBag) -> None:
+    """A call of almost anything, from anywhere."""
+    bag.error(
+        "too-many-shadows",
+        f"this matches the calls of {count} functions; more than {MOST_SHADOWS} places are not woven",
+        span,
+        hints=["narrow it: a longer name, the types of parameters, within(..) or withinmodule(..)"],
+    )
+
+
+def report_only_indirect(matcher: AdviceMatcher, result: AdviceMatch) -> None:
+    """Calls of a function that nothing calls directly."""
+    names = _listed([function.name for function in result.callees.values()])
+    where = "" if result.unknown else " there"
+    matcher.bag.warning(
+        "only-indirect",
+        f"no direct call of {names} was found{where}: what is seen are indirect calls",
+        matcher.advice.pointcut.span,
+    )
+
+
+# --- pointcuts, and arms of them, that match nothing
+
+
+def report_dead_arms(matcher: AdviceMatcher) -> None:
+    """Designators of which no alternative that holds them matches anything."""
+    alive: set[int] = set()
+    for conjunct in matcher.conjuncts:
+        if conjunct.hits or not conjunct.usable:
+            alive.update(literal.leaf for literal in conjunct.literals)
+    reported: set[int] = set()
+    for conjunct in matcher.conjuncts:
+        dead = {literal.leaf for literal in conjunct.literals} - alive
+        if dead - reported:
+            reported |= dead
+            _report_empty(matcher, conjunct)
+
+
+def _report_empty(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
+    leaves = [literal.leaf for literal in conjunct.literals]
+    span = _span_of(matcher, leaves)
+    kinds = conjunct.calls or conjunct.executions
+    dropped = next((matcher.binder.dropped[leaf] for leaf in kinds if leaf in matcher.binder.dropped), None)
+    if dropped is not None:
+        _report(matcher, span, "no function fits the types that the advice declares", [f"for one, {dropped}"])
+    elif conjunct.executions:
+        _report_no_execution(matcher, conjunct, span)
+    else:
+        _report_no_call(matcher, conjunct, span)
+
+
+def _report_no_execution(matcher: AdviceMatcher, conjunct: _Conjunct, span: Span) -> None:
+    functions = matcher.named(conjunct.executions)
+    names = _listed([function.name for function in functions.values()])
+    if not functions:
+        pieces = [f for leaf in conjunct.executions for f in matcher.resolved[leaf].lies_in.values()]
+        if pieces and all(f.clone is Clone.COLD for f in pieces):
+            message = f"of that function only {_listed([f.name for f in pieces])} is left: a piece without an entry"
+        else:
+            message = "no function matches all of these at once"
+        _report(matcher, span, message, [])
+    elif conjunct.asks_where:
+        hints = [f"{f.name} lies in {f.module or KERNEL_PROPER}" for f in list(functions.values())[:_SHOWN]]
+        _report(
+            matcher,
+            span,
+            f"{names} {_lie(len(functions))} elsewhere: the body of a function lies in that function and its module",
+            hints if conjunct.modules else [],
+        )
+    else:
+        _report(matcher, span, f"nothing is left of {names}: all of it is excluded", [])
+
+
+def _report_no_call(matcher: AdviceMatcher, conjunct: _Conjunct, span: Span) -> None:
+    callees = matcher.named(conjunct.calls)
+    if not callees:
+        _report(matcher, span, "no function matches all of these at once", [])
+        return
+    names = _listed([function.name for function in callees.values()])
+    everywhere = matcher.sites.callers(callees)
+    hints = [_called_from(everywhere)] if everywhere else [f"no direct call of {names} was found anywhere"]
+    if not conjunct.asks_where:
+        _report(matcher, span, f"nothing is left of the calls of {names}: all of them are excluded", hints)
+        return
+    area = matcher._area(conjunct, False)
+    place = "there"
+    if area is not None:
+        bases = list(dict.fromkeys(function.base for function in area.values()))
+        place = f"in {_listed(bases)}" if bases else "in both"
+        hints += _calls_made(matcher, area, callees)
+    else:
+        place = f"in {' and '.join(dict.fromkeys(matcher._globs(conjunct)))}" if conjunct.modules else "there"
+    _report(matcher, span, f"{names} {'is' if len(callees) == 1 else 'are'} not called {place}", hints)
+
+
+def _called_from(sites: Sequence[CallSite]) -> str:
+    counts: dict[str, int] = {}
+    for site in sites:
+        counts[str(site.caller)] = counts.get(str(site.caller), 0) + 1
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    shown = ", ".join(ranked[:_SHOWN]) + (", .." if len(ranked) > _SHOWN else "")
+    if len(sites) == 1:
+        return f"it is called in 1 place, in {shown}"
+    return f"it is called in {len(sites)} places: in {shown}"
+
+
+def _calls_made(matcher: AdviceMatcher, area: dict[int, Function], callees: dict[int, Function]) -> Iterable[str]:
+    """What the functions of a ``within`` do call: the near misses first."""
+    if sum(function.size for function in area.values()) > 0x10000:
+        return
+    made = matcher.sites.calls_in(area)
+    direct = {site.callee.base for site in made if site.callee is not None}
+    close = [name for callee in callees.values() for name in near(callee.base, direct)]
+    if close:
+        yield f"called there is {_listed(list(dict.fromkeys(close)))}"
+    elif direct:
+        yield f"called there are {_listed(sorted(direct))}"
+    indirect = sum(site.kind is CallKind.INDIRECT for site in made)
+    if indirect:
+        yield (
+            f"{indirect} indirect call{'s are' if indirect != 1 else ' is'} made there too; a call pointcut without "
+            "'within' sees those that reach it"
+        )
+    if not made:
+        yield "no call at all is made there"
+    yield "a function that was inlined into its caller is not called there"
+
+
+def _report(matcher: AdviceMatcher, span: Span, message: str, hints: Iterable[str]) -> None:
+    matcher.bag.error("matches-nothing", message, span, hints=list(hints))
+
+
+def clones_of(functions: Iterable[Function]) -> str:
+    """How many of the functions are copies that the compiler made, for messages; empty if none."""
+    names = [f.name for f in functions if f.clone in ALTERED]
+    return f"{len(names)} of them copies made by the compiler ({_listed(names)})" if names else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _lie(count: int) -> str:
+    return "lies" if count == 1 else "lie"
+
+
+def _span_of(matcher: AdviceMatcher, leaves: Sequence[int]) -> Span:
+    """From the first to the last of some designators, if they stand together; else the first."""
+    spans = [matcher.leaf_span(leaf) for leaf in leaves]
+    whole = matcher.advice.pointcut.span
+    first = spans[0]
+    for span in spans[1:]:
+        if span.file is not first.file or not (whole.start <= span.start and span.end <= whole.end):
+            return spans[0]
+        first = first.to(span)
+    return first

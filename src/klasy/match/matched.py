@@ -1,0 +1,74 @@
+"""What matching an aspect gives: for each advice its shadows, each with what it binds and what is left to run time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.plain import dataclass, field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from klasy.kernel.model import CallSite, Function, Kernel
+    from klasy.lang.ast import Advice, Aspect, Expr
+    from klasy.match.plan import Binding, Unreached
+    from klasy.match.shadow import Shadow
+    from klasy.match.signature import Prototype
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer at a shadow that is not "no": "yes", or with a ``guard`` "maybe"; and what is bound there.
+
+    Objects are shared: those of one advice that are equal are the same.
+    """
+
+    bindings: tuple[Binding, ...]
+    guard: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One shadow that an advice matches."""
+
+    shadow: Shadow
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class IndirectSite:
+    """An indirect call that may reach functions named by ``call``: the outcomes by the callee's address."""
+
+    site: CallSite
+    outcomes: Mapping[int, Outcome]
+
+
+@dataclass(eq=False)
+class AdviceMatch:
+    """What one advice matches.
+
+    ``calls`` are the direct and tail calls; ``callees``, by address, what the advice's ``call`` designators name;
+    ``unknown``, by the callee's address, the outcome for calls from no known site: only where no ``within`` asks from
+    where. ``restricted``: some ``within`` does. ``indirect`` finds the indirect calls that the advice may match: only
+    dispatch at the callee can tell, and finding them is dear.
+    """
+
+    advice: Advice
+    executions: list[Match] = field(default_factory=list)
+    calls: list[Match] = field(default_factory=list)
+    callees: dict[int, Function] = field(default_factory=dict)
+    unknown: dict[int, Outcome] = field(default_factory=dict)
+    restricted: bool = False
+    only_indirect: bool = False
+    indirect: Callable[[], list[IndirectSite]] = list
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What an aspect matches. ``unreached`` has the shadows that no advice can run at for lack of knowledge."""
+
+    aspect: Aspect
+    kernel: Kernel
+    advice: tuple[AdviceMatch, ...]
+    unreached: tuple[Unreached, ...]
+    prototype: Callable[[Function], Prototype | None]

@@ -1,0 +1,442 @@
+"""Matches the pointcuts of an aspect against a kernel.
+
+The normal form tells where to look; what is found there is tested against the whole pointcut. Whether a call matches
+depends on its callee, and on its caller only as far as ``within`` designators ask: both are decided once, so that
+thousands of call sites cost a look-up each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.kernel.model import CallKind, CallSite, Clone, Function
+from klasy.lang import ast
+from klasy.match import lint
+from klasy.match.bind import Binder
+from klasy.match.glob import matches
+from klasy.match.guard import both, either, negated
+from klasy.match.matched import AdviceMatch, IndirectSite, Match, Matched, Outcome
+from klasy.match.near import near
+from klasy.match.plan import Unreached
+from klasy.match.pointcut import Literal, NormalForm, normal_form
+from klasy.match.shadow import JoinPointKind, Shadow
+from klasy.match.signature import Signatures
+from klasy.plain import dataclass, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from klasy.diag import DiagnosticBag
+    from klasy.kernel.model import Kernel
+    from klasy.match.signature import Resolved
+    from klasy.source import Span
+
+# Up to this much text (bytes) the calls in the functions of a ``within`` are sought there, not among all callers.
+_LITTLE_TEXT = 0x40000
+# From this many callees on the calls of one module are sought in the module's text.
+_MANY_CALLEES = 1000
+# A function with at most so many direct calls may be meant where only an indirect call can reach it.
+_FEW_CALLS = 3
+
+_CALL, _EXECUTION = JoinPointKind.CALL, JoinPointKind.EXECUTION
+_Bits = tuple[bool, ...]
+_Key = tuple[JoinPointKind, int, _Bits | None]
+
+
+def match_aspect(aspect: ast.Aspect, kernel: Kernel, bag: DiagnosticBag) -> Matched:
+    """What the advice of an aspect match in a kernel. All errors go to the bag."""
+    sites = Sites(kernel)
+    signatures = Signatures(kernel, bag)
+    advice: list[AdviceMatch] = []
+    unreached: list[Unreached] = []
+    for each in aspect.advice:
+        matcher = AdviceMatcher(each, kernel, signatures, sites, bag)
+        advice.append(matcher.match())
+        unreached += matcher.unreached
+    _drop_repetitions(bag)
+    return Matched(aspect, kernel, tuple(advice), tuple(unreached), signatures.prototype)
+
+
+def _drop_repetitions(bag: DiagnosticBag) -> None:
+    """Advice that share a pointcut find the same faults in it."""
+    seen = set()
+    kept = []
+    for item in bag.items:
+        place = (item.span.start, item.span.end) if item.span else None
+        key = item.code, item.message, place
+        if key not in seen:
+            seen.add(key)
+            kept.append(item)
+    bag.items[:] = kept
+
+
+class Sites:
+    """Call sites, looked up once however many advice ask."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._callers: dict[frozenset[int], list[CallSite]] = {}
+        self._calls_in: dict[frozenset[int], list[CallSite]] = {}
+        self._shadows: dict[int, Shadow] = {}
+
+    def callers(self, callees: Mapping[int, Function]) -> list[CallSite]:
+        """The direct and tail calls that reach one of some functions."""
+        key = frozenset(callees)
+        if key not in self._callers:
+            found = self.kernel.callers(callees.values())
+            self._callers[key] = [site for site in found if not _is_split(site)]
+        return self._callers[key]
+
+    def calls_in(self, functions: Mapping[int, Function]) -> list[CallSite]:
+        """All calls in the text of some functions."""
+        key = frozenset(functions)
+        if key not in self._calls_in:
+            found = self.kernel.calls_in(functions.values())
+            self._calls_in[key] = [site for site in found if not _is_split(site)]
+        return self._calls_in[key]
+
+    def shadow(self, site: CallSite) -> Shadow:
+        """The shadow of a call site."""
+        shadow = self._shadows.get(site.address)
+        if shadow is None:
+            shadow = self._shadows[site.address] = Shadow(_CALL, site.caller, site.address, site.callee, site)
+        return shadow
+
+
+def _is_split(site: CallSite) -> bool:
+    """Whether a "call" is the compiler's: a function going on in the part of it that was split off."""
+    callee = site.callee
+    return (
+        callee is not None
+        and callee.clone in (Clone.PART, Clone.COLD)
+        and callee.base == site.caller.base
+        and callee.module == site.caller.module
+    )
+
+
+@dataclass(eq=False)
+class _Conjunct:
+    """One conjunct with its signatures resolved."""
+
+    index: int
+    literals: tuple[Literal, ...]
+    calls: list[int] = field(default_factory=list)
+    executions: list[int] = field(default_factory=list)
+    withins: list[int] = field(default_factory=list)
+    modules: list[int] = field(default_factory=list)
+    usable: bool = True
+    hits: int = 0
+
+    @property
+    def asks_where(self) -> bool:
+        """Whether it restricts where join points lie."""
+        return bool(self.withins or self.modules)
+
+
+class AdviceMatcher:
+    """Matches one advice."""
+
+    def __init__(
+        self, advice: ast.Advice, kernel: Kernel, signatures: Signatures, sites: Sites, bag: DiagnosticBag
+    ) -> None:
+        self.advice = advice
+        self.kernel = kernel
+        self.signatures = signatures
+        self.sites = sites
+        self.bag = bag
+        self.unreached: list[Unreached] = []
+        self.form = NormalForm((), ())
+        self.resolved: dict[int, Resolved] = {}
+        self.conjuncts: list[_Conjunct] = []
+        self.where: list[int] = []  # the leaves that ask where a join point lies
+        self._bits: dict[int, _Bits] = {}
+        self._outcomes: dict[_Key, Outcome | None] = {}
+        self._shared: dict[Outcome, Outcome] = {}
+        self._altered: set[_Key] = set()
+        self._seen_sites: set[int] = set()
+
+    def match(self) -> AdviceMatch:
+        """The advice's shadows."""
+        result = AdviceMatch(self.advice)
+        if self.advice.kind is ast.AdviceKind.AROUND:
+            self.bag.error("not-built", "around: this version of klasy cannot weave it yet", self.advice.head)
+        form = normal_form(self.advice.pointcut, self.bag)
+        if form is None:
+            return result
+        self.form = form
+        self.where = [i for i, leaf in enumerate(form.leaves) if isinstance(leaf, ast.Within | ast.WithinModule)]
+        before = len(self.bag.errors)
+        self._resolve()
+        self.conjuncts = [self._conjunct(i, literals) for i, literals in enumerate(form.conjuncts)]
+        self.binder = Binder(self.advice, form, self.resolved, self.bag)
+        for conjunct in self.conjuncts:
+            if conjunct.usable:
+                self._match_conjunct(conjunct, result)
+        result.executions.sort(key=lambda match: match.shadow.address)
+        result.calls.sort(key=lambda match: match.shadow.address)
+        if len(self.bag.errors) == before:
+            self._check_indirect(result)
+            lint.report_dead_arms(self)
+        if len(result.executions) + len(result.calls) > lint.MOST_SHADOWS:
+            lint.report_too_many(len(result.executions) + len(result.calls), self.advice, self.bag)
+        result.restricted = any(c.asks_where for c in self.conjuncts if c.calls)
+        result.indirect = lambda: self._indirect(result)
+        return result
+
+    # --- preparation
+
+    def _resolve(self) -> None:
+        negative_only = {i for i in range(len(self.form.leaves))}
+        for conjunct in self.form.conjuncts:
+            negative_only -= {literal.leaf for literal in conjunct if literal.positive}
+        for index, leaf in enumerate(self.form.leaves):
+            if isinstance(leaf, ast.Call | ast.Execution | ast.Within):
+                self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only)
+            elif isinstance(leaf, ast.WithinModule):
+                self._check_module(leaf, index in negative_only)
+
+    def _check_module(self, leaf: ast.WithinModule, negative: bool) -> None:
+        loaded = self.kernel.modules()
+        if matches(leaf.glob, lint.KERNEL_PROPER) or any(matches(leaf.glob, name) for name in loaded):
+            return
+        if negative:
+            self.bag.warning(
+                "empty-exclusion", f"no module '{leaf.glob}' is loaded, so this excludes nothing", leaf.span
+            )
+            return
+        close = near(leaf.glob, [lint.KERNEL_PROPER, *loaded])
+        hints = [f"did you mean {' or '.join(repr(name) for name in close)}?"] if close else []
+        hints.append("the kernel proper is 'vmlinux'; code of modules can be woven into once they are loaded")
+        self.bag.error("unknown-module", f"no module '{leaf.glob}' is loaded", leaf.span, hints=hints)
+
+    def _conjunct(self, index: int, literals: tuple[Literal, ...]) -> _Conjunct:
+        conjunct = _Conjunct(index, literals)
+        for literal in literals:
+            leaf = self.form.leaves[literal.leaf]
+            if literal.leaf in self.resolved and self.resolved[literal.leaf].failed:
+                conjunct.usable = False
+            if not literal.positive:
+                continue
+            if isinstance(leaf, ast.Call):
+                conjunct.calls.append(literal.leaf)
+            elif isinstance(leaf, ast.Execution):
+                conjunct.executions.append(literal.leaf)
+            elif isinstance(leaf, ast.Within):
+                conjunct.withins.append(literal.leaf)
+            elif isinstance(leaf, ast.WithinModule):
+                conjunct.modules.append(literal.leaf)
+        if not conjunct.calls and not conjunct.executions:
+            lint.report_no_kind(self, conjunct.literals)
+            conjunct.usable = False
+        elif conjunct.calls and conjunct.executions:
+            lint.report_two_kinds(self, conjunct.calls[0], conjunct.executions[0])
+            conjunct.usable = False
+        return conjunct
+
+    # --- candidates
+
+    def _match_conjunct(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
+        if conjunct.executions:
+            for function in self.named(conjunct.executions).values():
+                self._try_execution(function, result)
+            return
+        callees = self.named(conjunct.calls)
+        result.callees.update(callees)
+        if not conjunct.asks_where and len(callees) > lint.MOST_SHADOWS:
+            lint.report_too_many_callees(len(callees), self.leaf_span(conjunct.calls[0]), self.bag)
+            conjunct.usable = False
+            return
+        for site in self._candidate_sites(conjunct, callees):
+            if site.callee is not None:
+                self._try_call(site, site.callee, result)
+        if not conjunct.asks_where:
+            for address, callee in callees.items():
+                outcome = self.outcome(_CALL, callee, None)
+                if outcome is not None:
+                    result.unknown[address] = outcome
+
+    def named(self, leaves: list[int]) -> dict[int, Function]:
+        """The functions that all of some ``call`` or ``execution`` designators match, by address."""
+        first, *rest = (self.resolved[leaf].found for leaf in leaves)
+        return {a: found.function for a, found in first.items() if all(a in other for other in rest)}
+
+    def _candidate_sites(self, conjunct: _Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
+        many = len(callees) > _MANY_CALLEES
+        area = self._area(conjunct, many)
+        if area is not None and (many or sum(f.size for f in area.values()) <= _LITTLE_TEXT):
+            found = self.sites.calls_in(area)
+        else:
+            found = self.sites.callers(callees)
+        return [site for site in found if site.callee is not None and site.callee.address in callees]
+
+    def _area(self, conjunct: _Conjunct, modules_too: bool) -> dict[int, Function] | None:
+        """The functions in which a conjunct's join points must lie, pieces included; None: anywhere.
+
+        ``modules_too``: those of the modules that it names are worth gathering.
+        """
+        if conjunct.withins:
+            first, *rest = (self.resolved[leaf].lies_in for leaf in conjunct.withins)
+            area = {a: f for a, f in first.items() if all(a in other for other in rest)}
+        elif conjunct.modules and modules_too and not self._lets_kernel_in(conjunct):
+            area = {f.address: f for f in self.signatures.functions("*") if f.module is not None}
+        else:
+            return None
+        globs = self._globs(conjunct)
+        return {a: f for a, f in area.items() if all(matches(glob, f.module or lint.KERNEL_PROPER) for glob in globs)}
+
+    def _globs(self, conjunct: _Conjunct) -> list[str]:
+        leaves = (self.form.leaves[leaf] for leaf in conjunct.modules)
+        return [leaf.glob for leaf in leaves if isinstance(leaf, ast.WithinModule)]
+
+    def _lets_kernel_in(self, conjunct: _Conjunct) -> bool:
+        return all(matches(glob, lint.KERNEL_PROPER) for glob in self._globs(conjunct))
+
+    # --- tests
+
+    def _try_execution(self, function: Function, result: AdviceMatch) -> None:
+        bits = self.bits(function)
+        key = _EXECUTION, function.address, bits
+        if key in self._outcomes:
+            return
+        outcome = self.outcome(_EXECUTION, function, bits)
+        shadow = Shadow(_EXECUTION, function, function.address)
+        if outcome is not None:
+            result.executions.append(Match(shadow, outcome))
+        elif key in self._altered:
+            self._cannot_bind(shadow, function)
+
+    def _try_call(self, site: CallSite, callee: Function, result: AdviceMatch) -> None:
+        bits = self.bits(site.caller)
+        key = _CALL, callee.address, bits
+        outcome = self._outcomes[key] if key in self._outcomes else self.outcome(_CALL, callee, bits)
+        if outcome is None and key not in self._altered:
+            return
+        if site.address in self._seen_sites:
+            return
+        self._seen_sites.add(site.address)
+        if outcome is not None:
+            result.calls.append(Match(self.sites.shadow(site), outcome))
+        else:
+            self._cannot_bind(self.sites.shadow(site), callee)
+
+    def _cannot_bind(self, shadow: Shadow, function: Function) -> None:
+        self.unreached.append(
+            Unreached(
+                self.advice.index,
+                shadow,
+                "altered-abi",
+                f"{function.name} is a copy whose parameters the compiler changed: where they are is not known",
+            )
+        )
+
+    def bits(self, function: Function) -> _Bits:
+        """The answers, for join points in a function, of all designators that ask where."""
+        found = self._bits.get(function.address)
+        if found is None:
+            found = self._bits[function.address] = tuple([self._lies_in(leaf, function) for leaf in self.where])
+        return found
+
+    def _lies_in(self, index: int, function: Function) -> bool:
+        leaf = self.form.leaves[index]
+        if isinstance(leaf, ast.WithinModule):
+            return matches(leaf.glob, function.module or lint.KERNEL_PROPER)
+        return function.address in self.resolved[index].lies_in
+
+    def outcome(self, kind: JoinPointKind, target: Function, bits: _Bits | None) -> Outcome | None:
+        """The answer for executions, or calls, of a function; ``bits`` None: it is not known from where."""
+        key = kind, target.address, bits
+        if key not in self._outcomes:
+            self._outcomes[key] = self._evaluate(key, target)
+        return self._outcomes[key]
+
+    def _evaluate(self, key: _Key, target: Function) -> Outcome | None:
+        kind, _, bits = key
+        combined: Outcome | None = None
+        for conjunct in self.conjuncts:
+            if not conjunct.usable or not self._holds(conjunct, kind, target.address, bits):
+                continue
+            leaves = conjunct.calls if kind is _CALL else conjunct.executions
+            bindings = self.binder.bind(leaves, target)
+            if bindings is None:
+                continue
+            conjunct.hits += 1
+            if bindings is Binder.ALTERED:
+                self._altered.add(key)
+                continue
+            guard = self._guard(conjunct)
+            if combined is None:
+                combined = Outcome(bindings, guard)
+            else:
+                bindings = self.binder.merge(combined.bindings, bindings, target)
+                combined = Outcome(bindings, either(combined.guard, guard))
+        return None if combined is None else self._shared.setdefault(combined, combined)
+
+    def _holds(self, conjunct: _Conjunct, kind: JoinPointKind, target: int, bits: _Bits | None) -> bool:
+        """Whether all that can be told before run time of a conjunct is so."""
+        for literal in conjunct.literals:
+            leaf = self.form.leaves[literal.leaf]
+            if isinstance(leaf, ast.Call | ast.Execution):
+                wanted = _CALL if isinstance(leaf, ast.Call) else _EXECUTION
+                truth = kind is wanted and target in self.resolved[literal.leaf].found
+            elif isinstance(leaf, ast.If):
+                continue
+            elif bits is None:
+                return False
+            else:
+                truth = bits[self.where.index(literal.leaf)]
+            if truth != literal.positive:
+                return False
+        return True
+
+    def _guard(self, conjunct: _Conjunct) -> ast.Expr | None:
+        guard: ast.Expr | None = None
+        for literal in conjunct.literals:
+            leaf = self.form.leaves[literal.leaf]
+            if isinstance(leaf, ast.If):
+                guard = both(guard, leaf.condition if literal.positive else negated(leaf.condition))
+        return guard
+
+    # --- indirect calls
+
+    def _indirect(self, result: AdviceMatch) -> list[IndirectSite]:
+        """The indirect calls in functions that a ``within`` names, with the outcome for each callee."""
+        areas: dict[int, Function] = {}
+        for conjunct in self.conjuncts:
+            if conjunct.usable and conjunct.calls and conjunct.asks_where:
+                areas.update(self._area(conjunct, True) or {})
+        if not areas or sum(f.size for f in areas.values()) > _LITTLE_TEXT:
+            return []
+        found = []
+        for site in self.sites.calls_in(areas):
+            if site.kind is CallKind.INDIRECT:
+                bits = self.bits(site.caller)
+                outcomes = {a: self.outcome(_CALL, f, bits) for a, f in result.callees.items()}
+                sure = {address: outcome for address, outcome in outcomes.items() if outcome is not None}
+                if sure:
+                    found.append(IndirectSite(site, sure))
+        return found
+
+    def _check_indirect(self, result: AdviceMatch) -> None:
+        """Where no direct call is left: whether indirect ones may be meant."""
+        if result.calls or not result.callees:
+            return
+        if result.unknown:
+            result.only_indirect = True
+        elif not any(c.hits for c in self.conjuncts if c.calls):
+            if len(self.sites.callers(result.callees)) <= _FEW_CALLS and self._indirect(result):
+                result.only_indirect = True
+            else:
+                for conjunct in self.conjuncts:  # what looking for indirect calls counted
+                    conjunct.hits = 0 if conjunct.calls else conjunct.hits
+        if result.only_indirect:
+            lint.report_only_indirect(self, result)
+
+    # --- for messages
+
+    def leaf_span(self, index: int) -> Span:
+        """Where a designator is written."""
+        return self.form.leaves[index].span
+
+    def positive(self, leaves: Iterable[Literal]) -> list[int]:
+        """The leaves that are not negated."""
+        return [literal.leaf for literal in leaves if literal.positive]
