@@ -16,18 +16,24 @@ must run first come last.
 the aspect's one hash map of marks, under the address of the stack slot that holds (or will hold) the callee's return
 address:
 
-    key    u64 slot | role          slot: site: sp - 8; tail call and function entry: sp. It is 8-aligned, so the
-                                    role (MarkRole) fits below: marks of different uses do not overwrite each other
+    key    u64 slot                 site: sp - 8; tail call and function entry: sp
+           u64 tag                  the mark's role; for the role ENTRY the address of the function's entry. Marks of
+                                    different uses, and of functions that go on into each other by tail calls, do not
+                                    overwrite each other
     value  u64 site                 address of the instruction or function entry that was marked
            u64 return_address       site: the address behind the call; tail call and entry: the word at slot
            u64 pid_tgid
            u64 arguments[6]         the argument registers
 
-A probe that uses marks looks up its own slot and takes the mark as its own only if ``return_address`` and
+A probe that uses marks looks up its own slot (behind a call and in a kretprobe: sp - 8; at entry: sp; in FEXIT: where
+the trampoline's caller left the return address) and takes the mark as its own only if ``return_address`` and
 ``pid_tgid`` agree, so a mark left by a call that never returned is never taken for another. Of marks with the role
-ENTRY only ``pid_tgid`` and ``site`` (it must be in ``by_address``) are compared: another tracer may have put its
-trampoline in the place of the return address before the mark was written; and a function that returns has written
-its own mark over any stale one at entry, unless its entry was missed.
+ENTRY only ``pid_tgid`` is compared: another tracer may have put its trampoline in the place of the return address
+before the mark was written; and a function that returns has written its own mark over any stale one at entry, unless
+its entry was missed. A RETURN probe that uses these marks finds its function by ADDRESS; without a mark no arm runs.
+
+In RETURN context the return address is regs->ip. Arms with arguments there have only ``by_address``: the arguments
+are those of the mark.
 """
 
 from __future__ import annotations
@@ -161,11 +167,11 @@ class MarkUse(enum.Enum):
 
 
 class MarkRole(enum.IntEnum):
-    """What ties a mark's two ends; part of its key."""
+    """What ties a mark's two ends; the ``tag`` of its key, but for ENTRY."""
 
     CALL = 0  # from a call instruction to the one behind it
     TAIL = 1  # from a tail call's jump to the callee's entry or return
-    ENTRY = 2  # from a function's entry to its return
+    ENTRY = 2  # from a function's entry to its return, for the arguments; the tag is the entry's address
 
 
 @dataclass(frozen=True, slots=True)
