@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="kill the command after so long, and end with 3"
     )
+    parser.add_argument(
+        "--fresh-boot", action="store_true", help="boot the kernel instead of beginning from a kept state"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show the guest's kernel log on standard error")
     parser.add_argument(
         "command", nargs="...", metavar="-- COMMAND ..", help="what to run, looked up on the guest's PATH"
@@ -44,14 +47,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Boot, run the command, and return its own exit status. Raises LabError when the lab fails."""
-    from klasy.lab.guest import CommandTimeout, Guest, GuestDied
+    from klasy.lab.guest import CommandTimeout, Guest
+    from klasy.lab.machine import GuestDied
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("klasy lab: no command given", hint="klasy lab -- COMMAND ..")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    guest = Guest(by_name(args.kernel), on_console=_Writer(2) if args.verbose else None)
+    show = _Writer(2) if args.verbose else None
+    guest = Guest(by_name(args.kernel), fresh_boot=args.fresh_boot, on_console=show)
     try:
         with guest:
             return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)

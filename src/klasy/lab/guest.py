@@ -1,47 +1,34 @@
-"""A running guest: boot QEMU, run commands in it, end it.
+"""A running guest: begin it, run commands in it, end it. The library's face of the lab.
 
-QEMU's character devices are socket pairs made here, so nothing lies in the file system and the guest ends with its
-host's process. The other side of the conversation, and its protocol, is agent.sh.
+The other side of the conversation, and its protocol, is agent.sh.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import selectors
 import shlex
 import socket
-import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.lab.fetch import kernel_files
-from klasy.lab.host import LabError, find_tool, need_tool
-from klasy.lab.initramfs import initramfs
+from klasy.lab.host import LabError, say
+from klasy.lab.machine import GuestDied, Machine, Memory
+from klasy.lab.snapshot import restore, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from klasy.lab.fetch import UnpackedKernel
     from klasy.lab.kernels import LabKernel
 
-PORTS = ("ctl", "kill", "in", "out", "err")
-MEMORY_MIB = 2560
-CPUS = 2
 BOOT_SECONDS = 120.0
 # cache=loose: the guest keeps what it once read of the host's files; it lives too briefly to see them change.
 P9_OPTIONS = "msize=262144,cache=loose"
-CONSOLE_KEPT = 256 * 1024
-
-
-class GuestDied(LabError):
-    """The guest ended, or never came up. ``console`` is the end of its kernel's log."""
-
-    def __init__(self, message: str, console: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.console = console
 
 
 class CommandTimeout(LabError):
@@ -67,32 +54,33 @@ class Finished(NamedTuple):
 
 
 class Guest:
-    """A booted guest, as a context manager; ``run`` as many commands as you like, one at a time.
+    """A guest, as a context manager; ``run`` as many commands as you like, one at a time.
 
     >>> with Guest(kernels.DEFAULT) as guest:                    # doctest: +SKIP
     ...     print(guest.run(["uname", "-r"]).out)
+
+    It begins from a kept state where there is one (see `klasy.lab.snapshot`), else, and with ``fresh_boot`` or
+    ``on_console`` (which gets its kernel's log), it boots. Entering raises LabError when it does not come up.
     """
 
     def __init__(
         self,
         kernel: LabKernel,
         *,
+        fresh_boot: bool = False,
         boot_timeout: float = BOOT_SECONDS,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
         self._kernel = kernel
+        self._fresh_boot = fresh_boot or on_console is not None
         self._boot_timeout = boot_timeout
         self._on_console = on_console
-        self._console = bytearray()
-        self._control = bytearray()
-        self._ends: dict[str, socket.socket] = {}
-        self._selector = selectors.DefaultSelector()
-        self._qemu: subprocess.Popen[bytes] | None = None
-        self._sinks: dict[str, _Stream | None] = {"out": None, "err": None}
+        self._machine: Machine | None = None
+        self._streams: dict[str, _Stream] = {}
 
     def __enter__(self) -> Guest:
         try:
-            self._boot()
+            self._begin(kernel_files(self._kernel))
         except BaseException:
             self.close()
             raise
@@ -106,7 +94,7 @@ class Guest:
     @property
     def console(self) -> str:
         """The end of what the guest's kernel and init said so far."""
-        return self._console.decode(errors="replace")
+        return self._running.console
 
     def run(
         self,
@@ -142,149 +130,81 @@ class Guest:
         """
         mark = secrets.token_hex(16)
         script = _script(command, cwd or os.getcwd(), {**base_environment(self._kernel.name), **(env or {})}).encode()
-        streams = [_Stream(mark.encode(), on_stdout), _Stream(mark.encode(), on_stderr)]
-        self._sinks = {"out": streams[0], "err": streams[1]}
-        self._send("ctl", f"run {mark} {len(script)} {'null' if stdin is None else 'port'}\n".encode() + script)
+        self._streams = {"out": _Stream(mark.encode(), on_stdout), "err": _Stream(mark.encode(), on_stderr)}
+        machine = self._running
+        machine.send("ctl", f"run {mark} {len(script)} {'null' if stdin is None else 'port'}\n".encode() + script)
         if stdin is not None:
-            threading.Thread(target=_feed, args=(stdin, self._ends["in"]), daemon=True).start()
+            threading.Thread(target=_feed, args=(stdin, machine.port("in")), daemon=True).start()
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            status = self._answer(f"exit {mark} ", deadline)
+            status = self._expect(f"exit {mark} ", deadline)
         except TimeoutError:
             self._kill_command(mark)
             shown = command if isinstance(command, str) else shlex.join(command)
             raise CommandTimeout(f"the command ran longer than {timeout:g} s and was killed: {shown}") from None
-        while not all(stream.ended for stream in streams):
-            self._pump(None)
+        while not all(stream.ended for stream in self._streams.values()):
+            machine.pump()
         return int(status)
 
     def close(self) -> None:
         """End the guest at once; what it wrote is lost. Harmless when repeated."""
-        if self._qemu is not None:
-            self._qemu.kill()
-            self._qemu.wait()
-        self._selector.close()
-        for end in self._ends.values():
-            end.close()
-        self._ends.clear()
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
 
-    def _boot(self) -> None:
-        qemu = need_tool("qemu-system-x86_64", "qemu-system-x86", "the lab")
-        kernel = kernel_files(self._kernel)
-        append = "console=ttyS0 panic=-1" + ("" if self._on_console else " quiet")
-        argv = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        argv += [
-            "-machine",
-            "q35",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            str(CPUS),
-            "-m",
-            str(MEMORY_MIB),
-        ]
-        argv += ["-kernel", str(kernel.image), "-initrd", str(initramfs(kernel)), "-append", append]
-        argv += ["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]
-        argv += ["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]
-        argv += ["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"]
-        theirs = []
-        for name in ("console", *PORTS):
-            ours, other = socket.socketpair()
-            self._ends[name] = ours
-            theirs.append(other)
-            argv += ["-chardev", f"socket,id={name},fd={other.fileno()}"]
-            if name == "console":
-                argv += ["-serial", f"chardev:{name}"]
-            else:
-                argv += ["-device", f"virtserialport,chardev={name},name=klasy.{name}"]
-            if name in ("console", "ctl", "out", "err"):
-                self._selector.register(ours, selectors.EVENT_READ, name)
-        # A process of ours that is killed outright takes QEMU along. The kernel watches the thread that forked, so only
-        # the main one, which lives as long as the process, may ask for it.
-        if threading.current_thread() is threading.main_thread() and (setpriv := find_tool("setpriv")):
-            argv = [setpriv, "--pdeathsig", "KILL", *argv]
-        self._qemu = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[end.fileno() for end in theirs],
-            start_new_session=True,  # a terminal's Ctrl-C is ours to handle
-        )
-        for end in theirs:
-            end.close()
-        assert self._qemu.stderr is not None
-        self._selector.register(self._qemu.stderr, selectors.EVENT_READ, "console")
+    @property
+    def _running(self) -> Machine:
+        if self._machine is None:
+            raise LabError("the guest is not running")
+        return self._machine
+
+    def _begin(self, kernel: UnpackedKernel) -> None:
+        if not self._fresh_boot:
+            try:
+                self._begin_kept(kernel)
+                return
+            except (LabError, OSError) as error:
+                say(f"no guest could begin from a kept state ({error}); booting one")
+                self.close()
+        self._machine = Machine(kernel, on_output=self._output, on_console=self._on_console)
+        deadline = time.monotonic() + self._boot_timeout
         try:
-            deadline = time.monotonic() + self._boot_timeout
-            self._answer("loaded", deadline)
-            self._send("ctl", f"{int(time.time())} {P9_OPTIONS} {kernel.modules}\n".encode())
-            self._answer("ready", deadline)
+            self._expect("loaded", deadline)
+            self._hand_over(kernel, deadline)
         except TimeoutError:
             raise GuestDied(f"the guest did not come up within {self._boot_timeout:g} s", self.console) from None
 
-    def _answer(self, prefix: str, deadline: float | None) -> str:
-        """The rest of the next control line, which must begin with ``prefix``."""
-        while b"\n" not in self._control:
-            self._pump(deadline)
-        line, _, rest = self._control.partition(b"\n")
-        self._control = bytearray(rest)
-        text = line.decode(errors="replace")
-        if not text.startswith(prefix):
-            raise LabError(f"the guest's agent answered {text!r}, not {prefix!r}")
-        return text.removeprefix(prefix)
-
-    def _pump(self, deadline: float | None) -> None:
-        """Hand on what arrives next. Raises TimeoutError at ``deadline``, GuestDied when the guest ends."""
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError
-        for key, _ in self._selector.select(left):
-            name = key.data
-            data = os.read(key.fd, 65536)
-            if not data:
-                self._selector.unregister(key.fileobj)
-                if name == "ctl":
-                    self._ended()
-            elif name == "ctl":
-                self._control += data
-            elif name == "console":
-                self._console += data
-                del self._console[:-CONSOLE_KEPT]
-                if self._on_console:
-                    self._on_console(data)
-            elif (sink := self._sinks[name]) is not None:
-                sink.feed(data)
-
-    def _ended(self) -> None:
-        while self._selector.get_map():  # the last words: a panic's log, QEMU's own complaint
-            for key, _ in self._selector.select():
-                data = os.read(key.fd, 65536)
-                if key.data == "console":
-                    self._console += data
-                    if self._on_console:
-                        self._on_console(data)
-                if not data:
-                    self._selector.unregister(key.fileobj)
-        assert self._qemu is not None
-        status = self._qemu.wait()
-        if status:
-            raise GuestDied(f"QEMU ended with status {status}", self.console)
-        what = "the guest's kernel panicked" if "Kernel panic" in self.console else "the guest ended by itself"
-        raise GuestDied(what, self.console)
-
-    def _send(self, port: str, data: bytes) -> None:
+    def _begin_kept(self, kernel: UnpackedKernel) -> None:
+        kept = snapshot(kernel, self._boot_timeout)
+        deadline = time.monotonic() + self._boot_timeout
         try:
-            self._ends[port].sendall(data)
-        except BrokenPipeError:
-            self._ended()
+            self._machine = Machine(kernel, memory=Memory(kept.memory, shared=False), on_output=self._output)
+            restore(self._machine, kept, deadline)
+            self._hand_over(kernel, deadline)
+        except (LabError, TimeoutError) as error:
+            kept.forget()
+            raise LabError(str(error) or "it did not come to life in time") from error
+
+    def _hand_over(self, kernel: UnpackedKernel, deadline: float) -> None:
+        """Tell init what is this guest's own, and see it through to the agent."""
+        self._running.send("ctl", f"{int(time.time())} {P9_OPTIONS} {kernel.modules}\n".encode())
+        self._expect("ready", deadline)
+
+    def _expect(self, prefix: str, deadline: float | None) -> str:
+        """The rest of the agent's next line, which must begin with ``prefix``."""
+        line = self._running.line("ctl", deadline)
+        if not line.startswith(prefix):
+            raise LabError(f"the guest's agent answered {line!r}, not {prefix!r}")
+        return line.removeprefix(prefix)
+
+    def _output(self, port: str, data: bytes) -> None:
+        if port in self._streams:
+            self._streams[port].feed(data)
 
     def _kill_command(self, mark: str) -> None:
-        self._send("kill", b"KILL\n")
+        self._running.send("kill", b"KILL\n")
         try:
-            self._answer(f"exit {mark} ", time.monotonic() + 20)
+            self._expect(f"exit {mark} ", time.monotonic() + 20)
         except TimeoutError:
             raise GuestDied("a command could not be killed; the guest hangs", self.console) from None
 

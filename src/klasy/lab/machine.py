@@ -1,0 +1,212 @@
+"""One QEMU process and the conversation with it: its command line, its ports, its kernel's log, its end.
+
+QEMU's character devices are socket pairs made here, so nothing lies in the file system and the machine ends with the
+process that began it. What is said on the ports is agent.sh's business and `klasy.lab.guest`'s; memory that outlives
+the process is `klasy.lab.snapshot`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from klasy.lab.host import LabError, find_tool, need_tool
+from klasy.lab.initramfs import initramfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from klasy.lab.fetch import UnpackedKernel
+
+MEMORY_MIB = 2560
+CPUS = 2
+PORTS = ("ctl", "kill", "in", "out", "err")
+CONSOLE_KEPT = 256 * 1024
+
+HARDWARE = [
+    *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+    *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(CPUS), "-m", str(MEMORY_MIB)),
+    # The host's whole file system, read-only; remap: a mount below / may use the same inode numbers as another.
+    *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
+    *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
+    *("-device", "virtio-serial-pci"),
+    # Tells a kernel that begins in a kept state that it is another machine, so that its random numbers are its own.
+    *("-device", "vmgenid,guid=auto"),
+]
+
+
+class GuestDied(LabError):
+    """The guest ended, or never came up. ``console`` is the end of its kernel's log."""
+
+    def __init__(self, message: str, console: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.console = console
+
+
+class Memory(NamedTuple):
+    """The guest's memory as a file: the guest writes to it where ``shared``, else its changes stay its own."""
+
+    file: Path
+    shared: bool
+
+
+class Machine:
+    """A running QEMU. ``on_output`` gets what arrives on the ports "out" and "err", ``on_console`` the kernel's log."""
+
+    def __init__(
+        self,
+        kernel: UnpackedKernel,
+        *,
+        memory: Memory | None = None,
+        on_output: Callable[[str, bytes], None] = lambda port, data: None,
+        on_console: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._on_output = on_output
+        self._on_console = on_console
+        self._log = bytearray()
+        self._lines = {"ctl": bytearray(), "qmp": bytearray()}
+        self._selector = selectors.DefaultSelector()
+        self._ends: dict[str, socket.socket] = {}
+        argv = [*command_line(kernel, verbose=on_console is not None), *_memory_arguments(memory)]
+        if memory is not None and not memory.shared:
+            argv += ["-incoming", "defer"]
+        self._qemu = self._start(argv)
+
+    def _start(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        theirs = []
+        for name in ("console", "qmp", *PORTS):
+            ours, other = socket.socketpair()
+            self._ends[name] = ours
+            theirs.append(other)
+            argv += ["-chardev", f"socket,id={name},fd={other.fileno()}"]
+            if name in ("console", "qmp", "ctl", "out", "err"):
+                self._selector.register(ours, selectors.EVENT_READ, name)
+        argv += ["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control"]
+        for name in PORTS:
+            argv += ["-device", f"virtserialport,chardev={name},name=klasy.{name}"]
+        # A process of ours that is killed outright takes QEMU along. The kernel watches the thread that forked, so only
+        # the main one, which lives as long as the process, may ask for it.
+        if threading.current_thread() is threading.main_thread() and (setpriv := find_tool("setpriv")):
+            argv = [setpriv, "--pdeathsig", "KILL", *argv]
+        qemu = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[end.fileno() for end in theirs],
+            start_new_session=True,  # a terminal's Ctrl-C is ours to handle
+        )
+        for end in theirs:
+            end.close()
+        assert qemu.stderr is not None
+        self._selector.register(qemu.stderr, selectors.EVENT_READ, "console")
+        return qemu
+
+    @property
+    def console(self) -> str:
+        """The end of what the guest's kernel, its init and QEMU itself said so far."""
+        return self._log.decode(errors="replace")
+
+    def port(self, name: str) -> socket.socket:
+        """Our end of a port."""
+        return self._ends[name]
+
+    def send(self, port: str, data: bytes) -> None:
+        """Write all of ``data`` to a port. Raises GuestDied when nobody is there."""
+        try:
+            self._ends[port].sendall(data)
+        except BrokenPipeError:
+            self._ended()
+
+    def line(self, port: str, deadline: float | None = None) -> str:
+        """The next line to arrive on "ctl" or "qmp". Raises TimeoutError at ``deadline``, GuestDied when QEMU ends."""
+        held = self._lines[port]
+        while (end := held.find(b"\n")) < 0:
+            self.pump(deadline)
+        line = held[:end].decode(errors="replace").rstrip("\r")
+        del held[: end + 1]
+        return line
+
+    def pump(self, deadline: float | None = None) -> None:
+        """Hand on what arrives next. Raises TimeoutError at ``deadline``, GuestDied when QEMU ends."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        for key, _ in self._selector.select(left):
+            if not self._receive(key) and key.data == "ctl":
+                self._ended()
+
+    def control(self, command: str, deadline: float, **arguments: object) -> Any:
+        """Ask QEMU's own monitor (QMP) and return its answer. Raises LabError when it refuses."""
+        import json
+
+        self.send("qmp", json.dumps({"execute": command, "arguments": arguments}).encode())
+        while True:
+            answer = json.loads(self.line("qmp", deadline))
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise LabError(f"QEMU refused {command}: {answer['error'].get('desc')}")
+
+    def close(self) -> None:
+        """End the machine at once; what it wrote is lost. Harmless when repeated."""
+        self._qemu.kill()
+        self._qemu.wait()
+        assert self._qemu.stderr is not None
+        self._qemu.stderr.close()
+        self._selector.close()
+        for end in self._ends.values():
+            end.close()
+
+    def _receive(self, key: selectors.SelectorKey) -> bool:
+        """Take what a port holds and put it where it belongs; False at its end."""
+        name = key.data
+        data = os.read(key.fd, 65536)
+        if not data:
+            self._selector.unregister(key.fileobj)
+        elif name in self._lines:
+            self._lines[name] += data
+        elif name == "console":
+            self._log += data
+            del self._log[:-CONSOLE_KEPT]
+            if self._on_console:
+                self._on_console(data)
+        else:
+            self._on_output(name, data)
+        return bool(data)
+
+    def _ended(self) -> None:
+        """Collect the last words (a panic's log, QEMU's own complaint) and raise GuestDied."""
+        while self._selector.get_map():
+            for key, _ in self._selector.select():
+                self._receive(key)
+        status = self._qemu.wait()
+        if status:
+            raise GuestDied(f"QEMU ended with status {status}", self.console)
+        what = "the guest's kernel panicked" if "Kernel panic" in self.console else "the guest ended by itself"
+        raise GuestDied(what, self.console)
+
+
+def command_line(kernel: UnpackedKernel, *, verbose: bool = False) -> list[str]:
+    """QEMU's arguments but for its memory and ports: what makes two machines alike. Raises LabError without QEMU."""
+    append = "console=ttyS0 panic=-1" + ("" if verbose else " quiet")
+    return [
+        need_tool("qemu-system-x86_64", "qemu-system-x86", "the lab"),
+        *HARDWARE,
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs(kernel)), "-append", append),
+    ]
+
+
+def _memory_arguments(memory: Memory | None) -> list[str]:
+    if memory is None:
+        return ["-machine", "q35"]
+    share = "on" if memory.shared else "off"
+    backend = f"memory-backend-file,id=memory,size={MEMORY_MIB}M,mem-path={str(memory.file).replace(',', ',,')}"
+    return ["-machine", "q35,memory-backend=memory", "-object", f"{backend},share={share}"]
