@@ -1,0 +1,43 @@
+"""``klasy joinpoints`` for ``call(kfree)`` over the whole kernel, against a bare Python start plus its imports.
+
+    klasy lab -- .venv/bin/python benchmarks/joinpoints.py
+
+The aim: under 1.5 times (bare start + imports + 1 s), in the guest.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from common import KLASY, measure, table, timed
+
+ASPECT = 'aspect frees { pointcut call(kfree); before() { log("freed"); } }\n'
+IMPORTS = "import klasy.cli.main, klasy.cli.joinpoints, klasy.weaver.build, klasy.kernel.live, argparse"
+
+
+def main() -> None:
+    """Measure and print."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    python = str(Path(KLASY).with_name("python"))
+    with tempfile.TemporaryDirectory() as folder:
+        aspect = Path(folder) / "frees.asp"
+        aspect.write_text(ASPECT)
+        times = measure(
+            rounds,
+            {
+                "python": lambda: timed([python, "-c", "pass"]),
+                "python and imports": lambda: timed([python, "-c", IMPORTS]),
+                "klasy joinpoints": lambda: timed([KLASY, "joinpoints", str(aspect)]),
+            },
+        )
+    table("klasy joinpoints, call(kfree)", times, "python and imports")
+    allowed = 1.5 * (statistics.median(times["python and imports"]) + 1)
+    taken = statistics.median(times["klasy joinpoints"])
+    print(f"allowed 1.5 * (imports + 1 s) = {allowed:.3f} s, taken {taken:.3f} s: {taken / allowed:.2f} of it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""``klasy doctor``: what this kernel can do, what is missing, and the exact remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from klasy.bpf.features import NO, Feature, probe_all
+from klasy.errors import EXIT_OK, EXIT_SYSTEM, KlasyError
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "Say what this kernel can do for klasy, what is missing, and how to get it."
+EXAMPLE = "  klasy doctor\n  klasy doctor --json | jq '.features[] | select(.state != \"yes\")'"
+
+# What klasy cannot do without; everything else only narrows the choice of mechanisms.
+NEEDED = frozenset(
+    {"rights", "lockdown", "btf", "kprobe", "perf event links", "ring buffer", "bpf file system", "tracefs"}
+)
+_MARKS = {"yes": "ok", "no": "missing", "unknown": "not known"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probe, print; 3 where something that klasy needs is missing."""
+    features = probe_all(_harmless_function())
+    lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
+    if args.json:
+        import json
+
+        document = {
+            "kernel": os.uname().release,
+            "ok": not lacking,
+            "features": [feature._asdict() | {"needed": feature.name in NEEDED} for feature in features],
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        _print(features, lacking)
+    return EXIT_SYSTEM if lacking else EXIT_OK
+
+
+def _harmless_function() -> int | None:
+    """The BTF id of the function that trampolines are tried on; None where the types cannot be read."""
+    from klasy.btf.types import Btf
+
+    try:
+        with open("/sys/kernel/btf/vmlinux", "rb") as file:
+            return Btf(file.read()).find_func("bpf_fentry_test1")
+    except (OSError, KlasyError):
+        return None
+
+
+def _print(features: list[Feature], lacking: list[Feature]) -> None:
+    width = max(len(feature.name) for feature in features)
+    colours = {"yes": "\x1b[32m", "no": "\x1b[31m", "unknown": "\x1b[33m"} if sys.stdout.isatty() else {}
+    print(f"kernel {os.uname().release}")
+    for feature in features:
+        end = "\x1b[0m" if colours else ""
+        mark = f"{colours.get(feature.state, '')}{_MARKS[feature.state]:9}{end}"
+        print(f"  {feature.name:{width}}  {mark}  {feature.detail}".rstrip())
+        if feature.remedy and feature.state != "yes":
+            print(f"  {'':{width}}  {'':9}  remedy: {feature.remedy}")
+    if lacking:
+        print(f"klasy cannot weave here: {', '.join(feature.name for feature in lacking)} missing")
+    else:
+        print("klasy can weave here")
