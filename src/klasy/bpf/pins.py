@@ -1,0 +1,153 @@
+"""Pins: names in a BPF file system that keep programs, maps and links alive without a process.
+
+The tree under a directory can be walked like any other; what is pinned comes back as the live object it is. Names
+must not contain a dot (the kernel reserves them).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from klasy.bpf import maps, sys
+from klasy.bpf import uapi as u
+from klasy.bpf.links import Link
+from klasy.bpf.program import Program
+from klasy.bpf.sys import Buffer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from klasy.bpf.maps import Map
+
+BPFFS = "/sys/fs/bpf"  # where everybody mounts it
+
+_OBJECT = struct.Struct("<QII")  # pathname, bpf_fd, file_flags
+
+
+def pin(obj: Program | Map | Link, path: str) -> None:
+    """Give the object a name. Missing directories are made, for root only.
+
+    KernelRefused: EEXIST if the name is taken, EPERM or ENOENT if ``path`` is not in a BPF file system.
+    """
+    _check_name(path)
+    name = Buffer(os.fsencode(path) + b"\0")
+    what = f"pinning at {path}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise sys.refused(what, error.errno or 0, _HINTS) from None
+    sys.bpf(u.BPF_OBJ_PIN, _OBJECT.pack(name.address, obj.fileno(), 0), what, hints=_HINTS)
+
+
+def open_pin(path: str) -> Program | Map | Link:
+    """The object pinned at ``path``. KernelRefused, ENOENT if there is none."""
+    name = Buffer(os.fsencode(path) + b"\0")
+    fd = sys.bpf(u.BPF_OBJ_GET, _OBJECT.pack(name.address, 0, 0), f"opening the pin {path}")
+    kind = _kind(fd)
+    if kind == "bpf-map":
+        return maps.open_fd(fd)
+    if kind == "bpf-prog":
+        program = Program(fd)
+        program.name = program.info().name
+        return program
+    if kind == "bpf_link":
+        return Link(fd)
+    os.close(fd)
+    raise sys.refused(f"opening the pin {path}", errno.EINVAL, {errno.EINVAL: f"it is a {kind!r}, unknown to klasy"})
+
+
+def open_map(path: str) -> Map:
+    """The map pinned at ``path``; TypeError if something else is."""
+    obj = open_pin(path)
+    if not isinstance(obj, maps.Map):
+        obj.close()
+        raise TypeError(f"{path} is no map")
+    return obj
+
+
+def open_link(path: str) -> Link:
+    """The link pinned at ``path``; TypeError if something else is."""
+    obj = open_pin(path)
+    if not isinstance(obj, Link):
+        obj.close()
+        raise TypeError(f"{path} is no link")
+    return obj
+
+
+def open_program(path: str) -> Program:
+    """The program pinned at ``path``; TypeError if something else is."""
+    obj = open_pin(path)
+    if not isinstance(obj, Program):
+        obj.close()
+        raise TypeError(f"{path} is no program")
+    return obj
+
+
+def unpin(path: str) -> bool:
+    """Take the name away; whether there was one. The object goes when nobody else holds it."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise sys.refused(f"removing the pin {path}", error.errno or 0) from None
+    return True
+
+
+def walk(root: str) -> Iterator[str]:
+    """Paths of all pins under a directory, sorted within each directory; nothing if there is no such directory."""
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(entry.path)
+        else:
+            yield entry.path
+
+
+def unpin_tree(root: str) -> int:
+    """Take away all pins under a directory, and it; how many pins there were. No such directory: none."""
+    count = 0
+    for path in list(walk(root)):
+        count += unpin(path)
+    for directory, _, _ in os.walk(root, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            raise sys.refused(f"removing {directory}", error.errno or 0) from None
+    return count
+
+
+def is_bpffs(path: str, mounts: str = "/proc/self/mounts") -> bool:
+    """Whether ``path``, or its nearest directory that exists, lies in a BPF file system."""
+    path = os.path.realpath(path)
+    best, kind = "", ""
+    with open(mounts) as file:
+        for line in file:
+            _, point, filesystem, *_ = line.split()
+            inside = point in {"/", path} or path.startswith(point + "/")
+            if inside and len(point) >= len(best):  # of two mounts on one point the later lies on top
+                best, kind = point, filesystem
+    return kind == "bpf"
+
+
+_HINTS = {
+    errno.EPERM: "the directory must lie in a BPF file system: mount -t bpf bpf /sys/fs/bpf",
+    errno.EACCES: "the directory must lie in a BPF file system that root can write",
+    errno.EEXIST: "something is pinned there already",
+}
+
+
+def _check_name(path: str) -> None:
+    if "." in os.path.basename(path):
+        raise ValueError(f"the name of a pin cannot contain a dot: {path}")
+
+
+def _kind(fd: int) -> str:
+    """What a descriptor stands for: ``bpf-map``, ``bpf-prog``, ``bpf_link``."""
+    return os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").strip("[]")

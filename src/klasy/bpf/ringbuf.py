@@ -1,0 +1,168 @@
+"""Reading a BPF ring buffer: the consumer's side of BPF_MAP_TYPE_RINGBUF.
+
+    with RingReader(events) as reader:
+        while True:
+            reader.wait(timeout=1.0)
+            for record in reader.batch():
+                ...                        # a memoryview, good until the next record is asked for
+
+The kernel and the reader share memory: a page with the consumer's position, which the reader writes; a page with the
+producer's position; and the data, mapped twice in a row so that a record that wraps around its end can be read in
+one piece. A record has 8 bytes before it:
+
+      31 30 29                       0      next 4 bytes
+    +---+---+-------------------------+   +--------------+
+    |BSY|DIS|  length without header  |   | page offset  |
+    +---+---+-------------------------+   +--------------+
+
+and takes a multiple of 8 bytes. BSY: reserved, not yet submitted; the reader must stop there, for records come in
+the order of reservation. DIS: discarded; skip it.
+
+One reader at a time: two would both move the consumer's position. The position stays in the map, so that another
+process can go on later where this one stopped.
+
+On memory ordering. The producer fills a record, then clears BSY with a full barrier; it moves its position with a
+release store before anyone may see the record. The reader must load the position (acquire), then the header
+(acquire), then the data, and must have done with the data when it stores its own position (release). Python has no
+such operations, but on x86-64 (total store order) every load is an acquire and every store a release, and the
+interpreter does not reorder them: each of our accesses is its own bytecode, and each reads or writes one aligned
+word of 8 or 4 bytes through a ``memoryview`` cast to that width, which CPython does with a single move. What x86 may
+reorder is a store and a later load of another place: our position may become visible after we have looked at the
+producer's. The kernel wakes a reader that was seen to have caught up (or with BPF_RB_FORCE_WAKEUP), so one that
+stores its position late could sleep over a record; hence :meth:`RingReader.wait` never sleeps while data is pending
+and never sleeps for ever. On a machine with weaker ordering this file needs real barriers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import select
+import time
+from typing import TYPE_CHECKING, Self
+
+from klasy.bpf import sys
+from klasy.bpf import uapi as u
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from klasy.bpf.maps import Map
+
+_HEADER = u.BPF_RINGBUF_HDR_SZ
+_LENGTH = u.BPF_RINGBUF_DISCARD_BIT - 1
+_LONGEST_SLEEP = 0.25  # seconds; see the last paragraph above
+_BUSY_SLEEP = 0.0005  # the kernel calls a buffer readable whose only record is reserved, but not yet submitted
+
+
+class RingReader:
+    """The reading end of a ring buffer map, which must be open as long as this is."""
+
+    def __init__(self, ring: Map) -> None:
+        if ring.type != u.BPF_MAP_TYPE_RINGBUF:
+            raise ValueError(f"map {ring.name!r} is no ring buffer")
+        self.capacity = ring.max_entries
+        self._mask = ring.max_entries - 1
+        page = mmap.PAGESIZE
+        try:
+            self._consumer_map = mmap.mmap(ring.fileno(), page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            try:
+                self._producer_map = mmap.mmap(
+                    ring.fileno(), page + 2 * self.capacity, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+                )
+            except BaseException:
+                self._consumer_map.close()
+                raise
+        except OSError as error:
+            raise sys.refused(f"mapping ring buffer {ring.name!r}", error.errno or 0) from None
+        self._consumer = memoryview(self._consumer_map).cast("Q")
+        shared = memoryview(self._producer_map)
+        self._producer = shared[:page].cast("Q")
+        self._data = shared[page:]
+        self._words = self._data.cast("I")
+        self._epoll = select.epoll()
+        self._epoll.register(ring.fileno(), select.EPOLLIN)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def batch(self, limit: int = 1 << 30) -> Iterator[memoryview]:
+        """The records there are now, at most ``limit``, without waiting.
+
+        Each is a view into the shared memory, good until the next is asked for or the iterator is closed: then its
+        room is the kernel's again. A record whose processing raises stays in the buffer and comes again; so does one
+        at which the caller leaves the loop, but not the ones before it.
+        """
+        consumer, producer = self._consumer, self._producer
+        data, words, mask = self._data, self._words, self._mask
+        position = consumer[0]
+        end = producer[0]
+        given = 0
+        while position < end and given < limit:
+            at = position & mask
+            header = words[at >> 2]
+            if header & u.BPF_RINGBUF_BUSY_BIT:
+                return
+            length = header & _LENGTH
+            if not header & u.BPF_RINGBUF_DISCARD_BIT:
+                record = data[at + _HEADER : at + _HEADER + length]
+                try:
+                    yield record
+                finally:
+                    record.release()  # a view that outlives its room would show another record
+                given += 1
+            position += (length + _HEADER + 7) & ~7
+            consumer[0] = position
+            if position == end:
+                end = producer[0]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep until there are records, or for ``timeout`` seconds (None: until there are); whether there are some.
+
+        A signal's handler runs and its exception, KeyboardInterrupt say, comes out.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self.ready():
+                return True
+            left = _LONGEST_SLEEP if deadline is None else min(_LONGEST_SLEEP, deadline - time.monotonic())
+            if left <= 0:
+                return False
+            if self._epoll.poll(left) and not self.ready():
+                time.sleep(_BUSY_SLEEP)
+
+    def ready(self) -> bool:
+        """Whether the next record can be read now."""
+        position = self._consumer[0]
+        if position >= self._producer[0]:
+            return False
+        return not self._words[(position & self._mask) >> 2] & u.BPF_RINGBUF_BUSY_BIT
+
+    def pending(self) -> int:
+        """Bytes that are written or reserved and not yet read, headers included."""
+        position = self._consumer[0]  # first: it only grows towards the other
+        return int(self._producer[0] - position)
+
+    def fileno(self) -> int:
+        """Descriptor that polls as readable when records come, to wait for several rings at once."""
+        return self._epoll.fileno()
+
+    # -- lifetime ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Unmap. Idempotent. What was not read stays in the map."""
+        for view in (self._words, self._data, self._producer, self._consumer):
+            view.release()
+        # a part of a record that somebody still holds keeps the mapping, which then goes with it
+        with contextlib.suppress(BufferError):
+            self._producer_map.close()
+        self._consumer_map.close()
+        self._epoll.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

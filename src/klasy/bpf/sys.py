@@ -1,0 +1,212 @@
+"""The system calls: bpf(2), perf_event_open(2), and the ioctls of perf events. The only user of ctypes in klasy.
+
+Thin on purpose: attributes come packed, and what comes back is a number or a :class:`KernelRefused` that says what
+was being tried. What the attributes mean is known by the modules of the live objects. Descriptors are owned by a
+:class:`Descriptor` from the moment the kernel hands them out, so that no error on the way can leak one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+import warnings
+from typing import TYPE_CHECKING, Self
+
+from klasy.bpf import uapi as u
+from klasy.errors import KernelRefused
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LOCKDOWN_FILE = "/sys/kernel/security/lockdown"
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 1 << 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = [ctypes.c_long] * 6
+_ioctl = _libc.ioctl
+_ioctl.restype = ctypes.c_int
+_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong]
+
+
+class Buffer:
+    """Memory at a fixed address, for the kernel to read and write.
+
+    Made from a size or from bytes. The address holds as long as the object lives: keep it in a variable over the call.
+    """
+
+    __slots__ = ("_memory", "address", "size", "view")
+
+    def __init__(self, content: int | bytes) -> None:
+        size = content if isinstance(content, int) else len(content)
+        self._memory = (ctypes.c_char * max(size, 1))()
+        self.size = size
+        self.address: int = ctypes.addressof(self._memory)
+        #: the bytes, to read and write in place
+        self.view = memoryview(self._memory).cast("B")[:size]
+        if isinstance(content, bytes):
+            self.view[:] = content
+
+    def bytes(self) -> bytes:
+        """A copy of the content."""
+        return self.view.tobytes()
+
+    def text(self) -> str:
+        """The content up to the first NUL, as text."""
+        return self.bytes().partition(b"\0")[0].decode(errors="replace")
+
+
+class Descriptor:
+    """A file descriptor with an owner. Closed by ``close()``, by ``with``, or, with a warning, when forgotten."""
+
+    fd: int = -1
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def fileno(self) -> int:
+        """The number, for the likes of select; ValueError when closed."""
+        if self.fd < 0:
+            raise ValueError(f"{type(self).__name__} is closed")
+        return self.fd
+
+    def close(self) -> None:
+        """Give the descriptor back. What the kernel object does then depends on who else holds it. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self.fd >= 0 and not sys.is_finalizing():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'closed' if self.fd < 0 else f'fd {self.fd}'}>"
+
+
+def bpf(command: int, attributes: bytes | Buffer, what: str, *, hints: dict[int, str] | None = None) -> int:
+    """bpf(2). Returns its result, as a rule a descriptor or 0.
+
+    ``what`` goes into the error, in words that stand before ``: Operation not permitted``. ``hints`` are remedies by
+    error number. Give a Buffer when the kernel writes into the attributes.
+    """
+    buffer = attributes if isinstance(attributes, Buffer) else Buffer(attributes)
+    result, error = bpf_raw(command, buffer)
+    if error:
+        raise refused(what, error, hints)
+    return result
+
+
+def bpf_raw(command: int, buffer: Buffer) -> tuple[int, int]:
+    """bpf(2), as (result, error number): for callers to whom some errors are answers."""
+    return _number(u.__NR_bpf, command, buffer.address, buffer.size, 0, 0)
+
+
+def perf_event_open(attributes: bytes, what: str, *, cpu: int, hints: dict[int, str] | None = None) -> int:
+    """perf_event_open(2) for all tasks on one CPU; the new descriptor."""
+    buffer = Buffer(attributes)
+    everyone, no_group = -1, -1
+    result, error = _number(u.__NR_perf_event_open, buffer.address, everyone, cpu, no_group, u.PERF_FLAG_FD_CLOEXEC)
+    if error:
+        raise refused(what, error, hints)
+    return result
+
+
+def ioctl(fd: int, request: int, argument: int, what: str) -> int:
+    """ioctl(2)."""
+    result: int = _ioctl(fd, request, argument)
+    if result < 0:
+        raise refused(what, ctypes.get_errno())
+    return result
+
+
+def rename_exchange(one: str, other: str) -> None:
+    """Swap two paths in one step: renameat2(2) with RENAME_EXCHANGE (on bpffs from 5.16)."""
+    names = Buffer(os.fsencode(one) + b"\0"), Buffer(os.fsencode(other) + b"\0")
+    _, error = _number(u.__NR_renameat2, _AT_FDCWD, names[0].address, _AT_FDCWD, names[1].address, _RENAME_EXCHANGE)
+    if error:
+        raise refused(f"swapping {one} and {other}", error)
+
+
+def refused(what: str, error: int, hints: dict[int, str] | None = None) -> KernelRefused:
+    """The exception for a system call that failed, with the remedy if one is known."""
+    hint = (hints or {}).get(error)
+    if hint is None and error in {errno.EPERM, errno.EACCES}:
+        hint = _rights_hint()
+    return KernelRefused(what, error, hint=hint)
+
+
+def lockdown(path: str = LOCKDOWN_FILE) -> str | None:
+    """The kernel's lockdown: ``none``, ``integrity``, ``confidentiality``; None where it cannot be told."""
+    try:
+        with open(path) as file:
+            text = file.read()
+    except OSError:
+        return None
+    inside = text.partition("[")[2].partition("]")[0]
+    return inside or None
+
+
+def object_ids(command: int) -> list[int]:
+    """Ids of all programs, maps or links of the machine: ``command`` is one of ``BPF_*_GET_NEXT_ID``."""
+    ids: list[int] = []
+    attributes = Buffer(12)
+    while True:
+        struct.pack_into("<III", attributes.view, 0, ids[-1] if ids else 0, 0, 0)
+        _, error = bpf_raw(command, attributes)
+        if error == errno.ENOENT:
+            return ids
+        if error:
+            raise refused("listing the kernel's BPF objects", error)
+        ids.append(struct.unpack_from("<I", attributes.view, 4)[0])
+
+
+def open_id(command: int, number: int, what: str) -> int:
+    """A descriptor of the object with this id: ``command`` is one of ``BPF_*_GET_FD_BY_ID``."""
+    return bpf(command, struct.pack("<III", number, 0, 0), what)
+
+
+def object_info(fd: int, info: Buffer, what: str) -> int:
+    """BPF_OBJ_GET_INFO_BY_FD: fills ``info``; how many of its bytes this kernel knows.
+
+    What ``info`` holds goes in too: pointers to buffers and their lengths. Bytes that the kernel does not know must
+    be zero, and stay zero: a newer field of an older kernel reads as 0.
+    """
+    attributes = Buffer(struct.pack("<IIQ", fd, info.size, info.address))
+    bpf(u.BPF_OBJ_GET_INFO_BY_FD, attributes, what)
+    length: int = struct.unpack_from("<I", attributes.view, 4)[0]
+    return length
+
+
+def object_name(name: str) -> bytes:
+    """A name as the kernel takes it: at most 15 bytes, of letters, digits, ``_`` and ``.``; others become ``_``."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
+    return kept.encode()[: u.BPF_OBJ_NAME_LEN - 1]
+
+
+def _number(*arguments: int) -> tuple[int, int]:
+    result: int = _syscall(*arguments)
+    return result, (ctypes.get_errno() if result < 0 else 0)
+
+
+def _rights_hint() -> str | None:
+    if os.geteuid() != 0:
+        return "this needs root"
+    if lockdown() == "confidentiality":
+        return "the kernel is locked down (confidentiality): boot without lockdown=confidentiality"
+    return "root without CAP_SYS_ADMIN, CAP_BPF or CAP_PERFMON (a container?) is not enough"
