@@ -1,0 +1,420 @@
+"""From the tree of a file to aspects in which every name is settled and each advice stands alone.
+
+Reports all that is wrong without asking a kernel: names, scopes, arguments, bindings. It knows nothing of functions
+or types that the kernel has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.lang import ast
+from klasy.lang.body import BodyChecker, ExpressionChecker
+from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
+from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
+from klasy.lang.walk import free_names, nodes, transform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from klasy.diag import DiagnosticBag
+    from klasy.source import Span
+
+
+def resolve(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
+    """The aspects of a file. Errors go into the bag; the result is whole only if there were none.
+
+    Errors that are in the bag already are taken for those of the syntax: what they touched is not judged, nor is
+    what hangs on it.
+    """
+    broken = sorted(d.span.start for d in bag.errors if d.span is not None)
+    if not tree.aspects and not broken:
+        bag.error("no-aspect", "there is no aspect in this file", tree.span, hints=["aspect name { .. }"])
+    seen: dict[str, Span] = {}
+    for aspect in tree.aspects:
+        if aspect.name in seen:
+            bag.error("duplicate-aspect", f"there are two aspects named `{aspect.name}`", aspect.name_span,
+                      related=[(seen[aspect.name], "the first one")])  # fmt: skip
+        seen.setdefault(aspect.name, aspect.name_span)
+    return [_AspectResolver(aspect, tree, bag, broken).resolve() for aspect in tree.aspects]
+
+
+class _AspectResolver:
+    """Resolves one aspect."""
+
+    def __init__(self, aspect: ast.AspectDecl, tree: ast.File, bag: DiagnosticBag, broken: Sequence[int]) -> None:
+        self.aspect = aspect
+        self.tree = tree
+        self.bag = bag
+        self.broken = broken
+        self.named: dict[str, ast.PointcutDecl] = {}
+        self.anonymous: ast.PointcutDecl | None = None
+        self.state: dict[str, ast.StateDecl] = {}
+        parts = (*aspect.pointcuts, *aspect.advice, *aspect.state)
+        # A syntax error outside the parts that came through: one is missing, so nothing can be said to be missing.
+        self.incomplete = any(
+            aspect.span.start <= place < aspect.span.end and not any(p.span.start <= place < p.span.end for p in parts)
+            for place in broken
+        )
+
+    def resolve(self) -> ast.Aspect:
+        aspect = self.aspect
+        self._collect()
+        for declaration in aspect.pointcuts:
+            if not self._broken(declaration):
+                self._check_named(declaration)
+        self._check_recursion()
+        for state in aspect.state:
+            self._check_state(state)
+        for index, advice in enumerate(aspect.advice):
+            if not self._broken(advice):
+                self._check_advice(advice, index)
+        if not aspect.advice and not self.incomplete:
+            self.bag.error("no-advice", f"aspect `{aspect.name}` has no advice, so it would do nothing",
+                           aspect.name_span, hints=["before() { log(..); }"])  # fmt: skip
+        advice_list: tuple[ast.Advice, ...] = ()
+        if not self.bag.errors:
+            advice_list = tuple(self._expand(advice, index) for index, advice in enumerate(aspect.advice))
+        return ast.Aspect(
+            aspect.name, self.tree.source, advice_list, aspect.state, span=aspect.span, name_span=aspect.name_span
+        )
+
+    def _broken(self, node: ast.Node) -> bool:
+        return any(node.span.start <= place < node.span.end for place in self.broken)
+
+    # --- declarations ---
+
+    def _collect(self) -> None:
+        for declaration in self.aspect.pointcuts:
+            if declaration.name is None:
+                if self.anonymous:
+                    self.bag.error(
+                        "two-anonymous-pointcuts",
+                        "an aspect can have one anonymous pointcut",
+                        declaration.span,
+                        hints=["join them with `||`, or name them: `pointcut name(): ..;`"],
+                        related=[(self.anonymous.span, "the first one")],
+                    )
+                else:
+                    self.anonymous = declaration
+            elif declaration.name in self.named:
+                self.bag.error(
+                    "duplicate-pointcut",
+                    f"there are two pointcuts named `{declaration.name}`",
+                    declaration.span,
+                    related=[(self.named[declaration.name].span, "the first one")],
+                )
+            else:
+                self.named[declaration.name] = declaration
+        for state in self.aspect.state:
+            if state.name in self.state:
+                self.bag.error("declared-twice", f"`{state.name}` is declared twice", state.span,
+                               related=[(self.state[state.name].span, "first declared here")])  # fmt: skip
+            elif state.name in CONTEXT_NAMES or state.name == JOINPOINT:
+                self.bag.error("hides-context", f"`{state.name}` has a meaning of its own in advice", state.span,
+                               hints=["choose another name for the state"])  # fmt: skip
+            self.state.setdefault(state.name, state)
+
+    def _check_state(self, state: ast.StateDecl) -> None:
+        checker = ExpressionChecker(self.bag, self.state, {})
+        for key in state.keys:
+            checker.check(key)
+
+    def _params(self, params: Sequence[ast.Param]) -> dict[str, ast.Param]:
+        found: dict[str, ast.Param] = {}
+        for param in params:
+            if param.name in found:
+                self.bag.error("declared-twice", f"there are two parameters named `{param.name}`", param.span,
+                               related=[(found[param.name].span, "the first one")])  # fmt: skip
+            elif param.name in self.state:
+                self.bag.error("hides-state", f"`{param.name}` would hide the state of that name", param.span,
+                               related=[(self.state[param.name].span, "the state")])  # fmt: skip
+            found.setdefault(param.name, param)
+        return found
+
+    # --- named pointcuts ---
+
+    def _check_named(self, declaration: ast.PointcutDecl) -> None:
+        params = self._params(declaration.params)
+        if declaration.name is None:
+            # What it binds shows in each advice that uses it; here only what is wrong for all of them.
+            self._check_parts(declaration.expr, None)
+            return
+        sound = self._check_parts(declaration.expr, params)
+        bound = self._check_bound(declaration.expr, params, "this pointcut") if sound else None
+        if bound:
+            self._check_conditions(declaration.expr, {n: p.span for n, p in params.items()})
+
+    def _check_recursion(self) -> None:
+        """Report each ring of pointcuts that use each other once, at its first member."""
+        reported: set[str] = set()
+
+        def visit(name: str, path: list[str]) -> None:
+            if name in path:
+                ring = path[path.index(name) :]
+                if not reported.intersection(ring):
+                    reported.update(ring)
+                    first = self.named[ring[0]]
+                    how = " uses ".join(f"`{n}`" for n in [*ring, name])
+                    self.bag.error("recursive-pointcut", f"a pointcut cannot use itself: {how}", first.span)
+                return
+            declaration = self.named.get(name)
+            if declaration:
+                for part in designators(declaration.expr):
+                    if isinstance(part, ast.PointcutRef):
+                        visit(part.name, [*path, name])
+
+        for name in self.named:
+            if name not in reported:
+                visit(name, [])
+
+    def _check_parts(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param] | None) -> bool:
+        """Check what stands in a pointcut by itself: references. False where one cannot be used."""
+        sound = True
+        for part in designators(pointcut):
+            if isinstance(part, ast.PointcutRef):
+                sound &= self._check_reference(part, params)
+        return sound
+
+    def _check_reference(self, reference: ast.PointcutRef, params: Mapping[str, ast.Param] | None) -> bool:
+        declaration = self.named.get(reference.name)
+        if declaration is None:
+            if self.incomplete:
+                return False
+            hints = near(reference.name, [*self.named, *DESIGNATORS])
+            others = [a.name for a in self.tree.aspects if any(p.name == reference.name for p in a.pointcuts)]
+            if others:
+                hints = [f"aspect `{others[0]}` has one of that name, but a pointcut serves its own aspect only"]
+            self.bag.error("unknown-pointcut", f"there is no pointcut `{reference.name}`", reference.span, hints=hints)
+            return False
+        wanted, args = len(declaration.params), reference.args
+        if ".." in args[:-1]:
+            self.bag.error("wrong-arguments", "nothing can follow `..`, which stands for all further arguments",
+                           reference.span)  # fmt: skip
+            return False
+        given = len(args) - (args[-1:] == ("..",))
+        if given > wanted or (given < wanted and args[-1:] != ("..",)):
+            plural = "" if wanted == 1 else "s"
+            self.bag.error(
+                "wrong-arguments",
+                f"pointcut `{reference.name}` takes {wanted or 'no'} argument{plural}, here {given or 'none'} "
+                f"{'is' if given <= 1 else 'are'} given",
+                reference.span,
+                related=[(declaration.span, "declared here")],
+            )
+            return False
+        if self._broken(declaration):
+            return False
+        return self._check_arguments(reference, declaration, params)
+
+    def _check_arguments(
+        self,
+        reference: ast.PointcutRef,
+        declaration: ast.PointcutDecl,
+        params: Mapping[str, ast.Param] | None,
+    ) -> bool:
+        sound = True
+        conditions = condition_names(declaration.expr)
+        for index, param in enumerate(declaration.params):
+            argument = reference.args[index] if index < len(reference.args) else ".."
+            if argument in ("*", ".."):
+                if param.name in conditions:
+                    self.bag.error(
+                        "argument-needed",
+                        f"pointcut `{reference.name}` tests `{param.name}` in `if`, so a name must be given for it",
+                        reference.span,
+                        related=[(conditions[param.name], "tested here")],
+                    )
+                    sound = False
+                if argument == "..":
+                    continue
+            elif params is not None and argument not in params:
+                self.bag.error(
+                    "unknown-name",
+                    f"`{argument}` is no parameter here, so pointcut `{reference.name}` cannot bind it",
+                    reference.span,
+                    hints=near(argument, list(params)) or [f"add a parameter: `{param.type.span.text} {argument}`"],
+                )
+                sound = False
+        return sound
+
+    # --- bindings ---
+
+    def _check_bound(
+        self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param], whose: str, *, returning: ast.Param | None = None
+    ) -> Bound:
+        """Check that a pointcut binds each parameter, rightly and with its type."""
+        bound = Binder(params, self.named, self.bag).bound(pointcut)
+        for name, binding in bound.names.items():
+            wanted = params[name].type
+            if binding.type and types_disagree(binding.type, wanted):
+                self.bag.error(
+                    "type-mismatch",
+                    f"`{name}` is `{_written(wanted)}` here, but the pointcut binds `{_written(binding.type)}`",
+                    params[name].span,
+                    related=[(binding.span, "bound here")],
+                )
+        if returning and returning.name in bound.names:
+            self.bag.error("bound-twice", f"`{returning.name}` is the result, and bound by the pointcut too",
+                           returning.span, related=[(bound.names[returning.name].span, "bound here")])  # fmt: skip
+        for name, param in params.items():
+            if name not in bound.names and not bound.any and param is not returning:
+                self._unbound(name, param, pointcut, whose)
+        return bound
+
+    def _unbound(self, name: str, param: ast.Param, pointcut: ast.Pointcut, whose: str) -> None:
+        hints: list[str] = []
+        offered: dict[str, Span] = {}
+        for part in designators(pointcut):
+            if isinstance(part, ast.Call | ast.Execution):
+                for index, pattern in enumerate(part.signature.params or ()):
+                    if pattern.name:
+                        offered[pattern.name] = pattern.span
+                    elif pattern.type and pattern.type.name == name and not pattern.type.pointers:
+                        hints = [
+                            f"in a signature a lone word is a type: write `{_written(param.type)} {name}` "
+                            f"for parameter {index + 1} of `{part.signature.name}`"
+                        ]
+            elif isinstance(part, ast.Within) and any(p.name == name for p in part.signature.params or ()):
+                hints = ["`within` binds nothing: the function it names is not the one that is called"]
+            elif isinstance(part, ast.Access) and part.data.name:
+                offered[part.data.name] = part.data.span
+        hints = hints or near(name, list(offered))
+        if not hints and len(offered) == 1:
+            hints = [f"the pointcut names `{next(iter(offered))}`"]
+        hints = hints or [f"name it in the signature: `f({_written(param.type)} {name}, ..)`"]
+        self.bag.error(
+            "unbound-parameter", f"{whose} does not bind the parameter `{name}`", param.span, hints=hints,
+            related=[(pointcut.span, "the pointcut")],
+        )  # fmt: skip
+
+    def _check_conditions(self, pointcut: ast.Pointcut, variables: Mapping[str, Span]) -> None:
+        data = any(isinstance(p, ast.Access) for p in designators(pointcut))
+        documented = {
+            param.name: param.span
+            for part in designators(pointcut)
+            if isinstance(part, ast.Call | ast.Execution)
+            for param in part.signature.params or ()
+            if param.name
+        }
+        for part in designators(pointcut):
+            if not isinstance(part, ast.If):
+                continue
+            checker = ExpressionChecker(self.bag, self.state, {**documented, **variables}, data=data)
+            checker.check(part.condition)
+            for node in nodes(part.condition):
+                if isinstance(node, ast.Assign | ast.IncDec):
+                    self.bag.error("condition-changes", "a condition must not change anything", node.span,
+                                   hints=["`==` compares"] if isinstance(node, ast.Assign) else [])  # fmt: skip
+            for name in free_names(part.condition):
+                if name.name in documented and name.name not in variables:
+                    self.bag.error(
+                        "unbound-name",
+                        f"`{name.name}` is named in the signature, but is no parameter here, so `if` cannot test it",
+                        name.span,
+                        hints=[f"add a parameter `{name.name}` with its type"],
+                        related=[(documented[name.name], "named here")],
+                    )
+                    break
+
+    # --- advice ---
+
+    def _check_advice(self, advice: ast.AdviceDecl, index: int) -> None:
+        named = [*advice.params, *([advice.returning] if advice.returning else [])]
+        params = self._params(named)
+        variables = {name: param.span for name, param in params.items()}
+        declaration = self.anonymous
+        pointcut = advice.pointcut or (declaration.expr if declaration else None)
+        if pointcut is None:
+            if not self.incomplete:
+                hints = ["add an anonymous `pointcut ..;`"]
+                if self.named:
+                    uses = " or ".join(f"`{n}({', '.join(p.name for p in d.params)})`" for n, d in self.named.items())
+                    hints.insert(0, f"add `:` and a pointcut behind the parameters: {uses}")
+                self.bag.error(
+                    "no-pointcut",
+                    f"this `{advice.kind.value}` names no pointcut, and the aspect has no anonymous one",
+                    advice.head,
+                    hints=hints,
+                )
+        elif advice.pointcut is None and declaration and self._broken(declaration):
+            pass
+        else:
+            own = advice.pointcut is not None
+            sound = self._check_parts(pointcut, params) if own else self._anonymous_is_sound(pointcut, params)
+            if sound:
+                whose = "its pointcut" if own else "the aspect's pointcut"
+                self._check_bound(pointcut, params, whose, returning=advice.returning)
+                self._check_conditions(pointcut, variables)
+                self._check_capture(pointcut, params)
+        if isinstance(advice.body, ast.Block):
+            data = pointcut is not None and any(isinstance(p, ast.Access) for p in self._reachable(pointcut))
+            around = advice.kind is ast.AdviceKind.AROUND
+            BodyChecker(self.bag, self.state, variables, data=data, around=around).body(advice.body)
+
+    def _anonymous_is_sound(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param]) -> bool:
+        """References in an anonymous pointcut were checked at its declaration, but for the names they are given."""
+        sound = True
+        for part in designators(pointcut):
+            if isinstance(part, ast.PointcutRef):
+                declaration = self.named.get(part.name)
+                sound &= declaration is not None and self._check_arguments(part, declaration, params)
+        return sound
+
+    def _reachable(self, pointcut: ast.Pointcut, seen: frozenset[str] = frozenset()) -> list[ast.Pointcut]:
+        """All designators of a pointcut and of the named ones it uses."""
+        found: list[ast.Pointcut] = []
+        for part in designators(pointcut):
+            found.append(part)
+            if isinstance(part, ast.PointcutRef) and part.name in self.named and part.name not in seen:
+                found += self._reachable(self.named[part.name].expr, seen | {part.name})
+        return found
+
+    def _check_capture(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param]) -> None:
+        """A named pointcut's condition means its own names: a parameter of the advice must not catch one."""
+        for part in self._reachable(pointcut):
+            if not isinstance(part, ast.PointcutRef) or part.name not in self.named:
+                continue
+            declaration = self.named[part.name]
+            own = {p.name for p in declaration.params}
+            for name, span in condition_names(declaration.expr).items():
+                if name in params and name not in own:
+                    self.bag.error(
+                        "captured-name",
+                        f"pointcut `{part.name}` tests `{name}`, which this parameter would hide",
+                        params[name].span,
+                        hints=["give the parameter another name"],
+                        related=[(span, "tested here")],
+                    )
+
+    # --- result ---
+
+    def _expand(self, advice: ast.AdviceDecl, index: int) -> ast.Advice:
+        pointcut = advice.pointcut or (self.anonymous.expr if self.anonymous else None)
+        assert pointcut is not None  # an error was reported otherwise
+        names = {p.name for p in advice.params} | ({advice.returning.name} if advice.returning else set())
+        body = advice.body
+        if isinstance(body, ast.Block):
+            body = self._settle_sizeof(body, names)
+        return ast.Advice(
+            index, advice.kind, advice.params, advice.returning, Expander(self.named).expand(pointcut), body,
+            span=advice.span, head=advice.head,
+        )  # fmt: skip
+
+    def _settle_sizeof(self, body: ast.Block, names: set[str]) -> ast.Block:
+        """``sizeof(name)``: of a variable if one has that name, else of a type."""
+        declared = names | {n.name for n in nodes(body) if isinstance(n, ast.Declare)} | set(self.state)
+
+        def change(node: ast.Node) -> ast.Node:
+            if isinstance(node, ast.SizeOf) and isinstance(node.operand, ast.Name):
+                name = node.operand
+                if name.name not in declared and name.name not in CONTEXT_NAMES:
+                    return ast.SizeOf(node.span, ast.TypeRef(name.span, ast.TagKind.NONE, name.name))
+            return node
+
+        return transform(body, change)
+
+
+def _written(type_: ast.TypeRef) -> str:
+    """A type as it was written, on one line."""
+    return " ".join(type_.span.text.split())

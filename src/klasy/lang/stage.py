@@ -1,0 +1,53 @@
+"""What can be written but is not built yet: refused here, each with the same kind of error.
+
+An entry goes when its construct works from parsing to the log. The list is the whole of what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.lang import ast
+from klasy.lang.walk import nodes
+
+if TYPE_CHECKING:
+    from klasy.diag import DiagnosticBag
+
+# Node of the tree: how the construct is called.
+_NODES: dict[type[ast.Node], str] = {
+    ast.Import: "`import`",
+    ast.CBody: "a body in C, `%{ .. %}`",
+    ast.StateDecl: "state kept by an aspect",
+    ast.Access: "a data pointcut",
+    ast.Syscall: "`syscall`",
+    ast.Event: "`event`",
+    ast.At: "`at`",
+    ast.WithinFile: "`withinfile`",
+    ast.Cflow: "`cflow`",
+    ast.Args: "`args`",
+    ast.Target: "`target`",
+    ast.For: "`for`",
+    ast.While: "`while`",
+    ast.Break: "`break`",
+    ast.Continue: "`continue`",
+    ast.Delete: "`delete`",
+}
+
+_FUNCTIONS = frozenset(
+    ("stack", "ustack", "ustr", "buf", "ip4", "ip6", "mac", "ntohs", "ntohl", "sample", "limit", "stop", "deny")
+)
+
+
+def check_built(tree: ast.File, bag: DiagnosticBag) -> None:
+    """Report everything in a file that is not built yet. Says each kind of thing once for each place."""
+    for node in nodes(tree):
+        what = _NODES.get(type(node))
+        span = node.span
+        if isinstance(node, ast.AdviceDecl) and node.kind is ast.AdviceKind.AROUND:
+            what, span = "`around` advice", node.head
+        elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in _FUNCTIONS:
+            what = f"`{node.callee.name}`"
+        elif isinstance(node, ast.Access):
+            what = f"`{node.kind.value}`"
+        if what:
+            bag.error("not-built-yet", f"{what} is not built yet", span)
