@@ -1,1 +1,44 @@
-"""From a plan and its advice to checked IR. Pure: no system calls, no BPF."""
+"""From a plan and its advice to checked IR. Pure: no system calls, no BPF.
+
+``compile_plan`` is the way through; ``check_aspect`` goes as far as an aspect can be checked without being matched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from klasy.compiler.ir import Program
+    from klasy.diag import Diagnostic
+    from klasy.kernel.model import Kernel
+    from klasy.lang.ast import Aspect
+    from klasy.match.plan import Plan
+    from klasy.record import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A compiled aspect: a program for each probe of its plan, in their order, and the formats of its records.
+
+    ``diagnostics`` are the warnings.
+    """
+
+    programs: tuple[Program, ...]
+    formats: tuple[Format, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
+    """Compile the advice of a plan. Raises InputError with everything that is wrong in any of them."""
+    from klasy.compiler.driver import compile_plan as work
+
+    return work(plan, kernel)
+
+
+def check_aspect(aspect: Aspect, kernel: Kernel) -> tuple[Diagnostic, ...]:
+    """Check all advice of an aspect against a kernel's types: everything found, warnings included."""
+    from klasy.compiler.driver import check_aspect as work
+
+    return work(aspect, kernel)

@@ -25,6 +25,7 @@ from klasy.plain import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from klasy.match import plan
     from klasy.record import Format
     from klasy.source import Span
 
@@ -253,14 +254,14 @@ class Context(Op):
 
 @dataclass(eq=False)
 class Argument(Op):
-    """``dst`` = argument register ``index`` (from 0) of the function, all 64 bits as they are.
+    """``dst`` = an argument of the function, all 64 bits of its register or stack word as they are.
 
-    Where it comes from depends on the probe's context; in BEHIND and RETURN from the mark, hence only behind a
-    successful Locate.
+    ``source`` is the plan's: where it is found depends on the probe's context; in BEHIND and RETURN from the mark,
+    hence only behind a successful Locate.
     """
 
     dst: Value
-    index: int
+    source: plan.Argument
     mnemonic = "argument"
     pure = True
 
@@ -279,8 +280,8 @@ class Mark(Op):
     """What the probe does with its mark, ``use`` the plan's MarkUse value: write, read or take.
 
     First in the entry block, and only there; absent when the probe uses no marks. ``write`` keeps a mark for the
-    probe it is to meet (and counts where that failed); ``read`` and ``take`` look the mark up for the Locate and
-    Argument operations that follow.
+    probe it is to meet (and counts where that failed), before any arm runs; ``read`` and ``take`` look the mark up
+    for the Locate and Argument operations that follow.
     """
 
     use: str

@@ -169,7 +169,7 @@ class _Machine:
             case ir.Context():
                 self.values[op.dst] = self.world.context[op.what] & MASK64
             case ir.Argument():
-                self.values[op.dst] = self.world.arguments[op.index] & MASK64
+                self.values[op.dst] = self.world.arguments[op.source.index] & MASK64
             case ir.Result():
                 self.values[op.dst] = self.world.result & MASK64
             case ir.Mark():

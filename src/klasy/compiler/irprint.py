@@ -74,7 +74,7 @@ class _Printer:
             case ir.Context():
                 return op.what
             case ir.Argument():
-                return f"argument {op.index}"
+                return f"argument {op.source.index}"
             case ir.Mark():
                 return f"mark {op.use}"
             case ir.CountHit():

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Variable:
-    """A parameter of the advice, or a local. ``assigned``: it changes after it got its first value."""
+    """A parameter of the advice, or a local. ``assigned``: it changes after it got its first value.
+
+    Its type is VOID where its declaration was wrong: a use of it is then no error of its own.
+    """
 
     name: str
     type: CType

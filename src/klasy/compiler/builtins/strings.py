@@ -1,0 +1,63 @@
+"""``str(p)``: the string at an address in the kernel's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.compiler import ir, tree
+from klasy.compiler.builtins.registry import Builtin
+from klasy.compiler.types import STRING, Array, Char, Integer, Pointer, String, Void
+
+if TYPE_CHECKING:
+    from klasy.compiler.checkexpr import ExprChecker
+    from klasy.compiler.types import CType
+    from klasy.lang import ast
+
+
+def as_string(expr: tree.Expr) -> tree.Expr | None:
+    """A value that C's conventions make a string (a ``char *``, a ``char`` array, a string) as one, else None."""
+    if isinstance(expr.type, String):
+        return expr
+    if isinstance(expr, tree.Place) and isinstance(expr.type, Array) and isinstance(expr.type.element, Char):
+        return string_at(expr)
+    if isinstance(expr.type, Pointer) and isinstance(expr.type.target, Char):
+        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1)
+    return None
+
+
+def string_at(expr: tree.Expr) -> tree.Expr | None:
+    """What is at an address, or an array of bytes, as a string; None where that is no address of bytes."""
+    if isinstance(expr, tree.Place) and isinstance(expr.type, Array):
+        if not _of_bytes(expr.type.element):
+            return None
+        start = tree.AddressOf(Pointer(expr.type.element, "char *"), expr.span, expr)
+        count = expr.type.count
+        if count > 0:
+            return tree.StringAt(STRING, expr.span, start, count, whole=True)
+        return tree.StringAt(STRING, expr.span, start, ir.MAX_STRING - 1)
+    if isinstance(expr.type, Pointer) and (_of_bytes(expr.type.target) or isinstance(expr.type.target, Void)):
+        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1)
+    return None
+
+
+def _of_bytes(kind: CType) -> bool:
+    return isinstance(kind, Integer) and kind.size == 1
+
+
+def _check_str(checker: ExprChecker, call: ast.Apply) -> tree.Expr | None:
+    operand = checker.any(call.args[0])
+    if operand is None:
+        return None
+    string = string_at(operand if isinstance(operand.type, Array) else checker.value_of(operand))
+    if string is None:
+        checker.error(
+            "not-a-string",
+            f"'{call.args[0].span.text}' is {checker.describe(operand)}: str() takes the address of a string",
+            call.args[0].span,
+        )
+        return None
+    string.span = call.span
+    return string
+
+
+FUNCTIONS = (Builtin("str", "str(p): the NUL-terminated string at the address p", 1, 1, _check_str),)

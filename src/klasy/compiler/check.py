@@ -1,0 +1,158 @@
+"""Types an advice: its parameters, its statements, the conditions of its pointcut. Reports all errors of an aspect.
+
+Each advice is checked once, however many probes run it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.compiler import tree
+from klasy.compiler.checkexpr import ExprChecker
+from klasy.compiler.types import VOID, Array, CType, Function, Integer, Pointer, String, Types, Void
+from klasy.lang import ast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from klasy.compiler.formats import Formats
+    from klasy.diag import DiagnosticBag
+    from klasy.source import Span
+
+
+class AdviceChecker(ExprChecker):
+    """Checks one advice."""
+
+    def __init__(self, types: Types, bag: DiagnosticBag, advice: ast.Advice, formats: Formats) -> None:
+        super().__init__(types, bag, formats, advice.index)
+        self.advice = advice
+        self.parameters = self._parameters()
+        self.scopes = [self.parameters]
+
+    def _parameters(self) -> dict[str, tree.Variable]:
+        found: dict[str, tree.Variable] = {}
+        params = [*self.advice.params, *([self.advice.returning] if self.advice.returning else [])]
+        for param in params:
+            kind = self.type_of(param.type)
+            if isinstance(kind, Array):
+                kind = Pointer(kind.element)  # as C adjusts a parameter
+            if kind is not None and not isinstance(kind, Integer | Pointer):
+                self.error(
+                    "bad-parameter", f"'{param.name}' is of type '{kind.name}': a value no register holds", param.span
+                )
+                kind = None
+            found[param.name] = tree.Variable(param.name, kind or VOID, param.span, parameter=True)
+        return found
+
+    def check(self) -> tree.Advice | None:
+        """The typed form of the advice, or None where its errors allow none."""
+        body = self.advice.body
+        if isinstance(body, ast.CBody):
+            self.error("not-built", "a body in C is not built yet", body.span)
+            return None
+        self.guards()
+        count = len(self.bag.errors)
+        typed = self._block(body)
+        if len(self.bag.errors) > count:
+            return None
+        return tree.Advice(self.advice.index, self.parameters, typed)
+
+    # --- conditions of the pointcut
+
+    def guards(self) -> None:
+        """Check every ``if`` of the pointcut."""
+        for node in conditions(self.advice.pointcut):
+            self.guard(node.condition)
+
+    def guard(self, condition: ast.Expr) -> tree.Expr | None:
+        """Check a condition over the parameters."""
+        self.pure = True
+        typed = self.condition(condition)
+        self.pure = False
+        return typed
+
+    # --- statements
+
+    def _block(self, node: ast.Block) -> tree.Sequence:
+        self.scopes.append({})
+        body = [typed for statement in node.body if (typed := self._statement(statement)) is not None]
+        for variable in self.scopes.pop().values():
+            if not variable.used:
+                self.bag.warning("unused-variable", f"'{variable.name}' is never used", variable.span)
+        return tree.Sequence(node.span, tuple(body))
+
+    def _statement(self, node: ast.Stmt) -> tree.Stmt | None:
+        match node:
+            case ast.Block():
+                return self._block(node)
+            case ast.Declare():
+                return self._declare(node)
+            case ast.ExprStmt():
+                return self._expression(node)
+            case ast.IfStmt():
+                condition = self.condition(node.condition)
+                then = self._branch(node.then)
+                otherwise = self._branch(node.otherwise) if node.otherwise else None
+                return tree.If(node.span, condition, then, otherwise) if condition else None
+            case ast.Return():
+                return tree.Return(node.span)
+            case _:
+                words = {ast.For: "for", ast.While: "while", ast.Break: "break", ast.Continue: "continue"}
+                what = words.get(type(node), "delete")
+                self.error("not-built", f"'{what}' is not built yet", node.span)
+                return None
+
+    def _branch(self, node: ast.Stmt) -> tree.Sequence:
+        """A statement under ``if`` or ``else``: a scope of its own, braces or not."""
+        return self._block(node if isinstance(node, ast.Block) else ast.Block(node.span, (node,)))
+
+    def _declare(self, node: ast.Declare) -> tree.Stmt | None:
+        kind = self.type_of(node.type)
+        scope = self.scopes[-1]
+        outer = scope.get(node.name) or (self.parameters.get(node.name) if len(self.scopes) == 2 else None)
+        if outer is not None:
+            self.bag.error(
+                "duplicate-name",
+                f"'{node.name}' is declared already",
+                node.span,
+                related=[(outer.span, "here")],
+            )
+        if kind is not None and not isinstance(kind, Integer | Pointer):
+            self.error("bad-variable", *_no_variable(kind, node))
+            kind = None
+        if kind is None:
+            if node.value is not None:
+                self.value(node.value)  # for its errors
+            scope[node.name] = tree.Variable(node.name, VOID, node.span, used=True)
+            return None
+        value = self.initial(node.value, kind, f"'{node.name}'") if node.value is not None else None
+        variable = scope[node.name] = tree.Variable(node.name, kind, node.span)
+        return tree.Declare(node.span, variable, value)
+
+    def _expression(self, node: ast.ExprStmt) -> tree.Stmt | None:
+        expr = node.expr
+        made = self.call(expr) if isinstance(expr, ast.Apply) else self.any(expr)
+        if made is None or isinstance(made, tree.Stmt):
+            return made
+        if not isinstance(made, tree.Assign):
+            self.bag.warning(
+                "no-effect", f"'{expr.span.text}' has no effect", expr.span, hints=[f"log({expr.span.text}) logs it"]
+            )
+        return tree.Evaluate(node.span, self.value_of(made))
+
+
+def _no_variable(kind: CType, node: ast.Declare) -> tuple[str, Span, str]:
+    hint = "" if isinstance(kind, Void | Function | String) else "keep a pointer to it"
+    return f"'{node.name}' is of type '{kind.name}': a variable holds a number or a pointer", node.span, hint
+
+
+def conditions(pointcut: ast.Pointcut) -> Iterator[ast.If]:
+    """Every ``if`` of a pointcut, in source order."""
+    match pointcut:
+        case ast.If():
+            yield pointcut
+        case ast.And() | ast.Or():
+            yield from conditions(pointcut.left)
+            yield from conditions(pointcut.right)
+        case ast.Not() | ast.Cflow():
+            yield from conditions(pointcut.operand)

@@ -1,0 +1,259 @@
+"""Types the expressions of an advice, by C's rules over the kernel's types; reports every error it meets.
+
+An expression that is wrong gives None after its error has been reported, and what is built upon it gives None in
+silence: one mistake, one message. Here are the names and literals, and what all checks share; ``checkmemory`` and
+``checkops`` have the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.compiler import checkmemory, checkops, tree
+from klasy.compiler.builtins import FUNCTIONS, context
+from klasy.compiler.convert import assignable, convert, rvalue
+from klasy.compiler.types import (
+    INT,
+    LONG,
+    STRING,
+    ULONG,
+    CType,
+    Function,
+    Incomplete,
+    Integer,
+    Pointer,
+    String,
+    Struct,
+    Types,
+    Void,
+    literal_type,
+)
+from klasy.compiler.wording import a_type, did_you_mean, operand_text, quoted
+from klasy.diag import DiagnosticBag, suggest
+from klasy.lang import ast
+from klasy.match.near import near
+from klasy.match.typeref import TypeRefError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klasy.compiler.formats import Formats
+    from klasy.source import Span
+
+
+class ExprChecker:
+    """Checks the expressions of one advice, in nested scopes of names.
+
+    ``pure``: in a pointcut's ``if``, where nothing may be changed.
+    """
+
+    def __init__(self, types: Types, bag: DiagnosticBag, formats: Formats, advice_index: int) -> None:
+        self.types = types
+        self.bag = bag
+        self.formats = formats
+        self.advice_index = advice_index
+        self.pure = False
+        self.scopes: list[dict[str, tree.Variable]] = []
+
+    # --- what checks of functions and statements use too
+
+    def error(self, code: str, message: str, span: Span, *hints: str) -> None:
+        """Report an error."""
+        self.bag.error(code, message, span, hints=[hint for hint in hints if hint])
+
+    def value(self, node: ast.Expr) -> tree.Expr | None:
+        """The value of an expression: of integer, pointer or string type, or a struct's place."""
+        expr = self.any(node)
+        return None if expr is None else self.value_of(expr)
+
+    def value_of(self, expr: tree.Expr) -> tree.Expr:
+        """The value of an expression that was checked already."""
+        return rvalue(expr)
+
+    def any(self, node: ast.Expr) -> tree.Expr | None:
+        """An expression, as a place where it is one."""
+        check = _CHECKS.get(type(node))
+        assert check is not None, f"no check for {type(node).__name__}"
+        return check(self, node)
+
+    def condition(self, node: ast.Expr) -> tree.Expr | None:
+        """An expression used as a condition: an integer or a pointer."""
+        expr = self.value(node)
+        return expr if expr is None or self.is_scalar(expr, "a condition must be a number or a pointer") else None
+
+    def initial(self, node: ast.Expr, to: CType, what: str) -> tree.Expr | None:
+        """The value of an expression, converted as by assignment to ``what``, which has the type ``to``."""
+        expr = self.value(node)
+        if expr is None:
+            return None
+        if assignable(expr, to):
+            return convert(expr, to)
+        hint = ""
+        if isinstance(to, Integer | Pointer) and isinstance(expr.type, Integer | Pointer):
+            hint = f"a cast says that it is meant: ({to.name}){operand_text(node)}"
+        self.error(
+            "bad-assignment", f"{what} is {a_type(to)}, and {quoted(node)} is {self.describe(expr)}", node.span, hint
+        )
+        return None
+
+    def describe(self, expr: tree.Expr) -> str:
+        """What an expression is, for messages: its type, with an article."""
+        if isinstance(expr, tree.Literal):
+            return "a string literal"
+        return a_type(expr.type)
+
+    def type_of(self, ref: ast.TypeRef) -> CType | None:
+        """A type as written."""
+        try:
+            return self.types.written(ref)
+        except TypeRefError as error:
+            error.report(self.bag)
+            return None
+
+    def lookup(self, name: str) -> tree.Variable | None:
+        """The variable that a name means here."""
+        return next((scope[name] for scope in reversed(self.scopes) if name in scope), None)
+
+    # --- leaves
+
+    def _int_literal(self, node: ast.IntLiteral) -> tree.Expr | None:
+        if node.char:
+            return tree.Constant(INT, node.span, node.value)
+        kind = literal_type(node.value, unsigned=node.unsigned, longs=node.longs, decimal=node.decimal)
+        if kind is None:
+            hint = "with the suffix 'u' it is one" if 0 <= node.value < 1 << 64 else ""
+            self.error("literal-too-large", f"{node.span.text} fits no integer type", node.span, hint)
+            return None
+        return tree.Constant(kind, node.span, node.value)
+
+    def _string_literal(self, node: ast.StringLiteral) -> tree.Expr:
+        return tree.Literal(STRING, node.span, node.value)
+
+    def _name(self, node: ast.Name) -> tree.Expr | None:
+        variable = self.lookup(node.name)
+        if variable is not None:
+            variable.used = True
+            if isinstance(variable.type, Void):
+                return None
+            return tree.Local(variable.type, node.span, variable)
+        fact = context.NAMES.get(node.name)
+        if fact is not None:
+            return tree.ContextValue(fact.type, node.span, fact.what, fact.shift, fact.bits)
+        if node.name == context.COMM:
+            return tree.Comm(STRING, node.span)
+        if node.name == context.JOINPOINT:
+            some = ", ".join(f"joinpoint.{a}" for a in context.JOINPOINT_ATTRIBUTES)
+            self.error("joinpoint-attribute", "'joinpoint' has no value of its own", node.span, f"it has {some}")
+            return None
+        if node.name not in FUNCTIONS:
+            found = self.types.constant(node.name)
+            if found is not None:
+                value, enum = found
+                # C gives a constant the type int where it fits, and gcc the wider one where not
+                kind = next((c for c in (INT, LONG, ULONG) if c.holds(value)), enum)
+                return tree.Constant(kind, node.span, value)
+        self._unknown_name(node)
+        return None
+
+    def _unknown_name(self, node: ast.Name) -> None:
+        name = node.name
+        if name in FUNCTIONS:
+            self.error("not-a-value", f"'{name}' is a function", node.span, FUNCTIONS[name].usage)
+            return
+        known = [*(n for scope in self.scopes for n in scope), *context.ALL]
+        close = suggest(name, known)
+        hints = [did_you_mean(close)]
+        if not close and name.upper() == name:
+            close = near(name, self._constants())
+            hints = [
+                did_you_mean(close),
+                "enum constants are known by name, macros (#define) are not: the kernel's type information lacks them",
+            ]
+        self.error("unknown-name", f"'{name}' is not known here", node.span, *hints)
+
+    def _constants(self) -> list[str]:
+        from klasy.btf.types import Enum
+
+        btf = self.types.kernel.btf
+        enums = [btf.type(type_id) for _, type_id in btf.names(Enum)]
+        return [name for enum in enums if isinstance(enum, Enum) for name, _ in enum.values]
+
+    # --- what is computed with
+
+    def completed(self, kind: CType, span: Span) -> Struct | None:
+        """A struct with its members. Reports an error where the kernel's types do not tell them."""
+        if isinstance(kind, Incomplete):
+            found = self.types.complete(kind)
+            if found is None:
+                self.error(
+                    "incomplete-type",
+                    f"the members of '{kind.name}' are not known: the kernel's type information only declares it",
+                    span,
+                )
+            return found
+        assert isinstance(kind, Struct)
+        return kind
+
+    def element_size(self, kind: CType, span: Span) -> int | None:
+        """What one step of a pointer to a type is, in bytes. As gcc has it, 1 for void and functions."""
+        if isinstance(kind, Void | Function):
+            return 1
+        if isinstance(kind, Incomplete):
+            struct = self.completed(kind, span)
+            return struct.size if struct else None
+        if not kind.size:
+            self.error("incomplete-type", f"the size of '{kind.name}' is not known", span)
+            return None
+        return kind.size
+
+    def is_scalar(self, expr: tree.Expr, rule: str) -> bool:
+        """Whether a value is a number or a pointer; an error with the rule where not."""
+        if isinstance(expr.type, Integer | Pointer):
+            return True
+        hint = 'compare it: == "..."' if isinstance(expr.type, String) else ""
+        self.error("bad-operand", f"{rule}, and this is {self.describe(expr)}", expr.span, hint)
+        return False
+
+    # --- functions of the language
+
+    def _apply(self, node: ast.Apply) -> tree.Expr | None:
+        made = self.call(node)
+        if isinstance(made, tree.Stmt):
+            assert isinstance(node.callee, ast.Name)
+            self.error("not-a-value", f"{node.callee.name}() gives no value: it is a statement of its own", node.span)
+            return None
+        return made
+
+    def call(self, node: ast.Apply) -> tree.Expr | tree.Stmt | None:
+        """A call of one of the language's functions: its value, or a statement where it gives none."""
+        callee = node.callee
+        builtin = FUNCTIONS.get(callee.name) if isinstance(callee, ast.Name) else None
+        if builtin is None or (isinstance(callee, ast.Name) and self.lookup(callee.name) is not None):
+            close = suggest(callee.span.text, FUNCTIONS)
+            hint = did_you_mean(close) or f"klasy's functions are {', '.join(f'{n}()' for n in FUNCTIONS)}"
+            self.error(
+                "unknown-function",
+                f"'{callee.span.text}' is no function of the aspect language; the kernel's own cannot be called",
+                callee.span,
+                hint,
+            )
+            for argument in node.args:
+                self.any(argument)  # for its errors
+            return None
+        if len(node.args) < builtin.least or (builtin.most is not None and len(node.args) > builtin.most):
+            wanted = str(builtin.least) if builtin.least == builtin.most else f"at least {builtin.least}"
+            message = f"{builtin.name}() takes {wanted} argument{'s' if wanted[-2:] not in ('1', ' 1') else ''}"
+            self.error("argument-count", f"{message}, not {len(node.args)}", node.span, builtin.usage)
+            return None
+        return builtin.check(self, node)
+
+
+# Each is given the node of its own class only, which the type of a table cannot say.
+_CHECKS: dict[type[ast.Expr], Callable[..., tree.Expr | None]] = {
+    ast.IntLiteral: ExprChecker._int_literal,
+    ast.StringLiteral: ExprChecker._string_literal,
+    ast.Name: ExprChecker._name,
+    ast.Apply: ExprChecker._apply,
+    **checkmemory.CHECKS,
+    **checkops.CHECKS,
+}

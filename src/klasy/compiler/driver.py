@@ -1,0 +1,74 @@
+"""Runs the stages of the compiler: check every advice once, lower every probe, run the passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.compiler import Compiled
+from klasy.compiler.check import AdviceChecker
+from klasy.compiler.formats import Formats
+from klasy.compiler.lower import lower_probe
+from klasy.compiler.passes import pipeline
+from klasy.compiler.types import Types
+from klasy.diag import Diagnostic, DiagnosticBag
+
+if TYPE_CHECKING:
+    from klasy.compiler import ir, tree
+    from klasy.kernel.model import Kernel
+    from klasy.lang.ast import Aspect
+    from klasy.match.plan import Plan, Probe
+
+
+def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
+    """See klasy.compiler."""
+    bag = DiagnosticBag()
+    modules = [point.function.module for probe in plan.probes for point in probe.points if point.function.module]
+    checkers, formats = _checkers(plan.aspect, kernel, bag, modules)
+    checked = {checker.advice.index: checker.check() for checker in checkers}
+    guards = {
+        probe.index: {
+            place: checkers[arm.advice].guard(arm.guard) if arm.guard is not None else None
+            for place, arm in enumerate(probe.arms)
+        }
+        for probe in plan.probes
+    }
+    _without_repeats(bag)
+    bag.raise_if_errors()
+    advice = {index: typed for index, typed in checked.items() if typed is not None}
+    programs = tuple(_program(probe, advice, guards[probe.index]) for probe in plan.probes)
+    return Compiled(programs, tuple(formats.all), tuple(bag.items))
+
+
+def _program(probe: Probe, advice: dict[int, tree.Advice], guards: dict[int, tree.Expr | None]) -> ir.Program:
+    program = lower_probe(probe, advice, guards)
+    pipeline.run(program)
+    return program
+
+
+def check_aspect(aspect: Aspect, kernel: Kernel) -> tuple[Diagnostic, ...]:
+    """See klasy.compiler."""
+    bag = DiagnosticBag()
+    checkers, _ = _checkers(aspect, kernel, bag, [])
+    for checker in checkers:
+        checker.check()
+    _without_repeats(bag)
+    return tuple(bag.items)
+
+
+def _checkers(
+    aspect: Aspect, kernel: Kernel, bag: DiagnosticBag, modules: list[str]
+) -> tuple[list[AdviceChecker], Formats]:
+    types, formats = Types(kernel, modules), Formats()
+    return [AdviceChecker(types, bag, advice, formats) for advice in aspect.advice], formats
+
+
+def _without_repeats(bag: DiagnosticBag) -> None:
+    """A condition of a named pointcut is checked for each advice that uses it, and again for each arm: say it once."""
+    seen: set[tuple[object, ...]] = set()
+    kept = []
+    for item in bag.items:
+        key = (item.code, item.message, item.span and (item.span.file.name, item.span.start, item.span.end))
+        if key not in seen:
+            seen.add(key)
+            kept.append(item)
+    bag.items[:] = kept

@@ -1,0 +1,86 @@
+"""The record formats of an aspect: one for each ``log``, with the place of each value in its record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.compiler import tree
+from klasy.record import HEADER_SIZE, Field, Format
+
+if TYPE_CHECKING:
+    from klasy.compiler.types import CType, Types
+    from klasy.source import Span
+
+MAX_RECORD = 16384  # bytes; a task_struct fits
+LAST_FAULT_BIT = 63
+
+
+class Formats:
+    """The formats of an aspect, numbered as they are met."""
+
+    def __init__(self) -> None:
+        self.all: list[Format] = []
+
+    def new(self, advice: int, line: int, template: str | None, layout: Layout) -> Format:
+        """One more format."""
+        fields = tuple(item.field for item in layout.items)
+        made = Format(len(self.all), advice, line, template, fields, layout.size)
+        self.all.append(made)
+        return made
+
+
+class Layout:
+    """Lays out the fields of one record as they come."""
+
+    def __init__(self, types: Types) -> None:
+        self.types = types
+        self.items: list[tree.Item] = []
+        self._end = HEADER_SIZE
+        self._values = 0
+
+    def add(self, kind: str, size: int, value: tree.Expr, shown: CType | None = None, *, signed: bool = False) -> None:
+        """A field of the value that is being laid out; ``shown`` is the type the reader decodes or names it by."""
+        alignment = 1
+        if kind == "object":
+            alignment = 8
+        elif kind not in ("string", "joinpoint"):
+            alignment = size
+        offset = -(-self._end // alignment) * alignment
+        type_name, module, type_id = "", None, 0
+        if isinstance(value, tree.JoinPointAttribute):
+            type_name = value.attribute
+        elif shown is not None:
+            type_name = shown.name
+            if shown.btf is not None:
+                module, type_id = self.types.module_of(shown.btf), shown.type_id
+        field = Field(one_line(value.span), kind, offset, size, signed, type_name, module, type_id)
+        self.items.append(tree.Item(field, value, min(self._values, LAST_FAULT_BIT)))
+        self._end = offset + size
+
+    def next_value(self) -> None:
+        """What comes now belongs to the next value of the log."""
+        self._values += 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the record so far, padded."""
+        return -(-self._end // 8) * 8
+
+    @property
+    def whole(self) -> bool:
+        """Whether a record can be that long."""
+        return self.size <= MAX_RECORD
+
+
+def one_line(span: Span) -> str:
+    """An expression's text on one line, without comments: what a logged value is shown under."""
+    text = ""
+    rest = span.text
+    ends = {"//": "\n", "/*": "*/"}
+    while starts := [at for at in (rest.find(mark) for mark in ends) if at >= 0]:
+        at = min(starts)
+        text += rest[:at] + " "
+        mark = ends[rest[at : at + 2]]
+        end = rest.find(mark, at + 2)
+        rest = rest[end + len(mark) :] if end >= 0 else ""
+    return " ".join((text + rest).split())
