@@ -1,0 +1,176 @@
+"""One program to its points: the links by which an aspect hangs in the kernel.
+
+Each way of attaching is one small function here behind :func:`attach`. All leave the kernel to undo their work when
+the descriptors they give are closed, but for definitions of kernel probe events, which the session deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from klasy.bpf import links, program, sys
+from klasy.bpf import uapi as u
+from klasy.errors import KernelLacks, KernelRefused
+from klasy.match.plan import Mechanism
+from klasy.plain import dataclass
+from klasy.weaver.tracefs import DefinitionRefused, KprobeEvents, event_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from klasy.backend.artifact import ProgramSpec
+    from klasy.bpf.links import Link
+    from klasy.bpf.maps import Map
+    from klasy.bpf.program import Program
+    from klasy.match.plan import Point, Probe
+    from klasy.weaver.pinfs import Token
+
+# Instances of a kretprobe: how many calls of a function can be under way at once before returns are missed. The
+# kernel's own default (10, or two for each CPU) is soon used up by a function that sleeps. An instance takes some
+# 100 bytes, so many functions get fewer each.
+_MAXACTIVE = 1024
+_MAXACTIVE_ALL = 16384
+_MAXACTIVE_LEAST = 64
+
+_ATTACH_TYPES = {
+    Mechanism.FENTRY: u.BPF_TRACE_FENTRY,
+    Mechanism.FEXIT: u.BPF_TRACE_FEXIT,
+    Mechanism.KPROBE_MULTI: u.BPF_TRACE_KPROBE_MULTI,
+    Mechanism.KRETPROBE_MULTI: u.BPF_TRACE_KPROBE_MULTI,
+}
+
+
+def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Callable[[str], int]) -> Program:
+    """Load the program of a probe. ``btf_fd`` gives a descriptor of a module's BTF.
+
+    Raises VerifierError, KernelRefused, KernelLacks.
+    """
+    attach_type = _ATTACH_TYPES.get(probe.mechanism, 0)
+    if probe.mechanism not in (Mechanism.FENTRY, Mechanism.FEXIT):
+        return program.load(
+            u.BPF_PROG_TYPE_KPROBE, spec.code, name=spec.name, maps=maps, expected_attach_type=attach_type
+        )
+    target = spec.target
+    if target is None or target.proto is None:
+        raise AssertionError(f"the program {spec.name} has no target")
+    return program.load(
+        u.BPF_PROG_TYPE_TRACING,
+        spec.code,
+        name=spec.name,
+        maps=maps,
+        expected_attach_type=attach_type,
+        attach_btf_id=target.proto,
+        attach_btf_obj_fd=btf_fd(target.module) if target.module else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What holds a probe in the kernel. ``event`` is the number of its kernel probe event, if it has one."""
+
+    link: Link
+    event: int | None = None
+
+
+class Attacher:
+    """Attaches the probes of one weave. ``group`` is where its kernel probe events go, ``events`` how to get there."""
+
+    def __init__(self, token: Token, group: str, events: Callable[[], KprobeEvents]) -> None:
+        self._token = token
+        self._group = group
+        self._events = events
+        self._number = 0
+
+    def attach(self, probe: Probe, loaded: Program) -> Attached:
+        """Attach a loaded program. Raises KernelRefused that names the place and the reason."""
+        if probe.mechanism in (Mechanism.FENTRY, Mechanism.FEXIT):
+            return Attached(_tracing(probe, loaded))
+        if probe.mechanism in (Mechanism.KPROBE_MULTI, Mechanism.KRETPROBE_MULTI):
+            return Attached(_multi(probe, loaded))
+        return self._kprobe_event(probe, loaded)
+
+    def _kprobe_event(self, probe: Probe, loaded: Program) -> Attached:
+        number, self._number = self._number, self._number + 1
+        returns = probe.mechanism is Mechanism.KRETPROBE
+        share = max(_MAXACTIVE_LEAST, min(_MAXACTIVE, _MAXACTIVE_ALL // len(probe.points)))
+        try:
+            event_id = self._events().define(
+                self._group,
+                event_name(self._token, number),
+                [point.address for point in probe.points],
+                returns=returns,
+                maxactive=share if returns else 0,
+            )
+        except DefinitionRefused as refusal:
+            point = probe.points[refusal.index]
+            what = f"the kernel refuses a {probe.mechanism.value} at {place(point)}, {refusal.reason}"
+            raise KernelRefused(what, refusal.errno) from None
+        try:
+            event = links.perf_tracepoint(event_id)
+        except KernelRefused as error:
+            places = place(probe.points[0]) + (f" and {len(probe.points) - 1} more" if len(probe.points) > 1 else "")
+            raise KernelRefused(f"arming the {probe.mechanism.value} at {places}", error.errno) from None
+        with event:
+            return Attached(links.attach_perf_event(loaded, event), number)
+
+
+def _tracing(probe: Probe, loaded: Program) -> Link:
+    try:
+        return links.attach_tracing(loaded, _ATTACH_TYPES[probe.mechanism])
+    except KernelRefused as error:
+        what = f"attaching by {probe.mechanism.value} to {probe.points[0].function}"
+        raise KernelRefused(what, error.errno, hint=error.hint) from None
+
+
+def _multi(probe: Probe, loaded: Program) -> Link:
+    addresses = sorted(point.address for point in probe.points)
+    return links.attach_kprobe_multi(
+        loaded, addresses=addresses, at_return=probe.mechanism is Mechanism.KRETPROBE_MULTI
+    )
+
+
+def place(point: Point) -> str:
+    """A point as the user knows it: function and offset, with the module."""
+    offset = point.address - point.function.address
+    name = f"{point.function.name}+{offset:#x}" if offset else point.function.name
+    return f"{name} [{point.function.module}]" if point.function.module else name
+
+
+class ModuleBtf:
+    """Descriptors of the BTF of modules, which a program needs to be attached in one. Close it when all are loaded."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+
+    def __call__(self, module: str) -> int:
+        """The descriptor of a module's BTF. Raises KernelLacks where it has none."""
+        if not self._open:
+            self._find()
+        if module not in self._open:
+            raise KernelLacks(f"the module {module} is not loaded, or has no BTF")
+        return self._open[module]
+
+    def _find(self) -> None:
+        for number in sys.object_ids(u.BPF_BTF_GET_NEXT_ID):
+            descriptor = sys.open_id(u.BPF_BTF_GET_FD_BY_ID, number, f"opening BTF object {number}")
+            name = _btf_name(descriptor)
+            if name is None or name in self._open:
+                os.close(descriptor)
+            else:
+                self._open[name] = descriptor
+
+    def close(self) -> None:
+        """Close all descriptors. Idempotent."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def _btf_name(descriptor: int) -> str | None:
+    """Name of the kernel module that a BTF object is of; None for that of a program."""
+    name = sys.Buffer(64)
+    # struct bpf_btf_info: btf, btf_size, id, name, name_len, kernel_btf
+    info = sys.Buffer(struct.pack("<QIIQII", 0, 0, 0, name.address, name.size, 0))
+    sys.object_info(descriptor, info, "asking about a BTF object")
+    return name.text() if struct.unpack_from("<I", info.view, 28)[0] else None

@@ -1,0 +1,151 @@
+"""The registry entry of a woven aspect: all that a later process needs to list, count and decode, in one BPF map.
+
+A frozen array of chunks: a header (magic, version, length and checksum of what follows), then compressed JSON. The
+join points are rows of columns, because there may be thousands. Reading tolerates entries of other versions: they are
+reported as foreign, never taken apart.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from klasy.errors import KlasyError
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klasy.match.plan import Plan, Probe, Unreached
+    from klasy.match.shadow import Shadow
+    from klasy.record import Format
+
+CHUNK = 4096
+MAGIC = b"klasyreg"
+VERSION = 1
+_HEADER = struct.Struct("<8sIII")  # magic, version, bytes of compressed JSON, their CRC-32
+
+SHADOW_COLUMNS = ("kind", "function", "offset", "address", "module", "callee", "callee_module", "call", "file", "line")
+JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
+UNREACHED_COLUMNS = ("advice", *SHADOW_COLUMNS, "code", "reason")
+
+
+class UnknownRegistry(KlasyError):
+    """A registry entry that this klasy cannot read: of another version, damaged, or not klasy's at all."""
+
+
+def pack(document: dict[str, Any]) -> list[bytes]:
+    """A document as chunks for the map, each of CHUNK bytes."""
+    import json
+    import zlib
+
+    body = zlib.compress(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(), 6)
+    data = _HEADER.pack(MAGIC, VERSION, len(body), zlib.crc32(body)) + body
+    return [data[at : at + CHUNK].ljust(CHUNK, b"\0") for at in range(0, len(data), CHUNK)]
+
+
+def unpack(chunks: Sequence[bytes]) -> dict[str, Any]:
+    """The inverse of :func:`pack`. Raises UnknownRegistry."""
+    import json
+    import zlib
+
+    data = b"".join(chunks)
+    if len(data) < _HEADER.size:
+        raise UnknownRegistry("too short for a registry entry")
+    magic, version, size, checksum = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise UnknownRegistry("not a registry entry of klasy")
+    if version != VERSION:
+        raise UnknownRegistry(f"a registry entry of version {version}; this klasy knows version {VERSION}")
+    body = data[_HEADER.size : _HEADER.size + size]
+    if len(body) != size or zlib.crc32(body) != checksum:
+        raise UnknownRegistry("a damaged registry entry")
+    document = json.loads(zlib.decompress(body))
+    if not isinstance(document, dict):
+        raise UnknownRegistry("a damaged registry entry")
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a registry entry says besides the plan. Times in nanoseconds: of day, and since boot (monotonic)."""
+
+    time_ns: int
+    monotonic_ns: int
+    pid: int
+    token: str
+    group: str | None
+    klasy: str
+    release: str
+    build_id: str
+    boot_id: str
+    options: dict[str, Any]
+
+
+def describe(
+    plan: Plan, formats: Sequence[Format], circumstances: Circumstances, events: dict[int, int]
+) -> dict[str, Any]:
+    """The document of an aspect about to be woven. ``events`` gives the kernel probe event of a probe, by its index."""
+    import hashlib
+
+    c = circumstances
+    source = plan.aspect.source
+    text = source.text.encode()
+    return {
+        "aspect": plan.aspect.name,
+        "source": {"name": source.name, "text": source.text, "sha256": hashlib.sha256(text).hexdigest()},
+        "woven": {"time_ns": c.time_ns, "monotonic_ns": c.monotonic_ns, "pid": c.pid, "klasy": c.klasy},
+        "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
+        "options": c.options,
+        "token": c.token,
+        "group": c.group,
+        "advice": [{"label": a.label, "kind": a.kind.value, "line": a.span.line} for a in plan.aspect.advice],
+        "joinpoints": {
+            "columns": list(JOINPOINT_COLUMNS),
+            "rows": [[j.id, j.advice, *shadow_row(j.shadow), j.mechanism, j.why] for j in plan.joinpoints],
+        },
+        "unreached": {
+            "columns": list(UNREACHED_COLUMNS),
+            "rows": [_unreached_row(missing) for missing in plan.unreached],
+        },
+        "probes": [_probe(plan, probe, events.get(probe.index)) for probe in plan.probes],
+        "formats": [f.to_json() for f in formats],
+    }
+
+
+def shadow_row(shadow: Shadow) -> list[Any]:
+    """A shadow under SHADOW_COLUMNS. Source places are not known without debug information."""
+    call_kind = shadow.call_kind
+    return [
+        shadow.kind.value,
+        shadow.function.name if shadow.function else None,
+        shadow.offset if shadow.function else None,
+        shadow.address or None,
+        shadow.module,
+        shadow.callee.name if shadow.callee else None,
+        shadow.callee.module if shadow.callee else None,
+        call_kind.value if call_kind else None,
+        None,
+        None,
+    ]
+
+
+def _unreached_row(missing: Unreached) -> list[Any]:
+    return [missing.advice, *shadow_row(missing.shadow), missing.code, missing.reason]
+
+
+def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
+    from klasy.weaver.counts import served, unguarded
+
+    return {
+        "name": probe.name,
+        "mechanism": probe.mechanism.value,
+        "context": probe.context.value,
+        "event": event,
+        "points": [
+            [point.address, point.function.name, point.address - point.function.address, point.function.module]
+            for point in probe.points
+        ],
+        "joinpoints": served(plan, probe),
+        "unguarded": unguarded(probe),
+    }

@@ -1,0 +1,55 @@
+"""Clearing what weaves that were killed have left, and nothing else.
+
+A staging directory is a leftover when nobody holds its lock. A group of kernel probe events is one when its name says
+that it is of this bpffs and no directory here claims it: a weave makes its directory before the group, and removes it
+after.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from klasy.errors import SystemRefusal
+from klasy.weaver.remove import delete_events, remove
+from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_token, restore_rcu
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from klasy.weaver.pinfs import PinFS
+
+
+def sweep(pinfs: PinFS) -> list[str]:
+    """Clear leftovers; what was cleared. The lock must be held. What resists is left to a later sweep."""
+    restore_rcu(pinfs.hurry)
+    cleared = []
+    for name in pinfs.stagings():
+        with suppress(SystemRefusal, OSError):
+            staging = pinfs.claim(name)
+            if staging is None:
+                continue
+            try:
+                remove(pinfs, staging)
+                cleared.append(name)
+            finally:
+                staging.close()
+    with suppress(SystemRefusal, OSError):
+        events = KprobeEvents()
+        ownerless = orphans(events.groups(), pinfs.claimed_groups(), os.stat(pinfs.mount).st_dev)
+        if ownerless:
+            with expedited_rcu(pinfs.hurry):
+                for group in ownerless:
+                    delete_events(events, group)
+                    cleared.append(group)
+    return cleared
+
+
+def orphans(groups: Iterable[str], claimed: Collection[str], fs: int) -> list[str]:
+    """The groups of kernel probe events that were made for the bpffs ``fs`` and belong to no directory in it."""
+    return [
+        group
+        for group in groups
+        if group not in claimed and (token := group_token(group)) is not None and token.fs == fs
+    ]

@@ -1,0 +1,279 @@
+"""Woven aspects as a later process finds them: their registry entries, maps, counts and cost.
+
+for aspect in read_registry():
+    with aspect:
+        print(aspect.name, sum(count.hits for count in aspect.counts()))
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_UNKNOWN
+from klasy.bpf import pins, program
+from klasy.bpf import uapi as u
+from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
+from klasy.plain import dataclass
+from klasy.record import Format
+from klasy.weaver import manifest
+from klasy.weaver.counts import Count, combine, sum_counters
+from klasy.weaver.pinfs import REGISTRY, PinFS, Token
+from klasy.weaver.remove import LINK_PREFIX
+from klasy.weaver.tracefs import KprobeEvents, SiteCount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from klasy.bpf.links import LinkInfo
+    from klasy.bpf.maps import Map
+
+
+class NotWoven(InputError):
+    """No aspect of that name is woven."""
+
+
+@dataclass(frozen=True, slots=True)
+class WovenJoinPoint:
+    """A join point of a woven aspect; the fields are those of its JSON form (docs/json.md)."""
+
+    id: int
+    aspect: str
+    advice: str
+    kind: str
+    function: str | None
+    offset: int | None
+    address: int | None
+    module: str | None
+    callee: str | None
+    callee_module: str | None
+    call: str | None
+    file: str | None
+    line: int | None
+    mechanism: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the programs of an aspect took, while BPF statistics were on (sysctl kernel.bpf_stats_enabled)."""
+
+    runs: int
+    nanoseconds: int
+
+
+class WovenAspect:
+    """An aspect in the kernel. Close it, or use it in ``with``: it holds descriptors of the maps it was asked for."""
+
+    def __init__(self, name: str, path: str, document: Mapping[str, Any]) -> None:
+        self.name = name
+        self.path = path
+        self.document = document
+        self._maps: dict[str, Map] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the maps. The aspect stays woven."""
+        while self._maps:
+            self._maps.popitem()[1].close()
+
+    # -- what was woven ----------------------------------------------------------------------------------------------
+
+    @property
+    def since_ns(self) -> int:
+        """When it was woven: nanoseconds since 1970."""
+        return int(self.document["woven"]["time_ns"])
+
+    @property
+    def monotonic_ns(self) -> int:
+        """When it was woven, on the clock of the log's records: nanoseconds since boot."""
+        return int(self.document["woven"]["monotonic_ns"])
+
+    @property
+    def source_name(self) -> str:
+        """The name of its source file, as it was given."""
+        return str(self.document["source"]["name"])
+
+    @property
+    def source_text(self) -> str:
+        """The text of its source file."""
+        return str(self.document["source"]["text"])
+
+    @property
+    def advice_labels(self) -> list[str]:
+        """How each advice is shown, by its index."""
+        return [advice["label"] for advice in self.document["advice"]]
+
+    @cached_property
+    def formats(self) -> tuple[Format, ...]:
+        """The layouts of its log records, by their index."""
+        return tuple(Format.from_json(data) for data in self.document["formats"])
+
+    @cached_property
+    def joinpoints(self) -> tuple[WovenJoinPoint, ...]:
+        """Its join points, by their id."""
+        table = self.document["joinpoints"]
+        labels = self.advice_labels
+        result = []
+        for row in table["rows"]:
+            fields = dict(zip(table["columns"], row, strict=True))
+            fields["advice"] = labels[fields["advice"]]
+            result.append(WovenJoinPoint(aspect=self.name, **fields))
+        return tuple(result)
+
+    @property
+    def unreached(self) -> list[dict[str, Any]]:
+        """Shadows that no probe could reach, each with ``code`` and ``reason``."""
+        table = self.document["unreached"]
+        labels = self.advice_labels
+        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+        return [row | {"advice": labels[row["advice"]]} for row in rows]
+
+    # -- what happened since -----------------------------------------------------------------------------------------
+
+    def map(self, name: str) -> Map:
+        """One of its maps, by the name in the artifact. Kept open until :meth:`close`. Raises KernelRefused."""
+        if name not in self._maps:
+            self._maps[name] = pins.open_map(f"{self.path}/map_{name}")
+        return self._maps[name]
+
+    def events(self) -> Map:
+        """The ring buffer of its log records, for a RingReader."""
+        return self.map(MAP_EVENTS)
+
+    @property
+    def active(self) -> bool:
+        """Whether its programs run; false once it stopped itself."""
+        value = self.map(MAP_CONTROL).lookup(bytes(4))
+        return value is not None and value[:4] != bytes(4)
+
+    def counts(self) -> list[Count]:
+        """Hits, lost, unmarked and missed of each join point, by its id."""
+        number = len(self.document["joinpoints"]["rows"])
+        counters = self.map(MAP_COUNTERS)
+        values: dict[int, Sequence[bytes]] = {}
+        for key, joined in counters.items():
+            values[int.from_bytes(key, "little")] = counters.part(joined)
+        own = sum_counters(values[i] for i in range(number))
+        return combine(own, self.document["probes"], self._profile(), self._refused())
+
+    def unknown_callers(self) -> dict[int, int]:
+        """Hits of dispatched calls from no known site, by the address they would return to."""
+        try:
+            found = self.map(MAP_UNKNOWN)
+        except KernelRefused:
+            return {}
+        return {int.from_bytes(k, "little"): int.from_bytes(v[:8], "little") for k, v in found.items()}
+
+    def cost(self) -> Cost:
+        """What its programs took so far."""
+        runs = nanoseconds = 0
+        for _, _, info in self._links():
+            runs, nanoseconds = runs + info.run_count, nanoseconds + info.run_time
+        return Cost(runs, nanoseconds)
+
+    def _profile(self) -> dict[int, list[SiteCount]]:
+        token = Token.parse(self.document["token"])
+        if self.document["group"] is None or token is None:
+            return {}
+        return KprobeEvents().profile(token)
+
+    def _links(self) -> Iterator[tuple[int, LinkInfo, program.ProgramInfo]]:
+        """What the kernel knows of the link and the program of each probe, with the probe's index."""
+        for index, _ in enumerate(self.document["probes"]):
+            with suppress(KernelRefused), pins.open_link(f"{self.path}/{LINK_PREFIX}{index}") as link:
+                info = link.info()
+                with program.open_id(info.program_id) as loaded:
+                    yield index, info, loaded.info()
+
+    def _refused(self) -> dict[int, int]:
+        """Hits refused to a probe's program because it, or any kprobe's program, was running on the CPU."""
+        refused = {}
+        for index, info, loaded in self._links():
+            # Of an event of several probes the link tells the misses of the first: those the profile has, of all.
+            by_link = info.missed if info.type == u.BPF_LINK_TYPE_KPROBE_MULTI else 0
+            refused[index] = loaded.recursion_misses + (by_link or 0)
+        return refused
+
+
+def read_registry(pinfs: PinFS | None = None) -> list[WovenAspect]:
+    """All woven aspects, by name; entries that this klasy cannot read are left out (see :func:`foreign`)."""
+    fs = pinfs or PinFS()
+    found = []
+    for name in fs.aspects():
+        with suppress(NotWoven, manifest.UnknownRegistry):
+            found.append(_open(fs, name))
+    return found
+
+
+def foreign(pinfs: PinFS | None = None) -> dict[str, str]:
+    """Directories where aspects should be that cannot be read as such, and why not."""
+    fs = pinfs or PinFS()
+    result = {}
+    for name in fs.aspects():
+        try:
+            _open(fs, name)
+        except (NotWoven, manifest.UnknownRegistry) as error:
+            result[name] = error.message
+    return result
+
+
+def open_woven(name: str, pinfs: PinFS | None = None) -> WovenAspect:
+    """A woven aspect by its name. Raises NotWoven with the names that were probably meant, NotRoot, UnknownRegistry."""
+    fs = pinfs or PinFS()
+    names = fs.aspects()
+    if name not in names:
+        raise not_woven([name], names)
+    return _open(fs, name)
+
+
+def not_woven(missing: Sequence[str], names: Sequence[str]) -> NotWoven:
+    """The error for names that no woven aspect has."""
+    from klasy.diag import suggest
+
+    quoted = ", ".join(f"'{name}'" for name in missing)
+    near = list(dict.fromkeys(n for name in missing for n in suggest(name, names)))
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = f"woven: {', '.join(names)}" if names else "no aspect is woven"
+    return NotWoven(f"no aspect {quoted} is woven", hint=hint)
+
+
+def _open(fs: PinFS, name: str) -> WovenAspect:
+    path = fs.path(name)
+    try:
+        registry = pins.open_map(f"{path}/{REGISTRY}")
+    except TypeError:
+        raise manifest.UnknownRegistry(f"{path}/{REGISTRY} is no map") from None
+    except KernelRefused:
+        if os.geteuid() != 0:
+            raise NotRoot("woven aspects are only for root to see", hint="run klasy as root, e.g. with sudo") from None
+        raise NotWoven(f"{path} holds no registry entry of klasy") from None
+    with registry:
+        if registry.key_size != 4 or registry.value_size != manifest.CHUNK:
+            raise manifest.UnknownRegistry(f"{path}/{REGISTRY} is no registry entry of klasy")
+        chunks = dict(registry.items())
+    ordered = [chunks[n.to_bytes(4, "little")] for n in range(len(chunks))]
+    return WovenAspect(name, path, manifest.unpack(ordered))
+
+
+def since_text(pinfs: PinFS, name: str) -> str:
+    """Since when an aspect is woven, as a clause for a message; empty if that cannot be read."""
+    import time
+
+    try:
+        aspect = _open(pinfs, name)
+    except (SystemRefusal, NotWoven, manifest.UnknownRegistry):
+        return ""
+    return time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(aspect.since_ns / 1e9))
