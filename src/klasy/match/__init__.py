@@ -1,1 +1,27 @@
 """Pointcuts against a kernel: the join point shadows they select, and the plan of how to reach them. Emits no bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.diag import DiagnosticBag
+from klasy.match.matcher import match_aspect
+from klasy.match.options import Features, PlanOptions
+from klasy.match.planner import make_plan
+
+if TYPE_CHECKING:
+    from klasy.kernel.model import Kernel
+    from klasy.lang.ast import Aspect
+    from klasy.match.plan import Plan
+
+__all__ = ["Features", "PlanOptions", "make_plan", "match_aspect", "plan_aspect"]
+
+
+def plan_aspect(aspect: Aspect, kernel: Kernel, options: PlanOptions | None = None) -> Plan:
+    """Match an aspect and plan its weave. Raises InputError with all that is wrong; warnings are in the plan."""
+    bag = DiagnosticBag()
+    matched = match_aspect(aspect, kernel, bag)
+    bag.raise_if_errors()
+    plan = make_plan(matched, options or PlanOptions(), bag)
+    bag.raise_if_errors()
+    return plan

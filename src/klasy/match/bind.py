@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from klasy.lang import ast
+from klasy.lang.walk import free_names
 from klasy.match.glob import is_glob
-from klasy.match.guard import names_in
 from klasy.match.plan import Binding, Result
 from klasy.match.signature import ALTERED, Found, Named, Prototype
 from klasy.match.typeref import TypeRefError, same_type, spelled
@@ -37,7 +37,7 @@ class Binder:
         self.bag = bag
         self.params = {param.name: param for param in advice.params}
         self.in_conditions = {
-            name for leaf in form.leaves if isinstance(leaf, ast.If) for name in names_in(leaf.condition)
+            name.name for leaf in form.leaves if isinstance(leaf, ast.If) for name in free_names(leaf.condition)
         }
         # Why functions with a matching signature were left out, by leaf: for the message if none is left.
         self.dropped: dict[int, str] = {}
@@ -58,7 +58,10 @@ class Binder:
                 param = self.params.get(name)
                 if param is None and name not in self.in_conditions:
                     continue
-                binding = Binding(name, named.argument, param.type if param else named.type)
+                written = param.type if param else named.type
+                if written is None:
+                    continue
+                binding = Binding(name, named.argument, written)
                 if bound.setdefault(name, binding).source != binding.source:
                     self._report_ambiguous(name, target)
                 if param is not None:

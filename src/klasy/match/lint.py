@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from klasy.kernel.model import CallKind, Clone
 from klasy.lang import ast
 from klasy.match.near import near
-from klasy.match.signature import ALTERED
+from klasy.match.shadow import JoinPointKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import CallSite, Function
-    from klasy.match.matched import AdviceMatch
+    from klasy.match.matched import AdviceMatch, Matched
     from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.plan import JoinPoint, Probe, Unreached
     from klasy.match.pointcut import Literal
     from klasy.source import Span
 
@@ -200,10 +201,79 @@ def _report(matcher: AdviceMatcher, span: Span, message: str, hints: Iterable[st
     matcher.bag.error("matches-nothing", message, span, hints=list(hints))
 
 
-def clones_of(functions: Iterable[Function]) -> str:
-    """How many of the functions are copies that the compiler made, for messages; empty if none."""
-    names = [f.name for f in functions if f.clone in ALTERED]
-    return f"{len(names)} of them copies made by the compiler ({_listed(names)})" if names else ""
+# --- join points that no probe reaches
+
+
+def report_unreached(
+    matched: Matched, joinpoints: Sequence[JoinPoint], unreached: Sequence[Unreached], bag: DiagnosticBag
+) -> None:
+    """A warning for each advice that misses some of its join points, an error for one that has none left."""
+    reached = {joinpoint.advice for joinpoint in joinpoints}
+    for match in matched.advice:
+        missed = [each for each in unreached if each.advice == match.advice.index]
+        if not missed:
+            continue
+        span = match.advice.pointcut.span
+        reasons: dict[str, list[Unreached]] = {}
+        for each in missed:
+            reasons.setdefault(each.reason, []).append(each)
+        if match.advice.index not in reached:
+            message = "nothing of this can be woven"
+            if len(reasons) == 1:
+                message += f": {missed[0].reason}"
+            hints = [] if len(reasons) == 1 else _reasons(reasons)
+            bag.error("cannot-be-probed", message, span, hints=[*hints, *_remedies(matched, missed)])
+            continue
+        missed = [each for each in missed if each.code != "does-not-return"]
+        if missed:
+            count = f"{len(missed)} of the matched places" if len(missed) > 1 else "one of the matched places"
+            hints = _reasons({reason: some for reason, some in reasons.items() if some[0].code != "does-not-return"})
+            bag.warning("unreached", f"{count} cannot be woven into", span, hints=hints)
+
+
+def _reasons(reasons: dict[str, list[Unreached]]) -> list[str]:
+    ranked = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    shown = [f"{_listed([_place_of(each) for each in some])}: {reason}" for reason, some in ranked[:_SHOWN]]
+    if len(ranked) > _SHOWN:
+        shown.append(f"and {sum(len(some) for _, some in ranked[_SHOWN:])} places for other reasons")
+    return shown
+
+
+def _place_of(each: Unreached) -> str:
+    shadow = each.shadow
+    if shadow.function is None:
+        return f"indirect calls of {shadow.callee}" if shadow.callee else "indirect calls"
+    return f"{shadow.function}+{shadow.offset:#x}" if shadow.kind is JoinPointKind.CALL else str(shadow.function)
+
+
+def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
+    """What else could be woven in place of what cannot."""
+    functions = {e.shadow.function.address: e.shadow.function for e in missed if e.shadow.function is not None}
+    if missed[0].code == "altered-abi":
+        return ["without parameters the advice can be woven: before { .. }"]
+    if missed[0].shadow.kind is JoinPointKind.EXECUTION:
+        names = [function.base for function in functions.values()]
+        if len(functions) <= _SHOWN:
+            sites = matched.sites.callers(functions)
+            if sites:
+                places = f"{len(sites)} places" if len(sites) > 1 else "1 place"
+                return [f"its callers can be woven into instead: call({names[0]}) matches {places}"]
+        return []
+    callees = {e.shadow.callee.base for e in missed if e.shadow.callee is not None}
+    if len(callees) == 1:
+        return [f"the body of the callee may be within reach: execution({callees.pop()})"]
+    return []
+
+
+def report_many(probes: Sequence[Probe], aspect: ast.Aspect, bag: DiagnosticBag) -> None:
+    """An aspect that slows much of the kernel."""
+    points = sum(len(probe.points) for probe in probes)
+    if points > MANY_SHADOWS:
+        bag.warning(
+            "too-many-shadows",
+            f"this aspect puts probes at {points} places: weaving takes long, and the kernel gets slower",
+            aspect.name_span,
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

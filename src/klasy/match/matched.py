@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from klasy.lang.ast import Advice, Aspect, Expr
     from klasy.match.plan import Binding, Unreached
     from klasy.match.shadow import Shadow
-    from klasy.match.signature import Prototype
+    from klasy.match.sites import Sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +71,4 @@ class Matched:
     kernel: Kernel
     advice: tuple[AdviceMatch, ...]
     unreached: tuple[Unreached, ...]
-    prototype: Callable[[Function], Prototype | None]
+    sites: Sites

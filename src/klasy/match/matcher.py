@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klasy.kernel.model import CallKind, CallSite, Clone, Function
+from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.lang import ast
 from klasy.match import lint
 from klasy.match.bind import Binder
@@ -21,6 +21,7 @@ from klasy.match.plan import Unreached
 from klasy.match.pointcut import Literal, NormalForm, normal_form
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.signature import Signatures
+from klasy.match.sites import Sites
 from klasy.plain import dataclass, field
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def match_aspect(aspect: ast.Aspect, kernel: Kernel, bag: DiagnosticBag) -> Matc
         advice.append(matcher.match())
         unreached += matcher.unreached
     _drop_repetitions(bag)
-    return Matched(aspect, kernel, tuple(advice), tuple(unreached), signatures.prototype)
+    return Matched(aspect, kernel, tuple(advice), tuple(unreached), sites)
 
 
 def _drop_repetitions(bag: DiagnosticBag) -> None:
@@ -68,50 +69,6 @@ def _drop_repetitions(bag: DiagnosticBag) -> None:
             seen.add(key)
             kept.append(item)
     bag.items[:] = kept
-
-
-class Sites:
-    """Call sites, looked up once however many advice ask."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self._callers: dict[frozenset[int], list[CallSite]] = {}
-        self._calls_in: dict[frozenset[int], list[CallSite]] = {}
-        self._shadows: dict[int, Shadow] = {}
-
-    def callers(self, callees: Mapping[int, Function]) -> list[CallSite]:
-        """The direct and tail calls that reach one of some functions."""
-        key = frozenset(callees)
-        if key not in self._callers:
-            found = self.kernel.callers(callees.values())
-            self._callers[key] = [site for site in found if not _is_split(site)]
-        return self._callers[key]
-
-    def calls_in(self, functions: Mapping[int, Function]) -> list[CallSite]:
-        """All calls in the text of some functions."""
-        key = frozenset(functions)
-        if key not in self._calls_in:
-            found = self.kernel.calls_in(functions.values())
-            self._calls_in[key] = [site for site in found if not _is_split(site)]
-        return self._calls_in[key]
-
-    def shadow(self, site: CallSite) -> Shadow:
-        """The shadow of a call site."""
-        shadow = self._shadows.get(site.address)
-        if shadow is None:
-            shadow = self._shadows[site.address] = Shadow(_CALL, site.caller, site.address, site.callee, site)
-        return shadow
-
-
-def _is_split(site: CallSite) -> bool:
-    """Whether a "call" is the compiler's: a function going on in the part of it that was split off."""
-    callee = site.callee
-    return (
-        callee is not None
-        and callee.clone in (Clone.PART, Clone.COLD)
-        and callee.base == site.caller.base
-        and callee.module == site.caller.module
-    )
 
 
 @dataclass(eq=False)

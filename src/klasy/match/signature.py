@@ -58,10 +58,10 @@ class Prototype:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A parameter that the signature names: where it is passed, and its type as written in the signature."""
+    """A parameter that the signature names: where it is passed, and its type as written there (None: any)."""
 
     argument: Argument
-    type: TypeRef
+    type: TypeRef | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +317,7 @@ class _Checker:
         for index, pattern in enumerate(self.params or ()):
             if pattern.kind in (ParamKind.ANY_REST, ParamKind.VARIADIC):
                 break
-            if pattern.name and pattern.type:
+            if pattern.name:
                 named[pattern.name] = Named(Argument(index), pattern.type)
         return named
 
@@ -338,7 +338,7 @@ class _Checker:
             return self._explain(function, btf, proto), {}
         named: dict[str, Named] = {}
         for pattern, index in zip(self.params, positions, strict=True):
-            if pattern.name and pattern.type and index >= 0:
+            if pattern.name and index >= 0:
                 named[pattern.name] = Named(argument(btf, proto, index), pattern.type)
         return None, named
 

@@ -1,0 +1,169 @@
+"""How ``execution`` join points are reached: trampolines for a few functions, kprobes for many or where they must."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.kernel.model import Refusal, Way
+from klasy.lang.ast import AdviceKind
+from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
+from klasy.match.probes import Kind
+from klasy.match.signature import argument_words
+
+if TYPE_CHECKING:
+    from klasy.kernel.model import Function
+    from klasy.lang.ast import Advice
+    from klasy.match.matched import Match, Outcome
+    from klasy.match.planner import Planner
+
+# Loading and attaching one fentry program costs as much as some ten kprobes under one trace event.
+MOST_TRAMPOLINES = 16
+
+
+def takes_arguments(outcome: Outcome) -> bool:
+    """Whether a parameter of the function is bound."""
+    return any(isinstance(binding.source, Argument) for binding in outcome.bindings)
+
+
+def beyond_marks(outcome: Outcome) -> Refusal | None:
+    """Why the bound parameters cannot be kept in a mark, if so."""
+    for binding in outcome.bindings:
+        if isinstance(binding.source, Argument) and binding.source.abi_place >= 6:
+            return Refusal(
+                "argument-on-stack",
+                f"'{binding.name}' (parameter {binding.source.index + 1}) is passed on the stack: it is gone when the "
+                "function returns",
+            )
+    return None
+
+
+class ExecutionPlanner:
+    """Plans the executions of all advice of an aspect together."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self.kernel = planner.kernel
+        self.options = planner.options
+        self._kprobe: dict[tuple[int, Way], Refusal | None] = {}
+
+    def plan(self) -> None:
+        """Add the probes and join points to the planner's."""
+        todo = [(m.advice, match) for m in self.planner.matched.advice for match in m.executions]
+        places = {(advice.kind, match.shadow.address) for advice, match in todo}
+        many = len(places) > MOST_TRAMPOLINES
+        self.count = len(places)
+        self.multi = many and self.options.features.kprobe_multi and self.options.force != "kprobe"
+        self.trampolines = (not many or self.options.force == "fentry") and self.options.force != "kprobe"
+        writers = self._plan_returns(todo)
+        for advice, match in todo:
+            if advice.kind is AdviceKind.BEFORE:
+                self._before(advice, match, writers)
+
+    def trampoline_refusal(self, function: Function, way: Way) -> Refusal | None:
+        """Why a BPF trampoline cannot be put on a function, or None."""
+        features = self.options.features
+        if not features.fentry:
+            return Refusal("no-fentry", "this kernel has no BPF trampolines")
+        refusal = self.kernel.refusal(function.address, function, way)
+        if refusal is None and function.btf is not None and function.proto is not None:
+            words = argument_words(function.btf, function.btf.proto(function.proto))
+            if words > features.max_trampoline_arg_registers:
+                most = features.max_trampoline_arg_registers
+                return Refusal("too-many-args", f"its parameters take {words} registers; trampolines save {most} here")
+        return refusal
+
+    def entry_refusal(self, function: Function, way: Way) -> Refusal | None:
+        """Why a kprobe or kretprobe cannot be put on a function, or None. Asked once."""
+        key = function.address, way
+        if key not in self._kprobe:
+            self._kprobe[key] = self.kernel.refusal(function.address, function, way)
+        return self._kprobe[key]
+
+    # --- before
+
+    def _before(self, advice: Advice, match: Match, writers: set[int]) -> None:
+        function = match.shadow.function
+        assert function is not None
+        address = function.address
+        refusal: Refusal | None = None
+        if self.trampolines:
+            refusal = self.trampoline_refusal(function, Way.FENTRY)
+            if refusal is None:
+                self._fentry(advice, match, function, "no trap: a BPF trampoline at the function's entry")
+                return
+        kprobe = self.entry_refusal(function, Way.KPROBE)
+        if kprobe is None:
+            mechanism = Mechanism.KPROBE_MULTI if self.multi else Mechanism.KPROBE
+            writes = MarkUse.WRITE if address in writers else MarkUse.NONE
+            kind = Kind(mechanism, Context.ENTRY, Locator.ADDRESS, writes, MarkRole.ENTRY)
+            self._add(kind, advice, match, mechanism.value, self._why_kprobe("fentry", refusal))
+        elif not self.trampolines and self.trampoline_refusal(function, Way.FENTRY) is None:
+            self._fentry(advice, match, function, f"a kprobe is not possible here: {kprobe.reason}")
+        else:
+            self.planner.unreached(advice, match.shadow, kprobe)
+
+    def _fentry(self, advice: Advice, match: Match, function: Function, why: str) -> None:
+        kind = Kind(Mechanism.FENTRY, Context.FENTRY, Locator.FIXED, group=function.address)
+        self._add(kind, advice, match, "fentry", why)
+
+    def _why_kprobe(self, other: str, refusal: Refusal | None) -> str:
+        if refusal is not None:
+            return f"{other} is not possible here: {refusal.reason}"
+        if self.options.force == "kprobe":
+            return "asked for"
+        if self.count > MOST_TRAMPOLINES:
+            return f"{self.count} places in one probe; {other} would need a program for each"
+        return f"{other} was not asked for"
+
+    def _add(self, kind: Kind, advice: Advice, match: Match, mechanism: str, why: str) -> None:
+        probes, function = self.planner.probes, match.shadow.function
+        assert function is not None
+        draft = probes.point(kind, function.address, function)
+        arm = probes.arm(draft, advice, match.outcome)
+        arm.by_address[function.address] = probes.joinpoint(advice, match.shadow, mechanism, why)
+
+    # --- after
+
+    def _plan_returns(self, todo: list[tuple[Advice, Match]]) -> set[int]:
+        """Plan the after advice; the entries where marks must be written."""
+        writers: set[int] = set()
+        for advice, match in todo:
+            if advice.kind is AdviceKind.AFTER:
+                function = match.shadow.function
+                assert function is not None
+                if self._after(advice, match, function):
+                    writers.add(function.address)
+                    mechanism = Mechanism.KPROBE_MULTI if self.multi else Mechanism.KPROBE
+                    kind = Kind(mechanism, Context.ENTRY, Locator.ADDRESS, MarkUse.WRITE, MarkRole.ENTRY)
+                    self.planner.probes.point(kind, function.address, function)
+        return writers
+
+    def _after(self, advice: Advice, match: Match, function: Function) -> bool:
+        """Plan one after advice at one function; whether it needs a mark from the entry."""
+        refusal = self.trampoline_refusal(function, Way.FEXIT)
+        if refusal is not None and refusal.code == "noreturn":
+            self.planner.unreached(advice, match.shadow, refusal)
+            return False
+        if self.trampolines and refusal is None:
+            self._fexit(advice, match, function, "no trap: a BPF trampoline around the function")
+            return False
+        marked = takes_arguments(match.outcome)
+        kprobe = self.entry_refusal(function, Way.KRETPROBE)
+        if kprobe is None and marked:
+            kprobe = self.entry_refusal(function, Way.KPROBE) or beyond_marks(match.outcome)
+        if kprobe is None:
+            mechanism = Mechanism.KRETPROBE_MULTI if self.multi else Mechanism.KRETPROBE
+            kind = Kind(mechanism, Context.RETURN, Locator.ADDRESS, MarkUse.NONE, MarkRole.ENTRY)
+            if marked:
+                kind = Kind(mechanism, Context.RETURN, Locator.ADDRESS, MarkUse.TAKE, MarkRole.ENTRY)
+            self._add(kind, advice, match, mechanism.value, self._why_kprobe("fexit", refusal))
+            return marked
+        if refusal is None:
+            self._fexit(advice, match, function, f"a kretprobe is not possible here: {kprobe.reason}")
+        else:
+            self.planner.unreached(advice, match.shadow, kprobe)
+        return False
+
+    def _fexit(self, advice: Advice, match: Match, function: Function, why: str) -> None:
+        kind = Kind(Mechanism.FEXIT, Context.FEXIT, Locator.FIXED, group=function.address)
+        self._add(kind, advice, match, "fexit", why)

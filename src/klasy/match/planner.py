@@ -1,0 +1,55 @@
+"""The plan of a weave: what each matched join point is reached by.
+
+The choice follows from the matched shadows, what the kernel refuses, and the options; ``why`` says it in words. What
+no probe reaches is kept, with the kernel's reason, and told as a warning, or as an error where nothing is left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.kernel.model import Refusal
+from klasy.match import lint
+from klasy.match.calls import CallPlanner
+from klasy.match.execution import ExecutionPlanner
+from klasy.match.plan import Plan, Unreached
+from klasy.match.probes import ProbeSet
+
+if TYPE_CHECKING:
+    from klasy.diag import DiagnosticBag
+    from klasy.lang.ast import Advice
+    from klasy.match.matched import Matched
+    from klasy.match.options import PlanOptions
+    from klasy.match.shadow import Shadow
+
+
+def make_plan(matched: Matched, options: PlanOptions, bag: DiagnosticBag) -> Plan:
+    """The plan for what an aspect matched. Errors go to the bag: the plan is then not to be used."""
+    return Planner(matched, options, bag).plan()
+
+
+class Planner:
+    """What the planners of the kinds of join points share."""
+
+    def __init__(self, matched: Matched, options: PlanOptions, bag: DiagnosticBag) -> None:
+        self.matched = matched
+        self.kernel = matched.kernel
+        self.options = options
+        self.bag = bag
+        self.probes = ProbeSet()
+        self._unreached: list[Unreached] = list(matched.unreached)
+        self.executions = ExecutionPlanner(self)
+
+    def plan(self) -> Plan:
+        """Plan everything."""
+        self.executions.plan()
+        CallPlanner(self).plan()
+        joinpoints, probes = self.probes.build()
+        lint.report_unreached(self.matched, joinpoints, self._unreached, self.bag)
+        lint.report_many(probes, self.matched.aspect, self.bag)
+        unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
+        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items))
+
+    def unreached(self, advice: Advice, shadow: Shadow, refusal: Refusal) -> None:
+        """Note a shadow that no probe reaches."""
+        self._unreached.append(Unreached(advice.index, shadow, refusal.code, refusal.reason))

@@ -1,0 +1,135 @@
+"""Gathers join points into probes: what shares a way of probing shares a program and its traps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.match.plan import Arm, Context, JoinPoint, Locator, MarkRole, MarkUse, Mechanism, Point, Probe
+from klasy.plain import dataclass, field
+
+if TYPE_CHECKING:
+    from klasy.kernel.model import Function
+    from klasy.lang.ast import Advice
+    from klasy.match.matched import Outcome
+    from klasy.match.shadow import Shadow
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the points of one probe have in common. ``group`` keeps apart what must not share a program."""
+
+    mechanism: Mechanism
+    context: Context
+    locator: Locator
+    mark: MarkUse = MarkUse.NONE
+    role: MarkRole = MarkRole.CALL
+    condition: int | None = None
+    group: int = 0
+
+
+@dataclass(eq=False)
+class _ArmDraft:
+    advice: int
+    outcome: Outcome
+    by_address: dict[int, int] = field(default_factory=dict)
+    by_return_address: dict[int, int] = field(default_factory=dict)
+    otherwise: int | None = None
+
+
+@dataclass(eq=False)
+class _Draft:
+    points: dict[int, Function] = field(default_factory=dict)
+    arms: dict[tuple[int, int], _ArmDraft] = field(default_factory=dict)
+
+
+# The order in which probes are registered, see plan.py. Kprobes at one place run in the opposite order: a mark is
+# written before a return probe replaces the return address, a call comes before the execution it leads to, and what
+# lies behind one call comes before the next call. Return probes of one function run in this order, fexit in the
+# opposite: the execution ends before the call does.
+def _rank(kind: Kind) -> int:
+    dispatched = kind.locator is Locator.DISPATCH
+    match kind.context:
+        case Context.FENTRY:
+            return 0
+        case Context.FEXIT:
+            return 1 if dispatched else 2
+        case Context.RETURN:
+            return 4 if dispatched else 3
+        case Context.ENTRY:
+            if dispatched:
+                return 6
+            return 7 if kind.mark is MarkUse.WRITE else 5
+        case Context.SITE:
+            return 8
+        case Context.TAIL:
+            return 9
+        case Context.BEHIND:
+            return 10
+
+
+class ProbeSet:
+    """The probes and join points of an aspect as they come to be."""
+
+    def __init__(self) -> None:
+        self._joinpoints: list[tuple[int, Shadow, str, str]] = []
+        self._drafts: dict[Kind, _Draft] = {}
+        self._number: dict[int, int] = {}  # ids by the numbers for now
+
+    def joinpoint(self, advice: Advice, shadow: Shadow, mechanism: str, why: str) -> int:
+        """A new join point: its number for now; ``build`` gives the ids."""
+        self._joinpoints.append((advice.index, shadow, mechanism, why))
+        return len(self._joinpoints) - 1
+
+    def point(self, kind: Kind, address: int, function: Function) -> _Draft:
+        """Attach a probe of a kind to an address too."""
+        draft = self._drafts.get(kind)
+        if draft is None:
+            draft = self._drafts[kind] = _Draft()
+        draft.points[address] = function
+        return draft
+
+    def arm(self, draft: _Draft, advice: Advice, outcome: Outcome) -> _ArmDraft:
+        """The arm of a probe that runs an advice with some bindings and guard."""
+        key = advice.index, id(outcome)
+        arm = draft.arms.get(key)
+        if arm is None:
+            arm = draft.arms[key] = _ArmDraft(advice.index, outcome)
+        return arm
+
+    def build(self) -> tuple[tuple[JoinPoint, ...], tuple[Probe, ...]]:
+        """The join points, by advice and place, and the probes, in the order in which they are to be registered."""
+        drafts = self._joinpoints
+        ordered = sorted(range(len(drafts)), key=lambda i: _place(drafts[i]))
+        self._number = {old: new for new, old in enumerate(ordered)}
+        joinpoints = tuple([JoinPoint(new, *drafts[old]) for new, old in enumerate(ordered)])
+        kinds = sorted(
+            self._drafts, key=lambda kind: (_rank(kind), min(self._drafts[kind].points), kind.condition or 0)
+        )
+        return joinpoints, tuple([self._probe(index, kind) for index, kind in enumerate(kinds)])
+
+    def _probe(self, index: int, kind: Kind) -> Probe:
+        draft, number = self._drafts[kind], self._number
+        points = [Point(address, draft.points[address]) for address in sorted(draft.points)]
+        arms = []
+        for arm in sorted(draft.arms.values(), key=lambda arm: arm.advice):
+            by_address = {address: number[i] for address, i in arm.by_address.items()}
+            by_return_address = {address: number[i] for address, i in arm.by_return_address.items()}
+            otherwise = None if arm.otherwise is None else number[arm.otherwise]
+            outcome = arm.outcome
+            arms.append(Arm(arm.advice, outcome.bindings, outcome.guard, by_address, by_return_address, otherwise))
+        return Probe(
+            index,
+            kind.mechanism,
+            kind.context,
+            kind.locator,
+            kind.mark,
+            tuple(points),
+            tuple(arms),
+            kind.role,
+            kind.condition,
+        )
+
+
+def _place(draft: tuple[int, Shadow, str, str]) -> tuple[int, bool, int]:
+    advice, shadow, _, _ = draft
+    return advice, shadow.function is None, shadow.address

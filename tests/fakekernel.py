@@ -1,0 +1,422 @@
+"""A kernel for unit tests, from a few lines of C and of who calls whom. No bytes of a real one are needed.
+
+    kernel = FakeKernel(
+        '''
+        struct list { struct list *next; unsigned int len; };
+        struct item *take(struct list *from);
+        int use(struct list *from, int flags);
+        ''',
+        calls='''
+        use: take take *          # two direct calls, one through a pointer
+        use.cold: jmp:take        # a tail call; je:take is a conditional one
+        ''',
+    )
+
+Functions lie one after the other, ``SIZE`` bytes each, in the order of their prototypes, then of the other names in
+``calls``; modules' behind them. Names without a prototype (clones, assembly) have no BTF. The first call in a function
+is at offset 0x10, the others 0x10 behind each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.btf import types as t
+from klasy.btf.types import Btf
+from klasy.btf.write import write
+from klasy.kernel.model import CallKind, CallSite, Clone, Function, Refusal, Way
+from klasy.match.glob import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from klasy.kernel.model import DataSymbol
+
+START = 0xFFFF_FFFF_8100_0000
+MODULE_START = 0xFFFF_FFFF_C000_0000
+SIZE = 0x1000
+FIRST_CALL = 0x10
+
+_CONDITIONS = {"jo": 0, "jb": 2, "jae": 3, "je": 4, "jne": 5, "jbe": 6, "ja": 7, "js": 8}
+_INTS = {
+    "char": (1, True),
+    "signed char": (1, True),
+    "unsigned char": (1, False),
+    "short int": (2, True),
+    "short unsigned int": (2, False),
+    "int": (4, True),
+    "unsigned int": (4, False),
+    "long int": (8, True),
+    "long unsigned int": (8, False),
+    "long long int": (8, True),
+    "long long unsigned int": (8, False),
+    "_Bool": (1, False),
+}
+
+
+class CTypes:
+    """Declarations in a subset of C, as BTF. ``functions``: ids of the prototypes' Funcs, by name, in order."""
+
+    def __init__(self, text: str, base: CTypes | None = None) -> None:
+        self.functions: dict[str, int] = {}
+        self._base = base
+        self._known: dict[str, int] = dict(base._known) if base else {}
+        self._sizes: dict[int, int] = dict(base._sizes) if base else {}
+        self._list: list[t.Type] = []
+        self._first = base.btf.end if base else 1
+        self._words = _tokens(text)
+        self._at = 0
+        if base is None:
+            for name, (size, signed) in _INTS.items():
+                encoded = t.Int(name, size, signed, is_bool=name == "_Bool", bits=8 * size)
+                self._sizes.setdefault(self._new(name, encoded), size)
+        while self._at < len(self._words):
+            self._declaration()
+        own = base.btf if base else None
+        self.btf = Btf(write(self._list, own), own)
+
+    def _add(self, found: t.Type) -> int:
+        self._list.append(found)
+        return self._first + len(self._list) - 1
+
+    def _new(self, key: str, found: t.Type) -> int:
+        number = self._known[key] = self._add(found)
+        return number
+
+    def _next(self) -> str:
+        self._at += 1
+        return self._words[self._at - 1]
+
+    def _peek(self) -> str:
+        return self._words[self._at]
+
+    def _take(self, word: str) -> bool:
+        if self._peek() == word:
+            self._at += 1
+            return True
+        return False
+
+    def _need(self, word: str) -> None:
+        got = self._next()
+        if got != word:
+            raise ValueError(f"fake kernel: {word!r} expected, not {got!r} (word {self._at})")
+
+    def _declaration(self) -> None:
+        if self._take("typedef"):
+            base = self._base_type()
+            name, number = self._declarator(base)
+            self._need(";")
+            size = self._sizes.get(number, 8)
+            self._sizes[self._new(name, t.Typedef(name, number))] = size
+            return
+        base = self._base_type()
+        if self._take(";"):
+            return
+        name, result = self._pointers(base)
+        name = self._next()
+        self._need("(")
+        params, variadic = self._params()
+        self._need(";")
+        proto = self._add(t.FuncProto(result, tuple(params), variadic))
+        self.functions[name] = self._add(t.Func(name, proto, 1))
+
+    def _pointers(self, number: int) -> tuple[str, int]:
+        while self._peek() in ("*", "const"):
+            number = self._add(t.Ptr(number) if self._next() == "*" else t.Const(number))
+            self._sizes[number] = 8
+        return "", number
+
+    def _declarator(self, number: int) -> tuple[str, int]:
+        """A name with its pointers, dimensions, or as a pointer to a function."""
+        _, number = self._pointers(number)
+        if self._take("("):
+            self._need("*")
+            name = self._next()
+            self._need(")")
+            self._need("(")
+            params, variadic = self._params()
+            number = self._add(t.Ptr(self._add(t.FuncProto(number, tuple(params), variadic))))
+            self._sizes[number] = 8
+            return name, number
+        name = self._next() if self._peek() not in (",", ")", ";", "[") else ""
+        counts = []
+        while self._take("["):
+            counts.append(0 if self._peek() == "]" else int(self._next()))
+            self._need("]")
+        for count in reversed(counts):
+            size = self._sizes.get(number, 8) * count
+            number = self._add(t.Array(number, self._known["int"], count))
+            self._sizes[number] = size
+        return name, number
+
+    def _params(self) -> tuple[list[t.Param], bool]:
+        params: list[t.Param] = []
+        if self._take(")"):
+            return params, False
+        if self._words[self._at : self._at + 2] == ["void", ")"]:
+            self._at += 2
+            return params, False
+        while True:
+            if self._take("..."):
+                self._need(")")
+                return params, True
+            name, number = self._declarator(self._base_type())
+            params.append(t.Param(name, number))
+            if self._take(")"):
+                return params, False
+            self._need(",")
+
+    def _base_type(self) -> int:
+        const = volatile = False
+        words: list[str] = []
+        number: int | None = None
+        while True:
+            word = self._peek()
+            if word == "const":
+                const = True
+            elif word == "volatile":
+                volatile = True
+            elif word in ("struct", "union", "enum") and number is None and not words:
+                self._at += 1
+                number = self._tagged(word)
+                continue
+            elif word in _BASIC_WORDS and number is None:
+                words.append(word)
+            elif number is None and not words and word in self._known:
+                number = self._known[word]
+            elif number is None and not words and word == "void":
+                number = 0
+            else:
+                break
+            self._at += 1
+        if words:
+            rest = [w for w in words if w != "int"] if len(words) > 1 else words
+            number = self._known[_SPELLINGS[" ".join(sorted(rest))]]
+        if number is None:
+            raise ValueError(f"fake kernel: a type expected, not {self._peek()!r}")
+        for wanted, cls in ((volatile, t.Volatile), (const, t.Const)):
+            if wanted:
+                size = self._sizes.get(number, 0)
+                number = self._add(cls(number))
+                self._sizes[number] = size
+        return number
+
+    def _tagged(self, keyword: str) -> int:
+        name = self._next() if self._peek() != "{" else ""
+        key = f"{keyword} {name}"
+        if not self._take("{"):
+            if key not in self._known:
+                self._new(key, t.Fwd(name, keyword == "union"))
+            return self._known[key]
+        if keyword == "enum":
+            values = []
+            while not self._take("}"):
+                constant = self._next()
+                value = int(self._next(), 0) if self._take("=") else (values[-1][1] + 1 if values else 0)
+                values.append((constant, value))
+                self._take(",")
+            number = self._add(t.Enum(name, 4, False, tuple(values)))
+            self._sizes[number] = 4
+            self._known[key] = number
+            return number
+        # The id is needed by members that point back, before the members are known.
+        number = self._known.get(key) or self._new(key if name else "", t.Void())
+        members: list[t.Member] = []
+        offset = size = 0
+        while not self._take("}"):
+            base = self._base_type()
+            if self._take(";"):
+                found, member = base, ""
+            else:
+                member, found = self._declarator(base)
+                self._need(";")
+            width = self._sizes.get(found, 8)
+            align = min(8, 1 << max(0, (width & -width).bit_length() - 1)) if width else 1
+            offset = -(-offset // align) * align if keyword == "struct" else 0
+            members.append(t.Member(member, found, 8 * offset))
+            size = max(size, offset + width)
+            offset += width
+        size = -(-size // 8) * 8 if size > 8 else size
+        cls = t.Union if keyword == "union" else t.Struct
+        self._list[number - self._first] = cls(name, size, tuple(members))
+        self._sizes[number] = size
+        return number
+
+
+_BASIC_WORDS = frozenset(("char", "short", "int", "long", "unsigned", "signed", "_Bool"))
+_SPELLINGS = {
+    "char": "char",
+    "char signed": "signed char",
+    "char unsigned": "unsigned char",
+    "short": "short int",
+    "short unsigned": "short unsigned int",
+    "int": "int",
+    "signed": "int",
+    "unsigned": "unsigned int",
+    "long": "long int",
+    "long unsigned": "long unsigned int",
+    "long long": "long long int",
+    "long long unsigned": "long long unsigned int",
+    "_Bool": "_Bool",
+}
+
+
+def _tokens(text: str) -> list[str]:
+    words: list[str] = []
+    for raw in text.splitlines():
+        line = raw.split("//")[0]
+        for mark in "*(){}[],;=":
+            line = line.replace(mark, f" {mark} ")
+        words += line.split()
+    return words
+
+
+class FakeKernel:
+    """See the module's docstring. Fulfils ``klasy.kernel.model.Kernel``.
+
+    ``modules`` maps a module's name to its declarations; ``calls`` may say ``name[module]``. ``static`` names get as
+    many functions of that name as said. ``refuse`` maps ``name``, ``name+0x10`` or ``name/way`` to a refusal.
+    ``absent`` maps names to what is known of them.
+    """
+
+    release = "6.1.0-fake"
+    build_id = "00" * 20
+
+    def __init__(
+        self,
+        declarations: str = "",
+        calls: str = "",
+        *,
+        modules: Mapping[str, str] | None = None,
+        static: Mapping[str, int] | None = None,
+        refuse: Mapping[str, Refusal] | None = None,
+        absent: Mapping[str, str] | None = None,
+    ) -> None:
+        self._types = CTypes(declarations)
+        self.btf = self._types.btf
+        self._refuse = dict(refuse or {})
+        self._absent = dict(absent or {})
+        self._by_address: dict[int, Function] = {}
+        self._by_name: dict[tuple[str, str | None], Function] = {}
+        self._modules = {name: CTypes(text, self._types) for name, text in (modules or {}).items()}
+        self._bytes: dict[int, bytes] = {}
+        self.asked: list[str] = []  # which of the dear questions were asked, for tests of thrift
+        lines = [line.split("#")[0].split(":", 1) for line in calls.splitlines() if ":" in line.split("#")[0]]
+        mentioned = [_target(word) for caller, callees in lines for word in [caller.strip(), *callees.split()]]
+        where: dict[str | None, dict[str, int | None]] = {None: dict(self._types.functions)}
+        for module, found in self._modules.items():
+            where[module] = dict(found.functions)
+        for name, module in mentioned:
+            if name and name not in where[module]:
+                where[module][name] = None
+        for module, names in where.items():
+            address = START if module is None else MODULE_START + 0x10_0000 * list(where).index(module)
+            btf = self.btf if module is None else self._modules[module].btf
+            for name, proto in names.items():
+                copies = (static or {}).get(name, 1)
+                for _ in range(copies):
+                    function = Function(name, address, SIZE, module, *_clone(name), copies, proto, btf)
+                    self._by_address[address] = function
+                    self._by_name.setdefault((name, module), function)
+                    address += SIZE
+        self._sites: list[CallSite] = []
+        for caller, callees in lines:
+            function = self._by_name[_target(caller.strip())]
+            for number, word in enumerate(callees.split()):
+                self._add_site(function, FIRST_CALL * (number + 1), word)
+        self._sites.sort(key=lambda site: site.address)
+
+    def _add_site(self, caller: Function, offset: int, word: str) -> None:
+        address = caller.address + offset
+        name, module = _target(word)
+        if not name:
+            self._sites.append(CallSite(address, 3, CallKind.INDIRECT, caller, None))
+            return
+        callee = self._by_name[name, module]
+        jump = word.split(":", maxsplit=1)[0] if ":" in word else ""
+        kind = CallKind.TAIL if jump else CallKind.DIRECT
+        length = 6 if jump in _CONDITIONS else 5
+        opcode = bytes([0x0F, 0x80 | _CONDITIONS[jump]]) if jump in _CONDITIONS else (b"\xe9" if jump else b"\xe8")
+        self._bytes[address] = opcode + bytes(length - len(opcode))
+        self._sites.append(CallSite(address, length, kind, caller, callee))
+
+    def function(self, name: str, module: str | None = None) -> Function:
+        """The (first) function of a name."""
+        return self._by_name[name, module]
+
+    def all_functions(self) -> list[Function]:
+        """All of them, by address."""
+        return sorted(self._by_address.values(), key=lambda f: f.address)
+
+    def all_sites(self) -> list[CallSite]:
+        """All call sites, by address."""
+        return list(self._sites)
+
+    # --- the protocol
+
+    def module_btf(self, module: str) -> Btf | None:
+        found = self._modules.get(module)
+        return found.btf if found else None
+
+    def modules(self) -> Collection[str]:
+        return list(self._modules)
+
+    def function_names(self) -> Collection[str]:
+        return {function.base for function in self._by_address.values()}
+
+    def functions(self, pattern: str) -> list[Function]:
+        return [f for f in self.all_functions() if matches(pattern, f.base) or matches(pattern, f.name)]
+
+    def function_at(self, address: int) -> Function | None:
+        return next((f for f in self._by_address.values() if f.address <= address < f.end), None)
+
+    def callers(self, callees: Iterable[Function]) -> list[CallSite]:
+        self.asked.append("callers")
+        wanted = {callee.address for callee in callees}
+        return [site for site in self._sites if site.callee is not None and site.callee.address in wanted]
+
+    def calls_in(self, functions: Iterable[Function]) -> list[CallSite]:
+        self.asked.append("calls_in")
+        wanted = {function.address for function in functions}
+        return [site for site in self._sites if site.caller.address in wanted]
+
+    def text(self, address: int, size: int) -> bytes:
+        return self._bytes.get(address, b"\x90" * size)[:size]
+
+    def instruction_length(self, address: int) -> int | None:
+        return next((site.length for site in self._sites if site.address == address), 1)
+
+    def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
+        offset = address - function.address
+        names = [f"{function.name}+{offset:#x}"] if offset else [f"{function.name}+0", f"{function.name}/{way.value}"]
+        for name in [*names, function.name]:
+            if name in self._refuse:
+                return self._refuse[name]
+        if way in (Way.FENTRY, Way.FEXIT) and function.proto is None:
+            return Refusal("no-btf", f"the kernel has no type information for {function.name}")
+        if way in (Way.FENTRY, Way.FEXIT) and function.duplicates > 1:
+            return Refusal("duplicate-name", f"{function.duplicates} functions are called {function.name}")
+        return None
+
+    def why_absent(self, name: str) -> str | None:
+        return self._absent.get(name)
+
+    def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
+        return []
+
+
+def _target(word: str) -> tuple[str, str | None]:
+    """``jmp:name[module]`` -> name, module. An indirect call is ``*``: no name."""
+    word = word.rsplit(":", maxsplit=1)[-1]
+    if word == "*":
+        return "", None
+    name, _, module = word.partition("[")
+    return name, module.rstrip("]") or None
+
+
+def _clone(name: str) -> tuple[str, Clone]:
+    base, *suffixes = name.split(".")
+    kinds = [Clone(s) for s in suffixes if s in {c.value for c in Clone}]
+    if Clone.COLD in kinds:
+        return base, Clone.COLD
+    return base, (kinds[0] if kinds else (Clone.OTHER if suffixes else Clone.NONE))
