@@ -100,10 +100,10 @@ class Builder:
         """Assign to a variable."""
         self.add(ir.Set(var, source))
 
-    def load(self, address: Operand, offset: int, size: int, faults: Var | None = None, bit: int = 0) -> Value:
+    def load(self, address: Operand, offset: int, size: int, faults: Var | None = None, mask: int = 0) -> Value:
         """``size`` bytes of kernel memory."""
         dst = self.value()
-        self.add(ir.Load(dst, address, offset, size, faults, bit))
+        self.add(ir.Load(dst, address, offset, size, faults, mask))
         return dst
 
     def context(self, what: str) -> Value:

@@ -12,7 +12,7 @@ Conventions that a reader or a pass must keep (``ircheck`` lists what breaks the
 - An operand is a Value, or a Python int that fits 64 bits signed: the immediate value itself.
 - A block ends with its one terminator. The first block of a program is its entry and is nobody's target.
 - Kernel memory is read by :class:`Load`, :class:`StringEqual` and the copying parts of :class:`Emit` only. A read that
-  faults gives zeros, and sets bit ``bit`` of the variable ``faults`` where one is given.
+  faults gives zeros, and sets the bits ``mask`` of the variable ``faults`` where one is given.
 - Signed division (``sdiv``, ``smod``) exists only before the pass that expands it: eBPF below v4 has none.
 """
 
@@ -304,7 +304,7 @@ class CountHit(Op):
 class Load(Op):
     """``dst`` = ``size`` bytes (of LOAD_SIZES) of kernel memory at ``address + offset``, little-endian, zero-extended.
 
-    A fault gives 0 and sets bit ``bit`` of ``faults``.
+    A fault gives 0 and sets the bits ``mask`` of ``faults``.
     """
 
     dst: Value
@@ -312,7 +312,7 @@ class Load(Op):
     offset: int
     size: int
     faults: Var | None = None
-    bit: int = 0
+    mask: int = 0
     mnemonic = "load"
     operand_fields = ("address",)
     pure = True  # a fault that nobody sees is none
@@ -323,7 +323,8 @@ class StringEqual(Op):
     """``dst`` = 1 if the string in kernel memory at ``address + offset`` is ``literal``, else 0.
 
     The string ends at its first NUL or after ``limit`` bytes, which is at least ``len(literal)``; the literal holds no
-    NUL and has fewer than MAX_STRING bytes. A string that cannot be read is the empty one, and sets the fault bit.
+    NUL and has fewer than MAX_STRING bytes. A string that cannot be read is the empty one, and sets the bits
+    ``mask``.
     """
 
     dst: Value
@@ -332,7 +333,7 @@ class StringEqual(Op):
     limit: int
     literal: bytes
     faults: Var | None = None
-    bit: int = 0
+    mask: int = 0
     mnemonic = "string_equal"
     operand_fields = ("address",)
     pure = True

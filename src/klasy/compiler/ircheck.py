@@ -98,16 +98,20 @@ class _Checker:
             case ir.Load():
                 if op.size not in ir.LOAD_SIZES:
                     self.fault(op, f"no load of {op.size} bytes")
-                self.bit(op, op.bit)
+                self.mask(op)
             case ir.StringEqual():
                 if b"\0" in op.literal or len(op.literal) >= ir.MAX_STRING or op.limit < len(op.literal):
                     self.fault(op, "the literal does not fit")
-                self.bit(op, op.bit)
+                self.mask(op)
             case ir.CommEqual():
                 if b"\0" in op.literal or len(op.literal) >= ir.COMM_SIZE:
                     self.fault(op, "the literal does not fit")
             case ir.Emit():
                 self.emit(op)
+
+    def mask(self, op: ir.Load | ir.StringEqual) -> None:
+        if not (0 < op.mask <= ir.MASK64 if op.faults is not None else op.mask == 0):
+            self.fault(op, f"no mask of faults {op.mask:#x}")
 
     def bit(self, op: Op, bit: int) -> None:
         if not 0 <= bit <= 63:

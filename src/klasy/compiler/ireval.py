@@ -179,12 +179,12 @@ class _Machine:
             case ir.Load():
                 data = self.read(self.of(op.address) + op.offset, op.size)
                 if data is None:
-                    self.set_fault(op.faults, op.bit)
+                    self.set_fault(op.faults, op.mask)
                 self.values[op.dst] = int.from_bytes(data or b"", "little")
             case ir.StringEqual():
                 text = self.string(self.of(op.address) + op.offset, min(op.limit, len(op.literal) + 1))
                 if text is None:
-                    self.set_fault(op.faults, op.bit)
+                    self.set_fault(op.faults, op.mask)
                 self.values[op.dst] = int((text or b"") == op.literal)
             case ir.CommEqual():
                 self.values[op.dst] = int(self.world.comm == op.literal)
@@ -208,9 +208,9 @@ class _Machine:
             text += byte
         return text
 
-    def set_fault(self, faults: Var | None, bit: int) -> None:
+    def set_fault(self, faults: Var | None, mask: int) -> None:
         if faults is not None:
-            self.variables[faults] |= 1 << bit
+            self.variables[faults] |= mask
 
     def emit(self, op: ir.Emit) -> None:
         data = bytearray(op.size)

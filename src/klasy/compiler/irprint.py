@@ -80,10 +80,10 @@ class _Printer:
             case ir.CountHit():
                 return f"count hit of {show(op.joinpoint)}"
             case ir.Load():
-                return f"load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.bit)}"
+                return f"load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.mask)}"
             case ir.StringEqual():
                 place = self.place(op.address, op.offset)
-                return f"string {place} up to {op.limit} == {_bytes(op.literal)}{_fault(op.faults, op.bit)}"
+                return f"string {place} up to {op.limit} == {_bytes(op.literal)}{_fault(op.faults, op.mask)}"
             case ir.CommEqual():
                 return f"comm == {_bytes(op.literal)}"
             case ir.Emit():
@@ -116,8 +116,8 @@ def _label(block: Block) -> str:
     return f"b{block.label}"
 
 
-def _fault(faults: Var | None, bit: int) -> str:
-    return f" else {faults!r} bit {bit}" if faults is not None else ""
+def _fault(faults: Var | None, mask: int) -> str:
+    return f" else {faults!r} |= {mask:#x}" if faults is not None else ""
 
 
 def _bytes(literal: bytes) -> str:

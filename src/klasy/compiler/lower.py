@@ -291,6 +291,11 @@ class _Body:
         kind = node.left.type
         return (_SIGNED if isinstance(kind, Integer) and kind.signed else _UNSIGNED)[node.op]
 
+    @property
+    def mask(self) -> int:
+        """What a load that fails sets in the word of faults."""
+        return 1 << self.bit if self.faults is not None else 0
+
     # --- expressions
 
     def value(self, node: tree.Expr) -> Operand:
@@ -402,7 +407,7 @@ class _Body:
             address, offset = self.address(string.pointer)
             build.span = node.span
             equal = build.value()
-            build.add(ir.StringEqual(equal, address, offset, string.limit, node.literal, self.faults, self.bit))
+            build.add(ir.StringEqual(equal, address, offset, string.limit, node.literal, self.faults, self.mask))
         return build.compare("eq", equal, 0) if node.negated else equal
 
     def choose(self, condition: tree.Expr, then: tree.Expr | int, otherwise: tree.Expr | int) -> Operand:
@@ -449,7 +454,7 @@ class _Body:
         offset += place.offset
         if place.bits:
             return self.bitfield(place, base, offset)
-        raw = self.build.load(base, offset, place.type.size, self.faults, self.bit)
+        raw = self.build.load(base, offset, place.type.size, self.faults, self.mask)
         if isinstance(place.type, Bool):
             return self.build.compare("ne", raw, 0)
         if isinstance(place.type, Integer) and place.type.signed:
@@ -467,7 +472,7 @@ class _Body:
         start, size = _window(first, end, struct_size)
         kind = tree.integer(place)
         if size:
-            raw: Operand = build.load(base, offset - first + start, size, self.faults, self.bit)
+            raw: Operand = build.load(base, offset - first + start, size, self.faults, self.mask)
             low = place.shift + 8 * (first - start)
         else:
             raw, low = self.pieces(base, offset, end - first, place.shift, place.bits)
@@ -483,7 +488,7 @@ class _Body:
         at = 0
         while at < count:
             size = next(s for s in (8, 4, 2, 1) if s <= count - at)
-            piece: Operand = build.load(base, offset + at, size, self.faults, self.bit)
+            piece: Operand = build.load(base, offset + at, size, self.faults, self.mask)
             place = 8 * at - shift  # of its lowest bit in the word, the field's lowest being bit 0
             if place < 0:
                 piece = build.binary("lshr", piece, -place)

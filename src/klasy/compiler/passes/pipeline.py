@@ -9,6 +9,7 @@ from klasy.compiler.passes.control import straighten
 from klasy.compiler.passes.dead import remove_dead_code
 from klasy.compiler.passes.division import expand_signed_division
 from klasy.compiler.passes.fold import fold
+from klasy.compiler.passes.reuse import reuse
 from klasy.compiler.passes.variables import remove_variables
 from klasy.plain import dataclass
 
@@ -31,8 +32,10 @@ class Pass:
 PIPELINE = (
     Pass(expand_signed_division, makes="unsigned division"),
     Pass(fold, needs="unsigned division", spoils="straight"),  # folds what the expansion left to be known
+    Pass(straighten),  # long blocks, through which what is known flows
+    Pass(reuse),
     Pass(remove_variables),
-    Pass(fold, makes="folded"),
+    Pass(fold, makes="folded", spoils="straight"),
     Pass(straighten, makes="straight"),  # before dead code, which takes unreachable uses for uses
     Pass(remove_dead_code, needs="straight", makes="no dead code"),
     Pass(remove_variables, spoils="straight"),  # some were read by dead code only

@@ -39,7 +39,7 @@ def _without(op: Op, read: set[Var], constants: dict[Var, int]) -> Op | None:
             copy.span = op.span
             return copy
         case ir.Load() | ir.StringEqual() if op.faults is not None and op.faults not in read:
-            op.faults = None
+            op.faults, op.mask = None, 0
         case ir.Emit() if op.faults is not None and op.faults in constants:
             assert constants[op.faults] == 0, "a fault word begins as 0"
             op.faults = None
