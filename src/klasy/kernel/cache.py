@@ -1,0 +1,90 @@
+"""Files that keep what is dear to compute and belongs to one build of a kernel.
+
+A cache is never needed and never trusted: one that cannot be written is no error, and one is read only if it is the
+reader's own (or root's) regular file that nobody else may write, and whole. A file is
+
+    8 bytes   b"klasy\\0" and the version of its contents
+    4 bytes   CRC-32 of the contents
+    8 bytes   length of the contents
+    the contents
+
+``KLASY_CACHE`` names the folder; else it is /var/cache/klasy for root, ``$XDG_CACHE_HOME/klasy`` for others.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+
+_HEAD = struct.Struct("<6sHIQ")
+_MAGIC = b"klasy\0"
+
+
+def folder() -> str:
+    """Where the caches lie."""
+    named = os.environ.get("KLASY_CACHE")
+    if named:
+        return named
+    if os.geteuid() == 0:
+        return "/var/cache/klasy"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "klasy")
+
+
+def load(name: str, version: int) -> memoryview | None:
+    """What was kept under a name, or None if there is nothing that can be trusted."""
+    try:
+        fd = os.open(os.path.join(folder(), name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        facts = os.fstat(fd)
+        trusted = stat.S_ISREG(facts.st_mode) and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
+        if not trusted or facts.st_size < _HEAD.size:
+            return None
+        data = _read(fd, facts.st_size)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    magic, found_version, checksum, length = _HEAD.unpack_from(data)
+    contents = memoryview(data)[_HEAD.size :]
+    if (magic, found_version, length) != (_MAGIC, version, len(contents)) or zlib.crc32(contents) != checksum:
+        return None
+    return contents
+
+
+def _read(fd: int, size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := os.read(fd, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def store(name: str, version: int, contents: bytes) -> bool:
+    """Keep something under a name; whether it was done."""
+    where = os.path.join(folder(), name)
+    draft = f"{where}.{os.getpid()}"
+    try:
+        os.makedirs(folder(), mode=0o755, exist_ok=True)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError:
+        return False
+    try:
+        with open(fd, "wb", buffering=0) as file:
+            os.fchmod(fd, 0o644)  # whatever the umask adds or takes
+            for part in (_HEAD.pack(_MAGIC, version, zlib.crc32(contents), len(contents)), contents):
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[file.write(rest) :]
+        os.rename(draft, where)
+    except OSError:
+        try:
+            os.unlink(draft)
+        except OSError:
+            pass
+        return False
+    return True
