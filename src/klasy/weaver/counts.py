@@ -6,21 +6,19 @@
     missed    a probe of it was reached while the CPU was in another probe, so no program ran
 
 The first three are counted by the programs, in a per-CPU map. What was missed only the kernel knows, and it counts by
-probe point or by program; which join points a point serves says :func:`served`.
+probe point or by program; which join points a point serves, the registry entry says (:mod:`klasy.weaver.attribution`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from klasy.match.plan import Locator, MarkUse
 from klasy.plain import dataclass
 from klasy.record import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from klasy.match.plan import JoinPoint, Plan, Point, Probe
     from klasy.weaver.tracefs import SiteCount
 
 
@@ -49,58 +47,6 @@ def sum_counters(values: Iterable[Sequence[bytes]]) -> list[tuple[int, int, int]
             hits, lost, unmarked = hits + h, lost + ls, unmarked + un
         totals.append((hits, lost, unmarked))
     return totals
-
-
-def served(plan: Plan, probe: Probe) -> list[list[int]]:
-    """The ids of the join points that miss a hit when a point of the probe does, for each of its points."""
-    ids = _arm_ids(probe)
-    if probe.mark is MarkUse.WRITE:
-        readers = (p for p in plan.probes if p.mark in (MarkUse.READ, MarkUse.TAKE) and p.role == probe.role)
-        for reader in readers:
-            ids |= {i for i in _arm_ids(reader) if any(_lies_at(plan.joinpoints[i], p) for p in probe.points)}
-    result = []
-    for point in probe.points:
-        here = sorted(i for i in ids if _lies_at(plan.joinpoints[i], point))
-        result.append(here or sorted(ids))
-    return result
-
-
-def _arm_ids(probe: Probe) -> set[int]:
-    ids: set[int] = set()
-    for arm in probe.arms:
-        ids.update(arm.by_address.values(), arm.by_return_address.values())
-        if arm.otherwise is not None:
-            ids.add(arm.otherwise)
-    return ids
-
-
-def _lies_at(joinpoint: JoinPoint, point: Point) -> bool:
-    """Whether a probe at the point is one of those that see the join point."""
-    shadow = joinpoint.shadow
-    if point.address in (shadow.address, shadow.callee.address if shadow.callee else None):
-        return True
-    return shadow.site is not None and shadow.site.return_address == point.address
-
-
-def unguarded(probe: Probe) -> list[list[int] | None]:
-    """For each point, the join points whose hits add up to the runs of the program there; None where none do.
-
-    They do where an advice runs at every hit, without a condition of its own.
-    """
-    result: list[list[int] | None] = []
-    for point in probe.points:
-        whole: list[int] | None = None
-        for arm in probe.arms:
-            if arm.guard is not None or probe.condition is not None:
-                continue
-            if probe.locator is Locator.FIXED:
-                whole = sorted(arm.by_address.values())
-            elif probe.locator is Locator.ADDRESS and point.address in arm.by_address:
-                whole = [arm.by_address[point.address]]
-            elif probe.locator is Locator.DISPATCH and probe.mark is MarkUse.NONE and arm.otherwise is not None:
-                whole = sorted({*arm.by_return_address.values(), arm.otherwise})
-        result.append(whole)
-    return result
 
 
 def combine(

@@ -1,7 +1,7 @@
 """The registry entry of a woven aspect: all that a later process needs to list, count and decode, in one BPF map.
 
 A frozen array of chunks: a header (magic, version, length and checksum of what follows), then compressed JSON. The
-join points are rows of columns, because there may be thousands. Reading tolerates entries of other versions: they are
+join points are columns, because there may be thousands. Reading tolerates entries of other versions: they are
 reported as foreign, never taken apart.
 """
 
@@ -16,7 +16,7 @@ from klasy.plain import dataclass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.match.plan import Plan, Probe, Unreached
+    from klasy.match.plan import Plan, Probe
     from klasy.match.shadow import Shadow
     from klasy.record import Format
 
@@ -39,7 +39,7 @@ def pack(document: dict[str, Any]) -> list[bytes]:
     import json
     import zlib
 
-    body = zlib.compress(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(), 6)
+    body = zlib.compress(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(), 1)
     data = _HEADER.pack(MAGIC, VERSION, len(body), zlib.crc32(body)) + body
     return [data[at : at + CHUNK].ljust(CHUNK, b"\0") for at in range(0, len(data), CHUNK)]
 
@@ -86,28 +86,25 @@ def describe(
     plan: Plan, formats: Sequence[Format], circumstances: Circumstances, events: dict[int, int]
 ) -> dict[str, Any]:
     """The document of an aspect about to be woven. ``events`` gives the kernel probe event of a probe, by its index."""
-    import hashlib
-
     c = circumstances
     source = plan.aspect.source
-    text = source.text.encode()
     return {
         "aspect": plan.aspect.name,
-        "source": {"name": source.name, "text": source.text, "sha256": hashlib.sha256(text).hexdigest()},
+        "source": {"name": source.name, "text": source.text},
         "woven": {"time_ns": c.time_ns, "monotonic_ns": c.monotonic_ns, "pid": c.pid, "klasy": c.klasy},
         "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
         "options": c.options,
         "token": c.token,
         "group": c.group,
         "advice": [{"label": a.label, "kind": a.kind.value, "line": a.span.line} for a in plan.aspect.advice],
-        "joinpoints": {
-            "columns": list(JOINPOINT_COLUMNS),
-            "rows": [[j.id, j.advice, *shadow_row(j.shadow), j.mechanism, j.why] for j in plan.joinpoints],
-        },
-        "unreached": {
-            "columns": list(UNREACHED_COLUMNS),
-            "rows": [_unreached_row(missing) for missing in plan.unreached],
-        },
+        "joinpoints": pack_table(
+            JOINPOINT_COLUMNS,
+            [[j.id, j.advice, *shadow_row(j.shadow), j.mechanism, j.why] for j in plan.joinpoints],
+        ),
+        "unreached": pack_table(
+            UNREACHED_COLUMNS,
+            [[m.advice, *shadow_row(m.shadow), m.code, m.reason] for m in plan.unreached],
+        ),
         "probes": [_probe(plan, probe, events.get(probe.index)) for probe in plan.probes],
         "formats": [f.to_json() for f in formats],
     }
@@ -130,12 +127,28 @@ def shadow_row(shadow: Shadow) -> list[Any]:
     ]
 
 
-def _unreached_row(missing: Unreached) -> list[Any]:
-    return [missing.advice, *shadow_row(missing.shadow), missing.code, missing.reason]
+def pack_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Rows as columns; one that repeats itself much, as its distinct values and where they stand."""
+    table: dict[str, Any] = {}
+    for name, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
+        distinct = {value: index for index, value in enumerate(dict.fromkeys(values))}
+        if len(distinct) > len(values) // 4:
+            table[name] = list(values)
+        else:
+            table[name] = {"of": list(distinct), "at": [distinct[value] for value in values]}
+    return table
+
+
+def unpack_table(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The inverse of :func:`pack_table`, each row by the names of the columns."""
+    columns = [
+        [column["of"][i] for i in column["at"]] if isinstance(column, dict) else column for column in table.values()
+    ]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
-    from klasy.weaver.counts import served, unguarded
+    from klasy.weaver.attribution import served, whole
 
     return {
         "name": probe.name,
@@ -147,5 +160,5 @@ def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
             for point in probe.points
         ],
         "joinpoints": served(plan, probe),
-        "unguarded": unguarded(probe),
+        "whole": whole(probe),
     }

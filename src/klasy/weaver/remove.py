@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from klasy.backend.artifact import CONTROL_SIZE, MAP_CONTROL
+from klasy.backend.artifact import CONTROL_ACTIVE, CONTROL_SIZE, MAP_CONTROL
 from klasy.bpf import pins
 from klasy.errors import KernelRefused
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu
@@ -31,7 +31,7 @@ def remove(pinfs: PinFS, staging: Staging) -> None:
     Raises KernelRefused or OSError if something stays; then the directory stays too, for a later try.
     """
     with expedited_rcu(pinfs.hurry):
-        switch_off(staging.path)
+        switch(staging.path, on=False)
         drop_links(staging.path)
         group = pinfs.group(staging.name)
         if group is not None:
@@ -39,10 +39,12 @@ def remove(pinfs: PinFS, staging: Staging) -> None:
         _remove_tree(staging.path)
 
 
-def switch_off(path: str) -> None:
-    """From now on the programs of an aspect return at once. No error where there are none to switch off."""
-    with suppress(KernelRefused, TypeError), pins.open_map(f"{path}/map_{MAP_CONTROL}") as control:
-        control.update(bytes(4), bytes(CONTROL_SIZE))
+def switch(path: str, *, on: bool) -> None:
+    """Let the programs of an aspect run, or return at once from now on. No error where there is no switch."""
+    control = bytearray(CONTROL_SIZE)
+    control[CONTROL_ACTIVE : CONTROL_ACTIVE + 4] = int(on).to_bytes(4, "little")
+    with suppress(KernelRefused, TypeError), pins.open_map(f"{path}/map_{MAP_CONTROL}") as switches:
+        switches.update(bytes(4), bytes(control))
 
 
 def drop_links(path: str) -> None:

@@ -12,12 +12,10 @@ done, in reverse order.
 from __future__ import annotations
 
 import os
-import signal
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from klasy.backend.artifact import CONTROL_ACTIVE, CONTROL_SIZE, MAP_CONTROL
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, NotRoot, SystemRefusal
@@ -25,22 +23,22 @@ from klasy.plain import dataclass
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, load
 from klasy.weaver.pinfs import GROUP, REGISTRY, PinFS, Token
-from klasy.weaver.remove import remove
+from klasy.weaver.remove import LINK_PREFIX, remove, switch
+from klasy.weaver.signals import ending_signals_raise, signals_held
 from klasy.weaver.sweep import sweep
-from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_name
+from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_name, restore_rcu
+from klasy.weaver.woven import open_woven, since_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from klasy.backend.artifact import Artifact, MapSpec
-    from klasy.bpf.links import Link
     from klasy.bpf.maps import Map
     from klasy.weaver.attach import Attached
     from klasy.weaver.pinfs import Staging
+    from klasy.weaver.woven import WovenAspect
 
 _SPARE_DESCRIPTORS = 128
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class AlreadyWoven(InputError):
@@ -56,28 +54,82 @@ class Machine:
     klasy: str
 
 
-class Weave:
-    """One transaction. Use :func:`weave`.
+def weave(
+    artifacts: Sequence[Artifact],
+    machine: Machine,
+    *,
+    replace: bool = False,
+    options: dict[str, object] | None = None,
+    pinfs: PinFS | None = None,
+    on_step: Callable[[str, str], None] | None = None,
+) -> list[WovenAspect]:
+    """Weave aspects, all of them or none; what is woven then, in the same order, for the caller to close.
 
-    ``on_step`` is called with the name of each step before it is done: for progress, and for tests that stop there.
+    ``replace``: a woven aspect of the same name makes place, without a gap: for some microseconds both run.
+    ``on_step`` is called with the aspect and the name of each step before it is done: for progress, and for tests.
+
+    Raises AlreadyWoven, NotRoot, KernelLacks, KernelRefused (VerifierError is one); whatever is raised, nothing of the
+    artifacts is woven. (Killed outright among several renames, some aspects may be woven and some not, each whole.)
     """
+    fs = pinfs or PinFS()
+    if os.geteuid() != 0:
+        raise NotRoot("weaving needs root", hint="run klasy as root, e.g. with sudo")
+    _raise_descriptor_limit(sum(len(a.programs) + len(a.maps) for a in artifacts))
+    weaves = [
+        _Weave(artifact, machine, fs, replace=replace, options=options or {}, on_step=on_step) for artifact in artifacts
+    ]
+    with ending_signals_raise():
+        try:
+            with fs.lock():
+                sweep(fs)
+                for one in weaves:
+                    one.begin()
+            for one in weaves:
+                one.prepare()
+            with fs.lock(), signals_held():
+                for one in weaves:
+                    one.commit()
+                for one in weaves:
+                    one.remove_old()
+        except BaseException:
+            with signals_held():
+                _undo(fs, weaves)
+            raise
+        finally:
+            for one in weaves:
+                one.close()
+    return [open_woven(artifact.plan.aspect.name, fs) for artifact in artifacts]
+
+
+def _undo(fs: PinFS, weaves: Sequence[_Weave]) -> None:
+    """Take back what was done so far. Never raises: what cannot be taken back now, the next sweep will."""
+    with suppress(SystemRefusal, OSError), fs.lock(), expedited_rcu(fs.hurry):
+        for one in reversed(weaves):
+            with suppress(SystemRefusal, OSError):
+                one.undo()
+        restore_rcu(fs.hurry)
+        fs.tidy()
+
+
+class _Weave:
+    """The weaving of one aspect, in the steps of :func:`weave`."""
 
     def __init__(
         self,
         artifact: Artifact,
         machine: Machine,
+        pinfs: PinFS,
         *,
-        replace: bool = False,
-        options: dict[str, object] | None = None,
-        pinfs: PinFS | None = None,
-        on_step: Callable[[str], None] | None = None,
+        replace: bool,
+        options: dict[str, object],
+        on_step: Callable[[str, str], None] | None,
     ) -> None:
         self._artifact = artifact
         self._machine = machine
         self._replace = replace
-        self._options = options or {}
-        self._pinfs = pinfs or PinFS()
-        self._on_step = on_step or (lambda _: None)
+        self._options = options
+        self._pinfs = pinfs
+        self._on_step = on_step
         self._name = artifact.plan.aspect.name
         self._staging: Staging | None = None
         self._token = Token(0, 0, 0, 0)  # both are settled once the file system is known
@@ -85,41 +137,28 @@ class Weave:
         self._events: KprobeEvents | None = None
         self._maps: dict[str, Map] = {}
         self._attached: dict[int, Attached] = {}
-
-    def run(self) -> None:
-        """Weave. On any exception nothing is left of it."""
-        if os.geteuid() != 0:
-            raise NotRoot("weaving needs root", hint="run klasy as root, e.g. with sudo")
-        _raise_descriptor_limit(len(self._artifact.programs) + len(self._artifact.maps))
-        with _ending_signals_raise():
-            try:
-                self._begin()
-                self._create_maps()
-                self._attach()
-                self._commit()
-            except BaseException:
-                with _signals_held():
-                    self._undo()
-                raise
-            finally:
-                self._close()
+        self._committed = False
+        self._replaced = False
 
     # -- prepare ---------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Take a directory. The lock must be held."""
         self._step("begin")
-        with self._pinfs.lock():
-            sweep(self._pinfs)
-            self._refuse_second()
-            self._token = self._pinfs.token()
-            self._group = group_name(self._name, self._token)
-            self._staging = self._pinfs.stage(self._name, self._token)
+        self._refuse_second()
+        self._token = self._pinfs.token()
+        self._group = group_name(self._name, self._token)
+        self._staging = self._pinfs.stage(self._name, self._token)
+
+    def prepare(self) -> None:
+        """Make maps, programs and links, held by this process, and switched off."""
+        self._create_maps()
+        self._attach()
+        self._maps[REGISTRY] = self._registry()
 
     def _refuse_second(self) -> None:
         if self._replace or not self._pinfs.is_woven(self._name):
             return
-        from klasy.weaver.woven import since_text
-
         raise AlreadyWoven(
             f"the aspect '{self._name}' is already woven{since_text(self._pinfs, self._name)}",
             hint=f"take it out first (klasy unweave {self._name}), or weave with --replace",
@@ -165,40 +204,37 @@ class Weave:
 
     # -- commit ----------------------------------------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """Pin everything, switch it on, and make it the aspect. The lock must be held."""
         staging = self._staging
         assert staging is not None
-        self._maps[REGISTRY] = self._registry()
-        links = [self._attached[index].link for index in sorted(self._attached)]
-        self._step("commit")
-        with self._pinfs.lock(), _signals_held():
-            self._refuse_second()
-            self._pin(links)
-            self._step("activate")
-            self._activate()
-            self._step("rename")
-            if self._pinfs.is_woven(self._name):
-                self._pinfs.exchange(staging, self._name)
-                self._step("remove old")
-                remove(self._pinfs, staging)
-            else:
-                self._pinfs.commit(staging, self._name)
-            staging.close()
-            self._staging = None
+        self._refuse_second()
+        self._pin(staging)
+        self._step("activate")
+        switch(staging.path, on=True)
+        self._step("rename")
+        if self._pinfs.is_woven(self._name):
+            self._pinfs.exchange(staging, self._name)
+            self._replaced = True
+            switch(staging.path, on=False)
+        else:
+            self._pinfs.commit(staging, self._name)
+        self._committed = True
 
-    def _pin(self, links: list[Link]) -> None:
-        assert self._staging is not None
+    def remove_old(self) -> None:
+        """Remove the aspect that this one has replaced, if it has. The lock must be held."""
+        if self._replaced and self._staging is not None:
+            self._step("remove old")
+            with suppress(SystemRefusal, OSError):  # the new one is in place; the next sweep goes on with the old one
+                remove(self._pinfs, self._staging)
+
+    def _pin(self, staging: Staging) -> None:
         for name, bpf_map in self._maps.items():
             self._step(f"pin {name}")
-            pins.pin(bpf_map, self._staging.entry(name if name == REGISTRY else f"map_{name}"))
-        for index, link in zip(sorted(self._attached), links, strict=True):
+            pins.pin(bpf_map, staging.entry(name if name == REGISTRY else f"map_{name}"))
+        for index, held in sorted(self._attached.items()):
             self._step(f"pin link {index}")
-            pins.pin(link, self._staging.entry(f"link_{index}"))
-
-    def _activate(self) -> None:
-        control = bytearray(CONTROL_SIZE)
-        control[CONTROL_ACTIVE : CONTROL_ACTIVE + 4] = (1).to_bytes(4, "little")
-        self._maps[MAP_CONTROL].update(bytes(4), bytes(control))
+            pins.pin(held.link, staging.entry(f"{LINK_PREFIX}{index}"))
 
     def _registry(self) -> Map:
         self._step("registry")
@@ -234,19 +270,20 @@ class Weave:
 
     # -- the way back ----------------------------------------------------------------------------------------------
 
-    def _undo(self) -> None:
-        """Take back what was done so far. Never raises: what cannot be taken back now, the next sweep will."""
-        staging = self._staging
-        if staging is None:
-            return
-        with suppress(SystemRefusal, OSError), self._pinfs.lock(), expedited_rcu(self._pinfs.hurry):
-            for held in reversed(self._attached.values()):
-                held.link.close()
-            remove(self._pinfs, staging)
-        with suppress(SystemRefusal, OSError), self._pinfs.lock():
-            self._pinfs.tidy()
+    def undo(self) -> None:
+        """Take back what was done. The lock must be held."""
+        for held in reversed(self._attached.values()):
+            held.link.close()
+        if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
+            switch(self._staging.path, on=True)
+            self._pinfs.exchange(self._staging, self._name)
+        elif self._committed:
+            self._staging = self._pinfs.withdraw(self._name, self._token)
+        if self._staging is not None:
+            remove(self._pinfs, self._staging)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close all descriptors: what is pinned stays."""
         for held in self._attached.values():
             held.link.close()
         for bpf_map in self._maps.values():
@@ -255,7 +292,8 @@ class Weave:
             self._staging.close()
 
     def _step(self, name: str) -> None:
-        self._on_step(name)
+        if self._on_step is not None:
+            self._on_step(self._name, name)
 
 
 def _fill(created: Map, spec: MapSpec) -> None:
@@ -281,32 +319,3 @@ def _raise_descriptor_limit(needed: int) -> None:
     if soft < wanted:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
-
-
-@contextmanager
-def _ending_signals_raise() -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGHUP, where they would end the process outright, raise SystemExit: so we can undo."""
-    before = {}
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            with suppress(ValueError):  # only the main thread can: in others the caller sees to it
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Meanwhile the signals that end a process wait."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -64,7 +64,7 @@ def event_name(token: Token, number: int) -> str:
 
 
 class DefinitionRefused(Exception):
-    """The kernel refused the definition at ``index``; those before it are in place. The caller knows what lies there."""
+    """The kernel refused the definition at ``index``; those before it are in place."""
 
     def __init__(self, index: int, errno: int, reason: str) -> None:
         super().__init__(f"definition {index}: {reason}")

@@ -122,21 +122,15 @@ class WovenAspect:
     @cached_property
     def joinpoints(self) -> tuple[WovenJoinPoint, ...]:
         """Its join points, by their id."""
-        table = self.document["joinpoints"]
         labels = self.advice_labels
-        result = []
-        for row in table["rows"]:
-            fields = dict(zip(table["columns"], row, strict=True))
-            fields["advice"] = labels[fields["advice"]]
-            result.append(WovenJoinPoint(aspect=self.name, **fields))
-        return tuple(result)
+        rows = manifest.unpack_table(self.document["joinpoints"])
+        return tuple(WovenJoinPoint(aspect=self.name, **row | {"advice": labels[row["advice"]]}) for row in rows)
 
     @property
     def unreached(self) -> list[dict[str, Any]]:
         """Shadows that no probe could reach, each with ``code`` and ``reason``."""
-        table = self.document["unreached"]
         labels = self.advice_labels
-        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+        rows = manifest.unpack_table(self.document["unreached"])
         return [row | {"advice": labels[row["advice"]]} for row in rows]
 
     # -- what happened since -----------------------------------------------------------------------------------------
@@ -159,7 +153,7 @@ class WovenAspect:
 
     def counts(self) -> list[Count]:
         """Hits, lost, unmarked and missed of each join point, by its id."""
-        number = len(self.document["joinpoints"]["rows"])
+        number = len(self.joinpoints)
         counters = self.map(MAP_COUNTERS)
         values: dict[int, Sequence[bytes]] = {}
         for key, joined in counters.items():

@@ -1,0 +1,71 @@
+"""Which join points a probe's points serve: whom a missed hit concerns. For the registry entry, from the plan alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.match.plan import Locator, MarkUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klasy.match.plan import JoinPoint, Plan, Probe
+
+
+def served(plan: Plan, probe: Probe) -> list[list[int]]:
+    """The ids of the join points that miss a hit when a point of the probe does, for each of its points."""
+    ids = _arm_ids(probe)
+    at = _by_address(plan.joinpoints[i] for i in ids)
+    if probe.mark is MarkUse.WRITE:
+        # A mark that is not written is a hit less for whoever would have read it.
+        readers = (p for p in plan.probes if p.mark in (MarkUse.READ, MarkUse.TAKE) and p.role == probe.role)
+        read = _by_address(plan.joinpoints[i] for reader in readers for i in _arm_ids(reader))
+        for point in probe.points:
+            at.setdefault(point.address, set()).update(read.get(point.address, ()))
+    everyone = sorted(ids)
+    return [sorted(at[point.address]) if at.get(point.address) else everyone for point in probe.points]
+
+
+def _arm_ids(probe: Probe) -> set[int]:
+    ids: set[int] = set()
+    for arm in probe.arms:
+        ids.update(arm.by_address.values(), arm.by_return_address.values())
+        if arm.otherwise is not None:
+            ids.add(arm.otherwise)
+    return ids
+
+
+def _by_address(joinpoints: Iterable[JoinPoint]) -> dict[int, set[int]]:
+    """Join points by the addresses where a probe can see them: their own, behind the call, the callee's entry."""
+    at: dict[int, set[int]] = {}
+    for joinpoint in joinpoints:
+        shadow = joinpoint.shadow
+        addresses = {shadow.address}
+        if shadow.callee is not None:
+            addresses.add(shadow.callee.address)
+        if shadow.site is not None:
+            addresses.add(shadow.site.return_address)
+        for address in addresses:
+            at.setdefault(address, set()).add(joinpoint.id)
+    return at
+
+
+def whole(probe: Probe) -> list[list[int] | None]:
+    """For each point, the join points whose hits add up to the runs of the program there; None where none do.
+
+    They do where an advice runs at every hit, without a condition of its own.
+    """
+    result: list[list[int] | None] = []
+    for point in probe.points:
+        ids: list[int] | None = None
+        for arm in probe.arms:
+            if arm.guard is not None or probe.condition is not None:
+                continue
+            if probe.locator is Locator.FIXED:
+                ids = sorted(arm.by_address.values())
+            elif probe.locator is Locator.ADDRESS and point.address in arm.by_address:
+                ids = [arm.by_address[point.address]]
+            elif probe.locator is Locator.DISPATCH and probe.mark is MarkUse.NONE and arm.otherwise is not None:
+                ids = sorted({*arm.by_return_address.values(), arm.otherwise})
+        result.append(ids)
+    return result

@@ -1,0 +1,52 @@
+"""Taking aspects out of the kernel."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from klasy.errors import NotRoot
+from klasy.weaver.pinfs import PinFS
+from klasy.weaver.remove import remove
+from klasy.weaver.signals import signals_held
+from klasy.weaver.sweep import sweep
+from klasy.weaver.tracefs import expedited_rcu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def unweave(names: Sequence[str] | None = None, pinfs: PinFS | None = None) -> list[str]:
+    """Take aspects out of the kernel; which ones were. None: all.
+
+    Hits stop at once. Signals that end a process wait until it is done. Raises NotWoven if a name is unknown, before
+    anything is taken out; SystemRefusal if the kernel does not let go, in which case the next command tries again.
+    """
+    fs = pinfs or PinFS()
+    if os.geteuid() != 0:
+        raise NotRoot("unweaving needs root", hint="run klasy as root, e.g. with sudo")
+    with fs.lock(), signals_held():
+        try:
+            sweep(fs)
+            chosen = _chosen(fs.aspects(), names)
+            with expedited_rcu(fs.hurry):
+                for name in chosen:
+                    staging = fs.withdraw(name, fs.token())
+                    try:
+                        remove(fs, staging)
+                    finally:
+                        staging.close()
+        finally:
+            fs.tidy()
+    return chosen
+
+
+def _chosen(woven: list[str], names: Sequence[str] | None) -> list[str]:
+    if names is None:
+        return woven
+    missing = [name for name in names if name not in woven]
+    if missing:
+        from klasy.weaver.woven import not_woven
+
+        raise not_woven(missing, woven)
+    return list(dict.fromkeys(names))
