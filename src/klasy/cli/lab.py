@@ -34,6 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kernel", choices=names, default=DEFAULT.name, help=f"the guest's kernel (default: {DEFAULT.name})"
     )
     parser.add_argument(
+        "--no-9p", action="store_true", help="without this machine's files: klasy, its checkout, busybox"
+    )
+    parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="kill the command after so long, and end with 3"
     )
     parser.add_argument(
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     show = _Writer(2) if args.verbose else None
-    guest = Guest(by_name(args.kernel), fresh_boot=args.fresh_boot, on_console=show)
+    guest = Guest(by_name(args.kernel), host_files=not args.no_9p, fresh_boot=args.fresh_boot, on_console=show)
     try:
         with guest:
             return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)

@@ -3,7 +3,7 @@
 # Virtio-serial ports, by name: klasy.ctl (requests and answers, lines of text), klasy.kill (a signal's name a line, for
 # the running command), klasy.in, klasy.out, klasy.err (the command's streams, raw bytes).
 #
-#   guest: loaded                        once, and the host answers TIME 9P-OPTIONS MODULES
+#   guest: loaded                        once, and the host answers TIME 9p OPTIONS MODULES, or TIME tar
 #   guest: ready                         once
 #   host:  run MARK SIZE null|port       and SIZE bytes: the shell script to run
 #   guest: exit MARK STATUS              when the command ended; a shell's status, 128+N for signal N

@@ -12,11 +12,12 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.lab.fetch import kernel_files
 from klasy.lab.host import LabError, say
-from klasy.lab.machine import GuestDied, Machine, Memory
+from klasy.lab.machine import EMPTY_DISK, HOST_FILES, GuestDied, Machine, Medium, Memory
 from klasy.lab.snapshot import restore, snapshot
 
 if TYPE_CHECKING:
@@ -61,17 +62,20 @@ class Guest:
 
     It begins from a kept state where there is one (see `klasy.lab.snapshot`), else, and with ``fresh_boot`` or
     ``on_console`` (which gets its kernel's log), it boots. Entering raises LabError when it does not come up.
+    Without ``host_files`` it has a small root of its own instead of the host's: see `klasy.lab.closure`.
     """
 
     def __init__(
         self,
         kernel: LabKernel,
         *,
+        host_files: bool = True,
         fresh_boot: bool = False,
         boot_timeout: float = BOOT_SECONDS,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
         self._kernel = kernel
+        self._host_files = host_files
         self._fresh_boot = fresh_boot or on_console is not None
         self._boot_timeout = boot_timeout
         self._on_console = on_console
@@ -166,7 +170,7 @@ class Guest:
             except (LabError, OSError) as error:
                 say(f"no guest could begin from a kept state ({error}); booting one")
                 self.close()
-        self._machine = Machine(kernel, on_output=self._output, on_console=self._on_console)
+        self._machine = Machine(kernel, self._medium(), on_output=self._output, on_console=self._on_console)
         deadline = time.monotonic() + self._boot_timeout
         try:
             self._expect("loaded", deadline)
@@ -175,19 +179,28 @@ class Guest:
             raise GuestDied(f"the guest did not come up within {self._boot_timeout:g} s", self.console) from None
 
     def _begin_kept(self, kernel: UnpackedKernel) -> None:
-        kept = snapshot(kernel, self._boot_timeout)
+        kept = snapshot(kernel, HOST_FILES if self._host_files else EMPTY_DISK, self._boot_timeout)
         deadline = time.monotonic() + self._boot_timeout
         try:
-            self._machine = Machine(kernel, memory=Memory(kept.memory, shared=False), on_output=self._output)
+            memory = Memory(kept.memory, shared=False)
+            self._machine = Machine(kernel, self._medium(), memory=memory, on_output=self._output)
             restore(self._machine, kept, deadline)
             self._hand_over(kernel, deadline)
         except (LabError, TimeoutError) as error:
             kept.forget()
             raise LabError(str(error) or "it did not come to life in time") from error
 
+    def _medium(self) -> Medium:
+        if self._host_files:
+            return HOST_FILES
+        from klasy.lab.closure import closure
+
+        return Medium("disk", closure(Path.cwd()))
+
     def _hand_over(self, kernel: UnpackedKernel, deadline: float) -> None:
         """Tell init what is this guest's own, and see it through to the agent."""
-        self._running.send("ctl", f"{int(time.time())} {P9_OPTIONS} {kernel.modules}\n".encode())
+        medium = f"9p {P9_OPTIONS} {kernel.modules}" if self._host_files else "tar"
+        self._running.send("ctl", f"{int(time.time())} {medium}\n".encode())
         self._expect("ready", deadline)
 
     def _expect(self, prefix: str, deadline: float | None) -> str:

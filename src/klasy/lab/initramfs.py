@@ -21,25 +21,28 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+TALK = ("virtio_pci", "virtio_console")
+# By the medium that the guest's files come from.
+FILES = {"9p": ("9pnet_virtio", "9p", "overlay"), "disk": ("virtio_blk",)}
 
 
-def initramfs(kernel: UnpackedKernel) -> Path:
+def initramfs(kernel: UnpackedKernel, medium: str) -> Path:
     """The initramfs for ``kernel``: cached, and built anew when busybox, a script or the kernel changed."""
     busybox = find_busybox()
-    modules = list(module_files(kernel.modules, MODULES))
+    modules = list(module_files(kernel.modules, (*TALK, *FILES[medium])))
     inputs = [busybox, HERE / "init.sh", HERE / "agent.sh", *modules]
     digest = hashlib.sha256()
     for path in inputs:
         found = path.stat()
         digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
-    image = lab_cache() / "initramfs" / f"{kernel.name}-{digest.hexdigest()[:16]}.cpio"
+    variant = f"{kernel.name}-{medium}"
+    image = lab_cache() / "initramfs" / f"{variant}-{digest.hexdigest()[:16]}.cpio"
     if not image.exists():
         image.parent.mkdir(parents=True, exist_ok=True)
         partial = image.with_suffix(f".partial-{os.getpid()}")
         partial.write_bytes(cpio(_members(busybox, modules)))
         partial.rename(image)
-        for old in image.parent.glob(f"{kernel.name}-*.cpio"):
+        for old in image.parent.glob(f"{variant}-*.cpio"):
             if old != image:
                 old.unlink(missing_ok=True)
     return image

@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,18 +29,22 @@ if TYPE_CHECKING:
 MEMORY_MIB = 2560
 CPUS = 2
 PORTS = ("ctl", "kill", "in", "out", "err")
+SECTOR = 512
 CONSOLE_KEPT = 256 * 1024
 
 HARDWARE = [
     *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
     *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(CPUS), "-m", str(MEMORY_MIB)),
-    # The host's whole file system, read-only; remap: a mount below / may use the same inode numbers as another.
-    *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
-    *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
     *("-device", "virtio-serial-pci"),
     # Tells a kernel that begins in a kept state that it is another machine, so that its random numbers are its own.
     *("-device", "vmgenid,guid=auto"),
 ]
+P9 = [
+    # The host's whole file system, read-only; remap: a mount below / may use the same inode numbers as another.
+    *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
+    *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
+]
+DISK = ["-device", "virtio-blk-pci,drive=disk"]
 
 
 class GuestDied(LabError):
@@ -48,6 +53,17 @@ class GuestDied(LabError):
     def __init__(self, message: str, console: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.console = console
+
+
+class Medium(NamedTuple):
+    """Where the guest's files come from: "9p", the host's own, or a "disk" with ``content``, which is made for it."""
+
+    kind: str
+    content: bytes = b""
+
+
+HOST_FILES = Medium("9p")
+EMPTY_DISK = Medium("disk")
 
 
 class Memory(NamedTuple):
@@ -63,6 +79,7 @@ class Machine:
     def __init__(
         self,
         kernel: UnpackedKernel,
+        medium: Medium,
         *,
         memory: Memory | None = None,
         on_output: Callable[[str, bytes], None] = lambda port, data: None,
@@ -74,12 +91,22 @@ class Machine:
         self._lines = {"ctl": bytearray(), "qmp": bytearray()}
         self._selector = selectors.DefaultSelector()
         self._ends: dict[str, socket.socket] = {}
-        argv = [*command_line(kernel, verbose=on_console is not None), *_memory_arguments(memory)]
+        argv = [
+            *command_line(kernel, medium, verbose=on_console is not None),
+            *_memory_arguments(memory),
+        ]
         if memory is not None and not memory.shared:
             argv += ["-incoming", "defer"]
-        self._qemu = self._start(argv)
+        if medium.kind == "disk":
+            with tempfile.TemporaryFile() as disk:
+                disk.write(medium.content)
+                disk.truncate(max(disk.tell() + -disk.tell() % SECTOR, SECTOR))
+                argv += ["-blockdev", f"file,node-name=disk,filename=/dev/fd/{disk.fileno()},read-only=on,locking=off"]
+                self._qemu = self._start(argv, [disk.fileno()])
+        else:
+            self._qemu = self._start(argv, [])
 
-    def _start(self, argv: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, argv: list[str], pass_fds: list[int]) -> subprocess.Popen[bytes]:
         theirs = []
         for name in ("console", "qmp", *PORTS):
             ours, other = socket.socketpair()
@@ -100,7 +127,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=[end.fileno() for end in theirs],
+            pass_fds=[*pass_fds, *(end.fileno() for end in theirs)],
             start_new_session=True,  # a terminal's Ctrl-C is ours to handle
         )
         for end in theirs:
@@ -194,13 +221,14 @@ class Machine:
         raise GuestDied(what, self.console)
 
 
-def command_line(kernel: UnpackedKernel, *, verbose: bool = False) -> list[str]:
+def command_line(kernel: UnpackedKernel, medium: Medium, *, verbose: bool = False) -> list[str]:
     """QEMU's arguments but for its memory and ports: what makes two machines alike. Raises LabError without QEMU."""
     append = "console=ttyS0 panic=-1" + ("" if verbose else " quiet")
     return [
         need_tool("qemu-system-x86_64", "qemu-system-x86", "the lab"),
         *HARDWARE,
-        *("-kernel", str(kernel.image), "-initrd", str(initramfs(kernel)), "-append", append),
+        *(P9 if medium.kind == "9p" else DISK),
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs(kernel, medium.kind)), "-append", append),
     ]
 
 

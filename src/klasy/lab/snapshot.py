@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.lab.cache import all_or_nothing, lab_cache, locked
 from klasy.lab.host import LabError, say
-from klasy.lab.machine import GuestDied, Machine, Memory, command_line
+from klasy.lab.machine import GuestDied, Machine, Medium, Memory, command_line
 
 if TYPE_CHECKING:
     from klasy.lab.fetch import UnpackedKernel
@@ -47,26 +47,28 @@ class Snapshot(NamedTuple):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def snapshot(kernel: UnpackedKernel, boot_timeout: float) -> Snapshot:
+def snapshot(kernel: UnpackedKernel, medium: Medium, boot_timeout: float) -> Snapshot:
     """The kept state for this kernel, QEMU and init, made now if there is none. Raises LabError when that fails."""
-    line = command_line(kernel)
+    line = command_line(kernel, medium)
     digest = hashlib.sha256(repr(line).encode())
     for file in (line[0], kernel.image):
         found = Path(file).stat()
         digest.update(f"{found.st_size} {found.st_mtime_ns}".encode())
-    home = lab_cache() / "booted" / f"{kernel.name}-{digest.hexdigest()[:16]}"
+    variant = f"{kernel.name}-{medium.kind}"
+    home = lab_cache() / "booted" / f"{variant}-{digest.hexdigest()[:16]}"
     if not home.is_dir():
-        with locked(home.parent / f"{kernel.name}.lock", lambda: say("another klasy lab boots this kernel; waiting")):
+        with locked(home.parent / f"{variant}.lock", lambda: say("another klasy lab boots this kernel; waiting")):
             if not home.is_dir():
-                for old in home.parent.glob(f"{kernel.name}-*"):
+                for old in home.parent.glob(f"{variant}-*"):
                     Snapshot(old).forget()
                 with all_or_nothing(home) as fresh:
-                    _make(kernel, Snapshot(fresh), boot_timeout)
+                    target = Snapshot(fresh)
+                    memory = Memory(target.memory, shared=True)
+                    _make(Machine(kernel, medium, memory=memory), target, boot_timeout)
     return Snapshot(home)
 
 
-def _make(kernel: UnpackedKernel, target: Snapshot, boot_timeout: float) -> None:
-    machine = Machine(kernel, memory=Memory(target.memory, shared=True))
+def _make(machine: Machine, target: Snapshot, boot_timeout: float) -> None:
     try:
         try:
             loaded = machine.line("ctl", time.monotonic() + boot_timeout)
