@@ -215,27 +215,32 @@ class CTypes:
                 value = int(self._next(), 0) if self._take("=") else (values[-1][1] + 1 if values else 0)
                 values.append((constant, value))
                 self._take(",")
-            number = self._add(t.Enum(name, 4, False, tuple(values)))
+            number = self._add(t.Enum(name, 4, any(value < 0 for _, value in values), tuple(values)))
             self._sizes[number] = 4
             self._known[key] = number
             return number
         # The id is needed by members that point back, before the members are known.
         number = self._known.get(key) or self._new(key if name else "", t.Void())
         members: list[t.Member] = []
-        offset = size = 0
+        offset = size = 0  # of what comes next and of the whole, in bits
         while not self._take("}"):
             base = self._base_type()
             if self._take(";"):
-                found, member = base, ""
+                found, member, bits = base, "", 0
             else:
                 member, found = self._declarator(base)
+                bits = int(self._next()) if self._take(":") else 0
                 self._need(";")
             width = self._sizes.get(found, 8)
             align = min(8, 1 << max(0, (width & -width).bit_length() - 1)) if width else 1
-            offset = -(-offset // align) * align if keyword == "struct" else 0
-            members.append(t.Member(member, found, 8 * offset))
-            size = max(size, offset + width)
-            offset += width
+            if keyword == "union":
+                offset = 0
+            elif not bits or offset // (8 * width) != (offset + bits - 1) // (8 * width):
+                offset = -(-offset // (8 * align)) * 8 * align
+            members.append(t.Member(member, found, offset, bits))
+            offset += bits or 8 * width
+            size = max(size, offset)
+        size = -(-size // 8)
         size = -(-size // 8) * 8 if size > 8 else size
         cls = t.Union if keyword == "union" else t.Struct
         self._list[number - self._first] = cls(name, size, tuple(members))
@@ -265,7 +270,7 @@ def _tokens(text: str) -> list[str]:
     words: list[str] = []
     for raw in text.splitlines():
         line = raw.split("//")[0]
-        for mark in "*(){}[],;=":
+        for mark in "*(){}[],;=:":
             line = line.replace(mark, f" {mark} ")
         words += line.split()
     return words
@@ -307,11 +312,13 @@ class FakeKernel:
         for module, found in self._modules.items():
             where[module] = dict(found.functions)
         for name, module in mentioned:
-            if name and name not in where[module]:
-                where[module][name] = None
+            names = where.setdefault(module, {})
+            if name and name not in names:
+                names[name] = None
+        self._loaded = [module for module in where if module is not None]
         for module, names in where.items():
             address = START if module is None else MODULE_START + 0x10_0000 * list(where).index(module)
-            btf = self.btf if module is None else self._modules[module].btf
+            btf = self.btf if module is None else self.module_btf(module)
             for name, proto in names.items():
                 copies = (static or {}).get(name, 1)
                 for _ in range(copies):
@@ -359,7 +366,7 @@ class FakeKernel:
         return found.btf if found else None
 
     def modules(self) -> Collection[str]:
-        return list(self._modules)
+        return self._loaded
 
     def function_names(self) -> Collection[str]:
         return {function.base for function in self._by_address.values()}

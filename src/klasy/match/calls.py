@@ -47,6 +47,11 @@ class _Dispatch:
     unknown: Outcome | None = None
 
     @property
+    def any(self) -> bool:
+        """Whether there are calls left that can be told."""
+        return bool(self.direct or self.tails or self.indirect or self.unknown is not None)
+
+    @property
     def outcomes(self) -> list[Outcome]:
         """The outcomes of all calls that are told by the return address."""
         known = [match.outcome for match in self.direct] + [outcome for _, outcome in self.indirect]
@@ -76,6 +81,8 @@ class CallPlanner:
         marked_calls = self._plan_after_sites()
         for dispatch in self.entries + self.exits:
             self._mark_tails(dispatch)
+        self.entries = [dispatch for dispatch in self.entries if dispatch.any]
+        self.exits = [dispatch for dispatch in self.exits if dispatch.any]
         self._plan_before_sites(marked_calls)
         for address, site in self.marked_tails.items():
             self.probes.point(self._tail_kind(site), address, site.caller)
@@ -98,7 +105,9 @@ class CallPlanner:
             dispatch = self._why_dispatch(match, callee, calls)
             why = f"{len(match.calls)} call site{'s' if len(match.calls) != 1 else ''}"
             refusal: Refusal | None = None
-            if dispatch is not None:
+            if dispatch is None and (address in match.unknown or match.only_indirect):
+                why += "; calls through pointers are not seen"
+            elif dispatch is not None:
                 if match.restricted and indirect is None:
                     indirect = match.indirect()
                 refusal = self._dispatch_refusal(match, callee, calls, indirect or [])
@@ -107,9 +116,9 @@ class CallPlanner:
                     continue
                 why += f"; {callee.name} itself cannot be probed: {refusal.reason}"
             (self.after_sites if after else self.before_sites).extend((match, found, why) for found in calls)
-            if not calls:
+            if not calls or (refusal is not None and address in match.unknown):
                 nowhere = Shadow(JoinPointKind.CALL, None, 0, callee)
-                refusal = refusal or Refusal("indirect-only", f"only indirect calls reach {callee.name}")
+                refusal = refusal or Refusal("indirect-only", "only a probe at the callee could see them")
                 self.planner.unreached(match.advice, nowhere, refusal)
 
     def _why_dispatch(self, match: AdviceMatch, callee: Function, calls: Sequence[Match]) -> str | None:
@@ -125,7 +134,8 @@ class CallPlanner:
             return f"only indirect calls reach {callee.name} here"
         if count > MOST_SITES:
             return f"{count} call sites; one probe serves them all"
-        refusals = [refusal for found in calls if (refusal := self._site_refusal(found)) is not None]
+        direct = [found for found in calls if found.shadow.call_kind is CallKind.DIRECT]  # a jump must be marked anyway
+        refusals = [refusal for found in direct if (refusal := self._site_refusal(found)) is not None]
         if refusals:
             some = f"{len(refusals)} of {count} call sites" if count > 1 else "the call site"
             return f"{some} cannot be probed: {refusals[0].reason}"
