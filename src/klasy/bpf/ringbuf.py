@@ -116,6 +116,31 @@ class RingReader:
             if position == end:
                 end = producer[0]
 
+    def peek(self, limit: int = 1 << 30, after: int | None = None) -> tuple[list[bytes], int]:
+        """Copies of the records there are now, at most ``limit``, and the position behind the last of them.
+
+        They stay in the buffer until :meth:`consume` is called with that position: a reader that must not lose them
+        does so when they are safely written. ``after``: go on from a position that was given before.
+        """
+        data, words, mask = self._data, self._words, self._mask
+        position = self._consumer[0] if after is None else after
+        end = self._producer[0]
+        records: list[bytes] = []
+        while position < end and len(records) < limit:
+            at = position & mask
+            header = words[at >> 2]
+            if header & u.BPF_RINGBUF_BUSY_BIT:
+                break
+            length = header & _LENGTH
+            if not header & u.BPF_RINGBUF_DISCARD_BIT:
+                records.append(bytes(data[at + _HEADER : at + _HEADER + length]))
+            position += (length + _HEADER + 7) & ~7
+        return records, position
+
+    def consume(self, position: int) -> None:
+        """Give the kernel back the room of all records before a position that :meth:`peek` returned."""
+        self._consumer[0] = position
+
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until there are records, or for ``timeout`` seconds (None: until there are); whether there are some.
 

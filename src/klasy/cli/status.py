@@ -1,0 +1,82 @@
+"""``klasy status``: what is woven."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from klasy.cli.table import duration, table
+from klasy.errors import EXIT_OK
+from klasy.weaver.woven import WovenAspect, foreign, read_registry
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "Show the woven aspects: since when, join points, hits, losses, cost."
+EXAMPLE = "  klasy status\n  klasy status --json | jq '.aspects[].hits'"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the registry and the counters; print."""
+    aspects = []
+    for woven in read_registry():
+        with woven:
+            aspects.append(_summary(woven))
+    strange = foreign()
+    if args.json:
+        import json
+
+        print(json.dumps({"aspects": aspects, "unreadable": strange}, indent=2))
+        return EXIT_OK
+    if aspects:
+        print(_table(aspects))
+    else:
+        print("no aspect is woven")
+    for name, reason in strange.items():
+        print(f"{name}: cannot be read: {reason}")
+    return EXIT_OK
+
+
+def _summary(woven: WovenAspect) -> dict[str, Any]:
+    counts = woven.counts()
+    missed = [count.missed for count in counts if count.missed is not None]
+    cost = woven.cost()
+    return {
+        "aspect": woven.name,
+        "source": woven.source_name,
+        "since_ns": woven.since_ns,
+        "active": woven.active,
+        "joinpoints": len(counts),
+        "unreached": len(woven.unreached),
+        "hits": sum(count.hits for count in counts),
+        "lost": sum(count.lost for count in counts),
+        "unmarked": sum(count.unmarked for count in counts),
+        "missed": sum(missed),
+        "missed_known": len(missed) == len(counts),
+        "runs": cost.runs,
+        "run_time_ns": cost.nanoseconds,
+    }
+
+
+def _table(aspects: list[dict[str, Any]]) -> str:
+    head = ("ASPECT", "WOVEN FOR", "JOIN POINTS", "HITS", "LOST", "MISSED", "COST", "SOURCE")
+    now = time.time_ns()
+    rows = [
+        (
+            a["aspect"] if a["active"] else f"{a['aspect']} (stopped)",
+            duration((now - a["since_ns"]) / 1e9),
+            a["joinpoints"],
+            a["hits"],
+            a["lost"],
+            a["missed"] + a["unmarked"] if a["missed_known"] else f"{a['missed'] + a['unmarked']} or more",
+            f"{a['run_time_ns'] // a['runs']} ns a run" if a["runs"] else "not measured",
+            a["source"],
+        )
+        for a in aspects
+    ]
+    return table(head, rows)

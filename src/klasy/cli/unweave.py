@@ -1,0 +1,26 @@
+"""``klasy unweave``: take aspects out of the kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.errors import EXIT_OK
+from klasy.weaver.unweave import unweave
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "Take woven aspects out of the kernel; all of them if none is named."
+EXAMPLE = "  klasy unweave log_dequeue\n  klasy unweave"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("aspects", nargs="*", metavar="ASPECT", help="name of a woven aspect (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Unweave; wrong names are an error and nothing is taken out."""
+    gone = unweave(args.aspects or None)
+    print(f"unwoven: {', '.join(gone)}" if gone else "no aspect is woven")
+    return EXIT_OK
