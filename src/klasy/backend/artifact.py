@@ -21,11 +21,21 @@ MAP_EVENTS = "events"  # ring buffer of log records
 MAP_COUNTERS = "counters"  # per-CPU array of record.COUNTERS, by join point id
 MAP_CONTROL = "control"  # array of one CONTROL value
 MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has any
-MAP_UNKNOWN = "unknown"  # LRU hash: u64 return address -> u64 hits, of dispatched calls from no known site
+MAP_UNKNOWN = (
+    "unknown"  # hash: u64 return address -> u64 hits, of dispatched calls from no known site; if there are any
+)
 
 # The control value: u32 active (0: programs return at once), u32 reserved.
 CONTROL_SIZE = 8
 CONTROL_ACTIVE = 0
+
+# A mark, see match/plan.py: u64 slot, u64 tag -> the value below.
+MARK_KEY_SIZE = 16
+MARK_SITE = 0
+MARK_RETURN = 8
+MARK_PID_TGID = 16
+MARK_ARGUMENTS = 24  # the six argument registers
+MARK_SIZE = MARK_ARGUMENTS + 6 * 8
 
 
 @dataclass(frozen=True, slots=True)

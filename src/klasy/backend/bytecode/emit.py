@@ -1,0 +1,160 @@
+"""One program of the IR to one assembled BPF program: everything in its order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL, MAP_MARKS, MAP_UNKNOWN, ProgramSpec
+from klasy.backend.bytecode import peephole
+from klasy.backend.bytecode.code import straighten
+from klasy.backend.bytecode.emitter import OUT, Emitter
+from klasy.backend.bytecode.frame import STACK_BYTES, Slot
+from klasy.backend.bytecode.liveness import intervals
+from klasy.backend.bytecode.locate import Locating
+from klasy.backend.bytecode.origin import Origin
+from klasy.backend.bytecode.regs import allocate
+from klasy.backend.bytecode.select import Selector
+from klasy.bpf.asm import assemble
+from klasy.bpf.insn import R0, R1, R2, R10, EncodingError, exit_, jump_if, load, load_map_value, mov, store
+from klasy.compiler import ir
+from klasy.diag import DiagnosticBag
+from klasy.match.plan import Context
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from klasy.backend.artifact import MapSpec
+    from klasy.backend.bytecode.code import Local, Straight
+    from klasy.backend.bytecode.counters import Counters
+    from klasy.backend.bytecode.liveness import Interval
+    from klasy.backend.bytecode.regs import Allocation
+    from klasy.bpf.insn import Reg
+    from klasy.match.plan import Plan, Probe
+    from klasy.source import Span
+
+_TYPES = {Context.FENTRY: "fentry", Context.FEXIT: "fexit"}
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A program and the maps it needs of its own. ``shared`` names those of the aspect's further maps that it uses."""
+
+    spec: ProgramSpec
+    maps: tuple[MapSpec, ...]
+    shared: frozenset[str]
+
+
+def generate_program(plan: Plan, program: ir.Program, counters: Counters) -> Generated:
+    """Generate the program of one probe. Raises InputError where an advice is too large for BPF."""
+    return _Generator(plan, program, counters).run()
+
+
+class _Generator:
+    def __init__(self, plan: Plan, program: ir.Program, counters: Counters) -> None:
+        self.plan = plan
+        self.program = program
+        self.probe: Probe = plan.probes[program.probe]
+        ops = list(program.ops())
+        self.origin = Origin(self.probe, ops)
+        locates = [op for op in ops if isinstance(op, ir.Locate)]
+        self.locating = Locating(plan, self.probe, locates, self.origin, counters)
+        self.selector = Selector(self.origin, self.locating, counters)
+        known = self.locating.known if self.locating.static is not None else None
+        self.blocks = straighten(program, known)
+
+    def run(self) -> Generated:
+        e = Emitter(self._allocation())
+        self._start(e)
+        for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=True):
+            self._block(e, block, following)
+        e.emit_rare()
+        e.asm.label(OUT)
+        e.asm.emit(mov(R0, 0), exit_())
+        try:
+            code = assemble(peephole.tidy(e.asm.instructions))
+        except EncodingError as error:
+            raise self._too_large(f"its code is too long for one BPF program ({error})") from None
+        target = self.probe.points[0].function if self.probe.context in _TYPES else None
+        spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
+        own = tuple(self.locating.maps())
+        return Generated(spec, own, frozenset(set(code.map_names) & {MAP_MARKS, MAP_UNKNOWN}))
+
+    # --- allocation
+
+    def _allocation(self) -> Allocation:
+        selector = self.selector
+        ops = [op for block in self.blocks for op in block.ops]
+        scratch = (max(selector.scratch(op) for op in ops) + 7) & ~7
+        alive = intervals(self.blocks, selector.effects)
+        by_local = {interval.local: interval for interval in alive}
+        for op in ops:
+            pair = selector.hints(op)
+            if pair is not None:
+                by_local[pair[0]].hints.append(pair[1])
+                by_local[pair[1]].hints.append(pair[0])
+        fixed: dict[Local, Reg] = {self.origin.ctx: R1} if self._ctx_can_stay(ops) else {}
+        allocation = allocate(
+            alive,
+            fixed=fixed,
+            on_stack=selector.on_stack(self.blocks),
+            sizes=selector.sizes(self.blocks),
+            scratch=scratch,
+        )
+        if allocation.stack_bytes > STACK_BYTES:
+            raise self._too_large(
+                f"it needs {allocation.stack_bytes} bytes of a BPF program's stack of {STACK_BYTES}", alive
+            )
+        return allocation
+
+    def _ctx_can_stay(self, ops: list[ir.Op]) -> bool:
+        """Whether the context can be used where it comes in, r1: nothing else has happened when it is used last."""
+        effects = [self.selector.effects(op) for op in ops]
+        uses = [i for i, effect in enumerate(effects) if self.origin.ctx in (*effect.reads, *effect.late)]
+        last = max(uses, default=0)
+        before = ops[1 : last + 1]
+        quiet = all(isinstance(op, ir.Argument | ir.Result) for op in before)
+        return quiet and not any(effect.calls for effect in effects[: last + 1])
+
+    # --- emission
+
+    def _start(self, e: Emitter) -> None:
+        """Nothing happens unless the aspect is active; then the context goes to its place."""
+        e.asm.emit(load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE), load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+        place = e.place(self.origin.ctx)
+        if isinstance(place, Slot):
+            e.asm.emit(store(R10, place.offset, R1))
+        elif place is not None and place != R1:
+            e.asm.emit(mov(place, R1))
+
+    def _block(self, e: Emitter, block: Straight, following: Straight | None) -> None:
+        e.asm.label(f"b{block.label}")
+        after = f"b{following.label}" if following is not None else None
+        for op in block.ops:
+            with e.asm.source(op.span):
+                self.selector.emit(e, op, after)
+
+    # --- what is too large
+
+    def _too_large(self, why: str, alive: list[Interval] | None = None) -> Exception:
+        bag = DiagnosticBag()
+        bag.error(
+            "advice-too-large",
+            f"this advice is too large: {why}",
+            self._largest(),
+            hints=("log fewer values in one go, or split it into several advice",),
+        )
+        try:
+            bag.raise_if_errors()
+        except Exception as error:
+            return error
+        raise AssertionError("an error was added")
+
+    def _largest(self) -> Span:
+        """The head of the advice that most of the program's operations come from."""
+        advice = {arm.advice: self.plan.aspect.advice[arm.advice] for arm in self.probe.arms}
+        spans = [op.span for op in self.program.ops() if op.span is not None]
+
+        def size(index: int) -> int:
+            whole = advice[index].span
+            return sum(whole.file is s.file and whole.start <= s.start < whole.end for s in spans)
+
+        return advice[max(advice, key=size)].head

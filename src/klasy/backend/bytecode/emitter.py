@@ -1,0 +1,121 @@
+"""What every part of instruction selection needs: operands in registers, results to their places, code out of line.
+
+r0 and r1 are free for use within one operation, as are r2 to r5 in an operation that calls (nothing that lives on
+is in them there), once its operands are read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.backend.bytecode.frame import Slot
+from klasy.bpf.asm import Assembler
+from klasy.bpf.insn import R0, R1, R2, R10, Reg, add, call, jump, load, load_imm, load_map, mov, store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klasy.backend.bytecode.code import Local
+    from klasy.backend.bytecode.regs import Allocation, Place
+    from klasy.compiler.ir import Operand
+
+OUT = "out"  # the label of the program's end
+
+
+def fits_immediate(value: int) -> bool:
+    """Whether a signed number can be the constant of a 64-bit instruction."""
+    return -(1 << 31) <= value < 1 << 31
+
+
+class Emitter:
+    """Writes instructions into ``asm``."""
+
+    def __init__(self, allocation: Allocation) -> None:
+        self.asm = Assembler()
+        self.allocation = allocation
+        self._cold: list[tuple[object, Callable[[], None]]] = []
+
+    # --- operands and results
+
+    def place(self, local: Local) -> Place | None:
+        """Where a local lives; None if nothing ever reads or writes it."""
+        return self.allocation.places.get(local)
+
+    def into(self, register: Reg, operand: Operand | Local) -> None:
+        """Put an operand into ``register``."""
+        if isinstance(operand, int):
+            self.asm.emit(load_imm(register, operand))
+            return
+        place = self.place(operand)
+        assert place is not None, f"{operand} is read but lives nowhere"
+        if isinstance(place, Slot):
+            self.asm.emit(load(register, R10, place.offset, place.size))
+        elif place != register:
+            self.asm.emit(mov(register, place))
+
+    def register(self, operand: Operand | Local, spare: Reg) -> Reg:
+        """A register that holds an operand: its own, or ``spare``. Not to be written unless it is ``spare``."""
+        if not isinstance(operand, int):
+            place = self.place(operand)
+            if isinstance(place, Reg):
+                return place
+        self.into(spare, operand)
+        return spare
+
+    def source(self, operand: Operand, spare: Reg) -> Reg | int:
+        """An operand as the second one of an instruction: a constant if it fits, else a register."""
+        if isinstance(operand, int) and fits_immediate(operand):
+            return operand
+        return self.register(operand, spare)
+
+    def result(self, local: Local, spare: Reg = R0) -> Reg:
+        """The register to make a result in, to be followed by :meth:`keep`."""
+        place = self.place(local)
+        return place if isinstance(place, Reg) else spare
+
+    def keep(self, local: Local, register: Reg) -> None:
+        """Put what ``register`` holds to the place of a result."""
+        place = self.place(local)
+        if isinstance(place, Slot):
+            assert place.size == 8, "only reads of memory make short values, and they write the slot themselves"
+            self.asm.emit(store(R10, place.offset, register))
+        elif place is not None and place != register:
+            self.asm.emit(mov(place, register))
+
+    # --- calls
+
+    def stack_address(self, register: Reg, offset: int) -> None:
+        """``register`` = r10 + ``offset``."""
+        self.asm.emit(mov(register, R10), add(register, offset))
+
+    def lookup(self, map_name: str, key_offset: int) -> None:
+        """r0 = address of the value in a map, or 0, for the key on the stack."""
+        self.stack_address(R2, key_offset)
+        self.asm.emit(load_map(R1, map_name), call("map_lookup_elem"))
+
+    # --- control
+
+    def go(self, label: str) -> None:
+        """Jump."""
+        self.asm.emit(jump(label))
+
+    def out_of_line(self, code: Callable[[], None], source: object) -> str:
+        """Have ``code`` emitted behind the program proper, for what rarely happens; gives its label.
+
+        It must end with a jump.
+        """
+        label = self.asm.fresh_label("rare")
+
+        def emit() -> None:
+            self.asm.label(label)
+            code()
+
+        self._cold.append((source, emit))
+        return label
+
+    def emit_rare(self) -> None:
+        """Emit what was put out of line."""
+        while self._cold:
+            source, code = self._cold.pop(0)
+            with self.asm.source(source):
+                code()

@@ -1,0 +1,78 @@
+"""What can be seen to be needless looking at neighbouring instructions only.
+
+Jumps to jumps go where those go; code that nothing reaches, jumps to the next instruction and moves of a register to
+itself are left out. Selection may thus emit a jump at the end of each piece of code without a look at what follows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.bpf import uapi as u
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klasy.bpf.insn import Instruction
+
+_GOTO = u.BPF_JMP | u.BPF_JA
+_MOVE = u.BPF_ALU64 | u.BPF_MOV | u.BPF_X
+
+
+def tidy(program: Sequence[Instruction]) -> list[Instruction]:
+    """The same program with less in it. The last instruction must be an exit."""
+    code = list(program)
+    while True:
+        before = len(code)
+        code = _without_dead(_threaded(code))
+        code = _without_idle(code)
+        if len(code) == before:
+            return code
+
+
+def _targets(code: Sequence[Instruction]) -> set[str]:
+    return {i.target for i in code if i.is_jump and i.target is not None}
+
+
+def _threaded(code: list[Instruction]) -> list[Instruction]:
+    """Jumps go where the jumps go that they lead to."""
+    onward = {name: i.target for i in code if i.opcode == _GOTO for name in i.labels}
+
+    def goal(name: str) -> str:
+        seen = {name}
+        while (following := onward.get(name)) is not None and following not in seen:
+            seen.add(following)
+            name = following
+        return name
+
+    return [i._replace(target=goal(i.target)) if i.is_jump and i.target is not None else i for i in code]
+
+
+def _without_dead(code: list[Instruction]) -> list[Instruction]:
+    """No code between what never goes on and the next place that is jumped to; no labels nobody uses."""
+    used = _targets(code)
+    kept: list[Instruction] = []
+    reached = True
+    for instruction in code:
+        labels = tuple(name for name in instruction.labels if name in used)
+        reached = reached or bool(labels)
+        if reached:
+            kept.append(instruction._replace(labels=labels) if labels != instruction.labels else instruction)
+            reached = instruction.opcode != _GOTO and not instruction.is_exit
+    return kept
+
+
+def _without_idle(code: list[Instruction]) -> list[Instruction]:
+    """No jumps to the next instruction, no moves to oneself; their labels go to what follows."""
+    kept: list[Instruction] = []
+    pending: tuple[str, ...] = ()
+    for index, instruction in enumerate(code):
+        changed = instruction._replace(labels=(*pending, *instruction.labels)) if pending else instruction
+        pending = ()
+        following = code[index + 1].labels if index + 1 < len(code) else ()
+        goes_on = changed.is_jump and changed.target in following
+        if goes_on or (changed.opcode == _MOVE and changed.dst == changed.src):
+            pending = changed.labels
+        else:
+            kept.append(changed)
+    return kept

@@ -1,0 +1,187 @@
+"""Writing a log record: reserve room in the ring buffer, header, values, submit.
+
+Every byte of a record is written: what no value covers, and what lies behind the end of a string, is zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.backend.artifact import MAP_EVENTS
+from klasy.backend.bytecode.emitter import fits_immediate
+from klasy.bpf.insn import (
+    R0,
+    R1,
+    R2,
+    R3,
+    add,
+    call,
+    jump_if,
+    load,
+    load_imm,
+    load_map,
+    mov,
+    or_,
+    rsh,
+    store,
+    store_imm,
+)
+from klasy.compiler import ir
+from klasy.record import (
+    COUNTER_LOST,
+    HEADER_SIZE,
+    OFFSET_COMM,
+    OFFSET_CPU,
+    OFFSET_FAULTS,
+    OFFSET_FORMAT,
+    OFFSET_JOINPOINT,
+    OFFSET_PID,
+    OFFSET_TID,
+    OFFSET_TIME,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klasy.backend.bytecode.counters import Counters
+    from klasy.backend.bytecode.emitter import Emitter
+    from klasy.bpf.insn import Reg
+
+
+class RecordWriter:
+    """Emits one record. ``record`` is the local that holds its address."""
+
+    def __init__(self, e: Emitter, counters: Counters, op: ir.Emit, record: ir.Var) -> None:
+        self.e = e
+        self.counters = counters
+        self.op = op
+        self.record = record
+
+    def emit(self) -> None:
+        """Emit it all."""
+        e, op = self.e, self.op
+        back = e.asm.fresh_label("logged")
+        full = e.out_of_line(lambda: self._lost(back), op.span)
+        e.asm.emit(load_map(R1, MAP_EVENTS), mov(R2, op.size), mov(R3, 0), call("ringbuf_reserve"))
+        e.asm.emit(jump_if(R0, "==", 0, full))
+        e.keep(self.record, R0)
+        self._header()
+        for offset, size in gaps(op):
+            self._zero(offset, size)
+        for part in op.parts:
+            self._part(part)
+        e.into(R1, self.record)
+        e.asm.emit(mov(R2, 0), call("ringbuf_submit"))
+        e.asm.label(back)
+
+    def _lost(self, back: str) -> None:
+        self.counters.bump(self.e, self.op.joinpoint, COUNTER_LOST)
+        self.e.go(back)
+
+    def _base(self) -> Reg:
+        """A register with the record's address, good until the next call."""
+        return self.e.register(self.record, R2)
+
+    def _header(self) -> None:
+        e, op = self.e, self.op
+        e.asm.emit(call("ktime_get_ns"), store(self._base(), OFFSET_TIME, R0))
+        self._value(OFFSET_JOINPOINT, 4, op.joinpoint)
+        self._value(OFFSET_FORMAT, 2, op.format)
+        e.asm.emit(call("get_smp_processor_id"), store(self._base(), OFFSET_CPU, R0, 2))
+        e.asm.emit(call("get_current_pid_tgid"))
+        base = self._base()
+        e.asm.emit(store(base, OFFSET_TID, R0, 4), rsh(R0, 32), store(base, OFFSET_PID, R0, 4))
+        self._comm(OFFSET_COMM)
+        self._faults()
+
+    def _faults(self) -> None:
+        base = self._base()
+        if self.op.faults is None:
+            self.e.asm.emit(store_imm(base, OFFSET_FAULTS, 0))
+        else:
+            self.e.asm.emit(store(base, OFFSET_FAULTS, self.e.register(self.op.faults, R0)))
+
+    def _comm(self, offset: int) -> None:
+        self._address(R1, offset)
+        self.e.asm.emit(mov(R2, ir.COMM_SIZE), call("get_current_comm"))
+
+    def _address(self, register: Reg, offset: int) -> None:
+        """``register`` = address in the record."""
+        self.e.into(register, self.record)
+        self.e.asm.emit(add(register, offset))
+
+    def _value(self, offset: int, size: int, value: ir.Operand) -> None:
+        base = self._base()
+        if isinstance(value, int):
+            value &= (1 << 8 * size) - 1
+            value -= 1 << 64 if value >> 63 else 0
+            if fits_immediate(value) or size < 8:
+                return self.e.asm.emit(store_imm(base, offset, value, size))
+        return self.e.asm.emit(store(base, offset, self.e.register(value, R0), size))
+
+    def _zero(self, offset: int, size: int) -> None:
+        base = self._base()
+        while size:
+            step = next(n for n in (8, 4, 2, 1) if n <= size and offset % n == 0)
+            self.e.asm.emit(store_imm(base, offset, 0, step))
+            offset += step
+            size -= step
+
+    # --- values
+
+    def _part(self, part: ir.Part) -> None:
+        match part:
+            case ir.StoreField():
+                self._value(part.offset, part.size, part.value)
+            case ir.CopyField():
+                self._copy(part, "probe_read_kernel", "==")
+            case ir.StringField():
+                self._zero(part.offset, part.size)
+                self._copy(part, "probe_read_kernel_str", "s>=")
+            case ir.CommField():
+                self._comm(part.offset)
+            case _:
+                raise AssertionError(f"no code for {part!r}")
+
+    def _copy(self, part: ir.CopyField | ir.StringField, helper: str, succeeded: str) -> None:
+        e = self.e
+        e.into(R3, part.address)
+        if part.at:
+            e.asm.emit(add(R3, part.at))
+        self._address(R1, part.offset)
+        e.asm.emit(mov(R2, part.size), call(helper))
+        back = e.asm.fresh_label("copied")
+        failed = {"==": "!=", "s>=": "s<"}[succeeded]
+        e.asm.emit(jump_if(R0, failed, 0, e.out_of_line(lambda: self._fault(part.bit, back), self.op.span)))
+        e.asm.label(back)
+
+    def _fault(self, bit: int, back: str) -> None:
+        """Set a bit in the header."""
+        base = self._base()
+        self.e.asm.emit(load(R0, base, OFFSET_FAULTS))
+        set_bits(self.e, R0, 1 << bit)
+        self.e.asm.emit(store(base, OFFSET_FAULTS, R0))
+        self.e.go(back)
+
+
+def set_bits(e: Emitter, register: Reg, mask: int) -> None:
+    """``register |= mask``; uses r1."""
+    if fits_immediate(mask):
+        e.asm.emit(or_(register, mask))
+    else:
+        e.asm.emit(load_imm(R1, mask & ir.MASK64), or_(register, R1))
+
+
+def gaps(op: ir.Emit) -> Iterable[tuple[int, int]]:
+    """Offset and size of what no part of a record covers."""
+    at = HEADER_SIZE
+    for offset, size in sorted((part.offset, _size(part)) for part in op.parts):
+        if offset > at:
+            yield at, offset - at
+        at = max(at, offset + size)
+    if op.size > at:
+        yield at, op.size - at
+
+
+def _size(part: ir.Part) -> int:
+    return ir.COMM_SIZE if isinstance(part, ir.CommField) else int(part.size)  # type: ignore[attr-defined]

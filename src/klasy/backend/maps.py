@@ -1,0 +1,51 @@
+"""The maps of an aspect that do not depend on one program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.backend.artifact import (
+    CONTROL_SIZE,
+    MAP_CONTROL,
+    MAP_COUNTERS,
+    MAP_EVENTS,
+    MAP_MARKS,
+    MAP_UNKNOWN,
+    MARK_KEY_SIZE,
+    MARK_SIZE,
+    MapSpec,
+)
+from klasy.plain import dataclass
+from klasy.record import COUNTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from klasy.match.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How large an aspect's maps are.
+
+    ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
+    once whose return is waited for.
+    """
+
+    ring_bytes: int = 1 << 20
+    marks: int = 16384
+    unknown: int = 1024
+
+
+def shared_maps(plan: Plan, used: Collection[str], options: Options) -> list[MapSpec]:
+    """Those that every aspect has, and of the others those in ``used``."""
+    specs = [
+        MapSpec(MAP_EVENTS, "ringbuf", 0, 0, options.ring_bytes),
+        MapSpec(MAP_COUNTERS, "percpu_array", 4, COUNTERS.size, max(1, len(plan.joinpoints))),
+        MapSpec(MAP_CONTROL, "array", 4, CONTROL_SIZE, 1),
+    ]
+    if MAP_MARKS in used:
+        specs.append(MapSpec(MAP_MARKS, "hash", MARK_KEY_SIZE, MARK_SIZE, options.marks))
+    if MAP_UNKNOWN in used:
+        specs.append(MapSpec(MAP_UNKNOWN, "hash", 8, 8, options.unknown))
+    return specs
