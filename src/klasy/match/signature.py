@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.btf.types import Struct
+from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, LONGEST_STRUCT_IN_REGISTERS, WORD
 from klasy.kernel.model import Clone
 from klasy.lang.ast import ParamKind
 from klasy.match.glob import is_glob, star
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # Clones whose parameters need not be those of the source: what is passed, and where, is known to the compiler alone.
 ALTERED = frozenset({Clone.CONSTPROP, Clone.ISRA, Clone.PART})
 
+_REGISTERS = len(ARGUMENT_REGISTERS)
 _MOST_SHOWN = 3
 
 
@@ -417,17 +419,19 @@ class _Checker:
 
 
 def argument(btf: Btf, proto: FuncProto, index: int) -> Argument:
-    """Where a function gets a parameter, by the System V calling convention of x86-64."""
+    """Where a function gets a parameter, by the kernel's calling convention."""
     slot = registers = stack = 0
     plain = True
     for number, param in enumerate(proto.params):
         found = btf.resolved(param.type_id)
-        words = max(1, (btf.size_of(param.type_id) + 7) // 8)
+        words = max(1, -(-btf.size_of(param.type_id) // WORD))
         by_value = isinstance(found, Struct)
         plain &= not by_value
-        in_registers = registers + words <= 6 and words <= 2
+        in_registers = registers + words <= _REGISTERS and WORD * words <= LONGEST_STRUCT_IN_REGISTERS
         if number == index:
-            return Argument(index) if plain else Argument(index, slot, registers if in_registers else 6 + stack)
+            return (
+                Argument(index) if plain else Argument(index, slot, registers if in_registers else _REGISTERS + stack)
+            )
         if in_registers:
             registers += words
         else:
@@ -438,7 +442,7 @@ def argument(btf: Btf, proto: FuncProto, index: int) -> Argument:
 
 def argument_words(btf: Btf, proto: FuncProto) -> int:
     """How many 8-byte words the arguments take: what a BPF trampoline must save."""
-    return sum(max(1, (btf.size_of(param.type_id) + 7) // 8) for param in proto.params)
+    return sum(max(1, -(-btf.size_of(param.type_id) // WORD)) for param in proto.params)
 
 
 def explicit_params(signature: Signature) -> tuple[ParamPattern, ...] | None:
