@@ -181,7 +181,7 @@ def _table(points: Sequence[dict[str, Any]], counts: Sequence[Count] | None, *, 
             row += [count.hits, count.lost, f"{missed} (shared)" if count.shared and missed else missed]
     head += ["MECHANISM", "WHY"] if why else ["MECHANISM"]
     for row, point in zip(rows, points, strict=True):
-        row += [point["mechanism"], point["why"]] if why else [point["mechanism"]]
+        row.extend([point["mechanism"], point["why"]] if why else [point["mechanism"]])
     return table(head, rows)
 
 
