@@ -114,8 +114,8 @@ class Machine:
         self._compiled: dict[int, re.Pattern[str]] = {}
         self._ignore = re.compile(f"(?:{_tables.IGNORE})*", re.ASCII)
         self._word = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-        self._keywords = _tables.KEYWORDS
-        self._punctuation = _tables.PUNCTUATION
+        self.keywords = _tables.KEYWORDS
+        self.punctuation = _tables.PUNCTUATION
 
     def row(self, state: int) -> dict[int, int]:
         """What a state does with each symbol: the state to go to, or -1 - a rule to reduce by."""
@@ -151,7 +151,7 @@ class Machine:
             return Token(ERROR, "", position, position)
         word = self._word.match(text, position, end)
         if word:
-            keyword = self._keywords.get(word.group())
+            keyword = self.keywords.get(word.group())
             if keyword is not None and keyword in row:
                 return Token(keyword, word.group(), position, word.end())
         for kind, pattern in self._patterns(state):
@@ -159,7 +159,7 @@ class Machine:
             if match:
                 return Token(kind, match.group(), position, match.end())
         for width in (3, 2, 1):
-            kind_or_none = self._punctuation.get(text[position : min(position + width, end)])
+            kind_or_none = self.punctuation.get(text[position : min(position + width, end)])
             if kind_or_none is not None and kind_or_none in row:
                 return Token(kind_or_none, text[position : position + width], position, position + width)
         return Token(ERROR, "", position, position)

@@ -11,6 +11,7 @@ from klasy.source import SourceFile, Span
 if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.lang import ast
+    from klasy.lang.recover import Recovery
 
 _machine: Machine | None = None
 
@@ -23,31 +24,57 @@ def machine() -> Machine:
     return _machine
 
 
+# How a text between quotes is called, by its start symbol.
+_INNER = {
+    "signature": "signature",
+    "data": "data pattern",
+    "event_name": "event",
+    "instruction": "place",
+}
+
+
 def parse(file: SourceFile, bag: DiagnosticBag) -> ast.File | None:
     """The tree of a file. Errors go into the bag; what they spoilt is missing from the tree, or replaced.
 
     None where nothing could be made of it.
     """
-    from klasy.lang.ast import File
+    return _FileParser(file, bag).parse()
 
-    def inner(start: str, begin: int, end: int) -> Any:
+
+class _FileParser:
+    """Parses one file."""
+
+    def __init__(self, file: SourceFile, bag: DiagnosticBag) -> None:
+        self.file = file
+        self.bag = bag
+        self.builder = AstBuilder(file, bag, self._inner)
+        self._recovery: Recovery | None = None
+
+    def parse(self) -> ast.File | None:
+        try:
+            tree: ast.File | None = machine().parse(
+                self.file.text, "file", self.builder, lambda failure: self._recover().handle(failure)
+            )
+        except TooDeep as problem:
+            self.bag.error(
+                "too-deep",
+                "this is nested too deeply to be read",
+                Span(self.file, problem.start, problem.start + 1),
+            )
+            return None
+        return tree
+
+    def _recover(self) -> Recovery:
+        if self._recovery is None:
+            from klasy.lang.recover import Recovery
+
+            self._recovery = Recovery(machine(), self.file, self.bag, self.builder)
+        return self._recovery
+
+    def _inner(self, start: str, begin: int, end: int) -> Any:
+        """What stands between quotes, read as another start; None where it is wrong."""
+
         def handle(failure: Failure) -> None:
-            from klasy.lang import recover
+            self._recover().report_inner(failure, _INNER[start], end)
 
-            recover.report(file, bag, failure, start, end)
-
-        return machine().parse(file.text, start, builder, handle, begin=begin, end=end)
-
-    def handle(failure: Failure) -> int | None:
-        from klasy.lang import recover
-
-        return recover.recover(machine(), file, bag, failure)
-
-    builder = AstBuilder(file, bag, inner)
-    try:
-        tree = machine().parse(file.text, "file", builder, handle)
-    except TooDeep as problem:
-        place = Span(file, problem.start, problem.end)
-        bag.error("too-deep", "this is nested too deeply to be read", Span(file, place.start, place.start + 1))
-        return None
-    return tree if isinstance(tree, File) else None
+        return machine().parse(self.file.text, start, self.builder, handle, begin=begin, end=end)

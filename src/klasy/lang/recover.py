@@ -1,26 +1,421 @@
-"""What to do at a syntax error: say it, and find a place to go on."""
+"""At a syntax error: say what is wrong, and find a way to go on, so that the next error is found too.
+
+First the smallest change is tried that lets the parser read on for a while: a token put in, left out or replaced.
+Where none does, the statement, the member of the aspect or the aspect is given up, and reading goes on behind it.
+What is said comes from ``syntax_help``, or follows from the change that helped.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
+from klasy.diag import suggest
+from klasy.lang import ast
+from klasy.lang.lalr import END, ERROR, SYMBOLS, Failure, Machine, Stack, Token
+from klasy.lang.rawtext import RawToken, raw_token
+from klasy.lang.syntax_help import Named, SyntaxHelp, either
+from klasy.plain import dataclass
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from klasy.diag import DiagnosticBag
-    from klasy.lang.lalr import Failure, Machine
+    from klasy.lang.lalr import Builder
+
+MAX_ERRORS = 20
+
+# A repair is tried on so many tokens; one that puts something in must get past the first number of them, another
+# past the second: where much is thrown away, much must fit.
+_LOOKAHEAD = 8
+_ENOUGH_FOR_INSERTION = 2
+_ENOUGH = 4
+
+_INSERTABLE = (";", ")", "]", ",", ":", "{", "(")
+_CODES = {
+    ";": "missing-semicolon", ")": "missing-parenthesis", "(": "missing-parenthesis", "]": "missing-bracket",
+    ",": "missing-comma", ":": "missing-colon", "{": "missing-brace", "}": "missing-brace",
+}  # fmt: skip
+_OPENING = {")": "(", "]": "[", "}": "{"}
+
+# What begins a member of an aspect, or an aspect, and hardly a statement.
+_MEMBER = re.compile(r"(before|after|around)\s*\(|(pointcut)\b\s*\w|(aspect)\s+\w+\s*\{", re.ASCII)
+_LINE_REST = re.compile(r"[^\n]*")
 
 
-def report(file: SourceFile, bag: DiagnosticBag, failure: Failure, start: str, end: int) -> None:
-    """Say what is wrong inside quotes."""
-    bag.error(
-        "syntax", "syntax error", Span(file, failure.token.start, max(failure.token.end, failure.token.start + 1))
-    )
+@dataclass(frozen=True)
+class _Repair:
+    """Read ``insert``, if any, and go on at ``position``, which skips a token or not; ``reach`` tokens then fit."""
+
+    insert: str | None
+    kind: int
+    position: int
+    reach: int
+    skipped: bool
+
+    @property
+    def helps(self) -> bool:
+        """Whether enough fits."""
+        return self.reach >= (_ENOUGH if self.skipped else _ENOUGH_FOR_INSERTION)
 
 
-def recover(machine: Machine, file: SourceFile, bag: DiagnosticBag, failure: Failure) -> int | None:
-    """Say what is wrong, change the failure's stack so that parsing can go on, and return where; None to give up."""
-    bag.error(
-        "syntax", "syntax error", Span(file, failure.token.start, max(failure.token.end, failure.token.start + 1))
-    )
-    return None
+class Recovery:
+    """Handles the syntax errors of one file."""
+
+    def __init__(self, machine: Machine, file: SourceFile, bag: DiagnosticBag, builder: Builder) -> None:
+        self.machine = machine
+        self.file = file
+        self.bag = bag
+        self.builder = builder
+        self.help = SyntaxHelp(machine)
+        self.count = 0
+        self.progress = -1  # where the last error was
+        self.end = len(file.text)
+
+    # --- the way through ---
+
+    def handle(self, failure: Failure) -> int | None:
+        """Say what is wrong; change the failure's stack so that parsing can go on, and return where. None: give up."""
+        found = raw_token(self.file.text, failure.token.start, self.end)
+        self.count += 1
+        if self.count > MAX_ERRORS:
+            self._error("too-many-errors", "there are more errors from here on", found.start, found.end)
+            return None
+        if found.start <= self.progress:  # what was done at the last error led to no progress
+            return self._give_up(failure, found, forced=True)
+        self.progress = found.start
+        for attempt in (
+            self._lexical,
+            self._end_of_file,
+            self._swallowed_member,
+            self._reopen_aspect,
+            self._misspelt_keyword,
+        ):
+            handled, position = attempt(failure, found)
+            if handled:
+                return position
+        repair = self._best_repair(failure.stack.states, found)
+        self._explain(failure, found, repair)
+        return self._apply(failure, repair) if repair else self._give_up(failure, found, forced=False)
+
+    def report_inner(self, failure: Failure, what: str, end: int) -> None:
+        """Say what is wrong in a text between quotes, which is not mended."""
+        found = raw_token(self.file.text, failure.token.start, end)
+        wanted = either(self.help.expected(failure.stack.states))
+        if found.kind == "end":
+            message = f"this {what} ends too early: expected {wanted}"
+        else:
+            message = f"{found.describe()} cannot stand in a {what} here: expected {wanted}"
+        self._error("bad-" + what.partition(" ")[0], message, found.start, found.end)
+
+    def _error(
+        self,
+        code: str,
+        message: str,
+        start: int,
+        end: int,
+        *,
+        hint: str = "",
+        related: Sequence[tuple[Span, str]] = (),
+    ) -> None:
+        self.bag.error(code, message, Span(self.file, start, end), hints=[hint] if hint else [], related=related)
+
+    def _note(self, token: Token, text: str) -> tuple[Span, str]:
+        return Span(self.file, token.start, token.end), text
+
+    # --- saying it ---
+
+    def _explain(self, failure: Failure, found: RawToken, repair: _Repair | None) -> None:
+        states, previous = failure.stack.states, failure.previous
+        named = self.help.named(states[-1], found)
+        if named is not None:
+            self._say_named(named, found, previous)
+        elif self._unknown_designator(failure, found):
+            pass
+        elif repair and repair.insert and not repair.skipped and previous:
+            self._say_missing(repair.insert, failure.stack, previous)
+        elif found.text in _OPENING and not self._opened(failure.stack, _OPENING[found.text]):
+            self._error("closes-nothing", f"this `{found.text}` closes nothing", found.start, found.end)
+        else:
+            code, message, hint = self.help.unexpected(states, found)
+            self._error(code, message, found.start, found.end, hint=hint)
+
+    def _say_named(self, named: Named, found: RawToken, previous: Token | None) -> None:
+        def fill(text: str) -> str:
+            return text.replace("<found>", found.text).replace("<before>", previous.text if previous else "")
+
+        place = previous if named.behind and previous else found
+        self._error(named.code, fill(named.message), place.start, place.end, hint=fill(named.hint))
+
+    def _say_missing(self, text: str, stack: Stack, previous: Token) -> None:
+        opening = self._opened(stack, _OPENING.get(text, ""))
+        related = [self._note(opening, f"to close this `{opening.text}`")] if opening else []
+        if related and related[0][0].line == self.file.position(previous.end)[0]:
+            related = []  # seen at a glance
+        self._error(_CODES[text], f"missing `{text}`", previous.end, previous.end, related=related)
+
+    def _opened(self, stack: Stack, text: str) -> Token | None:
+        """The innermost bracket of a kind that is still open."""
+        for value in reversed(stack.values):
+            if isinstance(value, Token) and value.text == text:
+                return value
+        return None
+
+    def _unknown_designator(self, failure: Failure, found: RawToken) -> bool:
+        """``exec(struct sock *sk)``: a signature in what reads as the arguments of a named pointcut."""
+        stack = failure.stack
+        for index in range(len(stack.states) - 1, 1, -1):
+            value = stack.values[index]
+            if isinstance(value, Token) and value.text == "(":
+                break
+            if isinstance(value, Token) and value.name not in ("NAME", "COMMA", "STAR"):
+                return False
+        else:
+            return False
+        name, before = stack.values[index - 1], stack.states[: index - 1]
+        if not isinstance(name, Token) or name.name != "NAME" or self.machine.fits(before, _kind("EXECUTION")) is None:
+            return False
+        if getattr(stack.values[index - 2], "text", "") == "pointcut" and found.kind != "string":
+            return False  # rather the parameters of a named pointcut
+        designators = list(self.help.keywords(before))
+        near = suggest(name.text, designators) or [d for d in designators if d.startswith(name.text)]
+        self._error(
+            "unknown-designator",
+            f"`{name.text}` is no designator, and a pointcut of that name would take names, not {found.describe()}",
+            name.start,
+            name.end,
+            hint=f"did you mean `{near[0]}`?" if near else "a signature stands in `call`, `execution` or `within`",
+        )
+        return True
+
+    # --- what is wrong below the grammar ---
+
+    def _lexical(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
+        start = found.start
+        if found.kind == "comment":
+            self._error("unterminated-comment", "this comment is not closed", start, start + 2, hint="`*/` closes it")
+            return True, None
+        if found.kind == "open_c_body":
+            self._error("unterminated-c-body", "this C body is not closed", start, start + 2, hint="`%}` closes it")
+            return True, None
+        if found.kind in ("open_string", "open_character"):
+            return True, self._open_string(failure, found)
+        if found.kind == "stray":
+            return True, self._stray(found)
+        return False, None
+
+    def _stray(self, found: RawToken) -> int:
+        """A character that the language does not use. It is skipped; of a preprocessor's line all is."""
+        if found.text == "#":
+            hint = "there is no preprocessor: the kernel's types and enum constants are known"
+            self._error("stray-character", "`#` has no meaning here", found.start, found.end, hint=hint)
+            rest = _LINE_REST.match(self.file.text, found.start)
+            return rest.end() if rest else found.end
+        name = found.describe()
+        if not found.text.isascii():
+            import unicodedata
+
+            name += f" (U+{ord(found.text):04X}, {unicodedata.name(found.text, 'unnamed').lower()})"
+        self._error("stray-character", f"{name} has no meaning here", found.start, found.end)
+        return found.end
+
+    def _open_string(self, failure: Failure, found: RawToken) -> int | None:
+        states, start = failure.stack.states, found.start
+        quoted = self.machine.fits(states, _kind("QUOTED")) is not None
+        if found.kind == "open_character" and not quoted:
+            if found.text.startswith("''"):
+                self._error("bad-character", "a character is missing between the quotes", start, start + 2)
+            else:
+                message, hint = "this character constant is not closed", "a string stands in double quotes"
+                self._error("unterminated-character", message, start, start + 1, hint=hint)
+            return self._give_up(failure, found, forced=False)
+        closing = "”" if found.text[0] in "“”„" else found.text[0]
+        message = "this string is not closed on its line"
+        self._error("unterminated-string", message, start, found.end, hint=f"`{closing}` closes it")
+        string = _kind("STRING")
+        if quoted or self.machine.fits(states, string) is None:
+            return self._give_up(failure, found, forced=False)
+        # Read on as if it ended before what seems to close the statement on that line.
+        inside = re.sub(r"\)*\s*;?\s*\}?\s*\Z", "", found.text)
+        end = start + len(inside)
+        self.machine.advance(failure.stack, Token(string, inside + closing, start, end), self.builder)
+        return end
+
+    # --- braces, and words that only all but fit ---
+
+    def _end_of_file(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
+        stack = failure.stack
+        opening = self._opened(stack, "{")
+        if found.kind != "end" or opening is None:
+            return False, None
+        self._error("missing-brace", "this `{` is not closed before the file ends", opening.start, opening.end)
+        if self.machine.fits(stack.states, self.machine.punctuation["}"]) is None:  # in the midst of something
+            self._drop(stack, found.start)
+        closed = self._close_until(stack, END, self.end)
+        return True, self.end if closed else None
+
+    def _swallowed_member(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
+        """Advice, a pointcut or an aspect that was read as a statement or state, for want of a ``}`` before it."""
+        stack = failure.stack
+        for index in range(len(stack.states) - 2, -1, -1):
+            row = self.machine.row(stack.states[index])
+            in_aspect = _kind("advice") in row
+            if not in_aspect and _kind("statement") not in row:
+                continue
+            start = stack.starts[index + 1]
+            match = _MEMBER.match(self.file.text, start)
+            if not match or (in_aspect and not match[3]):
+                return False, None
+            word = next(group for group in match.groups() if group)
+            opening, end = self._opened(stack, "{"), stack.ends[index]
+            related = [self._note(opening, "opened here")] if opening else []
+            self._error("missing-brace", f"missing `}}` before `{word}`", end, end, related=related)
+            stack.cut(index + 1)
+            return True, start if self._close_until(stack, self.machine.keywords[word], end) else None
+        return False, None
+
+    def _close_until(self, stack: Stack, kind: int, place: int) -> bool:
+        """Put in a ``}`` until a terminal fits. False where that does not help."""
+        closing = self.machine.punctuation["}"]
+        while self.machine.fits(stack.states, kind) is None:
+            if self.machine.fits(stack.states, closing) is None:
+                return False
+            self.machine.advance(stack, Token(closing, "}", place, place), self.builder)
+        return True
+
+    def _reopen_aspect(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
+        """Advice behind the end of an aspect, which a ``}`` too many has brought about."""
+        stack, previous = failure.stack, failure.previous
+        if previous is None or stack.values[-1] is not previous or previous.text != "}":
+            return False, None
+        match = _MEMBER.match(self.file.text, found.start)
+        if not match or match[3]:
+            return False, None
+        message, related = f"`{found.text}` must stand in an aspect", [self._note(previous, "this closed the aspect")]
+        self._error("outside-aspect", message, found.start, found.end, related=related)
+        stack.cut(len(stack.states) - 1)
+        return True, found.start
+
+    def _misspelt_keyword(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
+        """``befor(struct sock *sk)``: the word before the failure is near to one that lets the parser read on."""
+        stack, previous = failure.stack, failure.previous
+        if previous is None or stack.values[-1] is not previous or not previous.text.isidentifier():
+            return False, None
+        before = stack.states[:-1]
+        keywords = self.help.keywords(before)
+        for word in suggest(previous.text, [w for w in keywords if w != previous.text]):
+            repair = self._try(before, word, keywords[word], previous.end, skipped=True)
+            if repair.helps:
+                hint = f"did you mean `{word}`?"
+                self._error(
+                    "misspelt", f"`{previous.text}` means nothing here", previous.start, previous.end, hint=hint
+                )
+                stack.cut(len(stack.states) - 1)
+                self.machine.advance(stack, Token(repair.kind, word, previous.start, previous.end), self.builder)
+                return True, previous.end
+        return False, None
+
+    # --- repairs ---
+
+    def _best_repair(self, states: list[int], found: RawToken) -> _Repair | None:
+        best: _Repair | None = None
+        if found.kind != "end":
+            for repair in self._repairs(states, found):
+                if repair.helps and (best is None or repair.reach > best.reach):
+                    best = repair
+        return best
+
+    def _repairs(self, states: list[int], found: RawToken) -> Iterator[_Repair]:
+        """Candidates, the likeliest first."""
+        if found.kind == "word":
+            keywords = self.help.keywords(states)
+            for word in suggest(found.text, list(keywords)):
+                yield self._try(states, word, keywords[word], found.end, skipped=True)
+        for skipped in (False, True):
+            for text in _INSERTABLE:
+                position = found.end if skipped else found.start
+                yield self._try(states, text, self.machine.punctuation[text], position, skipped=skipped)
+        if found.text == ";":  # advice without a body
+            yield self._try(states, "%{%}", _kind("CBODY"), found.end, skipped=True)
+        yield _Repair(None, ERROR, found.end, self._reach(states, found.end), True)
+
+    def _try(self, states: list[int], text: str, kind: int, position: int, *, skipped: bool) -> _Repair:
+        after = self.machine.fits(states, kind)
+        return _Repair(text, kind, position, self._reach(after, position) if after else 0, skipped)
+
+    def _reach(self, states: list[int], position: int) -> int:
+        """How many tokens can be read."""
+        for count in range(_LOOKAHEAD):
+            token = self.machine.lex(self.file.text, position, self.end, states[-1])
+            after = self.machine.fits(states, token.kind)
+            if after is None:
+                return count
+            if token.kind == END:
+                break
+            states, position = after, token.end
+        return _LOOKAHEAD
+
+    def _apply(self, failure: Failure, repair: _Repair) -> int:
+        if repair.insert is not None:
+            previous = failure.previous
+            start = failure.token.start if repair.skipped else previous.end if previous else repair.position
+            end = repair.position if repair.skipped else start
+            self.machine.advance(failure.stack, Token(repair.kind, repair.insert, start, end), self.builder)
+        return repair.position
+
+    # --- giving up a part ---
+
+    def _give_up(self, failure: Failure, found: RawToken, *, forced: bool) -> int | None:
+        """Drop the innermost statement, member or aspect that the failure is in, and go on behind it."""
+        if found.kind == "end":
+            return None
+        level = self._drop(failure.stack, found.start)
+        return self._skip(found.end if forced else found.start, level)
+
+    def _drop(self, stack: Stack, start: int) -> str:
+        """Replace what is unfinished on the stack by an empty statement, member or aspect; tell which."""
+        for index in range(len(stack.states) - 1, -1, -1):
+            row = self.machine.row(stack.states[index])
+            for level in ("statement", "advice", "aspect"):
+                target = row.get(_kind(level))
+                if target is not None:
+                    begin = stack.starts[index + 1] if index + 1 < len(stack.starts) else start
+                    value: Any = ast.Block(Span(self.file, begin, start), ()) if level == "statement" else None
+                    stack.cut(index + 1)
+                    stack.push(target, value, begin, start)
+                    return level
+        raise AssertionError("a file is always open to another aspect")
+
+    def _skip(self, position: int, level: str) -> int:
+        """Where what follows a broken statement, member or aspect begins."""
+        text, depth = self.file.text, 0
+        while True:
+            token = raw_token(text, position, self.end)
+            if token.kind in ("end", "comment", "open_c_body"):
+                return token.start
+            if depth == 0:
+                if level == "aspect" and token.text in ("aspect", "import"):
+                    return token.start
+                if level != "aspect" and (token.text == "}" or self._begins_member(token)):
+                    return token.start
+            position = token.end
+            if token.text == "{":
+                depth += 1
+            elif token.text == "}" and depth:
+                depth -= 1
+            if depth or level == "aspect":
+                continue
+            if token.text == "}" and raw_token(text, position, self.end).text != "else":
+                return position
+            if token.text == ";" or (token.kind == "c_body" and level == "advice"):
+                return position
+
+    def _begins_member(self, token: RawToken) -> bool:
+        """Whether a word that begins a line begins a member of the aspect too."""
+        before = self.file.text[: token.start].rstrip(" \t")
+        return before[-1:] in ("\n", "}", ";") and _MEMBER.match(self.file.text, token.start) is not None
+
+
+def _kind(symbol: str) -> int:
+    return SYMBOLS.index(symbol)

@@ -1,0 +1,307 @@
+"""What a syntax error is called: wrong inputs, each with the message it deserves, and a fallback for all others.
+
+An example is a wrong text with a mark before the token at which it goes wrong. It stands for all texts that bring the
+parser into the same state and meet such a token there. ``x`` stands for any name. Loaded only when something is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.diag import suggest
+from klasy.lang.lalr import END, SYMBOLS
+from klasy.lang.rawtext import RawToken, raw_token
+from klasy.lang.typenames import RESERVED_WORDS
+from klasy.lang.vocabulary import DESIGNATORS
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from klasy.lang.lalr import Machine
+
+MARK = "¦"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A syntax error with a name.
+
+    In message and hints ``<found>`` is the token at which it went wrong, ``<before>`` the one before that.
+    ``behind``: the place shown is behind the token before.
+    """
+
+    code: str
+    message: str
+    examples: tuple[str, ...]
+    hint: str = ""
+    behind: bool = False
+
+
+def _examples(prefix: str, befores: str, founds: str) -> tuple[str, ...]:
+    """Every text before the mark with every token behind it; both are lists with ``@`` between."""
+    return tuple(
+        f"{prefix}{before.strip()} {MARK}{found.strip()}"
+        for before in befores.split("@")
+        for found in founds.split("@")
+    )
+
+
+def _in_file(befores: str, founds: str) -> tuple[str, ...]:
+    return _examples("", befores, founds)
+
+
+def _in_aspect(befores: str, founds: str) -> tuple[str, ...]:
+    return _examples("aspect a { ", befores, founds)
+
+
+def _in_body(befores: str, founds: str) -> tuple[str, ...]:
+    return _examples("aspect a { before() { ", befores, founds)
+
+
+_WHOLE_POINTCUTS = "x() @ call(x) @ (x()) @ !x() @ x() && x() @ x() || x()"
+_HEADS = "before() @ after() @ around() @ before(int x) @ after(int x) @ after() returning (int x)"
+_HEADS_WITH_POINTCUT = " @ ".join(f"before(): {pointcut}" for pointcut in _WHOLE_POINTCUTS.split("@"))
+_OPEN_POINTCUTS = " @ ".join(f"{head} {p}" for head in ("before():", "pointcut") for p in _WHOLE_POINTCUTS.split("@"))
+_BARE_DESIGNATORS = " @ ".join(f"pointcut {designator}" for designator in DESIGNATORS)
+_NAMELESS = (
+    "before(struct x @ before(x * @ before(struct x * @ before(int x, struct x @ before(const x @"
+    "before(int x, const x @ before(unsigned int @ before(int x, int"
+)
+_A_PARAMETER = "a parameter has a type and a name: `struct sock *sk`"
+
+NAMED: tuple[Named, ...] = (
+    # --- files and aspects ---
+    Named("outside-aspect", "`<found>` must stand in an aspect",
+          _in_file(' @ aspect a { } @ import "x";', "before @ after @ around @ pointcut"),
+          "aspect name { .. }"),
+    Named("closes-nothing", "this `}` closes nothing",
+          _in_file(' @ aspect a { } @ import "x";', "}")),
+    Named("aspect-without-name", "the aspect has no name",
+          _in_file("aspect", "{ @ ; @ string"),
+          "aspect name { .. }"),
+    Named("no-inheritance", "an aspect stands alone: it has no parameters and extends nothing",
+          _in_file("aspect a", ": @ ( @ x"),
+          "aspect <before> { .. }"),
+    Named("import-needs-string", "`import` takes a file name in double quotes",
+          _in_file("import", "x @ < @ ; @ '*'"),
+          'import "other.asp";'),
+    # --- advice ---
+    Named("advice-without-body", "this advice has no body",
+          _in_aspect(f"{_HEADS} @ {_HEADS_WITH_POINTCUT}", "; @ }"),
+          "a body is `{ statements }` or `%{ C %}`", behind=True),
+    Named("advice-without-parameters", "behind `<before>` stands a parameter list, empty if need be",
+          _in_aspect("before @ after @ around", "{ @ : @ x"),
+          "<before>(): POINTCUT { .. }"),
+    Named("misplaced-returning", "`returning` stands behind the parameters",
+          _in_aspect("after", "returning"),
+          "after(PARAMETERS) returning (int result): .."),
+    Named("no-exceptions", "there is no `<found>`: the kernel has no exceptions",
+          _in_aspect("after @ after()", "throwing"),
+          "`after() returning (long result)` gives the result, from which an error shows"),
+    Named("returning-needs-parameter", "`returning` names the result, with its type",
+          _in_aspect("after() returning", "{ @ :") + _in_aspect("after() returning (", ")"),
+          "after() returning (int result)"),
+    Named("returning-only-after", "only `after` advice has a result to name",
+          _in_aspect("before() @ around()", "returning"),
+          "after(PARAMETERS) returning (int result): .."),
+    Named("bad-parameter", "`<before>` alone is no parameter",
+          _in_aspect("before(x @ before(int x, x", ") @ ,"),
+          _A_PARAMETER, behind=True),
+    Named("parameter-without-name", "this parameter has a type but no name",
+          _in_aspect(_NAMELESS, ") @ ,") + _in_aspect("before(int", ","),
+          _A_PARAMETER, behind=True),
+    Named("no-wildcard-parameters", "the parameters of advice are names to bind: `<found>` stands in signatures only",
+          _in_aspect("before( @ before(int x,", ".. @ ..."),
+          "leave out what the advice does not use"),
+    # --- pointcuts ---
+    Named("pointcut-without-parameters", "a named pointcut has a parameter list, empty if need be",
+          _in_aspect("pointcut x", ":"),
+          "pointcut <before>(): .."),
+    Named("untyped-pointcut-parameters", "the parameters of a named pointcut need types",
+          _in_aspect("pointcut x(x) @ pointcut x(x, x)", ":"),
+          "pointcut rcv(struct sock *sk): .."),
+    Named("designator-as-name", "a pointcut cannot have the name of a designator",
+          _in_aspect("pointcut call(x) @ pointcut if(x) @ pointcut args() @ pointcut get(x)", ":"),
+          "these are taken: " + ", ".join(DESIGNATORS)),
+    Named("reference-without-arguments", "`<before>` needs an argument list, empty if need be",
+          _in_aspect("before(): x @ before(): !x @ before(): x() && x @ before(): (x @ pointcut x() : x",
+                     "{ @ && @ || @ ) @ ;") + _in_aspect("pointcut x", "; @ && @ ||"),
+          "<before>()", behind=True),
+    Named("designator-without-parentheses", "what `<before>` selects stands in parentheses",
+          _in_aspect(_BARE_DESIGNATORS, "; @ x @ string @ && @ || @ {"),
+          "<before>(..)", behind=True),
+    Named("empty-signature", "nothing is said of which functions",
+          _in_aspect("pointcut call( @ pointcut execution( @ pointcut within(", ")"),
+          "a function is `type name(parameters)`: `int foo(struct bar *b, ..)`, `tcp_*`"),
+    Named("empty-data", "nothing is said of which data",
+          _in_aspect("pointcut get( @ pointcut set( @ pointcut access(", ")"),
+          "data is a global (`jiffies`), a member by its type (`struct sk_buff.len`) "
+          "or an object (`struct sk_buff *skb`)"),
+    Named("empty-condition", "the condition is missing",
+          _in_aspect("pointcut if(", ")") + _in_body("if ( @ while (", ")")),
+    Named("pointcut-operator", "pointcuts are joined by `&&` and `||`, not by `<found>`",
+          _in_aspect(_OPEN_POINTCUTS, "& @ | @ and @ or @ ,")),
+    Named("bad-event", "an event is `category:name`",
+          _in_aspect("pointcut event(x", ") @ , @ /") + _in_aspect("pointcut event(", ")"),
+          "event(sched:sched_switch)"),
+    Named("place-needs-quotes", "a source line is written in quotes",
+          _in_aspect("pointcut at(x @ pointcut at(x.c", "/ @ : @ -"),
+          'at("net/ipv4/tcp.c:123")'),
+    # --- state, and what is none ---
+    Named("state-with-value", "state begins at 0 and takes no other value here",
+          _in_aspect("x x @ int x @ x *x @ int x[x] @ count x", "="),
+          "set it in advice"),
+    Named("no-functions", "an aspect holds pointcuts, advice and state, but defines no functions",
+          _in_aspect("x x @ int x @ x *x @ int *x", "(")),
+    Named("statement-in-aspect", "a statement must stand in the body of advice",
+          _in_aspect("x", "( @ = @ . @ -> @ ++ @ -- @ += @ [")
+          + _in_aspect(" @ pointcut x(); @ int x; @ before() { }", "if @ for @ while @ return @ delete @ {"),
+          "before() { .. }"),
+    # --- statements ---
+    Named("return-value", "advice gives no value back",
+          _in_body("return", "x @ number @ - @ ( @ ! @ string"),
+          "return;"),
+    Named("else-without-if", "this `else` belongs to no `if`",
+          _in_body(" @ ; @ x; @ { } @ if (x) ; else ; @ int x;", "else")),
+    Named("no-initialiser-list", "a list in braces is no value",
+          _in_body("x x = @ int x = @ x =", "{"),
+          "set the members one by one"),
+    Named("no-type-definitions", "types are the kernel's own: an aspect defines none",
+          _in_body("struct x @ struct", "{") + _in_aspect("struct x @ struct", "{")),
+)  # fmt: skip
+
+_FOREIGN_WORDS = {
+    "switch": "use `if` and `else`",
+    "case": "use `if` and `else`",
+    "default": "use `if` and `else`",
+    "do": "use `while`",
+    "goto": "use `if` and `else`",
+    "static": "what lasts from one run of the advice to the next is state of the aspect",
+    "extern": "types and enum constants of the kernel are known without declaration",
+    "typedef": "types are the kernel's own",
+    "inline": "an aspect defines no functions",
+    "register": "leave it out",
+    "auto": "leave it out",
+    "restrict": "leave it out",
+}
+
+# How terminals are called that do not stand for themselves.
+_DESCRIPTIONS = {
+    "NAME": "a name",
+    "INTEGER": "a number",
+    "CHARACTER": "a character",
+    "STRING": "a string",
+    "CBODY": "`%{ C %}`",
+    "WORD": "a name",
+    "QUOTED": "a text in quotes",
+    "GLOB": "a pattern",
+}
+_TYPE_TERMINALS = {"BASIC", "TAG", "QUALIFIER", "DECLARED", "CAST_NAME", "STATE_KIND"}
+_STATEMENT_WORDS = {"return", "break", "continue", "delete", "if", "for", "while", "{", ";"}
+_BEFORE_OPERAND = {"~", "!", "-", "+", "*", "&", "++", "--", "(", "sizeof", "container_of"}
+_BEHIND_OPERAND = {
+    "=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>=", "?", "||", "&&", "|", "^", "&", "==", "!=", "<",
+    ">", "<=", ">=", "<<", ">>", "+", "-", "*", "/", "%", "++", "--", ".", "->", "[", "(",
+}  # fmt: skip
+
+
+_CLOSING = (";", ")", "]", "}", ",", ":")
+
+
+class SyntaxHelp:
+    """Finds what to say at a syntax error."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._by_place: dict[tuple[int, str], Named] = {}
+        for named in NAMED:
+            for example in named.examples:
+                self._by_place.setdefault(self._place(example), named)
+        self._texts = {kind: text for text, kind in machine.punctuation.items()}
+        for word, kind in machine.keywords.items():
+            if SYMBOLS[kind] not in _TYPE_TERMINALS:
+                self._texts[kind] = word
+
+    def named(self, state: int, found: RawToken) -> Named | None:
+        """The error that has a name, if an example matches."""
+        return self._by_place.get((state, found.text)) or self._by_place.get((state, _class_of(found)))
+
+    def _place(self, example: str) -> tuple[int, str]:
+        """State and token at which an example goes wrong."""
+        machine = self.machine
+        begin = example.index(MARK)
+        text = example.replace(MARK, " ")
+        stack = machine.start("file")
+        position = 0
+        while True:
+            token = machine.lex(text, position, begin, stack.states[-1])
+            if token.kind == END:
+                break
+            if not machine.advance(stack, token, None):
+                raise AssertionError(f"the example {example!r} goes wrong before its mark")
+            position = token.end
+        found = raw_token(text, begin, len(text))
+        return stack.states[-1], {"x": "name", "string": "string", "number": "number"}.get(found.text, found.text)
+
+    # --- errors without a name ---
+
+    def expected(self, states: list[int]) -> list[str]:
+        """What could stand at a place, in the language's terms, most telling first."""
+        kinds = self.machine.expected(states)
+        names = {SYMBOLS[k] for k in kinds}
+        texts = {self._texts[k] for k in kinds if k in self._texts}
+        parts: list[str] = []
+        if "return" in texts:
+            parts.append("a statement")
+            texts -= _STATEMENT_WORDS | _BEFORE_OPERAND
+            names -= {"INTEGER", "CHARACTER", "STRING", "NAME"} | _TYPE_TERMINALS
+        elif "TILDE" in names:
+            parts.append("an expression")
+            texts -= _BEFORE_OPERAND
+            names -= {"INTEGER", "CHARACTER", "STRING", "NAME"} | _TYPE_TERMINALS
+        if "EXECUTION" in names:
+            parts.append("a pointcut")
+            texts -= {*DESIGNATORS, "!", "("}
+            names.discard("NAME")
+        if "TAG" in names:
+            parts.append("a type")
+            names.discard("NAME")
+        if "QMARK" in names:
+            parts.append("an operator")
+            texts -= _BEHIND_OPERAND
+        parts += list(dict.fromkeys(text for name, text in _DESCRIPTIONS.items() if name in names))
+        marks = sorted(
+            (t for t in texts if not t[0].isalpha()), key=lambda t: (t not in (";", ")", "]", "}", ",", ":"), t)
+        )
+        return parts + [f"`{t}`" for t in marks + sorted(t for t in texts if t[0].isalpha())]
+
+    def unexpected(self, states: list[int], found: RawToken) -> tuple[str, str, str]:
+        """Code, message and hint for an error without a name."""
+        word = found.text if found.kind == "word" else ""
+        if word in _FOREIGN_WORDS:
+            return "no-such-word", f"there is no `{word}` in the language", _FOREIGN_WORDS[word]
+        expected = self.expected(states)
+        if word in RESERVED_WORDS and "a name" in expected:
+            return "reserved-word", f"`{word}` is a word of C and cannot be a name", ""
+        near = suggest(word, list(self.keywords(states))) if word else []
+        if near:
+            return "misspelt", f"`{word}` means nothing here", f"did you mean `{near[0]}`?"
+        what = "the file ends too early" if found.kind == "end" else f"{found.describe()} cannot stand here"
+        return "unexpected", f"{what}: expected {either(expected)}", ""
+
+    def keywords(self, states: list[int]) -> dict[str, int]:
+        """The keywords that could come next, and their terminals."""
+        kinds = self.machine.expected(states)
+        return {self._texts[k]: k for k in kinds if self._texts.get(k, "?")[0].isalpha()}
+
+
+def _class_of(found: RawToken) -> str:
+    return "name" if found.kind == "word" and found.text not in RESERVED_WORDS else found.kind
+
+
+def either(parts: list[str]) -> str:
+    """``a, b or c``."""
+    if not parts:
+        return "nothing more"
+    if len(parts) > 7:
+        parts = [*parts[:6], "the like"]
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " or " + parts[-1]
