@@ -14,8 +14,8 @@ def reuse(program: Program) -> None:
     """Replace repeated work by what was computed before, and drop what a variable is set to and nobody reads.
 
     Loads of one place give one value: the memory is read once, as if at one moment. Where both watch for faults in
-    one word the first watches for both. So it does so before the second would have: a fault word gains bits only,
-    between being set to a constant and being read for good.
+    one word, and one never runs without the other, the first watches for both. So it does before the second would
+    have: a fault word gains bits only, between being set to a constant and being read for good.
     """
     predecessors: dict[Block, list[Block]] = {}
     order = reachable(program)
@@ -28,6 +28,7 @@ def reuse(program: Program) -> None:
         before = predecessors.get(block, [])
         alone = len(before) == 1 and before[0] in ends
         known = ends[before[0]].copy() if alone else _Known()
+        known.here = set()
         block.ops = [op for op in block.ops if not known.serves(op, replaced)]
         _drop_overwritten(block)
         ends[block] = known
@@ -40,6 +41,7 @@ class _Known:
         self.variables: dict[Var, Operand] = {}
         self.results: dict[tuple[object, ...], Value] = {}
         self.loads: dict[tuple[object, ...], ir.Load] = {}
+        self.here: set[Op] = set()  # the loads of the present block
 
     def copy(self) -> _Known:
         new = _Known()
@@ -83,12 +85,19 @@ class _Known:
         first = self.loads.get(key)
         if op.faults is not None:
             self.variables.pop(op.faults, None)
-        if first is not None and (op.faults is None or op.faults is first.faults):
+        if first is not None and self.watches(first, op):
             first.mask |= op.mask
             replaced[op.dst] = first.dst
             return True
         self.loads[key] = op
+        self.here.add(op)
         return False
+
+    def watches(self, first: ir.Load, op: ir.Load) -> bool:
+        """Whether an earlier load can watch for the faults of another too."""
+        if op.faults is None:
+            return True
+        return op.faults is first.faults and (first in self.here or not op.mask & ~first.mask)
 
     def forget_loads(self, faults: Var) -> None:
         """The word begins anew: loads from before do not tell of it."""
