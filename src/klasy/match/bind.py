@@ -12,7 +12,7 @@ from klasy.match.signature import ALTERED, Found, Named, Prototype
 from klasy.match.typeref import TypeRefError, same_type, spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function
@@ -43,6 +43,9 @@ class Binder:
         self.dropped: dict[int, str] = {}
         self._unbound: set[str] = set()
         self._checked: dict[tuple[object, ...], bool] = {}
+        self._bound: dict[tuple[object, bool], tuple[Binding, ...] | None] = {}
+        self._same: dict[tuple[int, int, str], bool] = {}
+        self._equal: dict[tuple[Binding, ...], tuple[Binding, ...]] = {}
 
     def bind(self, leaves: Sequence[int], target: Function) -> tuple[Binding, ...] | None:
         """The bindings at a shadow whose callee or body is ``target``, by the designators that name it.
@@ -50,10 +53,22 @@ class Binder:
         None where the types of the advice's parameters leave the function out; ``ALTERED`` where it cannot be known
         where its parameters are.
         """
+        founds = [self.resolved[leaf].found[target.address] for leaf in leaves]
+        key = tuple(
+            [
+                (leaf, id(f.named), f.prototype.key if f.prototype else None)
+                for leaf, f in zip(leaves, founds, strict=True)
+            ]
+        )
+        altered = target.clone in ALTERED
+        if (key, altered) not in self._bound:
+            self._bound[key, altered] = self._bind(leaves, founds, target)
+        return self._bound[key, altered]
+
+    def _bind(self, leaves: Sequence[int], founds: Sequence[Found], target: Function) -> tuple[Binding, ...] | None:
         bound: dict[str, Binding] = {}
         fits = True
-        for leaf in leaves:
-            found = self.resolved[leaf].found[target.address]
+        for leaf, found in zip(leaves, founds, strict=True):
             for name, named in found.named.items():
                 param = self.params.get(name)
                 if param is None and name not in self.in_conditions:
@@ -84,7 +99,8 @@ class Binder:
         bindings = [bound[name] for name in sorted(bound)]
         if returning is not None:
             bindings.append(Binding(returning.name, Result(), returning.type))
-        return tuple(bindings)
+        result = tuple(bindings)
+        return self._equal.setdefault(result, result)
 
     def merge(self, left: tuple[Binding, ...], right: tuple[Binding, ...], target: Function) -> tuple[Binding, ...]:
         """What two alternatives that both hold at a shadow bind. They must agree on what both bind."""
@@ -113,8 +129,11 @@ class Binder:
         key = leaf, prototype.key, param.name
         if key not in self._checked:
             actual = prototype.proto.params[named.argument.index]
-            text = prototype.btf.c_name(actual.type_id, actual.name)
-            fact = f"parameter {named.argument.index + 1} of {found.function.base} is '{text}'"
+
+            def fact() -> str:
+                text = prototype.btf.c_name(actual.type_id, actual.name)
+                return f"parameter {named.argument.index + 1} of {found.function.base} is '{text}'"
+
             self._checked[key] = self._type_fits(
                 leaf, prototype, actual.type_id, param, code="wrong-parameter-type", fact=fact
             )
@@ -127,30 +146,37 @@ class Binder:
         key = leaf, prototype.key
         if key not in self._checked:
             result = prototype.proto.ret
-            name = prototype.btf.c_name(result)
-            fact = f"{found.function.base} returns " + ("nothing" if name == "void" else f"'{name}'")
+
+            def fact() -> str:
+                name = prototype.btf.c_name(result)
+                return f"{found.function.base} returns " + ("nothing" if name == "void" else f"'{name}'")
+
             self._checked[key] = self._type_fits(
                 leaf, prototype, result, returning, code="wrong-result-type", fact=fact
             )
         return self._checked[key]
 
     def _type_fits(
-        self, leaf: int, prototype: Prototype, type_id: int, param: ast.Param, *, code: str, fact: str
+        self, leaf: int, prototype: Prototype, type_id: int, param: ast.Param, *, code: str, fact: Callable[[], str]
     ) -> bool:
-        try:
-            if same_type(prototype.btf, type_id, param.type) and prototype.btf.resolve(type_id) != 0:
-                return True
-        except TypeRefError as error:
-            error.report(self.bag)
-            return False
+        btf = prototype.btf
+        key = id(btf), type_id, param.name
+        if key not in self._same:
+            try:
+                self._same[key] = same_type(btf, type_id, param.type) and btf.resolve(type_id) != 0
+            except TypeRefError as error:
+                error.report(self.bag)
+                return False
+        if self._same[key]:
+            return True
         node = self.form.leaves[leaf]
         assert isinstance(node, ast.Call | ast.Execution)
         if is_glob(node.signature.name):
-            self.dropped.setdefault(leaf, f"{fact}, not '{spelled(param.type)}'")
+            self.dropped.setdefault(leaf, f"{fact()}, not '{spelled(param.type)}'")
         else:
             self.bag.error(
                 code,
-                f"{fact}, but the advice declares '{spelled(param.type)}'",
+                f"{fact()}, but the advice declares '{spelled(param.type)}'",
                 param.span,
                 hints=[f"its prototype is '{prototype.text}'"],
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from klasy.kernel.model import CallKind, Clone
 from klasy.lang import ast
 from klasy.match.near import near
+from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS
 from klasy.match.shadow import JoinPointKind
 
 if TYPE_CHECKING:
@@ -16,21 +17,23 @@ if TYPE_CHECKING:
     from klasy.kernel.model import CallSite, Function
     from klasy.match.matched import AdviceMatch, Matched
     from klasy.match.matcher import AdviceMatcher, _Conjunct
-    from klasy.match.plan import JoinPoint, Probe, Unreached
-    from klasy.match.pointcut import Literal
+    from klasy.match.plan import JoinPoint, Unreached
     from klasy.source import Span
-
-KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
-
-# An advice with more join points is refused, one with more than the second number is warned of.
-MOST_SHADOWS = 20_000
-MANY_SHADOWS = 2_000
 
 _SHOWN = 5
 
 
-def report_no_kind(matcher: AdviceMatcher, literals: Sequence[Literal]) -> None:
-    """An alternative that says which join points to keep, but not of which."""
+def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
+    """An alternative that selects no kind of join point, or two at once."""
+    if conjunct.calls:
+        matcher.bag.error(
+            "matches-nothing",
+            "no join point is both a call and an execution",
+            _span_of(matcher, [conjunct.calls[0], conjunct.executions[0]]),
+            hints=["for both write '||'; for calls made in the body of a function: call(f) && within(g)"],
+        )
+        return
+    literals = conjunct.literals
     span = _span_of(matcher, [literal.leaf for literal in literals])
     negated = next(
         (
@@ -47,16 +50,6 @@ def report_no_kind(matcher: AdviceMatcher, literals: Sequence[Literal]) -> None:
         message = "this keeps some of the join points that call or execution select, but there is neither"
         example = "call(kfree) && within(tcp_*)"
     matcher.bag.error("no-join-point-kind", message, span, hints=[f"say of what, as in: {example}"])
-
-
-def report_two_kinds(matcher: AdviceMatcher, call: int, execution: int) -> None:
-    """``call(..) && execution(..)``."""
-    matcher.bag.error(
-        "matches-nothing",
-        "no join point is both a call and an execution",
-        _span_of(matcher, [call, execution]),
-        hints=["for both write '||'; for calls made in the body of a function: call(f) && within(g)"],
-    )
 
 
 def report_too_many(count: int, advice: ast.Advice, bag: DiagnosticBag) -> None:
@@ -263,17 +256,6 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
     if len(callees) == 1:
         return [f"the body of the callee may be within reach: execution({callees.pop()})"]
     return []
-
-
-def report_many(probes: Sequence[Probe], aspect: ast.Aspect, bag: DiagnosticBag) -> None:
-    """An aspect that slows much of the kernel."""
-    points = sum(len(probe.points) for probe in probes)
-    if points > MANY_SHADOWS:
-        bag.warning(
-            "too-many-shadows",
-            f"this aspect puts probes at {points} places: weaving takes long, and the kernel gets slower",
-            aspect.name_span,
-        )
 
 
 def _listed(names: Sequence[str]) -> str:

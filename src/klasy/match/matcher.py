@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.lang import ast
-from klasy.match import lint
 from klasy.match.bind import Binder
 from klasy.match.glob import matches
 from klasy.match.guard import both, either, negated
 from klasy.match.matched import AdviceMatch, IndirectSite, Match, Matched, Outcome
-from klasy.match.near import near
 from klasy.match.plan import Unreached
-from klasy.match.pointcut import Literal, NormalForm, normal_form
+from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, Literal, NormalForm, normal_form
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.signature import Signatures
 from klasy.match.sites import Sites
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
+    from klasy.match.plan import Binding
     from klasy.match.signature import Resolved
     from klasy.source import Span
 
@@ -39,9 +38,10 @@ _MANY_CALLEES = 1000
 # A function with at most so many direct calls may be meant where only an indirect call can reach it.
 _FEW_CALLS = 3
 
-_CALL, _EXECUTION = JoinPointKind.CALL, JoinPointKind.EXECUTION
+# In this module a kind of join point is whether it is a call: a bool hashes faster than an enum's member.
+_CALL, _EXECUTION = True, False
 _Bits = tuple[bool, ...]
-_Key = tuple[JoinPointKind, int, _Bits | None]
+_Key = tuple[bool, int, _Bits | None]  # kind, address of the callee or body, and what is known of where it lies
 
 
 def match_aspect(aspect: ast.Aspect, kernel: Kernel, bag: DiagnosticBag) -> Matched:
@@ -108,6 +108,7 @@ class AdviceMatcher:
         self.where: list[int] = []  # the leaves that ask where a join point lies
         self._bits: dict[int, _Bits] = {}
         self._outcomes: dict[_Key, Outcome | None] = {}
+        self._combined: dict[tuple[tuple[int, int], ...], Outcome] = {}
         self._shared: dict[Outcome, Outcome] = {}
         self._altered: set[_Key] = set()
         self._seen_sites: set[int] = set()
@@ -133,8 +134,13 @@ class AdviceMatcher:
         result.calls.sort(key=lambda match: match.shadow.address)
         if len(self.bag.errors) == before:
             self._check_indirect(result)
-            lint.report_dead_arms(self)
-        if len(result.executions) + len(result.calls) > lint.MOST_SHADOWS:
+            if not all(conjunct.hits for conjunct in self.conjuncts):
+                from klasy.match import lint
+
+                lint.report_dead_arms(self)
+        if len(result.executions) + len(result.calls) > MOST_SHADOWS:
+            from klasy.match import lint
+
             lint.report_too_many(len(result.executions) + len(result.calls), self.advice, self.bag)
         result.restricted = any(c.asks_where for c in self.conjuncts if c.calls)
         result.indirect = lambda: self._indirect(result)
@@ -154,14 +160,16 @@ class AdviceMatcher:
 
     def _check_module(self, leaf: ast.WithinModule, negative: bool) -> None:
         loaded = self.kernel.modules()
-        if matches(leaf.glob, lint.KERNEL_PROPER) or any(matches(leaf.glob, name) for name in loaded):
+        if matches(leaf.glob, KERNEL_PROPER) or any(matches(leaf.glob, name) for name in loaded):
             return
         if negative:
             self.bag.warning(
                 "empty-exclusion", f"no module '{leaf.glob}' is loaded, so this excludes nothing", leaf.span
             )
             return
-        close = near(leaf.glob, [lint.KERNEL_PROPER, *loaded])
+        from klasy.match.near import near
+
+        close = near(leaf.glob, [KERNEL_PROPER, *loaded])
         hints = [f"did you mean {' or '.join(repr(name) for name in close)}?"] if close else []
         hints.append("the kernel proper is 'vmlinux'; code of modules can be woven into once they are loaded")
         self.bag.error("unknown-module", f"no module '{leaf.glob}' is loaded", leaf.span, hints=hints)
@@ -182,11 +190,10 @@ class AdviceMatcher:
                 conjunct.withins.append(literal.leaf)
             elif isinstance(leaf, ast.WithinModule):
                 conjunct.modules.append(literal.leaf)
-        if not conjunct.calls and not conjunct.executions:
-            lint.report_no_kind(self, conjunct.literals)
-            conjunct.usable = False
-        elif conjunct.calls and conjunct.executions:
-            lint.report_two_kinds(self, conjunct.calls[0], conjunct.executions[0])
+        if bool(conjunct.calls) == bool(conjunct.executions):
+            from klasy.match import lint
+
+            lint.report_kinds(self, conjunct)
             conjunct.usable = False
         return conjunct
 
@@ -199,13 +206,13 @@ class AdviceMatcher:
             return
         callees = self.named(conjunct.calls)
         result.callees.update(callees)
-        if not conjunct.asks_where and len(callees) > lint.MOST_SHADOWS:
+        if not conjunct.asks_where and len(callees) > MOST_SHADOWS:
+            from klasy.match import lint
+
             lint.report_too_many_callees(len(callees), self.leaf_span(conjunct.calls[0]), self.bag)
             conjunct.usable = False
             return
-        for site in self._candidate_sites(conjunct, callees):
-            if site.callee is not None:
-                self._try_call(site, site.callee, result)
+        self._try_calls(self._candidate_sites(conjunct, callees), result)
         if not conjunct.asks_where:
             for address, callee in callees.items():
                 outcome = self.outcome(_CALL, callee, None)
@@ -239,14 +246,14 @@ class AdviceMatcher:
         else:
             return None
         globs = self._globs(conjunct)
-        return {a: f for a, f in area.items() if all(matches(glob, f.module or lint.KERNEL_PROPER) for glob in globs)}
+        return {a: f for a, f in area.items() if all(matches(glob, f.module or KERNEL_PROPER) for glob in globs)}
 
     def _globs(self, conjunct: _Conjunct) -> list[str]:
         leaves = (self.form.leaves[leaf] for leaf in conjunct.modules)
         return [leaf.glob for leaf in leaves if isinstance(leaf, ast.WithinModule)]
 
     def _lets_kernel_in(self, conjunct: _Conjunct) -> bool:
-        return all(matches(glob, lint.KERNEL_PROPER) for glob in self._globs(conjunct))
+        return all(matches(glob, KERNEL_PROPER) for glob in self._globs(conjunct))
 
     # --- tests
 
@@ -256,25 +263,36 @@ class AdviceMatcher:
         if key in self._outcomes:
             return
         outcome = self.outcome(_EXECUTION, function, bits)
-        shadow = Shadow(_EXECUTION, function, function.address)
+        shadow = Shadow(JoinPointKind.EXECUTION, function, function.address)
         if outcome is not None:
             result.executions.append(Match(shadow, outcome))
         elif key in self._altered:
             self._cannot_bind(shadow, function)
 
-    def _try_call(self, site: CallSite, callee: Function, result: AdviceMatch) -> None:
-        bits = self.bits(site.caller)
-        key = _CALL, callee.address, bits
-        outcome = self._outcomes[key] if key in self._outcomes else self.outcome(_CALL, callee, bits)
-        if outcome is None and key not in self._altered:
-            return
-        if site.address in self._seen_sites:
-            return
-        self._seen_sites.add(site.address)
-        if outcome is not None:
-            result.calls.append(Match(self.sites.shadow(site), outcome))
-        else:
-            self._cannot_bind(self.sites.shadow(site), callee)
+    def _try_calls(self, sites: list[CallSite], result: AdviceMatch) -> None:
+        seen, bits_of, asks = self._seen_sites, self.bits, bool(self.where)
+        shadow_of, matched = self.sites.shadow, result.calls
+        known: dict[object, tuple[Outcome | None, bool]] = {}  # by callee, and by where if that matters
+        bits: _Bits = ()
+        for site in sites:
+            callee = site.callee
+            assert callee is not None
+            key: object = callee.address
+            if asks:
+                bits = bits_of(site.caller)
+                key = callee.address, bits
+            answer = known.get(key)
+            if answer is None:
+                outcome = self.outcome(_CALL, callee, bits)
+                answer = known[key] = outcome, (_CALL, callee.address, bits) in self._altered
+            outcome, altered = answer
+            if site.address in seen or (outcome is None and not altered):
+                continue
+            seen.add(site.address)
+            if outcome is not None:
+                matched.append(Match(shadow_of(site), outcome))
+            else:
+                self._cannot_bind(shadow_of(site), callee)
 
     def _cannot_bind(self, shadow: Shadow, function: Function) -> None:
         self.unreached.append(
@@ -296,10 +314,10 @@ class AdviceMatcher:
     def _lies_in(self, index: int, function: Function) -> bool:
         leaf = self.form.leaves[index]
         if isinstance(leaf, ast.WithinModule):
-            return matches(leaf.glob, function.module or lint.KERNEL_PROPER)
+            return matches(leaf.glob, function.module or KERNEL_PROPER)
         return function.address in self.resolved[index].lies_in
 
-    def outcome(self, kind: JoinPointKind, target: Function, bits: _Bits | None) -> Outcome | None:
+    def outcome(self, kind: bool, target: Function, bits: _Bits | None) -> Outcome | None:
         """The answer for executions, or calls, of a function; ``bits`` None: it is not known from where."""
         key = kind, target.address, bits
         if key not in self._outcomes:
@@ -307,34 +325,41 @@ class AdviceMatcher:
         return self._outcomes[key]
 
     def _evaluate(self, key: _Key, target: Function) -> Outcome | None:
-        kind, _, bits = key
-        combined: Outcome | None = None
+        kind, address, bits = key
+        alternatives: list[tuple[_Conjunct, tuple[Binding, ...]]] = []
         for conjunct in self.conjuncts:
-            if not conjunct.usable or not self._holds(conjunct, kind, target.address, bits):
+            if not conjunct.usable or not self._holds(conjunct, kind, address, bits):
                 continue
-            leaves = conjunct.calls if kind is _CALL else conjunct.executions
-            bindings = self.binder.bind(leaves, target)
+            bindings = self.binder.bind(conjunct.calls if kind is _CALL else conjunct.executions, target)
             if bindings is None:
                 continue
             conjunct.hits += 1
             if bindings is Binder.ALTERED:
                 self._altered.add(key)
-                continue
-            guard = self._guard(conjunct)
-            if combined is None:
-                combined = Outcome(bindings, guard)
             else:
-                bindings = self.binder.merge(combined.bindings, bindings, target)
-                combined = Outcome(bindings, either(combined.guard, guard))
-        return None if combined is None else self._shared.setdefault(combined, combined)
+                alternatives.append((conjunct, bindings))
+        if not alternatives:
+            return None
+        same = tuple([(conjunct.index, id(bindings)) for conjunct, bindings in alternatives])
+        if same not in self._combined:
+            self._combined[same] = self._combine(alternatives, target)
+        return self._combined[same]
 
-    def _holds(self, conjunct: _Conjunct, kind: JoinPointKind, target: int, bits: _Bits | None) -> bool:
+    def _combine(self, alternatives: list[tuple[_Conjunct, tuple[Binding, ...]]], target: Function) -> Outcome:
+        (conjunct, bindings), *rest = alternatives
+        guard = self._guard(conjunct)
+        for conjunct, others in rest:
+            bindings = self.binder.merge(bindings, others, target)
+            guard = either(guard, self._guard(conjunct))
+        outcome = Outcome(bindings, guard)
+        return self._shared.setdefault(outcome, outcome)
+
+    def _holds(self, conjunct: _Conjunct, kind: bool, target: int, bits: _Bits | None) -> bool:
         """Whether all that can be told before run time of a conjunct is so."""
         for literal in conjunct.literals:
             leaf = self.form.leaves[literal.leaf]
             if isinstance(leaf, ast.Call | ast.Execution):
-                wanted = _CALL if isinstance(leaf, ast.Call) else _EXECUTION
-                truth = kind is wanted and target in self.resolved[literal.leaf].found
+                truth = kind is isinstance(leaf, ast.Call) and target in self.resolved[literal.leaf].found
             elif isinstance(leaf, ast.If):
                 continue
             elif bits is None:
@@ -386,6 +411,8 @@ class AdviceMatcher:
                 for conjunct in self.conjuncts:  # what looking for indirect calls counted
                     conjunct.hits = 0 if conjunct.calls else conjunct.hits
         if result.only_indirect:
+            from klasy.match import lint
+
             lint.report_only_indirect(self, result)
 
     # --- for messages

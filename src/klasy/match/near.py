@@ -6,7 +6,6 @@ test comes first: a word within two edits of another shares at least one of its 
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def _few_edits(word: str, names: Iterable[str]) -> list[str]:
         letters = set(word)
         candidates.sort(key=lambda name: (len(letters ^ set(name)), name))
         del candidates[_MOST_COMPARED:]
+    import difflib
+
     return difflib.get_close_matches(word, candidates, n=5, cutoff=_CUTOFF)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.kernel.model import Refusal
-from klasy.match import lint
 from klasy.match.calls import CallPlanner
 from klasy.match.execution import ExecutionPlanner
 from klasy.match.plan import Plan, Unreached
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from klasy.match.matched import Matched
     from klasy.match.options import PlanOptions
     from klasy.match.shadow import Shadow
+
+MANY_POINTS = 2_000
 
 
 def make_plan(matched: Matched, options: PlanOptions, bag: DiagnosticBag) -> Plan:
@@ -45,11 +46,23 @@ class Planner:
         self.executions.plan()
         CallPlanner(self).plan()
         joinpoints, probes = self.probes.build()
-        lint.report_unreached(self.matched, joinpoints, self._unreached, self.bag)
-        lint.report_many(probes, self.matched.aspect, self.bag)
+        if self._unreached:
+            from klasy.match import lint
+
+            lint.report_unreached(self.matched, joinpoints, self._unreached, self.bag)
+        self._warn_of_many(sum(len(probe.points) for probe in probes))
         unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
         return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items))
 
     def unreached(self, advice: Advice, shadow: Shadow, refusal: Refusal) -> None:
         """Note a shadow that no probe reaches."""
         self._unreached.append(Unreached(advice.index, shadow, refusal.code, refusal.reason))
+
+    def _warn_of_many(self, points: int) -> None:
+        """An aspect that slows much of the kernel."""
+        if points > MANY_POINTS:
+            self.bag.warning(
+                "too-many-shadows",
+                f"this aspect puts probes at {points} places: weaving takes long, and the kernel gets slower",
+                self.matched.aspect.name_span,
+            )

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Leaf = ast.Call | ast.Execution | ast.Within | ast.WithinModule | ast.If
 
+KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
 MOST_CONJUNCTS = 512
+MOST_SHADOWS = 20_000  # an advice with more join points is refused
 
 
 @dataclass(frozen=True, slots=True)

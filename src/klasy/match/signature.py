@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klasy.btf.types import Struct
+from klasy.btf.types import Func, Struct
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, LONGEST_STRUCT_IN_REGISTERS, WORD
 from klasy.kernel.model import Clone
 from klasy.lang.ast import ParamKind
 from klasy.match.glob import is_glob, star
-from klasy.match.near import near
 from klasy.match.plan import Argument
 from klasy.match.typeref import TypeRefError, find_base, same_as, same_type, spelled
 from klasy.plain import dataclass, field
@@ -44,8 +43,9 @@ class Prototype:
 
     @property
     def key(self) -> tuple[int, int]:
-        """The same for functions with the same prototype."""
-        return id(self.btf), self.func
+        """The same for functions of the same type."""
+        found = self.btf.type(self.func)
+        return id(self.btf), found.type_id if isinstance(found, Func) else self.func
 
     @property
     def proto(self) -> FuncProto:
@@ -225,6 +225,8 @@ class Signatures:
     # --- messages
 
     def _report_unknown(self, signature: Signature) -> None:
+        from klasy.match.near import near
+
         name = signature.name
         hints = []
         other = self._other_reading(signature)
@@ -312,6 +314,7 @@ class _Checker:
         self.type_errors: dict[int, TypeRefError] = {}
         self._bases: dict[tuple[int, int], int | None] = {}
         self._known: set[int] = set()
+        self._compared: dict[tuple[int, int, int], bool] = {}
 
     def unverified(self) -> dict[str, Named]:
         """Where the named parameters are if the signature is right: as far as that can be told without a prototype."""
@@ -345,6 +348,12 @@ class _Checker:
         return None, named
 
     def _same(self, btf: Btf, type_id: int, ref: TypeRef) -> bool:
+        key = id(btf), type_id, id(ref)
+        if key not in self._compared:
+            self._compared[key] = self._compare(btf, type_id, ref)
+        return self._compared[key]
+
+    def _compare(self, btf: Btf, type_id: int, ref: TypeRef) -> bool:
         if is_glob(ref.name):
             return same_type(btf, type_id, ref)
         key = id(btf), id(ref)

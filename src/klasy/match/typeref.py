@@ -12,7 +12,6 @@ from klasy.btf.types import Array, Const, Enum, Float, Func, FuncProto, Fwd, Int
 from klasy.diag import Diagnostic, Severity
 from klasy.lang.ast import TagKind
 from klasy.match.glob import is_glob, matches
-from klasy.match.near import near
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
@@ -191,6 +190,8 @@ def _unknown(btf: Btf, ref: TypeRef) -> Diagnostic:
         classes = _TAG_CLASSES[ref.tag]
     else:
         classes = (Typedef, Struct, Union, Fwd)
+    from klasy.match.near import near
+
     what = f"{ref.tag.value} {name}" if ref.tag is not TagKind.NONE else name
     names = {candidate for candidate, _ in btf.names(*classes)}
     close = near(name, names)
