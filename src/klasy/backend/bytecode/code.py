@@ -120,22 +120,40 @@ def _use_counts(blocks: Iterable[Straight]) -> dict[Value, int]:
 
 def _copy_into_records(blocks: list[Straight]) -> None:
     counts = _use_counts(blocks)
+    by_label = {block.label: block for block in blocks}
     for block in blocks:
-        _copy_in_block(block, counts)
+        _copy_in_block(block, counts, by_label)
 
 
-def _copy_in_block(block: Straight, counts: dict[Value, int]) -> None:
+def _copy_in_block(block: Straight, counts: dict[Value, int], by_label: dict[int, Straight]) -> None:
     """Loads are remembered until something stands between them and a record that would tell the difference."""
     sources: dict[Value, ir.Op] = {}  # values used once, by the operation that makes them
     gone: set[ir.Op] = set()
     for at, op in enumerate(block.ops):
-        if isinstance(op, ir.Emit):
+        if isinstance(op, ir.Emit) and not _read_behind(op.faults, block, at, by_label):
             block.ops[at] = _with_copies(op, sources, gone)
         if isinstance(op, ir.Emit | ir.Set | ir.Get):
             sources = {v: o for v, o in sources.items() if not _sees_faults(op, o)}
         elif isinstance(op, ir.Load | ir.Extend) and counts.get(op.dst) == 1:
             sources[op.dst] = op
     block.ops[:] = [op for op in block.ops if op not in gone]
+
+
+def _read_behind(faults: Var | None, block: Straight, at: int, by_label: dict[int, Straight]) -> bool:
+    """Whether what a variable holds at an operation may be read after it. A copy sets the record's fault bits only."""
+    todo = [(block, at + 1)]
+    seen: set[int] = set()
+    while todo:
+        current, start = todo.pop()
+        for op in current.ops[start:]:
+            if isinstance(op, ir.Set) and op.var is faults:
+                break
+            if (isinstance(op, ir.Emit) and op.faults is faults) or (isinstance(op, ir.Get) and op.var is faults):
+                return True
+        else:
+            todo += [(by_label[label], 0) for label in set(current.successors) - seen]
+            seen.update(current.successors)
+    return False
 
 
 def _sees_faults(op: ir.Op, source: ir.Op) -> bool:
