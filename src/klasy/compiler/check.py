@@ -77,7 +77,7 @@ class AdviceChecker(ExprChecker):
         self.scopes.append({})
         body = [typed for statement in node.body if (typed := self._statement(statement)) is not None]
         for variable in self.scopes.pop().values():
-            if not variable.used:
+            if not variable.used and not self.bag.errors:  # a use may have gone down with an error
                 self.bag.warning("unused-variable", f"'{variable.name}' is never used", variable.span)
         return tree.Sequence(node.span, tuple(body))
 

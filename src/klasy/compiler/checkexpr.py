@@ -64,6 +64,14 @@ class ExprChecker:
     def value(self, node: ast.Expr) -> tree.Expr | None:
         """The value of an expression: of integer, pointer or string type, or a struct's place."""
         expr = self.any(node)
+        if isinstance(expr, tree.JoinPointAttribute):
+            self.error(
+                "joinpoint-outside-log",
+                f"'joinpoint.{expr.attribute}' can only be logged: it is known when the log is read, not to the advice",
+                expr.span,
+                "a pointcut selects by kind, function and module: call, execution, within, withinmodule",
+            )
+            return None
         return None if expr is None else self.value_of(expr)
 
     def value_of(self, expr: tree.Expr) -> tree.Expr:
@@ -100,6 +108,8 @@ class ExprChecker:
         """What an expression is, for messages: its type, with an article."""
         if isinstance(expr, tree.Literal):
             return "a string literal"
+        if isinstance(expr, tree.JoinPointAttribute):
+            return {"line": "a number", "address": "an address"}.get(expr.attribute, "a string")
         return a_type(expr.type)
 
     def type_of(self, ref: ast.TypeRef) -> CType | None:

@@ -99,7 +99,7 @@ def _dot(checker: ExprChecker, node: ast.Member, obj: tree.Expr) -> tree.Place |
 
 def _unknown_member(checker: ExprChecker, node: ast.Member, struct: Struct) -> None:
     names = checker.types.member_names(struct)
-    close = near(node.name, names)
+    close = near(node.name, names) or [name for name in names if name[:3] == node.name[:3]][:3]
     hint = did_you_mean(close)
     if not close and len(names) <= 8:
         hint = f"its members are {', '.join(names)}" if names else "it has no members"

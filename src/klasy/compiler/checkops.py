@@ -11,6 +11,7 @@ from klasy.compiler.checkmemory import address_of, dereference
 from klasy.compiler.convert import assignable, balance, convert, is_null, merged, promote, word
 from klasy.compiler.ir import COMM_SIZE, MAX_STRING
 from klasy.compiler.types import INT, LONG, Array, Integer, Pointer, String, Struct, Void, same
+from klasy.compiler.wording import operand_text
 from klasy.lang import ast
 
 if TYPE_CHECKING:
@@ -155,13 +156,10 @@ def _string_comparison(checker: ExprChecker, node: ast.Binary, left: tree.Expr, 
     if node.op not in ("==", "!="):
         checker.error("bad-operand", f"strings compare by == and != only, not '{node.op}'", node.span)
         return None
-    if isinstance(left, tree.JoinPointAttribute):
-        _joinpoint_outside_log(checker, left)
-        return None
     if string is None:
         checker.error(
             "bad-operand", f"'{left.span.text}' is {checker.describe(left)}, not a string", left.span,
-            "str(p) makes a string of what p points to" if isinstance(left.type, Pointer) else "",
+            f"str({left.span.text}) makes a string of what it points to" if isinstance(left.type, Pointer) else "",
         )  # fmt: skip
         return None
     if not isinstance(right, tree.Literal) or isinstance(string, tree.Literal):
@@ -184,15 +182,6 @@ def _undecayed(expr: tree.Expr) -> tree.Expr:
         target = tree.pointer(expr).target
         return expr.place if not isinstance(target, Array) else expr
     return expr
-
-
-def _joinpoint_outside_log(checker: ExprChecker, expr: tree.JoinPointAttribute) -> None:
-    checker.error(
-        "joinpoint-outside-log",
-        f"'joinpoint.{expr.attribute}' can only be logged: it is known when the log is read, not where advice runs",
-        expr.span,
-        "a pointcut selects by kind, function and module: call, execution, within, withinmodule",
-    )
 
 
 def _conditional(checker: ExprChecker, node: ast.Conditional) -> tree.Expr | None:
@@ -219,7 +208,9 @@ def _cast(checker: ExprChecker, node: ast.Cast) -> tree.Expr | None:
     if kind is None or operand is None:
         return None
     if not isinstance(kind, Integer | Pointer):
-        hint = f"a pointer can be cast: *({kind.name} *)&.." if isinstance(kind, Struct) else ""
+        hint = ""
+        if isinstance(kind, Struct) and isinstance(operand.type, Pointer):
+            hint = f"to read one at that address: *({kind.name} *){operand_text(node.operand)}"
         checker.error("bad-cast", f"a cast to '{kind.name}' is not possible", node.span, hint)
         return None
     if not isinstance(operand.type, Integer | Pointer):

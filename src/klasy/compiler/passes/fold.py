@@ -61,6 +61,8 @@ class _Folder:
                 return self.branch(op)
             case ir.Load() | ir.StringEqual():
                 self.address(op)
+            case ir.Emit():
+                self.emit(op)
         return op
 
     def binary(self, op: ir.Binary) -> ir.Op:
@@ -160,6 +162,13 @@ class _Folder:
             op.op = inner.op if op.op == "ne" else _INVERSE[inner.op]
             op.left, op.right = inner.left, inner.right
         return op
+
+    def emit(self, op: ir.Emit) -> None:
+        """Only the low bytes of a value are stored: how it was extended does not matter."""
+        for part in op.parts:
+            if isinstance(part, ir.StoreField):
+                while isinstance(inner := self.definition(part.value), ir.Extend) and inner.bits >= 8 * part.size:
+                    part.value = inner.source
 
     def address(self, op: ir.Load | ir.StringEqual) -> None:
         """Take a constant that was added to the address into the offset."""
