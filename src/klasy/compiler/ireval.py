@@ -1,4 +1,4 @@
-"""An interpreter of the IR: slow, obvious, and the definition of what each operation means.
+"""An interpreter of the IR: slow, obvious, and with ``semantics`` the definition of what each operation means.
 
 Backends and passes are compared with it. It plays the kernel through a :class:`World`.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from klasy.compiler import ir
 from klasy.compiler.ir import MASK64, Operand, Program, Value, Var
+from klasy.compiler.semantics import binary, compare, signed
 from klasy.plain import dataclass, field
 
 OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless loop
@@ -51,69 +52,6 @@ class Outcome:
 def run(program: Program, world: World) -> Outcome:
     """Run a program once. Raises AssertionError for what ircheck forbids."""
     return _Machine(world).run(program)
-
-
-def binary(op: str, width: int, left: int, right: int) -> int:
-    """The result of a Binary operation, as an unsigned 64-bit number."""
-    mask = (1 << width) - 1
-    left &= mask
-    right &= mask
-    match op:
-        case "add":
-            result = left + right
-        case "sub":
-            result = left - right
-        case "mul":
-            result = left * right
-        case "udiv":
-            result = left // right if right else 0
-        case "umod":
-            result = left % right if right else left
-        case "sdiv" | "smod":
-            a, b = signed(left, width), signed(right, width)
-            quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1) if b else 0
-            result = quotient if op == "sdiv" else a - quotient * b
-        case "and":
-            result = left & right
-        case "or":
-            result = left | right
-        case "xor":
-            result = left ^ right
-        case "shl":
-            result = left << right % width
-        case "lshr":
-            result = left >> right % width
-        case "ashr":
-            result = signed(left, width) >> right % width
-        case _:
-            raise AssertionError(f"no operator {op}")
-    return result & mask
-
-
-def compare(op: str, left: int, right: int) -> bool:
-    """The outcome of a comparison of two unsigned 64-bit numbers."""
-    if op[0] == "s":
-        left, right = signed(left, 64), signed(right, 64)
-    match op if op in ("eq", "ne") else op[1:]:
-        case "eq":
-            return left == right
-        case "ne":
-            return left != right
-        case "lt":
-            return left < right
-        case "le":
-            return left <= right
-        case "gt":
-            return left > right
-        case "ge":
-            return left >= right
-    raise AssertionError(f"no comparison {op}")
-
-
-def signed(number: int, width: int) -> int:
-    """The low ``width`` bits as a signed number."""
-    number &= (1 << width) - 1
-    return number - (1 << width) if number >> (width - 1) else number
 
 
 class _Machine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from klasy.compiler import ir
 from klasy.compiler.ir import Operand, Program, Value
 from klasy.compiler.ircheck import reachable
-from klasy.compiler.ireval import binary, compare, signed
+from klasy.compiler.semantics import binary, compare, signed
 
 _INVERSE = {
     "eq": "ne", "ne": "eq", "ult": "uge", "uge": "ult", "ule": "ugt", "ugt": "ule",
