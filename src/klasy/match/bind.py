@@ -29,9 +29,15 @@ class Binder:
     )
 
     def __init__(
-        self, advice: ast.Advice, form: NormalForm, resolved: Mapping[int, Resolved], bag: DiagnosticBag
+        self,
+        advice: ast.Advice,
+        form: NormalForm,
+        resolved: Mapping[int, Resolved],
+        bag: DiagnosticBag,
+        prototype: Callable[[Function], Prototype | None],
     ) -> None:
         self.advice = advice
+        self.prototype = prototype
         self.form = form
         self.resolved = resolved
         self.bag = bag
@@ -54,12 +60,10 @@ class Binder:
         where its parameters are.
         """
         founds = [self.resolved[leaf].found[target.address] for leaf in leaves]
-        key = tuple(
-            [
-                (leaf, id(f.named), f.prototype.key if f.prototype else None)
-                for leaf, f in zip(leaves, founds, strict=True)
-            ]
-        )
+        key: object = tuple(leaves), target.address  # what it returns may be asked of functions of any type
+        if self.advice.returning is None:
+            named = zip(leaves, founds, strict=True)
+            key = tuple([(leaf, id(f.named), f.prototype.key if f.prototype else None) for leaf, f in named])
         altered = target.clone in ALTERED
         if (key, altered) not in self._bound:
             self._bound[key, altered] = self._bind(leaves, founds, target)
@@ -140,9 +144,12 @@ class Binder:
         return self._checked[key]
 
     def _result_fits(self, leaf: int, found: Found) -> bool:
-        prototype, returning = found.prototype, self.advice.returning
-        if prototype is None or returning is None:
+        returning = self.advice.returning
+        if returning is None:
             return True
+        prototype = found.prototype or self.prototype(found.function)
+        if prototype is None:
+            return not self._selects(leaf)  # of many functions those are meant of which it is known
         key = leaf, prototype.key
         if key not in self._checked:
             result = prototype.proto.ret
@@ -169,9 +176,7 @@ class Binder:
                 return False
         if self._same[key]:
             return True
-        node = self.form.leaves[leaf]
-        assert isinstance(node, ast.Call | ast.Execution)
-        if is_glob(node.signature.name):
+        if self._selects(leaf):
             self.dropped.setdefault(leaf, f"{fact()}, not '{spelled(param.type)}'")
         else:
             self.bag.error(
@@ -181,3 +186,9 @@ class Binder:
                 hints=[f"its prototype is '{prototype.text}'"],
             )
         return False
+
+    def _selects(self, leaf: int) -> bool:
+        """Whether a designator's name has wildcards, so that types select among many functions."""
+        node = self.form.leaves[leaf]
+        assert isinstance(node, ast.Call | ast.Execution)
+        return is_glob(node.signature.name)

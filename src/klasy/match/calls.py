@@ -248,6 +248,7 @@ class CallPlanner:
             refusal = executions.entry_refusal(callee, Way.KRETPROBE) or beyond_marks(found.outcome)
             if refusal is not None:
                 return refusal
+        why += "; a tail call has nothing behind it: the callee's return tells"
         self.exits.append(_Dispatch(match, callee, why, tails=[found]))
         return None
 

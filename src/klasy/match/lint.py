@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klasy.kernel.model import CallKind, Clone
+from klasy.kernel.model import CallKind, Clone, Way
 from klasy.lang import ast
 from klasy.match.near import near
 from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS
@@ -187,7 +187,7 @@ def _calls_made(matcher: AdviceMatcher, area: dict[int, Function], callees: dict
         )
     if not made:
         yield "no call at all is made there"
-    yield "a function that was inlined into its caller is not called there"
+    yield "where the compiler inlined a function into its caller there is no call left"
 
 
 def _report(matcher: AdviceMatcher, span: Span, message: str, hints: Iterable[str]) -> None:
@@ -243,7 +243,9 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
     """What else could be woven in place of what cannot."""
     functions = {e.shadow.function.address: e.shadow.function for e in missed if e.shadow.function is not None}
     if missed[0].code == "altered-abi":
-        return ["without parameters the advice can be woven: before { .. }"]
+        return ["without parameters (and returning) the advice can be woven"]
+    if missed[0].code == "noreturn":
+        return ["what is before it can be woven: before()"]
     if missed[0].shadow.kind is JoinPointKind.EXECUTION:
         names = [function.base for function in functions.values()]
         if len(functions) <= _SHOWN:
@@ -252,9 +254,10 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
                 places = f"{len(sites)} places" if len(sites) > 1 else "1 place"
                 return [f"its callers can be woven into instead: call({names[0]}) matches {places}"]
         return []
-    callees = {e.shadow.callee.base for e in missed if e.shadow.callee is not None}
-    if len(callees) == 1:
-        return [f"the body of the callee may be within reach: execution({callees.pop()})"]
+    callees = {e.shadow.callee.address: e.shadow.callee for e in missed if e.shadow.callee is not None}
+    bases = {callee.base for callee in callees.values()}
+    if len(bases) == 1 and all(matched.kernel.refusal(a, f, Way.FENTRY) is None for a, f in callees.items()):
+        return [f"the body of the callee can be woven into instead: execution({bases.pop()})"]
     return []
 
 

@@ -126,7 +126,7 @@ class AdviceMatcher:
         before = len(self.bag.errors)
         self._resolve()
         self.conjuncts = [self._conjunct(i, literals) for i, literals in enumerate(form.conjuncts)]
-        self.binder = Binder(self.advice, form, self.resolved, self.bag)
+        self.binder = Binder(self.advice, form, self.resolved, self.bag, self.signatures.prototype)
         for conjunct in self.conjuncts:
             if conjunct.usable:
                 self._match_conjunct(conjunct, result)

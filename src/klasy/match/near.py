@@ -42,7 +42,7 @@ def _few_edits(word: str, names: Iterable[str]) -> list[str]:
     length = len(word)
     if length < 3:
         return []
-    slack = 1 if length < 6 else max(2, length // 5)
+    slack = 1 if length < 6 else max(2, length // 3)
     third = max(1, length // 3)
     head, middle, tail = word[:third], word[third : length - third], word[length - third :]
     low, high = length - slack, length + slack
