@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
-from klasy.errors import EXIT_SYSTEM, UsageError
+from klasy.errors import UsageError
 from klasy.lab.kernels import DEFAULT, KERNELS, by_name
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Boot, run the command, and return its own exit status. Raises LabError when the lab fails."""
-    from klasy.lab.guest import CommandTimeout, Guest
+    from klasy.lab.guest import Guest
     from klasy.lab.machine import GuestDied
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -63,9 +62,6 @@ def run(args: argparse.Namespace) -> int:
     try:
         with guest:
             return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)
-    except CommandTimeout as error:
-        print(f"klasy lab: {error.message}", file=sys.stderr)
-        return EXIT_SYSTEM
     except GuestDied as error:
         if not args.verbose:
             _Writer(2)(error.console.encode(errors="replace"))

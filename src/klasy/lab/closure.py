@@ -52,7 +52,8 @@ def _add(archive: tarfile.TarFile, added: set[str], path: Path) -> None:
 
 
 def _files() -> Iterator[Path]:
-    programs = [Path(sys.executable), Path(sys.executable).with_name("klasy")]
+    scripts = Path(sys.executable).parent
+    programs = [Path(sys.executable), *scripts.glob("python*"), scripts / "klasy"]
     standard = list(_below(Path(sysconfig.get_path("stdlib")), UNUSED | {"site-packages", "dist-packages"}))
     packages = list(_packages("klasy"))
     yield from programs

@@ -5,6 +5,7 @@ The other side of the conversation, and its protocol, is agent.sh.
 
 from __future__ import annotations
 
+import compileall
 import os
 import secrets
 import shlex
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import klasy
 from klasy.lab.fetch import kernel_files
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import EMPTY_DISK, HOST_FILES, GuestDied, Machine, Medium, Memory
@@ -144,10 +146,10 @@ class Guest:
             status = self._expect(f"exit {mark} ", deadline)
         except TimeoutError:
             self._kill_command(mark)
+            self._drain()
             shown = command if isinstance(command, str) else shlex.join(command)
             raise CommandTimeout(f"the command ran longer than {timeout:g} s and was killed: {shown}") from None
-        while not all(stream.ended for stream in self._streams.values()):
-            machine.pump()
+        self._drain()
         return int(status)
 
     def close(self) -> None:
@@ -163,6 +165,8 @@ class Guest:
         return self._machine
 
     def _begin(self, kernel: UnpackedKernel) -> None:
+        # Compiling is 20 times slower in the guest, which could not keep the result either.
+        compileall.compile_dir(Path(klasy.__file__).parent, quiet=2)
         if not self._fresh_boot:
             try:
                 self._begin_kept(kernel)
@@ -188,7 +192,8 @@ class Guest:
             self._hand_over(kernel, deadline)
         except (LabError, TimeoutError) as error:
             kept.forget()
-            raise LabError(str(error) or "it did not come to life in time") from error
+            last_words = self.console.strip().splitlines()[-1:] if self._machine is not None else []
+            raise LabError("; ".join([str(error) or "it did not come to life in time", *last_words])) from error
 
     def _medium(self) -> Medium:
         if self._host_files:
@@ -199,7 +204,7 @@ class Guest:
 
     def _hand_over(self, kernel: UnpackedKernel, deadline: float) -> None:
         """Tell init what is this guest's own, and see it through to the agent."""
-        medium = f"9p {P9_OPTIONS} {kernel.modules}" if self._host_files else "tar"
+        medium = f"9p {P9_OPTIONS} {kernel.modules.resolve()}" if self._host_files else "tar"
         self._running.send("ctl", f"{int(time.time())} {medium}\n".encode())
         self._expect("ready", deadline)
 
@@ -213,6 +218,11 @@ class Guest:
     def _output(self, port: str, data: bytes) -> None:
         if port in self._streams:
             self._streams[port].feed(data)
+
+    def _drain(self) -> None:
+        """Hand on what the command wrote before it ended and is still on its way."""
+        while not all(stream.ended for stream in self._streams.values()):
+            self._running.pump()
 
     def _kill_command(self, mark: str) -> None:
         self._running.send("kill", b"KILL\n")

@@ -78,8 +78,13 @@ def _make(machine: Machine, target: Snapshot, boot_timeout: float) -> None:
             raise LabError(f"the guest's init said {loaded!r}, not 'loaded'")
         deadline = time.monotonic() + SECONDS_TO_SAVE
         _negotiate(machine, deadline)
-        machine.control("migrate", deadline, uri=f"exec:cat > {shlex.quote(str(target.devices))}")
+        partial, whole = shlex.quote(f"{target.devices}.partial"), shlex.quote(str(target.devices))
+        machine.control("migrate", deadline, uri=f"exec:cat > {partial} && mv {partial} {whole}")
         _wait(machine, deadline, "query-migrate", "completed", ("failed", "cancelled"))
+        while not target.devices.exists():  # QEMU is done; the shell it writes to may not be
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.01)
     except TimeoutError:
         raise LabError(f"QEMU did not save the guest's state within {SECONDS_TO_SAVE:g} s") from None
     finally:
