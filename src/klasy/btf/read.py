@@ -100,6 +100,13 @@ class Layout:
         head = struct.pack("<QQ", len(self.names), len(self.offsets))
         return b"".join((head, self.names.tobytes(), self.offsets.tobytes()))
 
+    def fits(self, words: memoryview) -> bool:
+        """Whether this can be the layout of a type section: whether its last record ends where that one does."""
+        if not self.offsets:
+            return not words
+        last = self.offsets[-1]
+        return last + 1 < len(words) and last + record_words(words[last + 1]) == len(words)
+
     @classmethod
     def load(cls, data: bytes | memoryview) -> Layout:
         """A layout from what ``dump`` gave. Raises ValueError where the lengths do not agree."""

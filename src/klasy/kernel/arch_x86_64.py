@@ -11,12 +11,9 @@ ARGUMENT_REGISTERS = ("di", "si", "dx", "cx", "r8", "r9")
 RESULT_REGISTER = "ax"
 SECOND_RESULT_REGISTER = "dx"  # of a result of 9 to 16 bytes
 
-PT_REGS = {
-    name: 8 * place
-    for place, name in enumerate(
-        "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss".split(),
-    )
-}
+_SAVED = ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di")
+_FRAME = ("orig_ax", "ip", "cs", "flags", "sp", "ss")
+PT_REGS = {name: 8 * place for place, name in enumerate(_SAVED + _FRAME)}
 """Offset in bytes of each register in ``struct pt_regs``, the context of kprobe programs
 (arch/x86/include/asm/ptrace.h; the layout is ABI)."""
 
@@ -33,7 +30,8 @@ ENDBR_BYTES = 4
 _ENDBR_SEALED = (b"\x66\x0f\x1f\x00", b"\x0f\x1f\x40\xd6")  # what replaces it where no indirect branch may arrive
 _FTRACE_NOP = b"\x0f\x1f\x44\x00\x00"
 FENTRY_CALL_BYTES = 5  # of the nop, or the call, at the beginning of a function that ftrace can trace
-_CALL = 0xE8
+CALL = 0xE8  # opcode of a direct call
+FTRACE_ENTRIES = frozenset(("ftrace_caller", "ftrace_regs_caller", "__fentry__"))  # what traced functions call
 
 ENTRY_BYTES = ENDBR_BYTES + FENTRY_CALL_BYTES
 """How much of a function's beginning ``ftrace_offset`` looks at."""
@@ -54,6 +52,6 @@ def ftrace_offset(code: bytes) -> tuple[int, int | None] | None:
     site = code[at : at + FENTRY_CALL_BYTES]
     if site == _FTRACE_NOP:
         return at, None
-    if len(site) == FENTRY_CALL_BYTES and site[0] == _CALL:
+    if len(site) == FENTRY_CALL_BYTES and site[0] == CALL:
         return at, at + FENTRY_CALL_BYTES + int.from_bytes(site[1:], "little", signed=True)
     return None

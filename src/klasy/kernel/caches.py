@@ -13,10 +13,15 @@ reader's own (or root's) regular file that nobody else may write, and whole. A f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
 import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _HEAD = struct.Struct("<6sHIQ")
 _MAGIC = b"klasy\0"
@@ -82,9 +87,35 @@ def store(name: str, version: int, contents: bytes) -> bool:
                     rest = rest[file.write(rest) :]
         os.rename(draft, where)
     except OSError:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(draft)
-        except OSError:
-            pass
         return False
     return True
+
+
+_PART = struct.Struct("<II")
+
+
+def pack(parts: Mapping[str, bytes]) -> bytes:
+    """Several named contents as one."""
+    pieces = []
+    for name, contents in parts.items():
+        label = name.encode()
+        pieces += [_PART.pack(len(label), len(contents)), label, contents]
+    return b"".join(pieces)
+
+
+def unpack(data: memoryview) -> dict[str, memoryview]:
+    """What ``pack`` was given. Raises ValueError for anything else."""
+    parts = {}
+    at = 0
+    while at < len(data):
+        if at + _PART.size > len(data):
+            raise ValueError("cut short")
+        label, length = _PART.unpack_from(data, at)
+        start = at + _PART.size + label
+        at = start + length
+        if at > len(data):
+            raise ValueError("cut short")
+        parts[str(data[start - label : start], "utf-8")] = data[start:at]
+    return parts

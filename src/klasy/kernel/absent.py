@@ -1,0 +1,67 @@
+"""What is known of a name for which the kernel has no function symbol. Nothing here is quick: it is for errors."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from klasy.btf.types import Enum, Func, Fwd, Struct, Typedef, Union
+
+if TYPE_CHECKING:
+    from klasy.btf.types import Btf
+    from klasy.kernel.kallsyms import Symbols
+
+_DATA = frozenset(b"dDbBrRvV")
+
+
+def from_listing(name: str, listing: bytes) -> str | None:
+    """What a listing of all symbols says of a name that is no function's."""
+    for kind, module in _lines(listing, name):
+        where = f"module {module}" if module else "the kernel"
+        if kind in _DATA:
+            return f"it is a variable of {where}, not a function"
+        if not module:
+            return "it runs only while the kernel boots, and its text is freed then"
+    if any(True for _ in _lines(listing, f"__tracepoint_{name.removeprefix('trace_')}")):
+        return f"it is the tracepoint {name.removeprefix('trace_')}, whose hook is inlined everywhere"
+    return None
+
+
+def _lines(listing: bytes, name: str) -> list[tuple[int, str | None]]:
+    """Type and module of the symbols with a name."""
+    line = re.compile(rb"^[0-9a-f]+ (.) " + re.escape(name.encode()) + rb"(?:\t\[(.*)\])?$", re.MULTILINE)
+    return [(found[1][0], found[2].decode() if found[2] else None) for found in line.finditer(listing)]
+
+
+def from_functions(name: str, symbols: Symbols) -> str | None:
+    """Whether it names a system call, whose function is called otherwise."""
+    call = re.sub(r"^(?:__do_sys_|__se_sys_|ksys_|sys_|SyS_|do_sys_)", "", name)
+    function = f"__x64_sys_{call}"
+    if symbols.named(function):
+        return f"the system call {call} is the function {function} here"
+    return None
+
+
+def from_btf(name: str, btf: Btf) -> str | None:
+    """What the kernel's types say of it."""
+    if btf.find(name, Func):
+        return "the kernel's types know it, but it has no code of its own: all calls of it were inlined"
+    for type_id in btf.find(name, Struct, Union, Enum, Typedef, Fwd):
+        return f"it is a type ({btf.c_name(type_id)}), not a function"
+    if btf.find_constant(name):
+        return "it is a constant, not a function"
+    return None
+
+
+def from_unloaded_modules(name: str, folder: str) -> str | None:
+    """The module that exports it but is not loaded; ``folder``: /lib/modules of the running release."""
+    try:
+        with open(os.path.join(folder, "modules.symbols"), "rb") as file:
+            found = re.search(rb"^alias symbol:" + re.escape(name.encode()) + rb" (\S+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    if not found:
+        return None
+    module = found[1].decode()
+    return f"it is in module {module}, which is not loaded (modprobe {module})"

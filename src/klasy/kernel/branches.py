@@ -1,0 +1,146 @@
+"""Finds the calls and jumps in machine code that lead to given places.
+
+A branch holds the distance to its target, so the bytes that lead to one target differ from place to place. But over
+each 64 KiB of code the upper half of the distance is the same two bytes, which can be searched for by ``bytes.find``:
+all branches to one function are found in a kernel's 15 MB of text in some 0.03 s. What is found are candidates; that
+each is an instruction, and not the inside of another, ``confirm`` tells.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING
+
+from klasy.kernel import insn_x86_64 as insn
+from klasy.plain import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+_DISTANCE = struct.Struct("<i")
+_CALL, _JUMP, _SHORT_JUMP, _ESCAPE, _GROUP5 = 0xE8, 0xE9, 0xEB, 0x0F, 0xFF
+_WINDOW = 1 << 16
+_HALF = 0xFFFF
+_FULL = 1 << 32
+_MANY_TARGETS = 16  # from here on one pass over all branches is quicker than a search for each target
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A call or jump: offset and length of the instruction, and of its opcode; the target's offset.
+
+    ``call`` tells calls from jumps. ``target`` is None for a call through a register or memory.
+    """
+
+    at: int
+    length: int
+    call: bool
+    target: int | None
+
+
+def candidates(code: bytes, targets: Collection[int]) -> list[tuple[int, int]]:
+    """Where a branch to one of some offsets may be: (offset of the opcode, target), ascending.
+
+    The targets may lie outside ``code``. Conditional and short jumps are included.
+    """
+    found: list[tuple[int, int]] = []
+    if len(targets) < _MANY_TARGETS:
+        for target in targets:
+            found += [(at, target) for at in _near_and_far(code, target)]
+    else:
+        found += _all_far(code, frozenset(targets))
+    for target in targets:
+        found += [(at, target) for at in _short(code, target)]
+    return sorted(set(found))
+
+
+def _near_and_far(code: bytes, target: int) -> list[int]:
+    """Opcode offsets of branches with a 32-bit distance, window by window."""
+    found = []
+    find = code.find
+    first = target - 4  # distance at an offset p is first - p
+    for window in range((first - len(code)) >> 16, (first >> 16) + 1):
+        low = max(0, first - ((window + 1) * _WINDOW) + 1)
+        high = min(len(code) - 4, first - window * _WINDOW)
+        upper = (window & _HALF).to_bytes(2, "little")
+        at = find(upper, low + 2, high + 4)
+        while at >= 0:
+            place = at - 2
+            if code[place] | code[place + 1] << 8 == (first - place) & _HALF:
+                opcode = _opcode_before(code, place)
+                if opcode >= 0:
+                    found.append(opcode)
+            at = find(upper, at + 1, high + 4)
+    return found
+
+
+def _opcode_before(code: bytes, place: int) -> int:
+    """Offset of the opcode whose 32-bit distance stands at a place, or -1."""
+    if place >= 1 and code[place - 1] in (_CALL, _JUMP):
+        return place - 1
+    if place >= 2 and code[place - 2] == _ESCAPE and code[place - 1] & 0xF0 == 0x80:
+        return place - 2
+    return -1
+
+
+def _all_far(code: bytes, targets: frozenset[int]) -> list[tuple[int, int]]:
+    """Branches with a 32-bit distance to any of many targets, in one pass."""
+    distance = _DISTANCE.unpack_from
+    last = len(code) - 4
+    found = []
+    for match in re.finditer(rb"[\xe8\xe9]|\x0f[\x80-\x8f]", code):
+        place = match.end()
+        if place <= last:
+            target = place + 4 + distance(code, place)[0]
+            if target in targets:
+                found.append((match.start(), target))
+    return found
+
+
+def _short(code: bytes, target: int) -> list[int]:
+    """Opcode offsets of jumps with an 8-bit distance."""
+    low, high = max(0, target - 2 - 127), min(len(code) - 2, target - 2 + 128)
+    return [
+        at
+        for at in range(low, high + 1)
+        if (code[at] == _SHORT_JUMP or code[at] & 0xF0 == 0x70) and at + 2 + (code[at + 1] ^ 0x80) - 0x80 == target
+    ]
+
+
+def confirm(code: bytes, start: int, opcodes: Sequence[tuple[int, int]]) -> list[Branch]:
+    """Those candidates, all in the function that begins at ``start``, that are instructions."""
+    found = []
+    known = start
+    for opcode, target in opcodes:
+        at = insn.boundary(code, known, opcode)
+        known = at
+        if at != opcode and not insn.only_prefixes(code, at, opcode):
+            continue
+        size = insn.length(code, at)
+        if size is not None:
+            found.append(Branch(at, size, code[opcode] == _CALL, target))
+    return found
+
+
+def calls(code: bytes, start: int, end: int) -> list[Branch]:
+    """All calls, and all jumps out of it, of the function from ``start`` to ``end``, by address."""
+    found = []
+    for at, size in insn.instructions(code, start, end):
+        opcode = insn.opcode_offset(code, at)
+        first = code[opcode]
+        if first in (_CALL, _JUMP):
+            far = at + size + _DISTANCE.unpack_from(code, at + size - 4)[0]
+            if first == _CALL or not start <= far < end:
+                found.append(Branch(at, size, first == _CALL, far))
+        elif first == _SHORT_JUMP or first & 0xF0 == 0x70:
+            near = at + size + (code[at + size - 1] ^ 0x80) - 0x80
+            if not start <= near < end:
+                found.append(Branch(at, size, False, near))
+        elif first == _ESCAPE and code[opcode + 1] & 0xF0 == 0x80:
+            far = at + size + _DISTANCE.unpack_from(code, at + size - 4)[0]
+            if not start <= far < end:
+                found.append(Branch(at, size, False, far))
+        elif first == _GROUP5 and code[opcode + 1] >> 3 & 7 == 2:
+            found.append(Branch(at, size, True, None))
+    return found

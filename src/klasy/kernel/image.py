@@ -1,0 +1,381 @@
+"""What every kernel model has in common: functions, call sites and types, worked out from symbols, text and BTF.
+
+``KernelImage`` does the work; where the bytes come from, its subclasses say: ``live`` takes them from the running
+kernel, ``snapshot`` from a file.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from klasy.btf.types import Btf, Func
+from klasy.errors import KernelLacks
+from klasy.kernel import arch_x86_64 as arch
+from klasy.kernel.kallsyms import Symbols, clone_of
+from klasy.kernel.model import CallKind, CallSite, Clone, Function
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from klasy.kernel.branches import Branch
+    from klasy.kernel.model import DataSymbol, Refusal, Way
+    from klasy.kernel.traceable import Traceability
+
+_set = object.__setattr__
+
+# Ways to return and to call through a pointer that the kernel's mitigations put into the place of the instructions
+RETURN_THUNKS = frozenset(
+    ("__x86_return_thunk", "retbleed_return_thunk", "srso_return_thunk", "srso_alias_return_thunk", "its_return_thunk")
+)
+INDIRECT_THUNK = "__x86_indirect_"
+
+
+class KernelFunction(Function):
+    """A function of a ``KernelImage``: its prototype is looked up when asked for, since most never are."""
+
+    __slots__ = ("_kernel",)
+    _kernel: KernelImage
+
+    def __init__(self, kernel: KernelImage, module: str | None, symbols: Symbols, index: int) -> None:
+        name = symbols.name(index)
+        base, clone = clone_of(name)
+        _set(self, "_kernel", kernel)
+        _set(self, "name", name)
+        _set(self, "address", symbols.base + symbols.starts[index])
+        _set(self, "size", symbols.sizes[index])
+        _set(self, "module", module)
+        _set(self, "base", base)
+        _set(self, "clone", clone)
+        _set(self, "duplicates", symbols.shares[index])
+
+    @property
+    def proto(self) -> int | None:
+        """The id of its BTF_KIND_FUNC."""
+        return self._kernel.proto_of(self)
+
+    @property
+    def btf(self) -> Btf | None:
+        """The types its prototype is among."""
+        return self._kernel.btf_of(self.module)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KernelFunction) and (self.address, self.name) == (other.address, other.name)
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __repr__(self) -> str:
+        return f"KernelFunction({self} at {self.address:#x}, {self.size} bytes)"
+
+
+class KernelImage:
+    """A ``Kernel`` over symbols, memory and BTF.
+
+    ``release`` and ``build_id`` are as in ``Kernel``. ``trampoline_registers``: how many argument registers a BPF
+    trampoline saves; 6 before Linux 6.6 (commit 473e3150e30a, "bpf, x86: allow function arguments up to 12 for
+    TRACING"). Who can probe the running kernel sets it; here no version is compared.
+    """
+
+    trampoline_registers = 6
+
+    def __init__(self, release: str, build_id: str) -> None:
+        self.release = release
+        self.build_id = build_id
+        self._functions: dict[tuple[str | None, int], KernelFunction] = {}
+        self._btfs: dict[str | None, Btf | None] = {}
+        self._protos: dict[KernelFunction, int | None] = {}
+        self._texts: dict[str | None, bytes] = {}
+
+    # --- what subclasses provide
+
+    @cached_property
+    def symbols(self) -> Mapping[str | None, Symbols]:
+        """The functions of the kernel proper (None) and of each module. Raises SystemRefusal where they are hidden."""
+        raise NotImplementedError
+
+    def read(self, address: int, size: int) -> bytes:
+        """Memory as it is now. Raises SystemRefusal where it cannot be read."""
+        raise NotImplementedError
+
+    def load_btf(self, module: str | None, base: Btf | None) -> Btf | None:
+        """The types of the kernel proper or of a module."""
+        raise NotImplementedError
+
+    def probed(self) -> Mapping[int, bytes | None]:
+        """The places where a probe lies over an instruction: the bytes it replaced, None if they are not known."""
+        return {}
+
+    def blacklist(self) -> bytes:
+        """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""
+        raise NotImplementedError
+
+    def place(self, name: str) -> int | None:
+        """The address of a symbol of the kernel proper that need not be a function's."""
+        raise NotImplementedError
+
+    def module_sections(self, module: str) -> Mapping[str, int]:
+        """Where the sections of a module begin, by their names."""
+        raise NotImplementedError
+
+    def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
+        """Global variables whose name matches a glob."""
+        raise NotImplementedError
+
+    def why_absent(self, name: str) -> str | None:
+        """What is known of a function name that has no symbol."""
+        raise NotImplementedError
+
+    # --- types
+
+    @property
+    def btf(self) -> Btf:
+        """The types of the kernel proper. Raises KernelLacks where it has no BTF."""
+        found = self.btf_of(None)
+        if found is None:
+            raise KernelLacks(
+                "this kernel does not describe its types (BTF)",
+                hint="it was built without CONFIG_DEBUG_INFO_BTF: /sys/kernel/btf/vmlinux is missing",
+            )
+        return found
+
+    def module_btf(self, module: str) -> Btf | None:
+        """The types of a module (whose base is ``btf``), or None where it has none."""
+        return self.btf_of(module)
+
+    def btf_of(self, module: str | None) -> Btf | None:
+        """The types of the kernel proper (None) or of a module; None where it has none."""
+        if module not in self._btfs:
+            base = self.btf_of(None) if module else None
+            self._btfs[module] = None if module and base is None else self.load_btf(module, base)
+        return self._btfs[module]
+
+    def proto_of(self, function: KernelFunction) -> int | None:
+        """The id of the Func of a function; None for clones, and where several of one name differ in type."""
+        if function not in self._protos:
+            self._protos[function] = self._find_proto(function)
+        return self._protos[function]
+
+    def _find_proto(self, function: KernelFunction) -> int | None:
+        btf = self.btf_of(function.module)
+        if btf is None or function.clone is not Clone.NONE:
+            return None
+        ids = [found for found in btf.find(function.name, Func) if found >= btf.first]
+        if not ids or (len(ids) > 1 and len({btf.c_prototype(found) for found in ids}) > 1):
+            return None
+        return ids[0]
+
+    # --- functions
+
+    def modules(self) -> Collection[str]:
+        """Names of the loaded modules."""
+        return [name for name in self.symbols if name is not None]
+
+    @cached_property
+    def _base_names(self) -> frozenset[str]:
+        return frozenset(
+            [name.partition(".")[0] or name for symbols in self.symbols.values() for name in symbols.all_names()]
+        )
+
+    def function_names(self) -> Collection[str]:
+        """All distinct base names of functions."""
+        return self._base_names
+
+    def functions(self, pattern: str) -> list[Function]:
+        """Functions whose base name or symbol matches a glob, clones included, by address."""
+        found: list[Function] = [
+            self._function(module, index)
+            for module, symbols in self.symbols.items()
+            for index in symbols.matching(pattern)
+        ]
+        return sorted(found, key=lambda function: function.address)
+
+    def _function(self, module: str | None, index: int) -> KernelFunction:
+        key = module, index
+        found = self._functions.get(key)
+        if found is None:
+            found = self._functions[key] = KernelFunction(self, module, self.symbols[module], index)
+        return found
+
+    @cached_property
+    def _objects(self) -> list[tuple[int, int, str | None]]:
+        """Where the text of the kernel and of each module lies."""
+        return sorted((s.base, s.end, module) for module, s in self.symbols.items() if len(s))
+
+    def object_at(self, address: int) -> tuple[str | None, Symbols] | None:
+        """The kernel proper (None) or the module whose text holds an address."""
+        for start, end, module in self._objects:
+            if start <= address < end:
+                return module, self.symbols[module]
+        return None
+
+    def function_at(self, address: int) -> Function | None:
+        """The function whose text holds an address; of several names of one, the kernel's own first choice."""
+        holder = self.object_at(address)
+        index = holder[1].at(address) if holder else None
+        return None if holder is None or index is None else self._function(holder[0], index)
+
+    # --- text
+
+    def text(self, address: int, size: int) -> bytes:
+        """Text as it would be without probes, as far as the bytes they replaced are known."""
+        holder = self.object_at(address)
+        if holder and address + size <= holder[1].end and holder[0] in self._texts:
+            start = address - holder[1].base
+            return self._texts[holder[0]][start : start + size]
+        return self._healed(address, self.read(address, size))
+
+    def object_text(self, module: str | None) -> bytes:
+        """The whole text of the kernel proper or of a module, as ``text`` gives it."""
+        if module not in self._texts:
+            symbols = self.symbols[module]
+            size = symbols.end - symbols.base
+            self._texts[module] = self._healed(symbols.base, self.read(symbols.base, size)) if size else b""
+        return self._texts[module]
+
+    def _healed(self, address: int, code: bytes) -> bytes:
+        """Code with probes' breakpoints replaced by what was there."""
+        if arch.BREAKPOINT not in code:
+            return code
+        changed: bytearray | None = None
+        for place, original in self.probed().items():
+            offset = place - address
+            if 0 <= offset < len(code) and (original or code[offset] == arch.BREAKPOINT):
+                restored = original or self._guess(place, code, offset)
+                changed = changed or bytearray(code)
+                changed[offset : offset + len(restored)] = restored[: len(code) - offset]
+        return bytes(changed) if changed else code
+
+    def _guess(self, place: int, code: bytes, offset: int) -> bytes:
+        """The first byte of a probed instruction that nobody remembers: a call or jump, if the rest leads somewhere."""
+        rest = code[offset + 1 : offset + 6]
+        if len(rest) == 5 and rest[0] & 0xF0 == 0x80 and self._is_entry(place + 6 + _signed(rest[1:5])):
+            return b"\x0f"
+        if len(rest) >= 4 and self._is_entry(place + 5 + _signed(rest[:4])):
+            return b"\xe8"
+        return b"\xcc"
+
+    def _is_entry(self, address: int) -> bool:
+        holder = self.object_at(address)
+        index = holder[1].at(address) if holder else None
+        return holder is not None and index is not None and holder[1].address(index) == address
+
+    def instruction_length(self, address: int) -> int | None:
+        """Length in bytes of the instruction at an address, None where none starts there."""
+        from klasy.kernel import insn_x86_64 as insn
+
+        function = self.function_at(address)
+        if function is None:
+            return None
+        code = self.text(function.address, function.size)
+        offset = address - function.address
+        return insn.length(code, offset) if insn.boundary(code, 0, offset) == offset else None
+
+    # --- calls
+
+    def callers(self, callees: Iterable[Function]) -> list[CallSite]:
+        """All DIRECT and TAIL sites that reach one of the functions' entries. By address."""
+        wanted: dict[int, Function] = {}
+        for callee in callees:
+            if callee.clone is not Clone.COLD:
+                wanted.setdefault(callee.address, callee)
+        found: list[CallSite] = []
+        for start, _, module in self._objects if wanted else ():
+            found += self._callers_in(module, start, wanted)
+        return found
+
+    def _callers_in(self, module: str | None, start: int, wanted: Mapping[int, Function]) -> Iterator[CallSite]:
+        from klasy.kernel import branches
+
+        code, symbols = self.object_text(module), self.symbols[module]
+        places = branches.candidates(code, [address - start for address in wanted])
+        at = 0
+        while at < len(places):
+            index = symbols.at(start + places[at][0])
+            if index is None:
+                at += 1
+                continue
+            first, end = symbols.starts[index], symbols.starts[index] + symbols.sizes[index]
+            behind = at
+            while behind < len(places) and places[behind][0] < end:
+                behind += 1
+            caller = self._function(module, index)
+            for branch in branches.confirm(code, first, places[at:behind]):
+                assert branch.target is not None
+                site = _site(branch, start, caller, wanted[start + branch.target])
+                if site is not None:
+                    yield site
+            at = behind
+
+    def calls_in(self, functions: Iterable[Function]) -> list[CallSite]:
+        """All call sites, INDIRECT ones included, in the text of the functions. By address."""
+        from klasy.kernel import branches
+
+        found: dict[int, CallSite] = {}
+        for function in functions:
+            code = self.text(function.address, function.size)
+            traced = self._tracer_call(function.address, code)
+            for branch in branches.calls(code, 0, len(code)):
+                site = self._any_site(branch, function) if branch.at != traced else None
+                if site is not None:
+                    found.setdefault(site.address, site)
+        return sorted(found.values(), key=lambda site: site.address)
+
+    def _tracer_call(self, start: int, code: bytes) -> int | None:
+        """The offset of the call that a tracer put at the beginning of a function, or None.
+
+        Told from an ordinary first call by where it goes: to ftrace's entry, or out of all known text.
+        """
+        found = arch.ftrace_offset(code)
+        if found is None or found[1] is None:
+            return None
+        target = self.function_at(start + found[1])
+        return found[0] if target is None or target.name in arch.FTRACE_ENTRIES else None
+
+    def _any_site(self, branch: Branch, caller: Function) -> CallSite | None:
+        if branch.target is None:
+            return CallSite(caller.address + branch.at, branch.length, CallKind.INDIRECT, caller, None)
+        callee = self.function_at(caller.address + branch.target)
+        if callee is None or callee.address != caller.address + branch.target:
+            return None
+        if callee.name.startswith(INDIRECT_THUNK):
+            if not branch.call:
+                return None  # a tail call through a pointer: it returns to the caller's caller
+            return CallSite(caller.address + branch.at, branch.length, CallKind.INDIRECT, caller, None)
+        return _site(branch, caller.address, caller, callee)
+
+    # --- what can be probed
+
+    @cached_property
+    def traceability(self) -> Traceability:
+        """What can be probed."""
+        from klasy.kernel.traceable import Traceability
+
+        return Traceability(self)
+
+    def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
+        """Why an address of a function cannot be probed that way; None when it is believed that it can."""
+        return self.traceability.refusal(address, function, way)
+
+    def has_ftrace_site(self, address: int) -> bool:
+        """Whether the function that begins at an address can be traced by ftrace."""
+        code = self.text(address, arch.ENTRY_BYTES)
+        found = arch.ftrace_offset(code)
+        return found is not None and (found[1] is None or self._tracer_call(address, code) is not None)
+
+
+def _signed(distance: bytes) -> int:
+    return int.from_bytes(distance, "little", signed=True)
+
+
+def _site(branch: Branch, start: int, caller: Function, callee: Function) -> CallSite | None:
+    """The call site that a branch is, or None where it stays within one function of the source."""
+    if branch.call:
+        kind = CallKind.DIRECT
+    else:
+        kind = CallKind.TAIL
+        if callee.clone is Clone.COLD or callee.name in RETURN_THUNKS or callee.address == caller.address:
+            return None  # to a piece without an entry, a return, a loop around the whole function
+        if caller.clone is Clone.COLD and (caller.base, caller.module) == (callee.base, callee.module):
+            return None  # from a piece back to the function
+    return CallSite(start + branch.at, branch.length, kind, caller, callee)

@@ -1,0 +1,300 @@
+"""Function symbols, as /proc/kallsyms lists them: names and addresses of what the kernel and its modules hold as text.
+
+A listing has 100,000 lines and more, of which a command needs a few. ``Symbols`` therefore keeps the functions of one
+object (the kernel or a module) as a few arrays and one block of names, which can be saved: built once for each build
+of a kernel, searched by C's routines, and valid wherever the object is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from itertools import accumulate, compress, groupby, pairwise, repeat
+from operator import sub
+from typing import TYPE_CHECKING
+
+from klasy.errors import SystemRefusal
+from klasy.kernel.model import Clone, DataSymbol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_HEAD = struct.Struct("<II")
+_TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
+
+# Symbols in text that are no functions: the padding in front of functions, and places that the linker script names.
+_PADDING = (b"__pfx_", b"__cfi_")
+_SECTIONS = ["noinstr", "entry", "sched", "lock", "cpuidle", "kprobes", "irqentry", "softirqentry", "static_call"]
+_PLACES = frozenset(
+    [b"_text", b"_stext", b"_etext", b"__indirect_thunk_start", b"__indirect_thunk_end"]
+    + [f"__{section}_text_{edge}".encode() for section in _SECTIONS for edge in ("start", "end")]
+)
+
+_CLONES = (
+    ("cold", Clone.COLD),  # first: a cold piece of a clone has no entry either
+    ("part", Clone.PART),
+    ("constprop", Clone.CONSTPROP),
+    ("isra", Clone.ISRA),
+)
+
+
+class SymbolsHidden(SystemRefusal):
+    """The kernel shows no addresses of its symbols to this process."""
+
+
+def clone_of(name: str) -> tuple[str, Clone]:
+    """The name in the source of a function symbol, and what the suffix says the compiler made of it."""
+    base, dot, suffix = name.partition(".")
+    if not dot or not base:
+        return name, Clone.NONE
+    parts = suffix.split(".")
+    return base, next((kind for word, kind in _CLONES if word in parts), Clone.OTHER)
+
+
+class Symbols:
+    """The functions of one object, by address; several names of one address in the kernel's own order.
+
+    ``base`` is where the object is now. For the i-th function: ``starts[i]`` its offset from there, ``sizes[i]`` its
+    size to the next symbol of any kind, ``shares[i]`` how many functions of the object carry its name.
+    """
+
+    __slots__ = ("base", "names", "places", "shares", "sizes", "starts")
+
+    def __init__(self, base: int, arrays: Sequence[memoryview], names: bytes) -> None:
+        self.base = base
+        self.starts, self.sizes, self.shares, self.places = arrays
+        self.names = names  # each between zero bytes; self.places: where each begins
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @classmethod
+    def build(cls, base: int, addresses: list[int], ends: list[int], names: list[bytes]) -> Symbols:
+        """From addresses in ascending order, the next different symbol's address behind each, and names."""
+        counts = Counter(names)
+        blob = b"\0" + b"\0".join(names) + b"\0"
+        arrays = (
+            map(sub, addresses, repeat(base)),
+            map(sub, ends, addresses),
+            map(counts.__getitem__, names),
+            accumulate([len(name) + 1 for name in names[:-1]], initial=1) if names else (),
+        )
+        return cls(base, [memoryview(array("I", numbers)) for numbers in arrays], blob)
+
+    def dump(self) -> bytes:
+        """All but ``base``, as bytes for ``load``."""
+        arrays = (self.starts, self.sizes, self.shares, self.places)
+        head = _HEAD.pack(len(self.starts), len(self.names))
+        return b"".join((head, *(part.tobytes() for part in arrays), self.names))
+
+    @classmethod
+    def load(cls, data: memoryview, base: int) -> Symbols:
+        """What ``dump`` gave, for an object that is now at ``base``. Raises ValueError where lengths do not agree."""
+        if len(data) < _HEAD.size:
+            raise ValueError("too short")
+        count, length = _HEAD.unpack_from(data)
+        if len(data) != _HEAD.size + 16 * count + length:
+            raise ValueError("lengths do not agree")
+        ends = [_HEAD.size + 4 * count * i for i in range(5)]
+        arrays = [data[a:b].cast("I") for a, b in pairwise(ends)]
+        return cls(base, arrays, bytes(data[ends[4] :]))
+
+    def name(self, index: int) -> str:
+        """The name of a function."""
+        start = self.places[index]
+        return self.names[start : self.names.index(0, start)].decode("latin-1")
+
+    def address(self, index: int) -> int:
+        """Where a function is now."""
+        return self.base + self.starts[index]
+
+    @property
+    def end(self) -> int:
+        """The address behind the last function."""
+        return self.base + self.starts[-1] + self.sizes[-1] if self.starts else self.base
+
+    def at(self, address: int) -> int | None:
+        """The function whose text holds an address; of several names of one, the first."""
+        offset = address - self.base
+        if not 0 <= offset < 1 << 32:
+            return None
+        index = bisect_right(self.starts, offset) - 1
+        if index < 0 or offset >= self.starts[index] + self.sizes[index]:
+            return None
+        return bisect_left(self.starts, self.starts[index], 0, index + 1)
+
+    def named(self, name: str) -> list[int]:
+        """The functions with exactly this name."""
+        return [
+            self._index(place) for place in self._places_of(name.encode()) if self._ends(place + len(name.encode()))
+        ]
+
+    def matching(self, pattern: str) -> list[int]:
+        """The functions whose name, or name without a clone's suffix, matches a glob; only ``*`` is special."""
+        if pattern.strip("*") == "":
+            return list(range(len(self))) if pattern else []
+        if "*" not in pattern:
+            literal = pattern.encode()
+            return [self._index(p) for p in self._places_of(literal) if self._ends(p + len(literal), b"\0.")]
+        parts = pattern.encode().split(b"*")
+        whole = re.compile(rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?")
+        names, found, done = self.names, [], 0
+        for hit in re.finditer(re.escape(max(parts, key=len)), names):
+            if hit.start() < done:
+                continue
+            start = names.rindex(0, 0, hit.start()) + 1
+            done = names.index(0, hit.end())
+            if whole.fullmatch(names, start, done):
+                found.append(self._index(start))
+        return found
+
+    def _places_of(self, prefix: bytes) -> Iterator[int]:
+        """Where names begin that begin with some bytes."""
+        wanted = b"\0" + prefix
+        at = self.names.find(wanted)
+        while at >= 0:
+            yield at + 1
+            at = self.names.find(wanted, at + 1)
+
+    def _ends(self, place: int, by: bytes = b"\0") -> bool:
+        return self.names[place] in by
+
+    def _index(self, place: int) -> int:
+        return bisect_left(self.places, place)
+
+    def all_names(self) -> list[str]:
+        """The names of all functions, by address."""
+        return self.names[1:-1].decode("latin-1").split("\0") if len(self) else []
+
+
+# --- the listing ----------------------------------------------------------------------------------------------------
+
+
+def text_start(listing: bytes) -> int | None:
+    """The address of ``_text``, where the kernel's text begins, from (the beginning of) a listing; None: not there."""
+    found = re.search(rb"^([0-9a-f]+) T _text$", listing, re.MULTILINE)
+    return int(found[1], 16) if found else None
+
+
+def _refuse_hidden() -> SymbolsHidden:
+    return SymbolsHidden(
+        "the kernel hides the addresses of its symbols",
+        hint="run as root; if that was root: sysctl kernel.kptr_restrict=1 shows them",
+    )
+
+
+def kernel_symbols(listing: bytes) -> Symbols:
+    """The functions of the kernel proper, from ``_text`` to ``_etext``, from a listing.
+
+    Raises SymbolsHidden where the addresses are zero or missing.
+    """
+    base = text_start(listing)
+    last = listing.find(b" T _etext\n")
+    if not base or last < 0:
+        raise _refuse_hidden()
+    first = listing.find(b"%016x " % base)
+    end = int(listing[listing.rfind(b"\n", 0, last) + 1 : last], 16)
+    fields = _without_padding(listing[first : last + len(b" T _etext\n")]).split()
+    return _functions(base, end, _numbers(fields[0::3]), fields[1::3], fields[2::3])
+
+
+def module_symbols(listing: bytes, bases: Mapping[str, int]) -> dict[str, Symbols]:
+    """The functions of modules, by module, from a listing. ``bases``: where each is, as /proc/modules says."""
+    start = listing.rfind(b"\n", 0, max(listing.find(b"\t["), 0)) + 1
+    fields = _without_padding(listing[start:]).split()  # from here on every line names its module
+    addresses, modules = _numbers(fields[0::4]), fields[3::4]
+    tables = {}
+    at = 0
+    for label, lines in groupby(modules):
+        length = sum(1 for _ in lines)
+        here = range(at, at + length)
+        at += length
+        base = bases.get(label[1:-1].decode())
+        if base is None:
+            continue  # not a module: BPF programs, trampolines, probed instructions
+        order = sorted(here, key=addresses.__getitem__)
+        types = [fields[4 * i + 1] for i in order]
+        text = [addresses[i] for i, kind in zip(order, types, strict=True) if kind in _TEXT_TYPES]
+        # The kernel ends a module's last function where the module's text ends, which is a page's end.
+        end = (max(text, default=base) | 0xFFF) + 1
+        inside = [i for i in order if base <= addresses[i] < end]
+        types = [fields[4 * i + 1] for i in inside]
+        names = [fields[4 * i + 2] for i in inside]
+        tables[label[1:-1].decode()] = _functions(base, end, [addresses[i] for i in inside], types, names)
+    return {name: tables.get(name) or _functions(base, base, [], [], []) for name, base in bases.items()}
+
+
+def _without_padding(lines: bytes) -> bytes:
+    """The lines with another type for padding, which so counts as a boundary and not as a function."""
+    for prefix in _PADDING:
+        for kind in (b" t ", b" T "):
+            lines = lines.replace(kind + prefix, b" - " + prefix)
+    return lines
+
+
+def _numbers(digits: list[bytes]) -> list[int]:
+    """Numbers from their 16 hexadecimal digits."""
+    numbers = array("Q", bytes.fromhex(b"".join(digits).decode()))
+    numbers.byteswap()  # the digits stand with the highest first
+    return numbers.tolist()
+
+
+def _functions(base: int, end: int, addresses: list[int], types: list[bytes], names: list[bytes]) -> Symbols:
+    """The functions among symbols given by address, in an object whose text ends at ``end``.
+
+    Every step runs over the whole list in C: a loop here would cost a second in an emulated guest.
+    """
+    is_text = list(map(_TEXT_TYPES.__contains__, types))
+    if any(map(_PLACES.__contains__, names)):
+        is_text = [text and name not in _PLACES for text, name in zip(is_text, names, strict=True)]
+    kept = list(compress(addresses, is_text))
+    boundaries = [*addresses, end]
+    behind = map(bisect_right, repeat(addresses), kept)
+    return Symbols.build(base, kept, list(map(boundaries.__getitem__, behind)), list(compress(names, is_text)))
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+_DATA_TYPES = b"dDbBrRvV"
+_ABSOLUTE = b"aA"
+
+
+def data_symbols(listing: bytes, pattern: str) -> list[DataSymbol]:
+    """The variables in a listing whose name matches a glob, by address.
+
+    Per-CPU variables are those between ``__per_cpu_start`` and ``__per_cpu_end``; their address is an offset.
+    """
+    name = rb"[^\s]*".join(re.escape(part.encode()) for part in pattern.split("*"))
+    line = re.compile(
+        rb"^([0-9a-f]+) ([" + _DATA_TYPES + _ABSOLUTE + rb"]) (" + name + rb")(?:\t\[(.+)\])?$", re.MULTILINE
+    )
+    percpu = range(_place(listing, b"__per_cpu_start"), _place(listing, b"__per_cpu_end"))
+    found = []
+    for match in line.finditer(listing):
+        address = int(match[1], 16)
+        module = match[4].decode() if match[4] else None
+        here = module is None and address in percpu
+        if here or match[2] not in _ABSOLUTE:
+            end = _behind(listing, address, match.end(), match[4])
+            found.append(DataSymbol(match[3].decode(), address, max(end - address, 0), module, here))
+    return sorted(found, key=lambda symbol: symbol.address)
+
+
+def _place(listing: bytes, name: bytes) -> int:
+    found = re.search(rb"^([0-9a-f]+) \w " + name + rb"$", listing, re.MULTILINE)
+    return int(found[1], 16) if found else 0
+
+
+def _behind(listing: bytes, address: int, at: int, module: bytes | None) -> int:
+    """The next higher address behind a symbol's line, which ends at ``at``; a module's are not in order."""
+    if module is None:
+        for match in re.compile(rb"^([0-9a-f]+) ", re.MULTILINE).finditer(listing, at):
+            found = int(match[1], 16)
+            if found != address:
+                return found
+        return address
+    lines = re.finditer(rb"^([0-9a-f]+) \w \S+\t\[" + re.escape(module) + rb"\]$", listing, re.MULTILINE)
+    return min((found for match in lines if (found := int(match[1], 16)) > address), default=address)

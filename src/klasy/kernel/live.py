@@ -1,0 +1,294 @@
+"""The running kernel, from /proc and /sys."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from klasy.btf.read import Layout
+from klasy.btf.types import Btf
+from klasy.errors import KernelLacks, NotRoot
+from klasy.kernel import caches, kallsyms
+from klasy.kernel.image import KernelImage
+from klasy.kernel.kallsyms import Symbols, SymbolsHidden
+from klasy.kernel.model import DataSymbol
+from klasy.kernel.text import Kcore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from io import FileIO
+
+_SYMBOLS_VERSION = 1
+_LAYOUT_VERSION = 1
+_CHUNK = 1 << 16
+_HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
+
+# Symbols other than functions' that are kept with them
+_PLACES = (
+    "__start_static_call_sites",
+    "__stop_static_call_sites",
+    "__start___jump_table",
+    "__stop___jump_table",
+)
+
+
+class LiveKernel(KernelImage):
+    """The running kernel. ``proc`` and ``sys`` are where those file systems are mounted.
+
+    ``originals`` gives the bytes that probes of our own replaced, by address: live text holds breakpoints there. What
+    depends only on the build of the kernel is kept in ``caches``; ``use_cache`` False does without.
+    """
+
+    def __init__(
+        self,
+        proc: str = "/proc",
+        sys: str = "/sys",
+        *,
+        originals: Callable[[], Mapping[int, bytes]] | None = None,
+        use_cache: bool = True,
+    ) -> None:
+        self._proc = proc
+        self._sys = sys
+        self._originals = originals
+        self._use_cache = use_cache
+        self._places: dict[str, int] = {}
+        release = _contents(f"{proc}/sys/kernel/osrelease").decode().strip()
+        build_id = gnu_build_id(_contents(f"{sys}/kernel/notes"))
+        if build_id is None:
+            version = _contents(f"{proc}/sys/kernel/version")  # a kernel linked without --build-id
+            build_id = f"{zlib.crc32(release.encode() + version):08x}"
+        super().__init__(release, build_id)
+
+    # --- symbols
+
+    @cached_property
+    def _module_bases(self) -> dict[str, int]:
+        """Where each loaded module's text begins."""
+        bases = {}
+        for line in _contents(f"{self._proc}/modules").decode().splitlines():
+            fields = line.split()
+            if len(fields) >= 6 and fields[4] == "Live":
+                bases[fields[0]] = int(fields[5], 16)
+        return bases
+
+    def modules(self) -> Collection[str]:
+        """Names of the loaded modules."""
+        return self._module_bases.keys()
+
+    @cached_property
+    def symbols(self) -> Mapping[str | None, Symbols]:
+        """The functions of the kernel proper (None) and of each module. Raises NotRoot or KernelLacks if hidden."""
+        ids = {module: self._module_id(module) for module in self._module_bases}
+        kept = self._kept_symbols()
+        found = self._from_kept(kept, ids) if kept else None
+        if found is None:
+            found = self._from_listing()
+            self._keep(found, ids, kept)
+        return found
+
+    def _module_id(self, module: str) -> str | None:
+        return gnu_build_id(_contents(f"{self._sys}/module/{module}/notes/.note.gnu.build-id"))
+
+    def _kept_symbols(self) -> dict[str, memoryview]:
+        data = caches.load(f"symbols-{self.build_id}", _SYMBOLS_VERSION) if self._use_cache else None
+        try:
+            return caches.unpack(data) if data else {}
+        except ValueError:
+            return {}
+
+    def _from_kept(
+        self, kept: Mapping[str, memoryview], ids: Mapping[str, str | None]
+    ) -> dict[str | None, Symbols] | None:
+        """The symbols as they were kept, if all of them were."""
+        if "kernel" not in kept or any(not build or f"module {build}" not in kept for build in ids.values()):
+            return None
+        base = self._text_start()
+        if not base:
+            return None
+        try:
+            found: dict[str | None, Symbols] = {None: Symbols.load(kept["kernel"], base)}
+            for module, build in ids.items():
+                found[module] = Symbols.load(kept[f"module {build}"], self._module_bases[module])
+            for line in str(kept["places"], "ascii").splitlines():
+                name, offset = line.split()
+                self._places[name] = base + int(offset)
+        except (KeyError, ValueError):
+            return None
+        return found
+
+    def _text_start(self) -> int | None:
+        """Where the kernel's text begins, from the beginning of the listing."""
+        head = b""
+        with self._open_listing() as file:
+            while len(head) < _HEAD_LIMIT and (part := file.read(_CHUNK)):
+                head += part
+                found = kallsyms.text_start(head)
+                if found is not None:
+                    return found
+        return None
+
+    def _open_listing(self) -> FileIO:
+        try:
+            return open(f"{self._proc}/kallsyms", "rb", buffering=0)
+        except OSError as error:
+            raise KernelLacks(
+                f"the kernel's symbols cannot be read: {error.strerror}",
+                hint="/proc/kallsyms needs a kernel with CONFIG_KALLSYMS",
+            ) from None
+
+    @cached_property
+    def listing(self) -> bytes:
+        """All of /proc/kallsyms: a quarter of a second in an emulated guest, so not for every command."""
+        with self._open_listing() as file:
+            return file.readall()
+
+    def _from_listing(self) -> dict[str | None, Symbols]:
+        try:
+            found: dict[str | None, Symbols] = {None: kallsyms.kernel_symbols(self.listing)}
+        except SymbolsHidden as hidden:
+            if os.geteuid() != 0:
+                raise NotRoot("the kernel shows its symbols to root only", hint="run klasy as root") from None
+            raise KernelLacks(hidden.message, hint=hidden.hint) from None
+        found.update(kallsyms.module_symbols(self.listing, self._module_bases))
+        named = "|".join(_PLACES).encode()
+        for line in re.finditer(rb"^([0-9a-f]+) \w (" + named + rb")$", self.listing, re.MULTILINE):
+            self._places[line[2].decode()] = int(line[1], 16)
+        return found
+
+    def _keep(
+        self,
+        found: Mapping[str | None, Symbols],
+        ids: Mapping[str, str | None],
+        kept: Mapping[str, memoryview],
+    ) -> None:
+        """Keep the symbols for later; those of modules that are not loaded now stay."""
+        if not self._use_cache:
+            return
+        base = found[None].base
+        parts = {name: bytes(data) for name, data in kept.items()}
+        parts["kernel"] = found[None].dump()
+        parts["places"] = "".join(f"{name} {place - base}\n" for name, place in self._places.items()).encode("ascii")
+        parts |= {f"module {build}": found[module].dump() for module, build in ids.items() if build}
+        caches.store(f"symbols-{self.build_id}", _SYMBOLS_VERSION, caches.pack(parts))
+
+    def place(self, name: str) -> int | None:
+        """The address of a symbol of the kernel proper that need not be a function's: one of a few kept ones."""
+        _ = self.symbols
+        return self._places.get(name)
+
+    def module_sections(self, module: str) -> Mapping[str, int]:
+        """Where the sections of a module begin, by their names."""
+        folder = f"{self._sys}/module/{module}/sections"
+        found = {}
+        try:
+            for name in os.listdir(folder):
+                found[name] = int(_contents(f"{folder}/{name}") or b"0", 16)
+        except OSError:
+            return {}
+        return found
+
+    # --- memory
+
+    @cached_property
+    def _kcore(self) -> Kcore:
+        return Kcore(f"{self._proc}/kcore")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Memory as it is now. Raises NotRoot, KernelLacks or KernelRefused where it cannot be read."""
+        return self._kcore.read(address, size)
+
+    def probed(self) -> Mapping[int, bytes | None]:
+        """The places where a kprobe's breakpoint lies, with the bytes it replaced where they are known."""
+        return self._probed
+
+    @cached_property
+    def _probed(self) -> dict[int, bytes | None]:
+        found: dict[int, bytes | None] = {}
+        for line in _contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines():
+            if b"[FTRACE]" not in line:
+                found[int(line.split(None, 1)[0], 16)] = None
+        if found and self._originals:
+            known = self._originals()
+            found = {place: known.get(place) for place in found}
+        return found
+
+    def blacklist(self) -> bytes:
+        """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""
+        return _contents(f"{self._sys}/kernel/debug/kprobes/blacklist")
+
+    # --- types
+
+    def load_btf(self, module: str | None, base: Btf | None) -> Btf | None:
+        """The types of the kernel proper or of a module; None where it has none."""
+        data = _contents(f"{self._sys}/kernel/btf/{module or 'vmlinux'}")
+        if not data:
+            return None
+        if module:
+            return Btf(data, base)
+        name = f"btf-{self.build_id}"
+        kept = caches.load(name, _LAYOUT_VERSION) if self._use_cache else None
+        if kept:
+            try:
+                btf = Btf(data, layout=Layout.load(kept))
+                if btf.blob.layout.fits(btf.blob.words):
+                    return btf
+            except ValueError:
+                pass
+        btf = Btf(data)
+        if self._use_cache:
+            caches.store(name, _LAYOUT_VERSION, btf.blob.layout.dump())
+        return btf
+
+    # --- for the user
+
+    def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
+        """Global variables whose name matches a glob, by address."""
+        return kallsyms.data_symbols(self.listing, pattern)
+
+    def why_absent(self, name: str) -> str | None:
+        """What is known of a function name that has no symbol."""
+        from klasy.kernel import absent
+
+        btf = self.btf_of(None)
+        return (
+            absent.from_listing(name, self.listing)
+            or absent.from_functions(name, self.symbols[None])
+            or absent.from_unloaded_modules(name, f"/lib/modules/{self.release}")
+            or (absent.from_btf(name, btf) if btf else None)
+        )
+
+
+def _contents(path: str) -> bytes:
+    """All of a file of /proc or /sys, which do not tell their sizes; empty where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError:
+        return b""
+
+
+_NOTE = struct.Struct("<3I")  # length of the name, length of the contents, type
+_GNU_BUILD_ID = 3
+
+
+def gnu_build_id(notes: bytes) -> str | None:
+    """The GNU build id in a section of ELF notes, as hexadecimal digits."""
+    at = 0
+    while at + _NOTE.size <= len(notes):
+        name_length, length, kind = _NOTE.unpack_from(notes, at)
+        name = at + _NOTE.size
+        contents = name + (name_length + 3 & ~3)
+        if kind == _GNU_BUILD_ID and notes[name : name + name_length] == b"GNU\0":
+            return notes[contents : contents + length].hex()
+        at = contents + (length + 3 & ~3)
+    return None
+
+
+@cache
+def running_kernel() -> LiveKernel:
+    """The running kernel, opened once for each process."""
+    return LiveKernel()

@@ -1,0 +1,93 @@
+"""The places in text that the kernel itself rewrites as it runs, and where it therefore lets no probe be put.
+
+Static calls are direct calls whose target is changed by rewriting them (include/linux/static_call_types.h); jump
+labels are no-operations that become jumps (include/linux/jump_label.h). Both are listed in tables of distances.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klasy.kernel.image import KernelImage
+
+_STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key with flags in its low bits
+_IN_INIT_TEXT = 2
+_JUMP_LABEL = struct.Struct("<2iq")  # distance to the code, to the jump's target, to the key
+CALL_SIZE = 5
+_MODULE_TABLE = 1 << 16  # bytes read of a module's table, whose length is not published
+
+
+class PatchSites:
+    """The rewritten places of one object, by address."""
+
+    def __init__(self, calls: Iterable[int], labels: Iterable[int]) -> None:
+        self._calls = sorted(calls)
+        self._labels = sorted(labels)
+
+    def static_call(self, address: int) -> bool:
+        """Whether an address lies in a static call."""
+        return _covered(self._calls, address, CALL_SIZE)
+
+    def jump_label(self, address: int, size: int) -> bool:
+        """Whether an address, where an instruction of ``size`` bytes lies, is in a jump label (2 or 5 bytes)."""
+        return _covered(self._labels, address, size)
+
+
+def _covered(starts: list[int], address: int, size: int) -> bool:
+    at = bisect_right(starts, address) - 1
+    return at >= 0 and address < starts[at] + size
+
+
+def static_calls(table: bytes, address: int) -> list[int]:
+    """The addresses of the calls that a table, which lies at an address, lists."""
+    return [
+        address + 8 * i + distance
+        for i, (distance, key) in enumerate(_STATIC_CALL.iter_unpack(table))
+        if not key & _IN_INIT_TEXT
+    ]
+
+
+def jump_labels(table: bytes, address: int) -> list[int]:
+    """The addresses of the code that a table, which lies at an address, lists."""
+    return [address + 16 * i + distance for i, (distance, _, _) in enumerate(_JUMP_LABEL.iter_unpack(table))]
+
+
+def of_kernel(kernel: KernelImage) -> PatchSites:
+    """The rewritten places of the kernel proper."""
+    found = []
+    for name, size in (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size)):
+        start, stop = kernel.place(f"__start_{name}"), kernel.place(f"__stop_{name}")
+        length = stop - start if start and stop else 0
+        found.append((start or 0, kernel.read(start, length - length % size) if start and length > 0 else b""))
+    (calls_at, calls), (labels_at, labels) = found
+    return PatchSites(static_calls(calls, calls_at), jump_labels(labels, labels_at))
+
+
+def of_module(kernel: KernelImage, module: str) -> PatchSites:
+    """The rewritten places of a module.
+
+    Its tables' lengths are not published: each is read up to where another section begins, and what does not lead
+    into the module's text is left out.
+    """
+    sections = kernel.module_sections(module)
+    symbols = kernel.symbols[module]
+    found = []
+    for name, size in ((".static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size)):
+        start = sections.get(name)
+        if start is None:
+            found.append((0, b""))
+            continue
+        behind = min((s for s in sections.values() if s > start), default=start + _MODULE_TABLE)
+        length = min(behind, start + _MODULE_TABLE) - start
+        found.append((start, kernel.read(start, length - length % size)))
+    (calls_at, calls), (labels_at, labels) = found
+    inside = range(symbols.base, symbols.end)
+    return PatchSites(
+        [address for address in static_calls(calls, calls_at) if address in inside],
+        [address for address in jump_labels(labels, labels_at) if address in inside],
+    )

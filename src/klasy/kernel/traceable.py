@@ -1,0 +1,285 @@
+"""What can be probed, and what cannot and why: the kernel's own rules, so that they are known before anything is tried.
+
+The kernel answers most of these attempts with a bare EINVAL. The rules were read in kernel/kprobes.c,
+kernel/trace/trace_kprobe.c, arch/x86/kernel/kprobes/core.c, kernel/bpf/verifier.c and kernel/bpf/btf.c of Linux 6.1 and
+6.12, and are compared with the kernel's answers in tests/kernel/test_kernel_traceable.py.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from klasy.btf.types import Array, Enum, Float, FuncProto, Int, Ptr, Struct, Union
+from klasy.kernel import arch_x86_64 as arch
+from klasy.kernel import insn_x86_64 as insn
+from klasy.kernel import patchsites
+from klasy.kernel.model import Clone, Refusal, Way
+
+if TYPE_CHECKING:
+    from klasy.btf.types import Btf, Type
+    from klasy.kernel.image import KernelImage
+    from klasy.kernel.model import Function
+    from klasy.kernel.patchsites import PatchSites
+
+# Functions that a BPF trampoline, or the entry into a program, itself calls before it can notice that it runs already.
+# btf_id_deny in kernel/bpf/verifier.c; not all kernels list all of them (__rcu_read_lock: since Linux 6.2).
+TRAMPOLINE_USES = frozenset(
+    (
+        "migrate_disable",
+        "migrate_enable",
+        "rcu_read_unlock_strict",
+        "preempt_count_add",
+        "preempt_count_sub",
+        "__rcu_read_lock",
+        "__rcu_read_unlock",
+    )
+)
+
+# Functions that do not return: what a trampoline or a changed return address waits for never comes.
+# tools/objtool/noreturns.h; newer kernels refuse fexit on them ("bpf: Reject attaching fexit/fmod_ret to __noreturn
+# functions", Linux 6.15), older ones let it be done and leak.
+NORETURN = frozenset(
+    (
+        "__fortify_panic",
+        "__ia32_sys_exit",
+        "__ia32_sys_exit_group",
+        "__kunit_abort",
+        "__module_put_and_kthread_exit",
+        "__reiserfs_panic",
+        "__stack_chk_fail",
+        "__tdx_hypercall_failed",
+        "__x64_sys_exit",
+        "__x64_sys_exit_group",
+        "arch_call_rest_init",
+        "arch_cpu_idle_dead",
+        "cpu_bringup_and_idle",
+        "cpu_startup_entry",
+        "do_exit",
+        "do_group_exit",
+        "do_task_dead",
+        "ex_handler_msr_mce",
+        "hlt_play_dead",
+        "hv_ghcb_terminate",
+        "kthread_complete_and_exit",
+        "kthread_exit",
+        "kunit_try_catch_throw",
+        "machine_real_restart",
+        "make_task_dead",
+        "mpt_halt_firmware",
+        "nmi_panic_self_stop",
+        "panic",
+        "panic_smp_self_stop",
+        "rest_init",
+        "rewind_stack_and_make_dead",
+        "sev_es_terminate",
+        "snp_abort",
+        "start_kernel",
+        "stop_this_cpu",
+        "x86_64_start_kernel",
+        "x86_64_start_reservations",
+        "xen_cpu_bringup_again",
+        "xen_start_kernel",
+    )
+)
+
+# kretprobe_blacklist in arch/x86/kernel/kprobes/core.c: its stack is another one when it returns
+_NO_RETURN_PROBE = frozenset(("__switch_to",))
+
+_OUTSIDE = Refusal("not-in-function", "the address does not lie in the function")
+_BLACKLIST = Refusal("blacklist", "it is on the kernel's list of what must not be probed (probes depend on it)")
+_NOTRACE = Refusal(
+    "notrace",
+    "it was compiled without a hook for tracing (notrace, which 'inline' implies in the kernel), and the kernel lets "
+    "nothing in such a function be probed",
+)
+_NO_BOUNDARY = Refusal("not-an-instruction", "no instruction begins at this address")
+_STATIC_CALL = Refusal("static-call", "it is a static call, which the kernel rewrites as it runs and lets nobody probe")
+_JUMP_LABEL = Refusal("jump-label", "it is a jump label, which the kernel rewrites as it runs and lets nobody probe")
+_BUG = Refusal("bug", "it is a BUG() or WARN() trap, which the kernel lets nobody probe")
+_NO_ENTRY = Refusal("no-entry", "it is a piece of another function, without an entry of its own")
+_NOT_ENTRY = Refusal("not-an-entry", "only a function's entry can be probed this way")
+_NO_BTF = Refusal("no-btf", "the kernel does not describe its parameters (no BTF)")
+_CLONE = Refusal("clone", "the compiler changed its parameters, so the kernel does not describe them (no BTF)")
+_DUPLICATE = Refusal("duplicate-name", "several functions have this name, and the kernel would take the first of them")
+_DIFFERENT = Refusal("duplicate-name", "several functions have this name, with different parameters")
+_VARIADIC = Refusal("variadic", "it takes a variable number of arguments")
+_BY_VALUE = Refusal(
+    "struct-by-value", "it takes or returns a struct or union by value in a way that trampolines cannot"
+)
+_TRAMPOLINE = Refusal("trace-internal", "BPF trampolines call it themselves")
+_NORETURN = Refusal("noreturn", "it never returns")
+_MEMORY_CALL = Refusal(
+    "indirect-memory", "it is a call or jump through memory, which the kernel cannot emulate in a probe"
+)
+_EXCEPTIONAL = Refusal("not-emulated", "it is an instruction that the kernel cannot execute in a probe")
+
+
+class Traceability:
+    """Answers for one kernel."""
+
+    def __init__(self, kernel: KernelImage) -> None:
+        self._kernel = kernel
+        self._notrace: dict[int, bool] = {}
+        self._patched: dict[str | None, PatchSites] = {}
+
+    def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
+        """Why an address of a function cannot be probed in a way, or None."""
+        if not function.address <= address < function.end:
+            return _OUTSIDE
+        if way is Way.KPROBE:
+            return self._kprobe(address, function)
+        if address != function.address:
+            return _NOT_ENTRY
+        if function.clone is Clone.COLD:
+            return _NO_ENTRY
+        if way is Way.KRETPROBE:
+            if function.name in NORETURN:
+                return _NORETURN
+            return _BLACKLIST if function.name in _NO_RETURN_PROBE else self._kprobe(address, function)
+        if way is Way.FEXIT and function.name in NORETURN:
+            return _NORETURN
+        return self._trampoline(function)
+
+    # --- kprobes
+
+    def _kprobe(self, address: int, function: Function) -> Refusal | None:
+        if self._blacklisted(address, function):
+            return _BLACKLIST
+        if self.notrace(function):
+            return _NOTRACE
+        code = self._kernel.text(function.address, function.size)
+        offset = address - function.address
+        entry = arch.ftrace_offset(code)
+        if entry is not None and offset in (0, entry[0]):
+            return None  # ftrace's site, which the kernel probes without replacing an instruction
+        size = insn.length(code, offset) if insn.boundary(code, 0, offset) == offset else None
+        if size is None:
+            return _NO_BOUNDARY
+        return self._rewritten(address, size, function.module) or _unprobeable(code, offset)
+
+    @cached_property
+    def _ranges(self) -> tuple[list[int], list[int]]:
+        """The blacklist: starts, ascending, and ends."""
+        ranges = []
+        for line in self._kernel.blacklist().splitlines():
+            start, _, end = line.partition(b"\t")[0].partition(b"-")
+            ranges.append((int(start, 16), int(end, 16)))
+        ranges.sort()
+        return [start for start, _ in ranges], [end for _, end in ranges]
+
+    def _listed(self, address: int) -> bool:
+        starts, ends = self._ranges
+        at = bisect_right(starts, address) - 1
+        return at >= 0 and address < ends[at]
+
+    def _blacklisted(self, address: int, function: Function) -> bool:
+        """Whether an address, or the function from which its piece was split off, is on the blacklist."""
+        if self._listed(address):
+            return True
+        base = self._base_of_piece(function)
+        return base is not None and self._listed(base)
+
+    def notrace(self, function: Function) -> bool:
+        """Whether the kernel holds a function for untraceable: neither it nor what it is a piece of has a hook."""
+        known = self._notrace.get(function.address)
+        if known is None:
+            known = not self._kernel.has_ftrace_site(function.address)
+            if known:
+                base = self._base_of_piece(function)
+                known = base is None or not self._kernel.has_ftrace_site(base)
+            self._notrace[function.address] = known
+        return known
+
+    def _base_of_piece(self, function: Function) -> int | None:
+        """What the kernel takes for the function of a suffixed symbol: the first symbol with the name up to the dot."""
+        name = self._first_name(function)
+        base, dot, _ = name.partition(".")
+        if not dot:
+            return None
+        tables = self._kernel.symbols
+        for module in dict.fromkeys((None, function.module, *tables)):
+            symbols = tables[module]
+            found = symbols.named(base)
+            if found:
+                return symbols.address(min(found))
+        return None
+
+    def _first_name(self, function: Function) -> str:
+        """The name that the kernel gives to a function that has several."""
+        found = self._kernel.function_at(function.address)
+        return found.name if found else function.name
+
+    def _rewritten(self, address: int, size: int, module: str | None) -> Refusal | None:
+        sites = self._patched.get(module)
+        if sites is None:
+            kernel = self._kernel
+            sites = patchsites.of_kernel(kernel) if module is None else patchsites.of_module(kernel, module)
+            self._patched[module] = sites
+        if sites.static_call(address):
+            return _STATIC_CALL
+        return _JUMP_LABEL if sites.jump_label(address, size) else None
+
+    # --- trampolines
+
+    def _trampoline(self, function: Function) -> Refusal | None:
+        if function.name in TRAMPOLINE_USES:
+            return _TRAMPOLINE
+        if function.clone is not Clone.NONE:
+            return _CLONE
+        btf = function.btf
+        if btf is None:
+            return _NO_BTF
+        if function.proto is None:
+            return _DIFFERENT if btf.find_func(function.name) is not None else _NO_BTF
+        if function.duplicates > 1 or (function.module and self._kernel.symbols[None].named(function.name)):
+            return _DUPLICATE
+        if not self._kernel.has_ftrace_site(function.address):
+            return _NOTRACE
+        return self._prototype(btf, btf.proto(function.proto))
+
+    def _prototype(self, btf: Btf, proto: FuncProto) -> Refusal | None:
+        if proto.variadic:
+            return _VARIADIC
+        registers = 0
+        for param in proto.params:
+            size = _value_size(btf.resolved(param.type_id))
+            if not 0 < size <= arch.LONGEST_STRUCT_IN_REGISTERS:
+                return _BY_VALUE
+            registers += (size + arch.WORD - 1) // arch.WORD
+        if isinstance(btf.resolved(proto.ret), (Struct, Float, Array)):
+            return _BY_VALUE
+        most = self._kernel.trampoline_registers
+        if registers > most:
+            return Refusal(
+                "too-many-args", f"its parameters take {registers} registers, and a BPF trampoline saves {most} here"
+            )
+        return None
+
+
+def _value_size(found: Type) -> int:
+    """Size of a parameter as a trampoline takes it, 0 for what it cannot (btf_distill_func_proto)."""
+    if isinstance(found, Ptr):
+        return arch.WORD
+    if isinstance(found, Union):
+        return 0
+    return found.size if isinstance(found, (Int, Enum, Struct)) else 0
+
+
+def _unprobeable(code: bytes, offset: int) -> Refusal | None:
+    """Why the kernel cannot execute an instruction in a probe (prepare_emulation), or None."""
+    at = insn.opcode_offset(code, offset)
+    opcode, second = code[at], code[at + 1] if at + 1 < len(code) else 0
+    reg, in_register = second >> 3 & 7, second >= 0xC0
+    if opcode == 0xFF and reg in (3, 5):
+        return _EXCEPTIONAL  # far call, far jump
+    if opcode == 0xFF and reg in (2, 4) and not in_register:
+        return _MEMORY_CALL
+    if opcode == 0x0F and second == 0x0B:
+        return _BUG
+    if opcode == 0x0F and second == 0x01 and len(code) > at + 2 and code[at + 2] >> 3 == 0x18:
+        return _EXCEPTIONAL  # VMCALL, VMLAUNCH and the like
+    if opcode == arch.BREAKPOINT or opcode in (0xCD, 0xCF) or (opcode == 0x8E and reg == 2):
+        return _EXCEPTIONAL  # INT3, INT, IRET; a new stack segment masks the step behind it
+    return None
