@@ -220,7 +220,9 @@ class CTypes:
             self._known[key] = number
             return number
         # The id is needed by members that point back, before the members are known.
-        number = self._known.get(key) or self._new(key if name else "", t.Void())
+        number = self._known.get(key, 0)
+        if number < self._first:  # new, or a module's definition of what the kernel declares only
+            number = self._new(key if name else "", t.Void())
         members: list[t.Member] = []
         offset = size = 0  # of what comes next and of the whole, in bits
         while not self._take("}"):
