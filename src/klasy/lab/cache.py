@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 def lab_cache(environ: Mapping[str, str] = os.environ) -> Path:
@@ -41,6 +41,16 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
             on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def keep_newest(paths: Iterable[Path], count: int) -> None:
+    """Remove all but the ``count`` last modified of ``paths``: several checkouts share the cache, and take turns."""
+    by_age = sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in by_age[count:]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

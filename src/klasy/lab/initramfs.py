@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klasy.lab.cache import lab_cache
+from klasy.lab.cache import keep_newest, lab_cache
 from klasy.lab.host import LabError, find_tool
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from klasy.lab.fetch import UnpackedKernel
 
 HERE = Path(__file__).parent
+VARIANTS_KEPT = 4
 
 TALK = ("virtio_pci", "virtio_console")
 # By the medium that the guest's files come from.
@@ -42,9 +43,7 @@ def initramfs(kernel: UnpackedKernel, medium: str) -> Path:
         partial = image.with_suffix(f".partial-{os.getpid()}")
         partial.write_bytes(cpio(_members(busybox, modules)))
         partial.rename(image)
-        for old in image.parent.glob(f"{variant}-*.cpio"):
-            if old != image:
-                old.unlink(missing_ok=True)
+        keep_newest(image.parent.glob(f"{variant}-*.cpio"), VARIANTS_KEPT)
     return image
 
 

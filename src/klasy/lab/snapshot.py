@@ -11,13 +11,14 @@ monotonic clock that begins a few seconds after boot. Time of day and random num
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from klasy.lab.cache import all_or_nothing, lab_cache, locked
+from klasy.lab.cache import all_or_nothing, keep_newest, lab_cache, locked
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import GuestDied, Machine, Medium, Memory, command_line
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from klasy.lab.fetch import UnpackedKernel
 
 SECONDS_TO_SAVE = 60.0
+VARIANTS_KEPT = 3  # of 170 MB each
 
 
 class Snapshot(NamedTuple):
@@ -59,12 +61,12 @@ def snapshot(kernel: UnpackedKernel, medium: Medium, boot_timeout: float) -> Sna
     if not home.is_dir():
         with locked(home.parent / f"{variant}.lock", lambda: say("another klasy lab boots this kernel; waiting")):
             if not home.is_dir():
-                for old in home.parent.glob(f"{variant}-*"):
-                    Snapshot(old).forget()
+                keep_newest(home.parent.glob(f"{variant}-*"), VARIANTS_KEPT - 1)
                 with all_or_nothing(home) as fresh:
                     target = Snapshot(fresh)
                     memory = Memory(target.memory, shared=True)
                     _make(Machine(kernel, medium, memory=memory), target, boot_timeout)
+    os.utime(home)  # used last: see keep_newest
     return Snapshot(home)
 
 
