@@ -28,14 +28,15 @@ def load(file: SourceFile) -> list[ast.Aspect]:
     Raises InputError with everything that is wrong with the file and can be known without a kernel, in one go.
     """
     from klasy.lang.parser import parse
-    from klasy.lang.resolve import resolve
+    from klasy.lang.resolve import broken_places, resolve
     from klasy.lang.stage import check_built
 
     bag = DiagnosticBag()
     tree = parse(file, bag)
     aspects: list[ast.Aspect] = []
     if tree is not None:
+        broken = broken_places(bag)
         aspects = resolve(tree, bag)
-        check_built(tree, bag)
+        check_built(tree, bag, broken)
     bag.raise_if_errors()
     return aspects

@@ -110,6 +110,7 @@ class Machine:
         self._rule_texts = _tables.RULES.split("\n")
         self._rows: dict[int, dict[int, int]] = {}
         self._rules: dict[int, tuple[int, int, str, bool, list[tuple[int, bool]]]] = {}
+        self._only_rules: dict[int, int | None] = {}
         self._patterns_of_state: dict[int, list[tuple[int, re.Pattern[str]]]] = {}
         self._compiled: dict[int, re.Pattern[str]] = {}
         self._ignore = re.compile(f"(?:{_tables.IGNORE})*", re.ASCII)
@@ -182,44 +183,68 @@ class Machine:
     def advance(self, stack: Stack, token: Token, builder: Builder | None) -> bool:
         """Reduce as ``token`` demands and shift it. False, with the stack in ruins, where it does not fit.
 
-        Without a builder all values are None. Raises TooDeep.
+        Then what can only be reduced is: the lexer is to look at the state that the next token will meet. Without a
+        builder all values are None. Raises TooDeep.
         """
-        states, values, starts, ends = stack.states, stack.values, stack.starts, stack.ends
-        kind = token.kind
+        states = stack.states
         while True:
-            action = self.row(states[-1]).get(kind)
+            action = self.row(states[-1]).get(token.kind)
             if action is None:
                 return False
             if action >= 0:
-                stack.push(action, token, token.start, token.end)
-                return True
-            left, length, name, lone, picks = self.rule(-1 - action)
-            value: Any = None
-            start = end = token.start  # of an empty node
-            depth = 0
-            if length:
-                start, end = starts[-length], ends[-1]
-                depth = max(stack.depths[-length:])
-            if builder is not None:
-                children: list[Any] = []
-                base = len(values) - length
-                for index, inline in picks:
-                    if inline:
-                        children += values[base + index]
-                    else:
-                        children.append(values[base + index])
-                if name == "-":
-                    value = children
-                elif lone and len(children) == 1:
-                    value = children[0]
+                break
+            self._reduce(stack, -1 - action, token.start, builder)
+        stack.push(action, token, token.start, token.end)
+        self._settle(stack, token.end, builder)
+        return True
+
+    def _reduce(self, stack: Stack, number: int, place: int, builder: Builder | None) -> None:
+        """Replace the symbols of a rule by its left side. An empty one is at ``place``."""
+        left, length, name, lone, picks = self.rule(number)
+        values = stack.values
+        value: Any = None
+        start = end = place
+        depth = 0
+        if length:
+            start, end = stack.starts[-length], stack.ends[-1]
+            depth = max(stack.depths[-length:])
+        if builder is not None:
+            children: list[Any] = []
+            base = len(values) - length
+            for index, inline in picks:
+                if inline:
+                    children += values[base + index]
                 else:
-                    depth += 1
-                    if depth > MAX_DEPTH:
-                        raise TooDeep(start, end)
-                    value = builder.build(name, children, start, end)
-            if length:
-                stack.cut(len(states) - length)
-            stack.push(self.row(states[-1])[left], value, start, end, depth)
+                    children.append(values[base + index])
+            if name == "-":
+                value = children
+            elif lone and len(children) == 1:
+                value = children[0]
+            else:
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise TooDeep(start, end)
+                value = builder.build(name, children, start, end)
+        stack.cut(len(values) - length)
+        stack.push(self.row(stack.states[-1])[left], value, start, end, depth)
+
+    def put(self, stack: Stack, symbol: int, value: Any, start: int, builder: Builder | None) -> None:
+        """Push a nonterminal that was not read but stands for a part that was given up. It must fit."""
+        stack.push(self.row(stack.states[-1])[symbol], value, start, start)
+        self._settle(stack, start, builder)
+
+    def _settle(self, stack: Stack, place: int, builder: Builder | None) -> None:
+        while (rule := self._only_rule(stack.states[-1])) is not None:
+            self._reduce(stack, rule, place, builder)
+
+    def _only_rule(self, state: int) -> int | None:
+        """The rule that a state reduces by whatever comes, unless that rule is empty."""
+        if state not in self._only_rules:
+            actions = {action for kind, action in self.row(state).items() if kind <= END}
+            action = actions.pop()
+            only = not actions and action < 0 and self.rule(-1 - action)[1] > 0
+            self._only_rules[state] = -1 - action if only else None
+        return self._only_rules[state]
 
     def fits(self, states: list[int], kind: int) -> list[int] | None:
         """The states after a terminal has been read, or None where it does not fit."""
@@ -229,12 +254,18 @@ class Machine:
             if action is None:
                 return None
             if action >= 0:
-                states.append(action)
-                return states
-            left, length, *_ = self.rule(-1 - action)
-            if length:
-                del states[-length:]
-            states.append(self.row(states[-1])[left])
+                break
+            self._reduce_states(states, -1 - action)
+        states.append(action)
+        while (rule := self._only_rule(states[-1])) is not None:
+            self._reduce_states(states, rule)
+        return states
+
+    def _reduce_states(self, states: list[int], number: int) -> None:
+        left, length, *_ = self.rule(number)
+        if length:
+            del states[-length:]
+        states.append(self.row(states[-1])[left])
 
     def expected(self, states: list[int]) -> list[int]:
         """The terminals that could come next, END among them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from klasy.diag import Diagnostic, Severity
 from klasy.lang.build import AstBuilder
 from klasy.lang.lalr import Failure, Machine, TooDeep
 from klasy.source import SourceFile, Span
@@ -41,34 +42,61 @@ def parse(file: SourceFile, bag: DiagnosticBag) -> ast.File | None:
     return _FileParser(file, bag).parse()
 
 
+class ExtraBrace(Exception):
+    """A ``}`` at the offset ``brace`` closed an aspect too early: a member of one follows it. Read on without it."""
+
+    def __init__(self, brace: int, start: int, end: int) -> None:
+        super().__init__("a closing brace too many")
+        self.brace = brace
+        self.start = start
+        self.end = end
+
+
 class _FileParser:
     """Parses one file."""
 
     def __init__(self, file: SourceFile, bag: DiagnosticBag) -> None:
         self.file = file
         self.bag = bag
+        self.text = file.text
         self.builder = AstBuilder(file, bag, self._inner)
         self._recovery: Recovery | None = None
 
     def parse(self) -> ast.File | None:
-        try:
-            tree: ast.File | None = machine().parse(
-                self.file.text, "file", self.builder, lambda failure: self._recover().handle(failure)
-            )
-        except TooDeep as problem:
-            self.bag.error(
-                "too-deep",
-                "this is nested too deeply to be read",
-                Span(self.file, problem.start, problem.start + 1),
-            )
-            return None
-        return tree
+        kept = len(self.bag.items)
+        extra: list[Diagnostic] = []
+        while True:
+            try:
+                tree: ast.File | None = machine().parse(
+                    self.text, "file", self.builder, lambda failure: self._recover().handle(failure)
+                )
+            except TooDeep as problem:
+                place = Span(self.file, problem.start, problem.start + 1)
+                self.bag.error("too-deep", "this is nested too deeply to be read", place)
+                tree = None
+            except ExtraBrace as problem:
+                # Read all of it again without that brace; what was found before is found again.
+                extra.append(self._extra_brace(problem))
+                self.text = self.text[: problem.brace] + " " + self.text[problem.brace + 1 :]
+                del self.bag.items[kept:]
+                self._recovery = None
+                continue
+            self.bag.items += extra
+            return tree
+
+    def _extra_brace(self, problem: ExtraBrace) -> Diagnostic:
+        place = Span(self.file, problem.start, problem.end)
+        brace = Span(self.file, problem.brace, problem.brace + 1)
+        message = f"`{place.text}` must stand in an aspect"
+        return Diagnostic(
+            Severity.ERROR, "outside-aspect", message, place, related=((brace, "this closed the aspect"),)
+        )
 
     def _recover(self) -> Recovery:
         if self._recovery is None:
             from klasy.lang.recover import Recovery
 
-            self._recovery = Recovery(machine(), self.file, self.bag, self.builder)
+            self._recovery = Recovery(machine(), self.file, self.text, self.bag, self.builder)
         return self._recovery
 
     def _inner(self, start: str, begin: int, end: int) -> Any:
@@ -77,4 +105,4 @@ class _FileParser:
         def handle(failure: Failure) -> None:
             self._recover().report_inner(failure, _INNER[start], end)
 
-        return machine().parse(self.file.text, start, self.builder, handle, begin=begin, end=end)
+        return machine().parse(self.text, start, self.builder, handle, begin=begin, end=end)

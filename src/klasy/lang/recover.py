@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from klasy.diag import suggest
 from klasy.lang import ast
 from klasy.lang.lalr import END, ERROR, SYMBOLS, Failure, Machine, Stack, Token
+from klasy.lang.parser import ExtraBrace
 from klasy.lang.rawtext import RawToken, raw_token
 from klasy.lang.syntax_help import Named, SyntaxHelp, either
+from klasy.lang.typenames import RESERVED_WORDS
 from klasy.plain import dataclass
 from klasy.source import SourceFile, Span
 
@@ -32,7 +34,8 @@ _LOOKAHEAD = 8
 _ENOUGH_FOR_INSERTION = 2
 _ENOUGH = 4
 
-_INSERTABLE = (";", ")", "]", ",", ":", "{", "(")
+_INSERTABLE = (";", ")", "]", ",", ":", "{")
+_REPLACEABLE = (";", ")", "]", ",", ":")
 _CODES = {
     ";": "missing-semicolon", ")": "missing-parenthesis", "(": "missing-parenthesis", "]": "missing-bracket",
     ",": "missing-comma", ":": "missing-colon", "{": "missing-brace", "}": "missing-brace",
@@ -63,9 +66,10 @@ class _Repair:
 class Recovery:
     """Handles the syntax errors of one file."""
 
-    def __init__(self, machine: Machine, file: SourceFile, bag: DiagnosticBag, builder: Builder) -> None:
+    def __init__(self, machine: Machine, file: SourceFile, text: str, bag: DiagnosticBag, builder: Builder) -> None:
         self.machine = machine
         self.file = file
+        self.text = text  # what is read: that of the file, but for braces that are too many
         self.bag = bag
         self.builder = builder
         self.help = SyntaxHelp(machine)
@@ -77,7 +81,7 @@ class Recovery:
 
     def handle(self, failure: Failure) -> int | None:
         """Say what is wrong; change the failure's stack so that parsing can go on, and return where. None: give up."""
-        found = raw_token(self.file.text, failure.token.start, self.end)
+        found = raw_token(self.text, failure.token.start, self.end)
         self.count += 1
         if self.count > MAX_ERRORS:
             self._error("too-many-errors", "there are more errors from here on", found.start, found.end)
@@ -95,13 +99,16 @@ class Recovery:
             handled, position = attempt(failure, found)
             if handled:
                 return position
+        named = self.help.named(failure.stack.states[-1], found)
+        if named is not None:
+            return self._handle_named(named, failure, found)
         repair = self._best_repair(failure.stack.states, found)
         self._explain(failure, found, repair)
         return self._apply(failure, repair) if repair else self._give_up(failure, found, forced=False)
 
     def report_inner(self, failure: Failure, what: str, end: int) -> None:
         """Say what is wrong in a text between quotes, which is not mended."""
-        found = raw_token(self.file.text, failure.token.start, end)
+        found = raw_token(self.text, failure.token.start, end)
         wanted = either(self.help.expected(failure.stack.states))
         if found.kind == "end":
             message = f"this {what} ends too early: expected {wanted}"
@@ -128,12 +135,9 @@ class Recovery:
 
     def _explain(self, failure: Failure, found: RawToken, repair: _Repair | None) -> None:
         states, previous = failure.stack.states, failure.previous
-        named = self.help.named(states[-1], found)
-        if named is not None:
-            self._say_named(named, found, previous)
-        elif self._unknown_designator(failure, found):
+        if self._unknown_designator(failure):
             pass
-        elif repair and repair.insert and not repair.skipped and previous:
+        elif repair and repair.insert in _CODES and not repair.skipped and previous:
             self._say_missing(repair.insert, failure.stack, previous)
         elif found.text in _OPENING and not self._opened(failure.stack, _OPENING[found.text]):
             self._error("closes-nothing", f"this `{found.text}` closes nothing", found.start, found.end)
@@ -141,12 +145,30 @@ class Recovery:
             code, message, hint = self.help.unexpected(states, found)
             self._error(code, message, found.start, found.end, hint=hint)
 
-    def _say_named(self, named: Named, found: RawToken, previous: Token | None) -> None:
+    def _handle_named(self, named: Named, failure: Failure, found: RawToken) -> int | None:
+        stack, previous = failure.stack, failure.previous
+
         def fill(text: str) -> str:
             return text.replace("<found>", found.text).replace("<before>", previous.text if previous else "")
 
         place = previous if named.behind and previous else found
-        self._error(named.code, fill(named.message), place.start, place.end, hint=fill(named.hint))
+        start, end = place.start, place.end
+        if named.symbol is not None:
+            first = self._level(stack)[0] + 1
+            start, end = stack.starts[first + named.symbol], stack.ends[first + named.symbol]
+            if named.code == "designator-as-name":
+                end = self.text.index("(", start)
+        self._error(named.code, fill(named.message), start, end, hint=fill(named.hint))
+        if named.instead:
+            kind = self.machine.punctuation.get(named.instead, _kind("CBODY"))
+            end = found.start if found.text == "}" else found.end  # which still has to close something
+            self.machine.advance(stack, Token(kind, named.instead, found.start, end), self.builder)
+            return end
+        if named.skip_to:
+            target = self.text.find(named.skip_to, found.start)
+            return target if target >= 0 else self._give_up(failure, found, forced=False)
+        repair = None if named.give_up else self._best_repair(stack.states, found)
+        return self._apply(failure, repair) if repair else self._give_up(failure, found, forced=False)
 
     def _say_missing(self, text: str, stack: Stack, previous: Token) -> None:
         opening = self._opened(stack, _OPENING.get(text, ""))
@@ -162,7 +184,7 @@ class Recovery:
                 return value
         return None
 
-    def _unknown_designator(self, failure: Failure, found: RawToken) -> bool:
+    def _unknown_designator(self, failure: Failure) -> bool:
         """``exec(struct sock *sk)``: a signature in what reads as the arguments of a named pointcut."""
         stack = failure.stack
         for index in range(len(stack.states) - 1, 1, -1):
@@ -176,16 +198,14 @@ class Recovery:
         name, before = stack.values[index - 1], stack.states[: index - 1]
         if not isinstance(name, Token) or name.name != "NAME" or self.machine.fits(before, _kind("EXECUTION")) is None:
             return False
-        if getattr(stack.values[index - 2], "text", "") == "pointcut" and found.kind != "string":
-            return False  # rather the parameters of a named pointcut
         designators = list(self.help.keywords(before))
         near = suggest(name.text, designators) or [d for d in designators if d.startswith(name.text)]
         self._error(
             "unknown-designator",
-            f"`{name.text}` is no designator, and a pointcut of that name would take names, not {found.describe()}",
+            f"there is no designator `{name.text}`",
             name.start,
             name.end,
-            hint=f"did you mean `{near[0]}`?" if near else "a signature stands in `call`, `execution` or `within`",
+            hint=f"did you mean `{near[0]}`?" if near else "signatures stand in `call`, `execution` and `within`",
         )
         return True
 
@@ -210,7 +230,7 @@ class Recovery:
         if found.text == "#":
             hint = "there is no preprocessor: the kernel's types and enum constants are known"
             self._error("stray-character", "`#` has no meaning here", found.start, found.end, hint=hint)
-            rest = _LINE_REST.match(self.file.text, found.start)
+            rest = _LINE_REST.match(self.text, found.start)
             return rest.end() if rest else found.end
         name = found.describe()
         if not found.text.isascii():
@@ -229,7 +249,10 @@ class Recovery:
             else:
                 message, hint = "this character constant is not closed", "a string stands in double quotes"
                 self._error("unterminated-character", message, start, start + 1, hint=hint)
-            return self._give_up(failure, found, forced=False)
+            end = min(start + 2, found.end)
+            if not self.machine.advance(failure.stack, Token(_kind("CHARACTER"), "'?'", start, end), self.builder):
+                return None
+            return end
         closing = "”" if found.text[0] in "“”„" else found.text[0]
         message = "this string is not closed on its line"
         self._error("unterminated-string", message, start, found.end, hint=f"`{closing}` closes it")
@@ -258,22 +281,19 @@ class Recovery:
     def _swallowed_member(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
         """Advice, a pointcut or an aspect that was read as a statement or state, for want of a ``}`` before it."""
         stack = failure.stack
-        for index in range(len(stack.states) - 2, -1, -1):
-            row = self.machine.row(stack.states[index])
-            in_aspect = _kind("advice") in row
-            if not in_aspect and _kind("statement") not in row:
-                continue
-            start = stack.starts[index + 1]
-            match = _MEMBER.match(self.file.text, start)
-            if not match or (in_aspect and not match[3]):
-                return False, None
-            word = next(group for group in match.groups() if group)
-            opening, end = self._opened(stack, "{"), stack.ends[index]
-            related = [self._note(opening, "opened here")] if opening else []
-            self._error("missing-brace", f"missing `}}` before `{word}`", end, end, related=related)
-            stack.cut(index + 1)
-            return True, start if self._close_until(stack, self.machine.keywords[word], end) else None
-        return False, None
+        index, level = self._level(stack)
+        if level == "aspect" or index + 1 == len(stack.states):
+            return False, None
+        start = stack.starts[index + 1]
+        match = _MEMBER.match(self.text, start)
+        if not match or (level == "advice" and not match[3]):
+            return False, None
+        word = next(group for group in match.groups() if group)
+        opening, end = self._opened(stack, "{"), stack.ends[index]
+        related = [self._note(opening, "opened here")] if opening else []
+        self._error("missing-brace", f"missing `}}` before `{word}`", end, end, related=related)
+        stack.cut(index + 1)
+        return True, start if self._close_until(stack, self.machine.keywords[word], end) else None
 
     def _close_until(self, stack: Stack, kind: int, place: int) -> bool:
         """Put in a ``}`` until a terminal fits. False where that does not help."""
@@ -285,35 +305,34 @@ class Recovery:
         return True
 
     def _reopen_aspect(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
-        """Advice behind the end of an aspect, which a ``}`` too many has brought about."""
-        stack, previous = failure.stack, failure.previous
-        if previous is None or stack.values[-1] is not previous or previous.text != "}":
+        """Advice behind the end of an aspect, which a ``}`` too many has brought about. Raises ExtraBrace."""
+        previous = failure.previous
+        if previous is None or previous.text != "}" or self._level(failure.stack)[1] != "aspect":
             return False, None
-        match = _MEMBER.match(self.file.text, found.start)
+        match = _MEMBER.match(self.text, found.start)
         if not match or match[3]:
             return False, None
-        message, related = f"`{found.text}` must stand in an aspect", [self._note(previous, "this closed the aspect")]
-        self._error("outside-aspect", message, found.start, found.end, related=related)
-        stack.cut(len(stack.states) - 1)
-        return True, found.start
+        raise ExtraBrace(previous.start, found.start, found.end)
 
     def _misspelt_keyword(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
         """``befor(struct sock *sk)``: the word before the failure is near to one that lets the parser read on."""
-        stack, previous = failure.stack, failure.previous
-        if previous is None or stack.values[-1] is not previous or not previous.text.isidentifier():
-            return False, None
-        before = stack.states[:-1]
-        keywords = self.help.keywords(before)
-        for word in suggest(previous.text, [w for w in keywords if w != previous.text]):
-            repair = self._try(before, word, keywords[word], previous.end, skipped=True)
-            if repair.helps:
-                hint = f"did you mean `{word}`?"
-                self._error(
-                    "misspelt", f"`{previous.text}` means nothing here", previous.start, previous.end, hint=hint
-                )
-                stack.cut(len(stack.states) - 1)
-                self.machine.advance(stack, Token(repair.kind, word, previous.start, previous.end), self.builder)
-                return True, previous.end
+        stack = failure.stack
+        for height in (len(stack.states) - 1, self._level(stack)[0] + 1):  # this word, or that which begins it all
+            if not 0 < height < len(stack.states):
+                continue
+            written = raw_token(self.text, stack.starts[height], self.end)
+            if written.kind != "word":
+                continue
+            before = stack.states[:height]
+            keywords = self.help.keywords(before)
+            for word in suggest(written.text, [w for w in keywords if w != written.text]):
+                repair = self._try(before, word, keywords[word], written.end, skipped=True)
+                if repair.helps:
+                    message, hint = f"`{written.text}` means nothing here", f"did you mean `{word}`?"
+                    self._error("misspelt", message, written.start, written.end, hint=hint)
+                    stack.cut(height)
+                    self.machine.advance(stack, Token(repair.kind, word, written.start, written.end), self.builder)
+                    return True, written.end
         return False, None
 
     # --- repairs ---
@@ -332,12 +351,16 @@ class Recovery:
             keywords = self.help.keywords(states)
             for word in suggest(found.text, list(keywords)):
                 yield self._try(states, word, keywords[word], found.end, skipped=True)
-        for skipped in (False, True):
-            for text in _INSERTABLE:
-                position = found.end if skipped else found.start
-                yield self._try(states, text, self.machine.punctuation[text], position, skipped=skipped)
-        if found.text == ";":  # advice without a body
-            yield self._try(states, "%{%}", _kind("CBODY"), found.end, skipped=True)
+            if found.text in RESERVED_WORDS:  # a name that cannot be one
+                yield self._try(states, found.text, _kind("NAME"), found.end, skipped=True)
+        for text in _INSERTABLE:
+            yield self._try(states, text, self.machine.punctuation[text], found.start, skipped=False)
+        if found.text in (";", "}"):  # advice without a body
+            position = found.end if found.text == ";" else found.start
+            yield self._try(states, "%{%}", _kind("CBODY"), position, skipped=found.text == ";")
+        yield self._try(states, "?", _kind("NAME"), found.start, skipped=False)
+        for text in _REPLACEABLE:
+            yield self._try(states, text, self.machine.punctuation[text], found.end, skipped=True)
         yield _Repair(None, ERROR, found.end, self._reach(states, found.end), True)
 
     def _try(self, states: list[int], text: str, kind: int, position: int, *, skipped: bool) -> _Repair:
@@ -347,7 +370,7 @@ class Recovery:
     def _reach(self, states: list[int], position: int) -> int:
         """How many tokens can be read."""
         for count in range(_LOOKAHEAD):
-            token = self.machine.lex(self.file.text, position, self.end, states[-1])
+            token = self.machine.lex(self.text, position, self.end, states[-1])
             after = self.machine.fits(states, token.kind)
             if after is None:
                 return count
@@ -373,23 +396,27 @@ class Recovery:
         level = self._drop(failure.stack, found.start)
         return self._skip(found.end if forced else found.start, level)
 
-    def _drop(self, stack: Stack, start: int) -> str:
-        """Replace what is unfinished on the stack by an empty statement, member or aspect; tell which."""
+    def _level(self, stack: Stack) -> tuple[int, str]:
+        """The highest place on the stack on which a whole statement, member (``advice``) or aspect could be put."""
         for index in range(len(stack.states) - 1, -1, -1):
             row = self.machine.row(stack.states[index])
             for level in ("statement", "advice", "aspect"):
-                target = row.get(_kind(level))
-                if target is not None:
-                    begin = stack.starts[index + 1] if index + 1 < len(stack.starts) else start
-                    value: Any = ast.Block(Span(self.file, begin, start), ()) if level == "statement" else None
-                    stack.cut(index + 1)
-                    stack.push(target, value, begin, start)
-                    return level
+                if _kind(level) in row:
+                    return index, level
         raise AssertionError("a file is always open to another aspect")
+
+    def _drop(self, stack: Stack, start: int) -> str:
+        """Replace what is unfinished on the stack by an empty statement, member or aspect; tell which."""
+        index, level = self._level(stack)
+        begin = stack.starts[index + 1] if index + 1 < len(stack.starts) else start
+        value: Any = ast.Block(Span(self.file, begin, start), ()) if level == "statement" else None
+        stack.cut(index + 1)
+        self.machine.put(stack, _kind(level), value, begin, self.builder)
+        return level
 
     def _skip(self, position: int, level: str) -> int:
         """Where what follows a broken statement, member or aspect begins."""
-        text, depth = self.file.text, 0
+        text, depth = self.text, 0
         while True:
             token = raw_token(text, position, self.end)
             if token.kind in ("end", "comment", "open_c_body"):
@@ -406,15 +433,17 @@ class Recovery:
                 depth -= 1
             if depth or level == "aspect":
                 continue
-            if token.text == "}" and raw_token(text, position, self.end).text != "else":
-                return position
+            if token.text == "}":
+                following = raw_token(text, position, self.end)
+                if following.text != "else":
+                    return following.end if following.text == ";" else position
             if token.text == ";" or (token.kind == "c_body" and level == "advice"):
                 return position
 
     def _begins_member(self, token: RawToken) -> bool:
         """Whether a word that begins a line begins a member of the aspect too."""
-        before = self.file.text[: token.start].rstrip(" \t")
-        return before[-1:] in ("\n", "}", ";") and _MEMBER.match(self.file.text, token.start) is not None
+        before = self.text[: token.start].rstrip(" \t")
+        return before[-1:] in ("\n", "}", ";") and _MEMBER.match(self.text, token.start) is not None
 
 
 def _kind(symbol: str) -> int:

@@ -21,13 +21,23 @@ if TYPE_CHECKING:
     from klasy.source import Span
 
 
+def broken_places(bag: DiagnosticBag) -> list[int]:
+    """The offsets of the errors in a bag."""
+    return [d.span.start for d in bag.errors if d.span is not None]
+
+
+def is_broken(node: ast.Node, broken: Sequence[int]) -> bool:
+    """Whether one of the errors is in a node, or right behind it, where something is missing."""
+    return any(node.span.start <= place <= node.span.end for place in broken)
+
+
 def resolve(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
     """The aspects of a file. Errors go into the bag; the result is whole only if there were none.
 
     Errors that are in the bag already are taken for those of the syntax: what they touched is not judged, nor is
     what hangs on it.
     """
-    broken = sorted(d.span.start for d in bag.errors if d.span is not None)
+    broken = broken_places(bag)
     if not tree.aspects and not broken:
         bag.error("no-aspect", "there is no aspect in this file", tree.span, hints=["aspect name { .. }"])
     seen: dict[str, Span] = {}
@@ -53,7 +63,7 @@ class _AspectResolver:
         parts = (*aspect.pointcuts, *aspect.advice, *aspect.state)
         # A syntax error outside the parts that came through: one is missing, so nothing can be said to be missing.
         self.incomplete = any(
-            aspect.span.start <= place < aspect.span.end and not any(p.span.start <= place < p.span.end for p in parts)
+            aspect.span.start <= place < aspect.span.end and not any(is_broken(p, (place,)) for p in parts)
             for place in broken
         )
 
@@ -80,7 +90,7 @@ class _AspectResolver:
         )
 
     def _broken(self, node: ast.Node) -> bool:
-        return any(node.span.start <= place < node.span.end for place in self.broken)
+        return is_broken(node, self.broken)
 
     # --- declarations ---
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.lang import ast
+from klasy.lang.resolve import is_broken
 from klasy.lang.walk import nodes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from klasy.diag import DiagnosticBag
 
 # Node of the tree: how the construct is called.
@@ -38,9 +41,15 @@ _FUNCTIONS = frozenset(
 )
 
 
-def check_built(tree: ast.File, bag: DiagnosticBag) -> None:
-    """Report everything in a file that is not built yet. Says each kind of thing once for each place."""
-    for node in nodes(tree):
+def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:
+    """Report everything in a file that is not built yet, but for the parts in which the syntax is ``broken``."""
+    for part in (*tree.imports, *(p for a in tree.aspects for p in (*a.pointcuts, *a.state, *a.advice))):
+        if not is_broken(part, broken):
+            _check_part(part, bag)
+
+
+def _check_part(part: ast.Node, bag: DiagnosticBag) -> None:
+    for node in nodes(part):
         what = _NODES.get(type(node))
         span = node.span
         if isinstance(node, ast.AdviceDecl) and node.kind is ast.AdviceKind.AROUND:

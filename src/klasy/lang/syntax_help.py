@@ -25,8 +25,10 @@ MARK = "¦"
 class Named:
     """A syntax error with a name.
 
-    In message and hints ``<found>`` is the token at which it went wrong, ``<before>`` the one before that.
-    ``behind``: the place shown is behind the token before.
+    In message and hint ``<found>`` is the token at which it went wrong, ``<before>`` the one before that. ``behind``:
+    the place shown is the token before; ``symbol``: it is that symbol of the member of the aspect, counted from 0.
+    How to go on: ``instead`` is read for the token found, ``skip_to`` is the token to go on at, ``give_up`` drops the
+    statement or member; without any of these a repair is looked for.
     """
 
     code: str
@@ -34,6 +36,10 @@ class Named:
     examples: tuple[str, ...]
     hint: str = ""
     behind: bool = False
+    symbol: int | None = None
+    instead: str = ""
+    skip_to: str = ""
+    give_up: bool = False
 
 
 def _examples(prefix: str, befores: str, founds: str) -> tuple[str, ...]:
@@ -57,10 +63,8 @@ def _in_body(befores: str, founds: str) -> tuple[str, ...]:
     return _examples("aspect a { before() { ", befores, founds)
 
 
-_WHOLE_POINTCUTS = "x() @ call(x) @ (x()) @ !x() @ x() && x() @ x() || x()"
-_HEADS = "before() @ after() @ around() @ before(int x) @ after(int x) @ after() returning (int x)"
-_HEADS_WITH_POINTCUT = " @ ".join(f"before(): {pointcut}" for pointcut in _WHOLE_POINTCUTS.split("@"))
-_OPEN_POINTCUTS = " @ ".join(f"{head} {p}" for head in ("before():", "pointcut") for p in _WHOLE_POINTCUTS.split("@"))
+_SHAPES = ("x()", "x() && x()", "x() || x()")
+_OPEN_POINTCUTS = " @ ".join(f"{head} {shape}" for head in ("before():", "pointcut") for shape in _SHAPES)
 _BARE_DESIGNATORS = " @ ".join(f"pointcut {designator}" for designator in DESIGNATORS)
 _NAMELESS = (
     "before(struct x @ before(x * @ before(struct x * @ before(int x, struct x @ before(const x @"
@@ -72,22 +76,24 @@ NAMED: tuple[Named, ...] = (
     # --- files and aspects ---
     Named("outside-aspect", "`<found>` must stand in an aspect",
           _in_file(' @ aspect a { } @ import "x";', "before @ after @ around @ pointcut"),
-          "aspect name { .. }"),
+          "aspect name { .. }", give_up=True),
     Named("closes-nothing", "this `}` closes nothing",
           _in_file(' @ aspect a { } @ import "x";', "}")),
     Named("aspect-without-name", "the aspect has no name",
           _in_file("aspect", "{ @ ; @ string"),
           "aspect name { .. }"),
+    Named("missing-brace", "missing `{` behind the aspect's name",
+          _in_file("aspect a", "before @ after @ around @ pointcut"), behind=True),
     Named("no-inheritance", "an aspect stands alone: it has no parameters and extends nothing",
           _in_file("aspect a", ": @ ( @ x"),
-          "aspect <before> { .. }"),
+          "aspect <before> { .. }", skip_to="{"),
     Named("import-needs-string", "`import` takes a file name in double quotes",
           _in_file("import", "x @ < @ ; @ '*'"),
           'import "other.asp";'),
     # --- advice ---
     Named("advice-without-body", "this advice has no body",
-          _in_aspect(f"{_HEADS} @ {_HEADS_WITH_POINTCUT}", "; @ }"),
-          "a body is `{ statements }` or `%{ C %}`", behind=True),
+          _in_aspect("before() @ after() @ around() @ after() returning (int x) @ before(): x()", "; @ }"),
+          "a body is `{ statements }` or `%{ C %}`", behind=True, instead="%{%}"),
     Named("advice-without-parameters", "behind `<before>` stands a parameter list, empty if need be",
           _in_aspect("before @ after @ around", "{ @ : @ x"),
           "<before>(): POINTCUT { .. }"),
@@ -96,13 +102,13 @@ NAMED: tuple[Named, ...] = (
           "after(PARAMETERS) returning (int result): .."),
     Named("no-exceptions", "there is no `<found>`: the kernel has no exceptions",
           _in_aspect("after @ after()", "throwing"),
-          "`after() returning (long result)` gives the result, from which an error shows"),
+          "`after() returning (long result)` gives the result, from which an error shows", give_up=True),
     Named("returning-needs-parameter", "`returning` names the result, with its type",
           _in_aspect("after() returning", "{ @ :") + _in_aspect("after() returning (", ")"),
           "after() returning (int result)"),
     Named("returning-only-after", "only `after` advice has a result to name",
           _in_aspect("before() @ around()", "returning"),
-          "after(PARAMETERS) returning (int result): .."),
+          "after(PARAMETERS) returning (int result): ..", give_up=True),
     Named("bad-parameter", "`<before>` alone is no parameter",
           _in_aspect("before(x @ before(int x, x", ") @ ,"),
           _A_PARAMETER, behind=True),
@@ -118,10 +124,10 @@ NAMED: tuple[Named, ...] = (
           "pointcut <before>(): .."),
     Named("untyped-pointcut-parameters", "the parameters of a named pointcut need types",
           _in_aspect("pointcut x(x) @ pointcut x(x, x)", ":"),
-          "pointcut rcv(struct sock *sk): .."),
+          "pointcut rcv(struct sock *sk): ..", symbol=1, give_up=True),
     Named("designator-as-name", "a pointcut cannot have the name of a designator",
-          _in_aspect("pointcut call(x) @ pointcut if(x) @ pointcut args() @ pointcut get(x)", ":"),
-          "these are taken: " + ", ".join(DESIGNATORS)),
+          _in_aspect("pointcut call(x)", ":"),
+          "these are taken: " + ", ".join(DESIGNATORS), symbol=1, give_up=True),
     Named("reference-without-arguments", "`<before>` needs an argument list, empty if need be",
           _in_aspect("before(): x @ before(): !x @ before(): x() && x @ before(): (x @ pointcut x() : x",
                      "{ @ && @ || @ ) @ ;") + _in_aspect("pointcut x", "; @ && @ ||"),
@@ -139,7 +145,9 @@ NAMED: tuple[Named, ...] = (
     Named("empty-condition", "the condition is missing",
           _in_aspect("pointcut if(", ")") + _in_body("if ( @ while (", ")")),
     Named("pointcut-operator", "pointcuts are joined by `&&` and `||`, not by `<found>`",
-          _in_aspect(_OPEN_POINTCUTS, "& @ | @ and @ or @ ,")),
+          _in_aspect(_OPEN_POINTCUTS, "& @ and"), instead="&&"),
+    Named("pointcut-operator", "pointcuts are joined by `&&` and `||`, not by `<found>`",
+          _in_aspect(_OPEN_POINTCUTS, "| @ or @ ,"), instead="||"),
     Named("bad-event", "an event is `category:name`",
           _in_aspect("pointcut event(x", ") @ , @ /") + _in_aspect("pointcut event(", ")"),
           "event(sched:sched_switch)"),
@@ -151,22 +159,22 @@ NAMED: tuple[Named, ...] = (
           _in_aspect("x x @ int x @ x *x @ int x[x] @ count x", "="),
           "set it in advice"),
     Named("no-functions", "an aspect holds pointcuts, advice and state, but defines no functions",
-          _in_aspect("x x @ int x @ x *x @ int *x", "(")),
+          _in_aspect("x x @ int x @ x *x @ int *x", "("), give_up=True),
     Named("statement-in-aspect", "a statement must stand in the body of advice",
           _in_aspect("x", "( @ = @ . @ -> @ ++ @ -- @ += @ [")
-          + _in_aspect(" @ pointcut x(); @ int x; @ before() { }", "if @ for @ while @ return @ delete @ {"),
-          "before() { .. }"),
+          + _in_aspect(" @ pointcut x();", "if @ for @ while @ return @ delete @ {"),
+          "before() { .. }", give_up=True),
     # --- statements ---
     Named("return-value", "advice gives no value back",
           _in_body("return", "x @ number @ - @ ( @ ! @ string"),
           "return;"),
     Named("else-without-if", "this `else` belongs to no `if`",
-          _in_body(" @ ; @ x; @ { } @ if (x) ; else ; @ int x;", "else")),
+          _in_body(" @ x;", "else")),
     Named("no-initialiser-list", "a list in braces is no value",
           _in_body("x x = @ int x = @ x =", "{"),
-          "set the members one by one"),
+          "set the members one by one", give_up=True),
     Named("no-type-definitions", "types are the kernel's own: an aspect defines none",
-          _in_body("struct x @ struct", "{") + _in_aspect("struct x @ struct", "{")),
+          _in_body("struct x @ struct", "{") + _in_aspect("struct x @ struct", "{"), give_up=True),
 )  # fmt: skip
 
 _FOREIGN_WORDS = {
@@ -280,7 +288,7 @@ class SyntaxHelp:
         if word in _FOREIGN_WORDS:
             return "no-such-word", f"there is no `{word}` in the language", _FOREIGN_WORDS[word]
         expected = self.expected(states)
-        if word in RESERVED_WORDS and "a name" in expected:
+        if word in RESERVED_WORDS and not {"a name", "an expression"}.isdisjoint(expected):
             return "reserved-word", f"`{word}` is a word of C and cannot be a name", ""
         near = suggest(word, list(self.keywords(states))) if word else []
         if near:
