@@ -62,11 +62,11 @@ class _Printer:
                 return show(op.source)
             case ir.Binary():
                 width = ".32" if op.width == 32 else ""
-                return f"{show(op.left)} {_SYMBOLS[op.op]}{width} {show(op.right)}"
+                return f"{show(op.left)} {_SYMBOLS.get(op.op, op.op)}{width} {show(op.right)}"
             case ir.Extend():
                 return f"{'s' if op.signed else 'u'}{op.bits} {show(op.source)}"
             case ir.Compare():
-                return f"{show(op.left)} {_SYMBOLS[op.op]} {show(op.right)}"
+                return f"{show(op.left)} {_SYMBOLS.get(op.op, op.op)} {show(op.right)}"
             case ir.Get():
                 return repr(op.var)
             case ir.Set():
@@ -93,7 +93,7 @@ class _Printer:
             case ir.Jump():
                 return f"jump {_label(op.target)}"
             case ir.Branch():
-                test = f"{show(op.left)} {_SYMBOLS[op.op]} {show(op.right)}"
+                test = f"{show(op.left)} {_SYMBOLS.get(op.op, op.op)} {show(op.right)}"
                 return f"if {test} then {_label(op.then)} else {_label(op.otherwise)}"
             case ir.Locate():
                 return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
