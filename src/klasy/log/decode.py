@@ -83,6 +83,10 @@ class Decoder:
     def _printable(self, directive: printf.Directive, value: Value) -> int | str:
         """A value as the template takes it: a number for its directive to show, or text."""
         match value:
+            case bool() if directive.kind == "s":
+                pass  # as text: true or false
+            case CodeAddress(address) if directive.kind == "s":
+                return self._symbols.name(address)
             case int():
                 return self._symbols.name(value) if directive.is_symbol else int(value)
             case EnumValue(number, name):
