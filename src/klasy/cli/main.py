@@ -13,6 +13,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from klasy import __version__
 from klasy.errors import EXIT_OK, EXIT_USAGE, InputError, KlasyError
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ def main(argv: Sequence[str]) -> int:
         print(_overview(), file=sys.stdout if argv else sys.stderr)
         return EXIT_OK if argv else EXIT_USAGE
     if argv[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"klasy {version('klasy')}")
+        print(f"klasy {__version__}")
         return EXIT_OK
     name = argv[0]
     if name not in COMMANDS:

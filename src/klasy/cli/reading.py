@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from functools import cache
 from typing import TYPE_CHECKING
 
 from klasy.errors import KernelRefused, SystemRefusal
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from klasy.btf.types import Btf
-    from klasy.kernel.model import Function
+    from klasy.kernel.model import Function, Kernel
     from klasy.log.event import LogEvent
     from klasy.weaver.woven import WovenAspect
 
@@ -38,11 +37,10 @@ class _LateKernel:
         return found
 
 
-@cache
-def _kernel():  # type: ignore[no-untyped-def]  # noqa: ANN202  # the live kernel's class is imported late
-    from klasy.kernel import live
+def _kernel() -> Kernel:
+    from klasy.kernel.live import running_kernel
 
-    return live.running_kernel()
+    return running_kernel()
 
 
 Identity = tuple[str, int]

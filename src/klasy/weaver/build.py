@@ -1,0 +1,114 @@
+"""From the text of aspects to artifacts: all stages up to the kernel's door, with every error of a file in one go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.diag import DiagnosticBag
+from klasy.errors import InputError
+from klasy.plain import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klasy.backend import Options
+    from klasy.backend.artifact import Artifact
+    from klasy.kernel.model import Kernel
+    from klasy.lang.ast import Aspect
+    from klasy.match.options import PlanOptions
+    from klasy.source import SourceFile
+
+
+def build(
+    source: SourceFile,
+    kernel: Kernel | None = None,
+    options: PlanOptions | None = None,
+    limits: Options | None = None,
+) -> list[Artifact]:
+    """The artifacts of a file's aspects, for ``kernel`` (default: the running one).
+
+    Raises InputError with all errors of the file. Whether an aspect of the same name is woven is not asked here.
+    """
+    from klasy import lang
+
+    return _build(lang.load(source), kernel, options, limits)
+
+
+def build_all(
+    sources: Sequence[SourceFile],
+    kernel: Kernel | None = None,
+    options: PlanOptions | None = None,
+    limits: Options | None = None,
+) -> list[Artifact]:
+    """The artifacts of several files, in their order. Raises InputError with all errors of all files."""
+    from klasy import lang
+
+    bag = DiagnosticBag()
+    aspects: list[Aspect] = []
+    for source in sources:
+        try:
+            aspects += lang.load(source)
+        except InputError as error:
+            bag.items += error.diagnostics
+    _report_same_names(aspects, bag)
+    if bag.errors:
+        bag.raise_if_errors()
+    return _build(aspects, kernel, options, limits)
+
+
+def _report_same_names(aspects: Sequence[Aspect], bag: DiagnosticBag) -> None:
+    """Two aspects of one name in one file are the resolver's to report; here, in different files."""
+    first: dict[str, Aspect] = {}
+    for aspect in aspects:
+        other = first.setdefault(aspect.name, aspect)
+        if other is not aspect and other.source is not aspect.source:
+            bag.error(
+                "duplicate-aspect",
+                f"two aspects are named '{aspect.name}'",
+                aspect.name_span,
+                related=[(other.name_span, "the first is here")],
+            )
+
+
+def _build(
+    aspects: Sequence[Aspect], kernel: Kernel | None, options: PlanOptions | None, limits: Options | None
+) -> list[Artifact]:
+    if kernel is None:
+        from klasy.kernel.live import running_kernel
+
+        kernel = running_kernel()
+    if options is None:
+        from klasy.match.options import PlanOptions
+        from klasy.weaver.features import RunningFeatures
+
+        options = PlanOptions(RunningFeatures())
+    bag = DiagnosticBag()
+    built: list[Artifact] = []
+    for aspect in aspects:
+        try:
+            built.append(_build_one(aspect, kernel, options, limits))
+        except InputError as error:
+            if not error.diagnostics:
+                raise
+            bag.items += error.diagnostics
+    bag.raise_if_errors()
+    return built
+
+
+def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Options | None) -> Artifact:
+    """One aspect. Where matching fails, its advice is checked all the same: all errors come in one go."""
+    from klasy.backend import Options, generate
+    from klasy.compiler import check_aspect, compile_plan
+    from klasy.match import plan_aspect
+
+    try:
+        plan = plan_aspect(aspect, kernel, options)
+    except InputError as error:
+        said = {(d.code, d.span) for d in error.diagnostics}
+        more = [d for d in check_aspect(aspect, kernel) if (d.code, d.span) not in said]
+        bag = DiagnosticBag([*error.diagnostics, *more])
+        bag.raise_if_errors()
+        raise
+    compiled = compile_plan(plan, kernel)
+    plan = replace(plan, diagnostics=(*plan.diagnostics, *compiled.diagnostics))
+    return generate(plan, compiled, limits or Options())
