@@ -8,8 +8,8 @@ from klasy.lang import ast
 from klasy.lang.walk import free_names
 from klasy.match.glob import is_glob
 from klasy.match.plan import Binding, Result
-from klasy.match.signature import ALTERED, Found, Named, Prototype
-from klasy.match.typeref import TypeRefError, same_type, spelled
+from klasy.match.signature import ALTERED
+from klasy.match.typeref import Comparer, TypeRefError, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function
     from klasy.match.pointcut import NormalForm
-    from klasy.match.signature import Resolved
+    from klasy.match.prototype import Named, Prototype
+    from klasy.match.signature import Found, Resolved
 
 
 class Binder:
@@ -50,7 +51,7 @@ class Binder:
         self._unbound: set[str] = set()
         self._checked: dict[tuple[object, ...], bool] = {}
         self._bound: dict[tuple[object, bool], tuple[Binding, ...] | None] = {}
-        self._same: dict[tuple[int, int, str], bool] = {}
+        self._comparer = Comparer()
         self._equal: dict[tuple[Binding, ...], tuple[Binding, ...]] = {}
 
     def bind(self, leaves: Sequence[int], target: Function) -> tuple[Binding, ...] | None:
@@ -167,17 +168,15 @@ class Binder:
         self, leaf: int, prototype: Prototype, type_id: int, param: ast.Param, *, code: str, fact: Callable[[], str]
     ) -> bool:
         btf = prototype.btf
-        key = id(btf), type_id, param.name
-        if key not in self._same:
-            try:
-                self._same[key] = same_type(btf, type_id, param.type) and btf.resolve(type_id) != 0
-            except TypeRefError as error:
-                error.report(self.bag)
-                return False
-        if self._same[key]:
-            return True
+        try:
+            if self._comparer.same(btf, type_id, param.type) and btf.resolve(type_id) != 0:
+                return True
+        except TypeRefError as error:
+            error.report(self.bag)
+            return False
         if self._selects(leaf):
-            self.dropped.setdefault(leaf, f"{fact()}, not '{spelled(param.type)}'")
+            if leaf not in self.dropped:
+                self.dropped[leaf] = f"{fact()}, not '{spelled(param.type)}'"
         else:
             self.bag.error(
                 code,

@@ -8,7 +8,7 @@ from klasy.kernel.model import Refusal, Way
 from klasy.lang.ast import AdviceKind
 from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
 from klasy.match.probes import Kind
-from klasy.match.signature import argument_words
+from klasy.match.prototype import argument_words
 
 if TYPE_CHECKING:
     from klasy.kernel.model import Function

@@ -212,9 +212,10 @@ def report_unreached(
             reasons.setdefault(each.reason, []).append(each)
         if match.advice.index not in reached:
             message = "nothing of this can be woven"
+            named = len(missed) == 1 and missed[0].shadow.kind is JoinPointKind.EXECUTION
             if len(reasons) == 1:
                 message += f": {missed[0].reason}"
-            hints = [] if len(reasons) == 1 else _reasons(reasons)
+            hints = [] if named and len(reasons) == 1 else _reasons(reasons)
             bag.error("cannot-be-probed", message, span, hints=[*hints, *_remedies(matched, missed)])
             continue
         missed = [each for each in missed if each.code != "does-not-return"]
@@ -236,7 +237,10 @@ def _place_of(each: Unreached) -> str:
     shadow = each.shadow
     if shadow.function is None:
         return f"indirect calls of {shadow.callee}" if shadow.callee else "indirect calls"
-    return f"{shadow.function}+{shadow.offset:#x}" if shadow.kind is JoinPointKind.CALL else str(shadow.function)
+    if shadow.kind is JoinPointKind.EXECUTION:
+        return str(shadow.function)
+    place = f"{shadow.function}+{shadow.offset:#x}"
+    return f"{place} ({shadow.callee})" if each.code == "altered-abi" else place
 
 
 def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:

@@ -201,7 +201,14 @@ class AdviceMatcher:
 
     def _match_conjunct(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
         if conjunct.executions:
-            for function in self.named(conjunct.executions).values():
+            functions = self.named(conjunct.executions)
+            if len(functions) > MOST_SHADOWS and len(conjunct.literals) == 1 and self.advice.returning is None:
+                from klasy.match import lint
+
+                lint.report_too_many(len(functions), self.advice, self.bag)
+                conjunct.usable = False
+                return
+            for function in functions.values():
                 self._try_execution(function, result)
             return
         callees = self.named(conjunct.calls)
@@ -267,7 +274,7 @@ class AdviceMatcher:
         if outcome is not None:
             result.executions.append(Match(shadow, outcome))
         elif key in self._altered:
-            self._cannot_bind(shadow, function)
+            self._cannot_bind(shadow)
 
     def _try_calls(self, sites: list[CallSite], result: AdviceMatch) -> None:
         seen, bits_of, asks = self._seen_sites, self.bits, bool(self.where)
@@ -292,17 +299,11 @@ class AdviceMatcher:
             if outcome is not None:
                 matched.append(Match(shadow_of(site), outcome))
             else:
-                self._cannot_bind(shadow_of(site), callee)
+                self._cannot_bind(shadow_of(site))
 
-    def _cannot_bind(self, shadow: Shadow, function: Function) -> None:
-        self.unreached.append(
-            Unreached(
-                self.advice.index,
-                shadow,
-                "altered-abi",
-                f"{function.name} is a copy whose parameters the compiler changed: where they are is not known",
-            )
-        )
+    def _cannot_bind(self, shadow: Shadow) -> None:
+        reason = "a copy made by the compiler, with other parameters: where they are is not known"
+        self.unreached.append(Unreached(self.advice.index, shadow, "altered-abi", reason))
 
     def bits(self, function: Function) -> _Bits:
         """The answers, for join points in a function, of all designators that ask where."""

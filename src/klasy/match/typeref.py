@@ -227,6 +227,39 @@ def same_type(btf: Btf, type_id: int, ref: TypeRef) -> bool:
     return same_as(btf, type_id, ref, find_base(btf, ref))
 
 
+class Comparer:
+    """``same_type`` for many types: each written one is looked up once, each pair compared once."""
+
+    def __init__(self) -> None:
+        self._bases: dict[tuple[int, int], int | TypeRefError] = {}
+        self._answers: dict[tuple[int, int, int], bool] = {}
+        self._kept: list[object] = []  # what the keys are the ids of
+
+    def same(self, btf: Btf, type_id: int, ref: TypeRef) -> bool:
+        """As ``same_type``."""
+        key = id(btf), type_id, id(ref)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._answers[key] = self._compare(btf, type_id, ref)
+        return answer
+
+    def _compare(self, btf: Btf, type_id: int, ref: TypeRef) -> bool:
+        if is_glob(ref.name):
+            return same_type(btf, type_id, ref)
+        key = id(btf), id(ref)
+        base = self._bases.get(key)
+        if base is None:
+            self._kept += btf, ref
+            try:
+                base = find_base(btf, ref)
+            except TypeRefError as error:
+                base = error
+            self._bases[key] = base
+        if isinstance(base, TypeRefError):
+            raise base
+        return same_as(btf, type_id, ref, base)
+
+
 def same_as(btf: Btf, type_id: int, ref: TypeRef, base: int) -> bool:
     """``same_type`` for a written type whose base is known already; one without wildcards."""
     depth, found = _unwound(btf, type_id)

@@ -115,7 +115,7 @@ def all_shadows(kernel: FakeKernel) -> list[Shadow]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(calls=call_tables(), tree=TREES)
 def test_matching_is_the_predicate(calls: str, tree: str) -> None:
     """A shadow is matched, under every truth of the conditions, just when the pointcut as a predicate holds there."""
@@ -155,7 +155,7 @@ KINDS = st.sampled_from(["call(alpha{})", "call(alpha*{})", "execution(*{})", "e
 PLACES = st.sampled_from(["", " && within(beta)", " && !within(alpha)", " && within(*a) && if(pid == 1)"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     calls=call_tables(),
     refuse=refusals(),

@@ -1,0 +1,111 @@
+"""What is said of a signature that no function of the kernel has: near misses, real prototypes, other readings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.diag import DiagnosticBag
+from klasy.match.glob import is_glob, star
+from klasy.match.near import near
+from klasy.match.prototype import says_types, type_refs
+from klasy.match.signature import Signatures
+from klasy.match.typeref import TypeRefError, find_base, spelled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klasy.kernel.model import Function, Kernel
+    from klasy.lang.ast import Signature
+    from klasy.match.prototype import Checker
+
+_MOST_SHOWN = 3
+
+
+def report_unknown(signatures: Signatures, signature: Signature) -> None:
+    """No function has the name."""
+    kernel, name = signatures.kernel, signature.name
+    hints = _other_reading(kernel, signature)
+    if is_glob(name):
+        close = near(star(name).strip("*").strip("_"), kernel.function_names())
+        message = f"no function of this kernel matches '{name}'"
+    else:
+        close = near(name, kernel.function_names())
+        known = kernel.why_absent(name)
+        message = f"there is no function '{name}' to weave into" if known else f"this kernel has no function '{name}'"
+        if known:
+            hints.append(f"'{name}': {known}")
+    if close:
+        quoted = [f"'{each}'" for each in close]
+        hints.append(f"did you mean {' or '.join(quoted)}?")
+        hints += [f"the kernel has '{text}'" for text in _prototypes(signatures, close)]
+    signatures.bag.error("unknown-function", message, signature.span, hints=hints)
+    if says_types(signature):
+        _check_types(signatures, signature)
+
+
+def _check_types(signatures: Signatures, signature: Signature) -> None:
+    """Types that do not exist either are told in the same go."""
+    for ref in type_refs(signature):
+        if not is_glob(ref.name):
+            try:
+                find_base(signatures.kernel.btf, ref)
+            except TypeRefError as error:
+                error.report(signatures.bag)
+
+
+def _prototypes(signatures: Signatures, names: Sequence[str]) -> list[str]:
+    """Prototypes of functions by their names, as far as known."""
+    texts = []
+    for name in names:
+        for function in signatures.functions(name):
+            prototype = signatures.prototype(function) if function.btf is not None else None
+            if prototype is not None:
+                texts.append(prototype.text)
+                break
+    return texts
+
+
+def report_contradiction(
+    signatures: Signatures, signature: Signature, checker: Checker, refused: Sequence[Function], count: int
+) -> None:
+    """Functions have the name, but none has these types. ``count`` is how many, ``refused`` those with prototypes."""
+    known = [(function, prototype) for function in refused if (prototype := signatures.prototype(function))]
+    if not is_glob(signature.name):
+        texts = list(dict.fromkeys(prototype.text for _, prototype in known))
+        hints = [f"its prototype is '{text}'" for text in texts[:_MOST_SHOWN]]
+        if len(texts) > _MOST_SHOWN:
+            hints.append(f"and {len(texts) - _MOST_SHOWN} other functions have that name")
+        function, prototype = known[0]
+        mismatch = checker.explain(function.base, prototype)
+        hints += _other_reading(signatures.kernel, signature)
+        signatures.bag.error(mismatch.code, mismatch.message, mismatch.span, hints=hints)
+        return
+    # Those nearest to the signature first: the more of it fits, the later they differ.
+    known.sort(key=lambda pair: (checker.explain("", pair[1]).code != "wrong-parameter-type", len(pair[0].name)))
+    texts = list(dict.fromkeys(prototype.text for _, prototype in known[: 4 * _MOST_SHOWN]))
+    hints = [f"one of them is '{text}'" for text in texts[:_MOST_SHOWN]]
+    signatures.bag.error(
+        "matches-nothing",
+        f"{count} function{'s match' if count != 1 else ' matches'} '{signature.name}', "
+        "but none has parameters and a result of these types",
+        signature.span,
+        hints=hints + _other_reading(signatures.kernel, signature),
+    )
+
+
+def _other_reading(kernel: Kernel, signature: Signature) -> list[str]:
+    """A hint where the second reading of a ``*`` would match."""
+    other = signature.other
+    if other is None:
+        return []
+    found = Signatures(kernel, DiagnosticBag()).resolve(other)
+    if found.failed or not found.found:
+        return []
+    names = list(dict.fromkeys(each.function.base for each in found.found.values()))
+    count = f"{len(names)} functions match" if len(names) > 1 else "it matches"
+    shown = ", ".join(names[:_MOST_SHOWN]) + (", .." if len(names) > _MOST_SHOWN else "")
+    result = "any type" if other.result is None else f"type '{spelled(other.result)}'"
+    # ``%`` is a wildcard everywhere: a spelling with one reading.
+    name = other.name.replace("*", "%")
+    written = name if other.result is None else f"{spelled(other.result)} {name}"
+    return [f"read as {result} and name '{other.name}', {count} ({shown}): write '{written}' for that"]
