@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from klasy.btf import types as btf_types
 from klasy.btf import walk
+from klasy.kernel import member_macros
 from klasy.lang.ast import TagKind
 from klasy.plain import dataclass
 
@@ -375,18 +376,19 @@ class Types:
     # --- members
 
     def member(self, struct: Struct, name: str) -> Member | None:
-        """The member that ``.name`` reaches."""
+        """The member that ``.name`` reaches, or that a macro of the kernel's headers names so."""
         btf = struct.btf
         assert btf is not None
-        place = walk.find_member(btf, struct.type_id, name)
+        place = walk.find_member(btf, struct.type_id, name) or member_macros.find(btf, struct.type_id, name)
         if place is None:
             return None
         return Member(self.of(btf, place.type_id), place.bit_offset, place.bitfield_size)
 
     def member_names(self, struct: Struct) -> list[str]:
-        """All names that ``.`` reaches."""
+        """All names that ``.`` reaches, macros behind."""
         assert struct.btf is not None
-        return walk.member_names(struct.btf, struct.type_id)
+        names = walk.member_names(struct.btf, struct.type_id)
+        return names + [n for n in member_macros.names(struct.btf, struct.type_id) if n not in names]
 
 
 def _integer(found: btf_types.Int, btf: Btf, type_id: int) -> CType:
