@@ -1,0 +1,173 @@
+"""``klasy search``: functions, data, types and members of the kernel, by name."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from klasy.cli.table import plural
+from klasy.errors import EXIT_INPUT, EXIT_OK
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from klasy.btf.types import Btf
+    from klasy.kernel.live import LiveKernel
+    from klasy.kernel.model import Function
+
+HELP = "Find functions and global data of the running kernel, with prototypes; with --types, types and members."
+EXAMPLE = "  klasy search 'tcp_*cwnd*'\n  klasy search --types sk_buff\n  klasy search --types 'tcp_sock.*cwnd*'"
+
+_MANY = 200  # of each kind that are shown as text unless --all is given
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("pattern", metavar="PATTERN", help="a name; * stands for any characters")
+    parser.add_argument("--types", action="store_true", help="search types, enum constants and TYPE.MEMBER instead")
+    parser.add_argument("--all", action="store_true", help=f"show all matches, not only the first {_MANY} of a kind")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search; 1 where nothing matches, with the names that are near."""
+    from klasy.kernel.live import running_kernel
+
+    kernel = running_kernel()
+    found = _types(kernel.btf, args.pattern) if args.types else _code_and_data(kernel, args.pattern)
+    if args.json:
+        import json
+
+        print(json.dumps(found, indent=2))
+    else:
+        for kind, entries in found.items():
+            _print(kind, entries, everything=args.all)
+    if any(found.values()):
+        return EXIT_OK
+    if not args.json:
+        _say_nothing_found(kernel, args.pattern, types=args.types)
+    return EXIT_INPUT
+
+
+# --- functions and data -----------------------------------------------------------------------------------------------
+
+
+def _code_and_data(kernel: LiveKernel, pattern: str) -> dict[str, list[dict[str, Any]]]:
+    by_base: dict[tuple[str, str | None], list[Function]] = {}
+    for function in kernel.functions(pattern):
+        by_base.setdefault((function.base, function.module), []).append(function)
+    functions = [_function(kernel, copies) for copies in by_base.values()]
+    data = [{"name": s.name, "type": None, "module": s.module} for s in kernel.data_symbols(pattern)]
+    return {"functions": sorted(functions, key=lambda f: str(f["name"])), "data": data}
+
+
+def _function(kernel: LiveKernel, copies: list[Function]) -> dict[str, Any]:
+    from klasy.kernel.model import Clone, Way
+
+    whole = next((f for f in copies if f.clone is Clone.NONE), copies[0])
+    refusal = kernel.refusal(whole.address, whole, Way.KPROBE)
+    prototype = whole.btf.c_prototype(whole.proto) if whole.btf and whole.proto is not None else None
+    return {
+        "name": whole.name if whole.clone is Clone.NONE else whole.base,
+        "prototype": prototype,
+        "module": whole.module,
+        "clones": [f.name for f in copies if f.clone is not Clone.NONE],
+        "copies": sum(f.clone is Clone.NONE for f in copies),
+        "traceable": refusal is None,
+        "reason": refusal.reason if refusal else None,
+    }
+
+
+# --- types and members ------------------------------------------------------------------------------------------------
+
+
+def _types(btf: Btf, pattern: str) -> dict[str, list[dict[str, Any]]]:
+    from klasy.btf.types import Enum, Fwd, Struct, Typedef, Union
+
+    name, dot, member = pattern.partition(".")
+    name = name.removeprefix("struct ").removeprefix("union ").removeprefix("enum ").strip()
+    ids = btf.matching(name, Struct, Union, Enum, Typedef, Fwd)
+    if dot:
+        return {"members": [entry for i in ids for entry in _members(btf, i, member)]}
+    types = []
+    for i in ids:
+        kind = type(btf.type(i)).__name__.lower()
+        types.append({"kind": kind, "name": btf.c_name(i), "size": btf.size_of(i), "definition": btf.c_definition(i)})
+    constants = [{"name": name, "value": value, "enum": btf.c_name(i)} for i, value in btf.find_constant(name)]
+    return {"types": types, "constants": constants}
+
+
+def _members(btf: Btf, type_id: int, pattern: str) -> Iterator[dict[str, Any]]:
+    from fnmatch import fnmatchcase
+
+    from klasy.btf.types import Struct
+    from klasy.btf.walk import members
+
+    if not isinstance(btf.type(type_id), Struct):
+        return
+    for place in members(btf, type_id):
+        if place.name and fnmatchcase(place.name, pattern):
+            yield {
+                "type": btf.c_name(type_id),
+                "member": place.name,
+                "member_type": btf.c_name(place.type_id),
+                "offset": place.byte_offset,
+            }
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _print(kind: str, entries: list[dict[str, Any]], *, everything: bool) -> None:
+    shown = entries if everything else entries[:_MANY]
+    for entry in shown:
+        print(_LINES[kind](entry, len(entries) == 1))
+    if len(shown) < len(entries):
+        print(f".. and {len(entries) - len(shown)} more {kind}; --all shows them", file=sys.stderr)
+
+
+def _function_line(entry: dict[str, Any], _: bool) -> str:
+    notes = []
+    if entry["copies"] > 1:
+        notes.append(f"{entry['copies']} functions of this name")
+    if entry["clones"]:
+        notes.append(f"{plural(len(entry['clones']), 'compiler copy').replace('copys', 'copies')}")
+    if not entry["traceable"]:
+        notes.append(f"cannot be probed: {entry['reason']}")
+    module = f" [{entry['module']}]" if entry["module"] else ""
+    text = entry["prototype"] or f"{entry['name']}(?)"
+    return f"{text}{module}" + (f"    // {'; '.join(notes)}" if notes else "")
+
+
+def _type_line(entry: dict[str, Any], alone: bool) -> str:
+    if alone or not entry["size"]:
+        return str(entry["definition"])
+    return f"{entry['name']}    // {entry['size']} bytes"
+
+
+_LINES: dict[str, Callable[[dict[str, Any], bool], str]] = {
+    "functions": _function_line,
+    "data": lambda e, _: f"{e['name']}" + (f" [{e['module']}]" if e["module"] else "") + "    // data",
+    "types": _type_line,
+    "constants": lambda e, _: f"{e['name']} = {e['value']}    // {e['enum']}",
+    "members": lambda e, _: f"{e['member_type']} {e['type']}.{e['member']}    // offset {e['offset']}",
+}
+
+
+def _say_nothing_found(kernel: LiveKernel, pattern: str, *, types: bool) -> None:
+    from klasy.btf.types import Struct, Union
+    from klasy.match.near import near
+
+    print(f"nothing is named '{pattern}'", file=sys.stderr)
+    if types:
+        name = pattern.partition(".")[0].removeprefix("struct ").strip()
+        names = {name for name, _ in kernel.btf.names(Struct, Union)}
+        found = near(name, names)
+    else:
+        reason = kernel.why_absent(pattern)
+        if reason:
+            print(reason, file=sys.stderr)
+        found = near(pattern, kernel.function_names())
+    if found:
+        print(f"near: {', '.join(found)}", file=sys.stderr)
