@@ -21,6 +21,14 @@ CONSTANTS += [ir.MIN_IMMEDIATE, 0x1234_5678_9ABC, BASE - (1 << 64), BASE - (1 <<
 TEXTS = [b"", b"a", b"ab", b"abc", b"eth0", b"swapper", b"swapper/", b"swapper/0", b"a-much-longer-name-than-comm"]
 
 
+# fmt: off
+KINDS = [
+    "binary", "binary", "binary", "extend", "compare", "get", "set", "set", "load", "load", "load", "context",
+    "string", "comm", "hit", "log", "copy",
+]
+# fmt: on
+
+
 class Generator:
     """One program for one FIXED probe."""
 
@@ -105,9 +113,7 @@ class Generator:
     def operation(self) -> None:
         """One operation."""
         r, build = self.random, self.build
-        kind = r.choice(
-            "binary binary binary extend compare get set set load load load context string comm hit log copy".split()
-        )
+        kind = r.choice(KINDS)
         faults = self.faults if r.random() < 0.7 else None
         mask = r.choice([1, 2, 1 << 31, 1 << 40, 1 << 63, 5]) if faults else 0
         match kind:
@@ -154,7 +160,7 @@ class Generator:
         parts: list[ir.Part] = []
         at = HEADER_SIZE
         for _ in range(r.randint(0, 6)):
-            kind = r.choice("store store store load copy string comm".split())
+            kind = r.choice(["store", "store", "store", "load", "copy", "string", "comm"])
             size = r.choice(ir.LOAD_SIZES)
             if kind in ("store", "load"):
                 at = (at + size - 1) // size * size

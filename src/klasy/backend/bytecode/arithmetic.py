@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from klasy.bpf.insn import R0, R1, Reg, alu, and_, arsh, jump_if, load_imm, lsh, mov, rsh
 from klasy.compiler import ir
-from klasy.compiler.ireval import compare
+from klasy.compiler.semantics import compare
 
 if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter

@@ -25,6 +25,7 @@ from klasy.backend.artifact import (
     MARK_SITE,
     MARK_SIZE,
 )
+from klasy.backend.bytecode.arithmetic import compare_constant
 from klasy.backend.bytecode.counters import waiting_for
 from klasy.backend.bytecode.emitter import OUT
 from klasy.backend.bytecode.liveness import Effects
@@ -65,8 +66,6 @@ from klasy.match.plan import Context, Locator, MarkRole, MarkUse
 from klasy.record import COUNTER_UNMARKED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from klasy.backend.artifact import MapSpec
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emitter import Emitter
@@ -86,6 +85,8 @@ _MARK = _KEY - MARK_SIZE
 
 _CARRY, _PARITY, _ZERO, _SIGN, _OVERFLOW = 0x001, 0x004, 0x040, 0x080, 0x800  # of the flags register
 
+_AT_FUNCTIONS = frozenset({Context.ENTRY, Context.RETURN})
+
 
 class Locating:
     """The prologue and the Locate operations of one program."""
@@ -103,7 +104,7 @@ class Locating:
         self.locates = bool(locates) and self.static is None  # else they are resolved beforehand
         self.dispatches = self.locates and probe.locator is Locator.DISPATCH
         self._counts_unknown = next((op for op in locates if probe.arms[op.arm].otherwise is not None), None)
-        self.sites = Table(f"sites{probe.index}", [self._by_address(arm.by_address) for arm in probe.arms])
+        self.sites = Table(f"sites{probe.index}", [arm.by_address for arm in probe.arms])
         self.returns = Table(f"returns{probe.index}", [arm.by_return_address for arm in probe.arms])
         self.waiting = waiting_for(plan, probe)
         self.unmarked = Table(f"unmarked{probe.index}", _columns(self.waiting))
@@ -119,13 +120,6 @@ class Locating:
         """The join point that a Locate finds, where ``static`` is known."""
         assert self.static is not None
         return self.probe.arms[op.arm].by_address.get(self.static)
-
-    def _by_address(self, ids: Mapping[int, int]) -> dict[int, int]:
-        """An arm's addresses as a program sees them: a probe at a function's entry may lie behind its endbr64."""
-        table = dict(ids)
-        if self.probe.locator is Locator.ADDRESS and self.probe.context is Context.ENTRY:
-            table |= {address + ENDBR_BYTES: joinpoint for address, joinpoint in table.items()}
-        return table
 
     def _tables_small(self) -> bool:
         if self.probe.locator is not Locator.DISPATCH:
@@ -232,14 +226,19 @@ class Locating:
             self._leave(e, self.key, _WORD)
 
     def _own_address(self, e: Emitter, register: Reg) -> None:
-        """``register`` = address of the probe; in a kretprobe, of the function."""
-        if self.probe.context is Context.RETURN:
+        """``register`` = address of the probe; in a kretprobe, of the function.
+
+        At entries the ip would not do: how far behind the entry it is depends on the kernel and on the mechanism.
+        """
+        if len(self.probe.points) == 1:
+            e.asm.emit(load_imm(register, self.probe.points[0].address))
+        elif self.probe.context in _AT_FUNCTIONS:
             e.into(R1, self.origin.ctx)
             e.asm.emit(call("get_func_ip"))
             if register != R0:
                 e.asm.emit(mov(register, R0))
-            return
-        e.asm.emit(load(register, e.register(self.origin.ctx, R1), IP), sub(register, BREAKPOINT_BYTES))
+        else:
+            e.asm.emit(load(register, e.register(self.origin.ctx, R1), IP), sub(register, BREAKPOINT_BYTES))
 
     def _return_address(self, e: Emitter) -> None:
         """The return address to _WORD of the stack; 0 where it cannot be found."""
@@ -263,26 +262,26 @@ class Locating:
     def _frame_return_address(self, e: Emitter) -> None:
         """Behind the trampoline's words stands the return address into the function, then the one into its caller.
 
-        Where the former is depends on who else is attached, so it is looked for.
+        Where the former is not found, all is different from what was measured, and the latter is 0. In a fentry
+        program there are two places for it: another's fexit program moves the frame by a word.
         """
-        first = self._frame_offset()
+        places = (0,) if self.probe.context is Context.FEXIT else (0, 8)
         e.into(R3, self.origin.ctx)
-        e.asm.emit(add(R3, first), mov(R2, 24))
+        e.asm.emit(add(R3, self._frame_offset()), mov(R2, places[-1] + 16))
         e.stack_address(R1, _FRAME)
         e.asm.emit(call("probe_read_kernel"))
         found = e.asm.fresh_label("caller")
-        address = self.probe.points[0].address
-        for inner in (address + FENTRY_CALL_BYTES, address + ENDBR_BYTES + FENTRY_CALL_BYTES):
-            e.asm.emit(load_imm(R2, inner))
-            for word in (0, 8):
-                e.asm.emit(load(R0, R10, _FRAME + word + 8), load(R1, R10, _FRAME + word))
-                e.asm.emit(jump_if(R1, "==", R2, found))
+        inner = self.probe.points[0].address + FENTRY_CALL_BYTES
+        for place in places:
+            e.asm.emit(load(R1, R10, _FRAME + place), load(R0, R10, _FRAME + place + 8))
+            for address in (inner, inner + ENDBR_BYTES):
+                compare_constant(e, (R1, "==", address), found, R2)
         e.asm.emit(mov(R0, 0))
         e.asm.label(found)
         e.asm.emit(store(R10, _WORD, R0))
 
     def _frame_offset(self) -> int:
-        """Of the first of the three words of the trampoline's frame that are looked at, from the context."""
+        """From the context to where the return address into the function is looked for first."""
         words = self.origin.argument_words
         return 8 * words + (16 if self.probe.context is Context.FEXIT else 8)
 
@@ -292,6 +291,7 @@ class Locating:
         """The key of the mark to the stack, all but the tag of an entry."""
         context = self.probe.context
         if context in TRAMPOLINE:
+            assert context is Context.FEXIT, "where a fentry program's frame ends is not known beforehand"
             e.into(R1, self.origin.ctx)
             e.asm.emit(add(R1, self._frame_offset() + 8))
         else:
@@ -302,22 +302,12 @@ class Locating:
         if self.probe.role is not MarkRole.ENTRY:
             e.asm.emit(store_imm(R10, _TAG, int(self.probe.role)))
 
-    def _decisive_address(self, e: Emitter) -> None:
-        """r0 = address of the probe (in a kretprobe: of the function), known beforehand or not."""
-        if len(self.probe.points) == 1:
-            e.asm.emit(load_imm(R0, self.probe.points[0].address))
-        elif self.probe.context is Context.ENTRY:
-            e.into(R1, self.origin.ctx)
-            e.asm.emit(call("get_func_ip"))
-        else:
-            self._own_address(e, R0)
-
     def _write_mark(self, e: Emitter) -> None:
         probe = self.probe
         e.asm.emit(call("get_current_pid_tgid"), store(R10, _MARK + MARK_PID_TGID, R0))
         if probe.context in {Context.ENTRY, Context.TAIL}:
             self._read_stack_top(e, _MARK + MARK_RETURN)
-        self._decisive_address(e)
+        self._own_address(e, R0)
         if probe.role is MarkRole.ENTRY:
             e.asm.emit(store(R10, _TAG, R0))
         e.asm.emit(store(R10, _MARK + MARK_SITE, R0))
@@ -385,7 +375,7 @@ class Locating:
         none = e.asm.fresh_label("none") if self.dispatches else OUT
         by_entry = self.probe.role is MarkRole.ENTRY
         if by_entry:
-            self._decisive_address(e)
+            self._own_address(e, R0)
             e.asm.emit(store(R10, _TAG, R0))
         else:
             self._return_address(e)

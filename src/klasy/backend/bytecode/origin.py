@@ -2,9 +2,9 @@
 
 In kprobe programs the context is ``struct pt_regs``. Measured on Debian's 6.1 and 6.12 (x86-64):
 
-- at a function's entry the ip is that of the probe plus 1, where the probe lies behind ``endbr64`` if there is one:
-  entry + 1 on 6.1, entry + 5 on 6.12. bpf_get_func_ip gives the entry on both, also through a tracefs event that was
-  defined by ``_text+OFFSET``;
+- at an instruction the ip is that of the probe plus 1; at a function's entry the probe lies behind ``endbr64``, if
+  there is one: entry + 1 on 6.1, entry + 5 on 6.12. bpf_get_func_ip gives the entry on both, also through a tracefs
+  event that was defined by ``_text+OFFSET``;
 - in a kretprobe program the ip is the return address itself, the sp the entry's plus 8, and bpf_get_func_ip gives the
   function;
 - where another kretprobe was registered *after* a kprobe on the same function, it runs first, and the kprobe program
