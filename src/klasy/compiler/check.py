@@ -47,9 +47,7 @@ class AdviceChecker(ExprChecker):
     def check(self) -> tree.Advice | None:
         """The typed form of the advice, or None where its errors allow none."""
         body = self.advice.body
-        if isinstance(body, ast.CBody):
-            self.error("not-built", "a body in C is not built yet", body.span)
-            return None
+        assert isinstance(body, ast.Block), "lang lets no body in C through yet"
         self.guards()
         count = len(self.bag.errors)
         typed = self._block(body)
@@ -66,10 +64,7 @@ class AdviceChecker(ExprChecker):
 
     def guard(self, condition: ast.Expr) -> tree.Expr | None:
         """Check a condition over the parameters."""
-        self.pure = True
-        typed = self.condition(condition)
-        self.pure = False
-        return typed
+        return self.condition(condition)
 
     # --- statements
 
@@ -88,7 +83,7 @@ class AdviceChecker(ExprChecker):
             case ast.Declare():
                 return self._declare(node)
             case ast.ExprStmt():
-                return self._expression(node)
+                return self.effect(node.expr)
             case ast.IfStmt():
                 condition = self.condition(node.condition)
                 then = self._branch(node.then)
@@ -97,10 +92,7 @@ class AdviceChecker(ExprChecker):
             case ast.Return():
                 return tree.Return(node.span)
             case _:
-                words = {ast.For: "for", ast.While: "while", ast.Break: "break", ast.Continue: "continue"}
-                what = words.get(type(node), "delete")
-                self.error("not-built", f"'{what}' is not built yet", node.span)
-                return None
+                raise AssertionError(f"lang lets no {type(node).__name__} through yet")
 
     def _branch(self, node: ast.Stmt) -> tree.Sequence:
         """A statement under ``if`` or ``else``: a scope of its own, braces or not."""
@@ -109,14 +101,6 @@ class AdviceChecker(ExprChecker):
     def _declare(self, node: ast.Declare) -> tree.Stmt | None:
         kind = self.type_of(node.type)
         scope = self.scopes[-1]
-        outer = scope.get(node.name) or (self.parameters.get(node.name) if len(self.scopes) == 2 else None)
-        if outer is not None:
-            self.bag.error(
-                "duplicate-name",
-                f"'{node.name}' is declared already",
-                node.span,
-                related=[(outer.span, "here")],
-            )
         if kind is not None and not isinstance(kind, Integer | Pointer):
             self.error("bad-variable", *_no_variable(kind, node))
             kind = None
@@ -128,17 +112,6 @@ class AdviceChecker(ExprChecker):
         value = self.initial(node.value, kind, f"'{node.name}'") if node.value is not None else None
         variable = scope[node.name] = tree.Variable(node.name, kind, node.span)
         return tree.Declare(node.span, variable, value)
-
-    def _expression(self, node: ast.ExprStmt) -> tree.Stmt | None:
-        expr = node.expr
-        made = self.call(expr) if isinstance(expr, ast.Apply) else self.any(expr)
-        if made is None or isinstance(made, tree.Stmt):
-            return made
-        if not isinstance(made, tree.Assign):
-            self.bag.warning(
-                "no-effect", f"'{expr.span.text}' has no effect", expr.span, hints=[f"log({expr.span.text}) logs it"]
-            )
-        return tree.Evaluate(node.span, self.value_of(made))
 
 
 def _no_variable(kind: CType, node: ast.Declare) -> tuple[str, Span, str]:

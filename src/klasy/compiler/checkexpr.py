@@ -2,7 +2,8 @@
 
 An expression that is wrong gives None after its error has been reported, and what is built upon it gives None in
 silence: one mistake, one message. Here are the names and literals, and what all checks share; ``checkmemory`` and
-``checkops`` have the rest.
+``checkops`` have the rest. What can be said without a kernel (functions and their arguments, scopes, what can be
+assigned) lang has seen to before.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from klasy.compiler.types import (
 from klasy.compiler.wording import a_type, did_you_mean, operand_text, quoted
 from klasy.diag import DiagnosticBag, suggest
 from klasy.lang import ast
+from klasy.lang.vocabulary import CONTEXT_NAMES
 from klasy.match.near import near
 from klasy.match.typeref import TypeRefError
 
@@ -42,17 +44,13 @@ if TYPE_CHECKING:
 
 
 class ExprChecker:
-    """Checks the expressions of one advice, in nested scopes of names.
-
-    ``pure``: in a pointcut's ``if``, where nothing may be changed.
-    """
+    """Checks the expressions of one advice, in nested scopes of names."""
 
     def __init__(self, types: Types, bag: DiagnosticBag, formats: Formats, advice_index: int) -> None:
         self.types = types
         self.bag = bag
         self.formats = formats
         self.advice_index = advice_index
-        self.pure = False
         self.scopes: list[dict[str, tree.Variable]] = []
 
     # --- what checks of functions and statements use too
@@ -83,6 +81,19 @@ class ExprChecker:
         check = _CHECKS.get(type(node))
         assert check is not None, f"no check for {type(node).__name__}"
         return check(self, node)
+
+    def effect(self, node: ast.Expr) -> tree.Stmt | None:
+        """An expression whose value is not used."""
+        if isinstance(node, ast.Binary) and node.op == ",":
+            first, second = self.effect(node.left), self.effect(node.right)
+            return tree.Sequence(node.span, (first, second)) if first and second else None
+        made = self.call(node) if isinstance(node, ast.Apply) else self.any(node)
+        if made is None or isinstance(made, tree.Stmt):
+            return made
+        if not isinstance(made, tree.Assign):
+            text = node.span.text
+            self.bag.warning("no-effect", f"'{text}' has no effect", node.span, hints=[f"log({text}) logs it"])
+        return tree.Evaluate(node.span, self.value_of(made))
 
     def condition(self, node: ast.Expr) -> tree.Expr | None:
         """An expression used as a condition: an integer or a pointer."""
@@ -151,26 +162,18 @@ class ExprChecker:
             return tree.ContextValue(fact.type, node.span, fact.what, fact.shift, fact.bits)
         if node.name == context.COMM:
             return tree.Comm(STRING, node.span)
-        if node.name == context.JOINPOINT:
-            some = ", ".join(f"joinpoint.{a}" for a in context.JOINPOINT_ATTRIBUTES)
-            self.error("joinpoint-attribute", "'joinpoint' has no value of its own", node.span, f"it has {some}")
-            return None
-        if node.name not in FUNCTIONS:
-            found = self.types.constant(node.name)
-            if found is not None:
-                value, enum = found
-                # C gives a constant the type int where it fits, and gcc the wider one where not
-                kind = next((c for c in (INT, LONG, ULONG) if c.holds(value)), enum)
-                return tree.Constant(kind, node.span, value)
+        found = self.types.constant(node.name)
+        if found is not None:
+            value, enum = found
+            # C gives a constant the type int where it fits, and gcc the wider one where not
+            kind = next((c for c in (INT, LONG, ULONG) if c.holds(value)), enum)
+            return tree.Constant(kind, node.span, value)
         self._unknown_name(node)
         return None
 
     def _unknown_name(self, node: ast.Name) -> None:
         name = node.name
-        if name in FUNCTIONS:
-            self.error("not-a-value", f"'{name}' is a function", node.span, FUNCTIONS[name].usage)
-            return
-        known = [*(n for scope in self.scopes for n in scope), *context.ALL]
+        known = [*(n for scope in self.scopes for n in scope), *CONTEXT_NAMES]
         close = suggest(name, known)
         hints = [did_you_mean(close)]
         if not close and name.upper() == name:
@@ -228,34 +231,13 @@ class ExprChecker:
 
     def _apply(self, node: ast.Apply) -> tree.Expr | None:
         made = self.call(node)
-        if isinstance(made, tree.Stmt):
-            assert isinstance(node.callee, ast.Name)
-            self.error("not-a-value", f"{node.callee.name}() gives no value: it is a statement of its own", node.span)
-            return None
+        assert not isinstance(made, tree.Stmt), "lang lets no function without a value into an expression"
         return made
 
     def call(self, node: ast.Apply) -> tree.Expr | tree.Stmt | None:
         """A call of one of the language's functions: its value, or a statement where it gives none."""
-        callee = node.callee
-        builtin = FUNCTIONS.get(callee.name) if isinstance(callee, ast.Name) else None
-        if builtin is None or (isinstance(callee, ast.Name) and self.lookup(callee.name) is not None):
-            close = suggest(callee.span.text, FUNCTIONS)
-            hint = did_you_mean(close) or f"klasy's functions are {', '.join(f'{n}()' for n in FUNCTIONS)}"
-            self.error(
-                "unknown-function",
-                f"'{callee.span.text}' is no function of the aspect language; the kernel's own cannot be called",
-                callee.span,
-                hint,
-            )
-            for argument in node.args:
-                self.any(argument)  # for its errors
-            return None
-        if len(node.args) < builtin.least or (builtin.most is not None and len(node.args) > builtin.most):
-            wanted = str(builtin.least) if builtin.least == builtin.most else f"at least {builtin.least}"
-            message = f"{builtin.name}() takes {wanted} argument{'s' if wanted[-2:] not in ('1', ' 1') else ''}"
-            self.error("argument-count", f"{message}, not {len(node.args)}", node.span, builtin.usage)
-            return None
-        return builtin.check(self, node)
+        assert isinstance(node.callee, ast.Name)
+        return FUNCTIONS[node.callee.name].check(self, node)
 
 
 # Each is given the node of its own class only, which the type of a table cannot say.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.compiler import tree
-from klasy.compiler.builtins import context
 from klasy.compiler.convert import rvalue, word
 from klasy.compiler.types import (
     LONG,
@@ -22,8 +21,8 @@ from klasy.compiler.types import (
     same,
 )
 from klasy.compiler.wording import a_type, did_you_mean, operand_text, tag_word
-from klasy.diag import suggest
 from klasy.lang import ast
+from klasy.lang.vocabulary import JOINPOINT
 from klasy.match.near import near
 
 if TYPE_CHECKING:
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
 
 
 def _member(checker: ExprChecker, node: ast.Member) -> tree.Expr | None:
-    joinpoint = isinstance(node.object, ast.Name) and node.object.name == context.JOINPOINT
-    if joinpoint and checker.lookup(context.JOINPOINT) is None:
-        return _joinpoint(checker, node)
+    if isinstance(node.object, ast.Name) and node.object.name == JOINPOINT and checker.lookup(JOINPOINT) is None:
+        return tree.JoinPointAttribute(STRING, node.span, node.name)
     obj = checker.any(node.object)
     if obj is None:
         return None
@@ -108,30 +106,12 @@ def _unknown_member(checker: ExprChecker, node: ast.Member, struct: Struct) -> N
     checker.error("unknown-member", f"'{struct.name}' has no member '{node.name}'", span, hint)
 
 
-def _joinpoint(checker: ExprChecker, node: ast.Member) -> tree.Expr | None:
-    if node.arrow or node.name not in context.JOINPOINT_ATTRIBUTES:
-        close = suggest(node.name, context.JOINPOINT_ATTRIBUTES)
-        some = ", ".join(context.JOINPOINT_ATTRIBUTES)
-        hint = "write joinpoint." + node.name if node.name in context.JOINPOINT_ATTRIBUTES else ""
-        checker.error(
-            "joinpoint-attribute",
-            f"'joinpoint' has no attribute '{node.name}'" if not hint else "'joinpoint' is not a pointer",
-            node.span,
-            hint or did_you_mean(close) or f"it has {some}",
-        )
-        return None
-    return tree.JoinPointAttribute(STRING, node.span, node.name)
-
-
 def _index(checker: ExprChecker, node: ast.Index) -> tree.Expr | None:
     array = checker.any(node.object)
     keys = [checker.value(key) for key in node.keys]
     if array is None or any(key is None for key in keys):
         return None
     text = node.object.span.text
-    if len(node.keys) != 1:
-        checker.error("bad-index", f"'{text}' takes one index", node.span)
-        return None
     index = keys[0]
     assert index is not None
     if not isinstance(index.type, Integer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.compiler import tree
-from klasy.compiler.builtins import context
 from klasy.compiler.builtins.strings import as_string
 from klasy.compiler.checkmemory import address_of, dereference
 from klasy.compiler.convert import assignable, balance, convert, is_null, merged, promote, word
@@ -49,6 +48,8 @@ def _unary(checker: ExprChecker, node: ast.Unary) -> tree.Expr | None:
 
 
 def _binary(checker: ExprChecker, node: ast.Binary) -> tree.Expr | None:
+    if node.op == ",":
+        return _comma(checker, node)
     left, right = checker.value(node.left), checker.value(node.right)
     if left is None or right is None:
         return None
@@ -61,6 +62,14 @@ def _binary(checker: ExprChecker, node: ast.Binary) -> tree.Expr | None:
     if op in _COMPARISONS:
         return _comparison(checker, node, left, right)
     return arithmetic(checker, op, left, right, node.span)
+
+
+def _comma(checker: ExprChecker, node: ast.Binary) -> tree.Expr | None:
+    first = checker.effect(node.left)
+    value = checker.value(node.right)
+    if first is None or value is None:
+        return None
+    return tree.Comma(value.type, node.span, first, value)
 
 
 def arithmetic(checker: ExprChecker, op: str, left: tree.Expr, right: tree.Expr, span: Span) -> tree.Expr | None:
@@ -222,7 +231,7 @@ def _cast(checker: ExprChecker, node: ast.Cast) -> tree.Expr | None:
 
 
 def _assign(checker: ExprChecker, node: ast.Assign) -> tree.Expr | None:
-    variable = _assigned(checker, node.target, node.span)
+    variable = _assigned(checker, node.target)
     if variable is None:
         checker.value(node.value)  # for its errors
         return None
@@ -240,7 +249,7 @@ def _assign(checker: ExprChecker, node: ast.Assign) -> tree.Expr | None:
 
 
 def _inc_dec(checker: ExprChecker, node: ast.IncDec) -> tree.Expr | None:
-    variable = _assigned(checker, node.target, node.span)
+    variable = _assigned(checker, node.target)
     if variable is None:
         return None
     now = tree.Local(variable.type, node.target.span, variable)
@@ -251,28 +260,20 @@ def _inc_dec(checker: ExprChecker, node: ast.IncDec) -> tree.Expr | None:
     return tree.Assign(variable.type, node.span, variable, convert(value, variable.type), old=not node.prefix)
 
 
-def _assigned(checker: ExprChecker, target: ast.Expr, span: Span) -> tree.Variable | None:
+def _assigned(checker: ExprChecker, target: ast.Expr) -> tree.Variable | None:
     """The variable that is assigned to."""
     if isinstance(target, ast.Name):
         variable = checker.lookup(target.name)
-        if variable is not None:
-            if checker.pure:
-                checker.error("not-assignable", "the condition of a pointcut cannot assign", span)
-                return None
-            variable.assigned = True
-            return None if isinstance(variable.type, Void) else variable
-        if target.name in context.ALL:
-            checker.error("not-assignable", f"'{target.name}' cannot be assigned to", span)
-            return None
-    place = checker.any(target)
-    if isinstance(place, tree.Place):
+        assert variable is not None, "lang knows what is declared"
+        variable.assigned = True
+        return None if isinstance(variable.type, Void) else variable
+    # What begins with a variable's name lang leaves open, for only its type tells whether this is memory.
+    if checker.any(target) is not None:
         checker.error(
-            "read-only-kernel",
-            f"'{target.span.text}' is the kernel's memory: klasy reads the kernel and never writes it",
-            span,
+            "kernel-memory",
+            f"'{target.span.text}' lies in the kernel's memory, which advice may read but not change",
+            target.span,
         )
-    elif place is not None:
-        checker.error("not-assignable", f"'{target.span.text}' is a value and cannot be assigned to", span)
     return None
 
 

@@ -37,9 +37,7 @@ def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping
         _Body(build, arm, advice[arm.advice], joinpoint, behind).run(guards[place])
         build.begin(behind)
     build.add(ir.Return())
-    formats = {op.format for op in program.ops() if isinstance(op, ir.Emit)}
-    known = {log.format.index: log.format for arm in probe.arms for log in _logs(advice[arm.advice].body)}
-    program.formats = [known[index] for index in sorted(formats)]
+    program.formats.sort(key=lambda form: form.index)
     return program
 
 
@@ -53,19 +51,6 @@ def _locate(build: Builder, probe: Probe, arm: Arm, place: int, behind: Block) -
     build.add(ir.Locate(dst, place, found, behind))
     build.begin(found)
     return dst
-
-
-def _logs(statement: tree.Stmt) -> list[tree.Log]:
-    match statement:
-        case tree.Log():
-            return [statement]
-        case tree.Sequence():
-            return [log for part in statement.body for log in _logs(part)]
-        case tree.If():
-            otherwise = _logs(statement.otherwise) if statement.otherwise else []
-            return _logs(statement.then) + otherwise
-        case _:
-            return []
 
 
 class _Body:
@@ -182,6 +167,8 @@ class _Body:
                 return self.may_fault(node.place.base)
             case tree.Assign():
                 return node.variable in self.tainted or self.may_fault(node.value)
+            case tree.Comma():
+                return self.may_fault(node.value)
             case tree.Expr():
                 return any(self.may_fault(part) for part in vars(node).values())
             case _:
@@ -230,6 +217,8 @@ class _Body:
 
     def log(self, node: tree.Log) -> None:
         build = self.build
+        if node.format not in build.program.formats:
+            build.program.formats.append(node.format)
         faults = build.var("faults") if any(self.may_fault(item.value) for item in node.items) else None
         if faults is not None:
             build.set(faults, 0)
@@ -347,8 +336,18 @@ class _Body:
                 return self.choose(node.condition, node.then, node.otherwise)
             case tree.Assign():
                 return self.assign(node)
+            case tree.Comma():
+                self.aside(node.first)
+                return self.value(node.value)
             case _:
                 raise AssertionError(f"no lowering of {node!r}")
+
+    def aside(self, node: tree.Stmt) -> None:
+        """A statement within an expression, whose faults are no concern of the value that is being computed."""
+        outer = self.faults, self.bit
+        self.faults = None
+        self.statement(node)
+        self.faults, self.bit = outer
 
     def context(self, node: tree.ContextValue) -> Operand:
         fact: Operand = self.build.context(node.what)

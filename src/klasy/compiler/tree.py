@@ -238,6 +238,14 @@ class Assign(Expr):
     old: bool = False
 
 
+@dataclass(eq=False)
+class Comma(Expr):
+    """``first, value``: the one for its effect, then the other."""
+
+    first: Stmt
+    value: Expr
+
+
 # --- statements -----------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from klasy.compiler import check_aspect
 from klasy.compiler.builtins import FUNCTIONS, context
 from klasy.compiler.formats import MAX_RECORD
 from klasy.errors import InputError
-from klasy.lang import load
+from klasy.lang import load, vocabulary
 from klasy.record import Format
 from klasy.source import SourceFile
 
@@ -99,12 +100,16 @@ def test_largest_record():
     assert MAX_RECORD >= 10_240
 
 
-def test_functions_of_the_language_explain_themselves():
-    """Every function's usage names it, and no function is a context name too."""
-    for name, builtin in FUNCTIONS.items():
-        assert builtin.name == name
-        assert builtin.usage.startswith(name)
-        assert name not in context.ALL
+def test_the_tables_agree_with_the_language():
+    """Every context name and every function that is built has its entry, and there are no others."""
+    assert {*context.NAMES, context.COMM} == set(vocabulary.CONTEXT_NAMES)
+    text = "aspect a { pointcut execution(f()); before() { %s; } }"
+    built = set()
+    for name, function in vocabulary.FUNCTIONS.items():
+        with contextlib.suppress(InputError):
+            load(SourceFile("test.asp", text % f"{name}({', '.join(['1'] * function.least)})"))
+            built.add(name)
+    assert set(FUNCTIONS) == built
 
 
 def test_the_compiler_needs_no_bpf():

@@ -192,6 +192,12 @@ def test_no_load_leaves_the_struct():
     assert all(start >= 0 and end <= whole for start, end in touched)
 
 
+def test_comma():
+    """The left side of a comma is evaluated for its effect, the right side is the value."""
+    made, done = outcome("int n = 1; int m = (n++, log(n), n + 10); log(m);", memory_world(b""))
+    assert [values_of(form, record.data) for form, record in zip(made.formats, done.logged, strict=True)] == [[2], [12]]
+
+
 # --- faults
 
 

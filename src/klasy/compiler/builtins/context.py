@@ -1,4 +1,7 @@
-"""The context names: facts of the moment an advice runs, each with its type and where its bits come from."""
+"""The context names: facts of the moment an advice runs, each with its type and where its bits come from.
+
+``comm`` is the one that is no number.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,3 @@ NAMES = {
     "cgroup": ContextName(U64, "cgroup"),
 }
 COMM = "comm"
-JOINPOINT = "joinpoint"
-JOINPOINT_ATTRIBUTES = ("kind", "function", "callee", "file", "line", "address", "module")
-ALL = (*NAMES, COMM, JOINPOINT)

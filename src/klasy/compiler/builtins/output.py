@@ -49,7 +49,6 @@ def _check_log(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
             "log the members that matter instead of the whole",
         )
         return None
-    assert isinstance(call.callee, ast.Name)
     form = checker.formats.new(checker.advice_index, call.span.line, template, layout)
     return tree.Log(call.span, form, tuple(layout.items))
 
@@ -222,8 +221,4 @@ def _mismatch(checker: ExprChecker, directive: Directive, expr: tree.Expr) -> No
     )
 
 
-_USAGE = 'log(expression, ..) or log("format", ..)'
-FUNCTIONS = (
-    Builtin("log", _USAGE, 1, None, _check_log, gives_value=False),
-    Builtin("logging", "logging(expression, ..), the same as log", 1, None, _check_log, gives_value=False),
-)
+FUNCTIONS = (Builtin("log", _check_log), Builtin("logging", _check_log))

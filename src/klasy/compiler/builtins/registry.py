@@ -16,16 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Builtin:
-    """A function of the language.
+    """A function of the language, of which lang.vocabulary says how many arguments it takes.
 
-    ``usage`` is shown where it is used wrongly. It takes ``least`` to ``most`` (None: any number) arguments. ``check``
-    gives the typed form of a call whose number of arguments is right, or None after it has reported an error; a
-    statement for a function that gives no value.
+    ``check`` gives the typed form of a call, or None after it has reported an error; a statement for a function that
+    gives no value.
     """
 
     name: str
-    usage: str
-    least: int
-    most: int | None
     check: Callable[[ExprChecker, ast.Apply], tree.Expr | tree.Stmt | None]
-    gives_value: bool = True

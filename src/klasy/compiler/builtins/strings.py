@@ -60,4 +60,4 @@ def _check_str(checker: ExprChecker, call: ast.Apply) -> tree.Expr | None:
     return string
 
 
-FUNCTIONS = (Builtin("str", "str(p): the NUL-terminated string at the address p", 1, 1, _check_str),)
+FUNCTIONS = (Builtin("str", _check_str),)
