@@ -94,10 +94,14 @@ BAD: dict[str, Bad] = {
     "loop-without-progress": Bad(
         [mov(R0, 0), add(R0, 0).labelled("again"), jump_if(R0, "==", 0, "again"), exit_()], 1, "infinite loop"
     ),
-    "too-many-steps": Bad(
-        [mov(R0, 0), add(R0, 1).labelled("again"), jump_if(R0, "<", 600_000, "again"), mov(R0, 0), exit_()],
+    "too-many-branches": Bad(
+        [
+            *(load(R6, R1, 0), mov(R0, 0)),
+            *(jump_if(R6, "==", n, f"b{n}").labelled(f"b{n - 1}") for n in range(1, 9000)),
+            exit_().labelled("b8999"),
+        ],
         None,
-        "too large",
+        "jumps is too complex",
     ),
     "fault-in-subprogram": Bad(
         [mov(R1, 5), call_subprogram("f"), exit_(), load(R0, R1, 0).labelled("f"), exit_()],

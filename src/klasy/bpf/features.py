@@ -148,7 +148,7 @@ def kprobes() -> Feature:
     """Kprobes by perf_event_open."""
 
     def attempt() -> str:
-        with links.perf_kprobe(symbol=_HARMLESS, disabled=True):
+        with links.perf_kprobe(symbol=_HARMLESS):
             return ""
 
     return _try("kprobe", attempt, remedy="CONFIG_KPROBE_EVENTS and CONFIG_PERF_EVENTS")

@@ -162,7 +162,7 @@ class RingBuffer:
     def reserve(self, size: int) -> Region | None:
         """Room for a record; its bytes hold whatever was there before. None if the buffer is full."""
         room = (size + u.BPF_RINGBUF_HDR_SZ + 7) & ~7
-        if self.used + room > self.capacity:
+        if self.used + room > self.capacity - 1:  # never quite full, as in __bpf_ringbuf_reserve
             return None
         self.used += room
         # old bytes, not zeros: a program that forgets to fill its padding shall be seen

@@ -114,7 +114,11 @@ class Link(Descriptor):
 
 
 class PerfEvent(Descriptor):
-    """A perf event that a program can be attached to."""
+    """A perf event that a program can be attached to.
+
+    Enabling and disabling is for breakpoints. Programs on kprobes and trace events run from the moment the link is
+    made, whatever the event's own state: the kernel runs them before it looks at that (kprobe_perf_func; measured).
+    """
 
     def enable(self) -> None:
         """Let it fire."""
@@ -228,7 +232,6 @@ def perf_kprobe(
     address: int | None = None,
     offset: int = 0,
     at_return: bool = False,
-    disabled: bool = False,
 ) -> PerfEvent:
     """A kprobe at ``symbol`` + ``offset`` or at an address; ``at_return``: where the function returns (offset 0).
 
@@ -245,9 +248,7 @@ def perf_kprobe(
         first, second = name.address, offset
     else:
         first, second = 0, (address or 0) + offset
-    attributes = _perf_attr(
-        _pmu_type(), config=config, config1=first, config2=second, flags=_DISABLED if disabled else 0
-    )
+    attributes = _perf_attr(_pmu_type(), config=config, config1=first, config2=second)
     hints = {
         errno.EINVAL: "the kernel does not let this place be probed",
         errno.EILSEQ: "the address is not the start of an instruction",
@@ -259,9 +260,9 @@ def perf_kprobe(
     return PerfEvent(sys.perf_event_open(attributes, what, cpu=0, hints=hints))
 
 
-def perf_tracepoint(number: int, *, disabled: bool = False) -> PerfEvent:
+def perf_tracepoint(number: int) -> PerfEvent:
     """The trace event with this id (its ``id`` file in tracefs), a kprobe event or a static one; on all CPUs."""
-    attributes = _perf_attr(u.PERF_TYPE_TRACEPOINT, config=number, period=1, flags=_DISABLED if disabled else 0)
+    attributes = _perf_attr(u.PERF_TYPE_TRACEPOINT, config=number, period=1)
     return PerfEvent(sys.perf_event_open(attributes, f"opening trace event {number}", cpu=0))
 
 

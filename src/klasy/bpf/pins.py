@@ -36,7 +36,7 @@ def pin(obj: Program | Map | Link, path: str) -> None:
     name = Buffer(os.fsencode(path) + b"\0")
     what = f"pinning at {path}"
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _make_directory(os.path.dirname(path))
     except OSError as error:
         raise sys.refused(what, error.errno or 0, _HINTS) from None
     sys.bpf(u.BPF_OBJ_PIN, _OBJECT.pack(name.address, obj.fileno(), 0), what, hints=_HINTS)
@@ -53,7 +53,7 @@ def open_pin(path: str) -> Program | Map | Link:
         program = Program(fd)
         program.name = program.info().name
         return program
-    if kind == "bpf_link":
+    if kind in {"bpf-link", "bpf_link"}:  # the first from a pin or an id, the second when just made
         return Link(fd)
     os.close(fd)
     raise sys.refused(f"opening the pin {path}", errno.EINVAL, {errno.EINVAL: f"it is a {kind!r}, unknown to klasy"})
@@ -87,7 +87,10 @@ def open_program(path: str) -> Program:
 
 
 def unpin(path: str) -> bool:
-    """Take the name away; whether there was one. The object goes when nobody else holds it."""
+    """Take the name away; whether there was one.
+
+    The object goes when nobody else holds it, a moment later: see :func:`klasy.bpf.sys.wait_gone`.
+    """
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -148,6 +151,13 @@ def _check_name(path: str) -> None:
         raise ValueError(f"the name of a pin cannot contain a dot: {path}")
 
 
+def _make_directory(path: str) -> None:
+    """os.makedirs, but those on the way are for root only too."""
+    if not os.path.isdir(path):
+        _make_directory(os.path.dirname(path))
+        os.mkdir(path, mode=0o700)
+
+
 def _kind(fd: int) -> str:
-    """What a descriptor stands for: ``bpf-map``, ``bpf-prog``, ``bpf_link``."""
+    """What a descriptor stands for: ``bpf-map``, ``bpf-prog``, ``bpf-link``."""
     return os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").strip("[]")

@@ -156,8 +156,8 @@ def load(
     ``attach_btf_obj_fd`` if it is a module's. Only the first 15 characters of ``name`` reach the kernel.
 
     VerifierError if the verifier refuses; KernelRefused if it does not come so far. Its log is asked for when a first
-    attempt has failed, so that success costs nothing; ``log_level`` (1: the way taken, 2: registers too, 4: statistics)
-    asks for it in any case, and leaves it in the program's ``log``.
+    attempt has failed, so that success costs nothing. ``log_level`` asks for it in any case, and leaves it in the
+    program's ``log``: 2 for the way taken with all registers, 4 for statistics.
     """
     metadata: tuple[object, ...] = ()
     if isinstance(code, Assembled):
@@ -209,24 +209,30 @@ def load(
         text = ""
     if not error:
         return Program(fd, name, text)
-    # The verdict alone, at level 4, is short. The way there may be as long as the million instructions that the
-    # verifier walks, and when it gave up for their number it says nothing.
+    what = f"loading program {name!r}"
+    if error == errno.E2BIG and not text:
+        # After a million instructions, which took a 6.12 kernel up to half a minute. It would only say that again.
+        raise _verifier_error(what, error, "", metadata)
+    # The verdict alone, at level 4, is short. The way there may be long, and says nothing where the verifier gave up.
     fd, again, verdict = logged(_LOG_VERDICT, _LOG_START)
-    if again and verdict.strip() and "too large" not in verdict and "too complex" not in verdict:
+    if again and verdict.strip() and "too complex" not in verdict:
         fd, again, text = logged(_LOG_PATH, _LOG_LIMIT)
         verdict = text + verdict if again == errno.ENOSPC else text
     if not again:
         return Program(fd, name)
-    raise _load_error(f"loading program {name!r}", error, verdict, metadata, attach_btf_id)
+    raise _load_error(what, error, verdict, metadata, attach_btf_id)
+
+
+def _verifier_error(what: str, error: int, log: str, metadata: tuple[object, ...]) -> KernelRefused:
+    from klasy.bpf.verifier import VerifierError  # brings regular expressions with it
+
+    return VerifierError(what, error, log, metadata)
 
 
 def _load_error(what: str, error: int, log: str, metadata: tuple[object, ...], attach_btf_id: int) -> KernelRefused:
     if log.strip():
-        from klasy.bpf.verifier import VerifierError
-
-        return VerifierError(what, error, log, metadata)
+        return _verifier_error(what, error, log, metadata)
     hints = {
-        errno.E2BIG: "the program has more instructions than this kernel takes",
         errno.EINVAL: "this kernel does not know the program type, or not for what it is to be attached to",
         errno.ENOENT: "what it is to be attached to does not exist (any more)",
     }

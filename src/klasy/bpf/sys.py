@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +20,7 @@ from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 LOCKDOWN_FILE = "/sys/kernel/security/lockdown"
@@ -174,6 +176,22 @@ def object_ids(command: int) -> list[int]:
         if error:
             raise refused("listing the kernel's BPF objects", error)
         ids.append(struct.unpack_from("<I", attributes.view, 4)[0])
+
+
+def wait_gone(command: int, numbers: Iterable[int], timeout: float) -> bool:
+    """Wait until the kernel has freed the objects with these ids; whether it did within ``timeout`` seconds.
+
+    ``command`` as for :func:`object_ids`. Letting the last holder of a link go detaches at once only where that is a
+    descriptor; a pin's link goes some milliseconds after the name, when an RCU grace period has passed, and its
+    program keeps running until then. The program's id goes last, after the link has been taken off.
+    """
+    wanted = set(numbers)
+    deadline = time.monotonic() + timeout
+    while wanted & set(object_ids(command)):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 def open_id(command: int, number: int, what: str) -> int:

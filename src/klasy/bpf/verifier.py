@@ -8,6 +8,7 @@ as a rule the place in the aspect. Knows the log's form only, makes no system ca
 from __future__ import annotations
 
 import re
+from errno import E2BIG
 from typing import NamedTuple
 
 from klasy.errors import KernelRefused
@@ -26,6 +27,10 @@ _NAMED = re.compile(r"\binsn(?: idx)? (\d+)|^unreachable insn (\d+)|\bat insn (\
 # The message itself starts with it: "R1 invalid mem access 'scalar'".
 
 
+#: what stands in place of a verdict where none was asked for
+TOO_LARGE = "the program is too large, or takes too many paths, for the verifier, which walks a million instructions"
+
+
 class Verdict(NamedTuple):
     """The gist of a log."""
 
@@ -42,7 +47,8 @@ class Verdict(NamedTuple):
 class VerifierError(KernelRefused):
     """The verifier refused a program. A fault of ours, not of the user: the aspect was legal, its code was not.
 
-    ``log`` is all that the kernel wrote. ``metadata`` is what the generator attached to the instruction at fault.
+    ``log`` is all that the kernel wrote; empty for a program that is too large. ``metadata`` is what the generator
+    attached to the instruction at fault.
     """
 
     def __init__(
@@ -53,7 +59,8 @@ class VerifierError(KernelRefused):
         self.verdict = judge(log)
         slot = self.verdict.slot
         self.metadata = metadata[slot] if slot is not None and slot < len(metadata) else None
-        self.message = f"{self.message}: {summary(self.verdict)}"
+        gist = summary(self.verdict) if log or errno != E2BIG else TOO_LARGE
+        self.message = f"{self.message}: {gist}"
         self.args = (self.message,)
 
 

@@ -261,8 +261,8 @@ def emit(size: int):
 
 def test_ring_buffer_fills_up():
     """Records come out as submitted, with their headers counted; a full buffer gives NULL."""
-    machine = Machine({"ring": RingBuffer(64)})
-    assert [run(*emit(24), machine=machine) for _ in range(3)] == [0, 0, 1]
+    machine = Machine({"ring": RingBuffer(128)})
+    assert [run(*emit(40), machine=machine) for _ in range(3)] == [0, 0, 1]
     assert [record[:8] for record in machine.maps["ring"].records] == [b"\x55" + bytes(7)] * 2
 
 

@@ -98,3 +98,14 @@ def test_cut_log_gives_its_last_line():
     """A log cut off in the middle of the walk still ends in something to show."""
     cut = "\n".join(LOGS["6.1", "far-fault"][1].splitlines()[:100])
     assert judge(cut).slot is not None
+
+
+def test_a_million_instructions():
+    """A program that is too large has a verdict about no instruction; where no log was asked for, our own words."""
+    log = (
+        "BPF program is too large. Processed 1000001 insn\nverification time 1985253 usec\nstack depth 0\n"
+        "processed 1000001 insns (limit 1000000) max_states_per_insn 4 total_states 25001 peak_states 25001\n"
+    )
+    verdict = judge(log)
+    assert (verdict.reason, verdict.slot) == ("BPF program is too large. Processed 1000001 insn", None)
+    assert "million instructions" in str(VerifierError("loading program 'x'", 7, ""))
