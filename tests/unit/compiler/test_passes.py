@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -350,3 +353,10 @@ def test_pipeline_checks_what_it_is_given():
     build.add(ir.Return())
     with pytest.raises(AssertionError, match="never assigned"):
         pipeline.run(made)
+
+
+def test_the_page_tells_the_order():
+    """docs/compiler.md lists the passes as they run."""
+    page = (Path(__file__).parents[3] / "docs" / "compiler.md").read_text()
+    told = re.findall(r"`(\w+)`", page[page.index("## The passes") : page.index("## What C")])
+    assert told == [one.run.__name__ for one in pipeline.PIPELINE]
