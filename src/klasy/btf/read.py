@@ -140,8 +140,8 @@ class Blob:
         self.types = data[types_at : types_at + types_len]
         self.words = memoryview(self.types).cast("I")
         self.strings = data[strings_at : strings_at + strings_len]
-        if self.strings and (self.strings[0] or self.strings[-1]):
-            raise BtfError("BTF's strings do not begin and end with a zero byte")
+        if self.strings and self.strings[-1]:
+            raise BtfError("BTF's strings do not end with a zero byte")
         self._layout = layout
 
     @property
@@ -166,7 +166,8 @@ class Blob:
     def string_offsets(self, text: str) -> list[int]:
         """All offsets at which a string stands as a whole."""
         wanted = b"\0" + text.encode() + b"\0"
-        found = []
+        # The kernel's own strings begin with a zero byte, those of a module do not.
+        found = [0] if self.strings.startswith(wanted[1:]) else []
         at = self.strings.find(wanted)
         while at >= 0:
             found.append(at + 1)

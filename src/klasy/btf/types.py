@@ -363,7 +363,7 @@ class Btf:
         wanted = frozenset(kind for cls in kinds for kind in cls._kinds)
         any_run = b"[^\\0]*"
         glob = re.compile(
-            b"(?<=\\0)" + any_run.join(re.escape(part.encode()) for part in pattern.split("*")) + b"(?=\\0)"
+            b"(?:(?<=\\0)|\\A)" + any_run.join(re.escape(part.encode()) for part in pattern.split("*")) + b"(?=\\0)"
         )
         found: list[int] = []
         level: Btf | None = self

@@ -61,8 +61,6 @@ class BtfWriter:
         """The blob."""
         types = b"".join(self._records)
         strings = bytes(self._string_bytes)
-        if self._base and strings:
-            strings = b"\0" + strings  # a string section begins with a zero byte, also a module's
         head = read.HEADER.pack(read.MAGIC, 1, 0, read.HEADER.size, 0, len(types), len(types), len(strings))
         return head + types + strings
 
@@ -74,8 +72,7 @@ class BtfWriter:
             if inherited:
                 self._strings[text] = inherited[0]
             else:
-                behind_zero = 1 if self._base else 0
-                self._strings[text] = self._strings_start + behind_zero + len(self._string_bytes)
+                self._strings[text] = self._strings_start + len(self._string_bytes)
                 self._string_bytes += text.encode() + b"\0"
         return self._strings[text]
 
