@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,11 @@ from klasy.record import COUNTERS, HEADER, HEADER_SIZE
 from support.livekernel import btf, symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from klasy.backend.artifact import Artifact
+    from klasy.backend.artifact import Artifact, MapSpec, ProgramSpec
+    from klasy.bpf.maps import Map
+    from klasy.bpf.program import Program
     from klasy.match.plan import Probe
 
 _TRACING = {Mechanism.FENTRY: u.BPF_TRACE_FENTRY, Mechanism.FEXIT: u.BPF_TRACE_FEXIT}
@@ -35,13 +38,55 @@ def live(name: str) -> Function:
     return Function(name, symbols()[name], 1 << 16, None, name, Clone.NONE, 1, btf().find_func(name), btf())
 
 
+def create(spec: MapSpec) -> Map:
+    """A map of an artifact, filled."""
+    made = maps.create(
+        spec.type,
+        name=spec.name,
+        key_size=spec.key_size,
+        value_size=spec.value_size,
+        max_entries=spec.max_entries,
+        flags=spec.flags,
+    )
+    made.update_all(spec.initial)
+    if spec.frozen:
+        made.freeze()
+    return made
+
+
+def load(spec: ProgramSpec, mechanism: Mechanism, its_maps: dict[str, Map]) -> Program:
+    """Load a program of an artifact."""
+    if mechanism in _TRACING:
+        assert spec.target is not None
+        return program.load(
+            u.BPF_PROG_TYPE_TRACING,
+            spec.code,
+            name=spec.name,
+            maps=its_maps,
+            expected_attach_type=_TRACING[mechanism],
+            attach_btf_id=spec.target.proto or 0,
+        )
+    multi = u.BPF_TRACE_KPROBE_MULTI if mechanism in _MULTI else 0
+    return program.load(u.BPF_PROG_TYPE_KPROBE, spec.code, name=spec.name, maps=its_maps, expected_attach_type=multi)
+
+
+@contextmanager
+def loaded(artifact: Artifact) -> Iterator[None]:
+    """An artifact's programs, loaded and not attached."""
+    with ExitStack() as held:
+        its_maps = {spec.name: held.enter_context(create(spec)) for spec in artifact.maps}
+        for spec in artifact.programs:
+            held.enter_context(load(spec, artifact.plan.probes[spec.probe].mechanism, its_maps))
+        yield
+
+
 class Woven:
     """An artifact at work."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self._held: list[object] = []
-        self.maps = {}
+        self.maps: dict[str, Map] = {}
         try:
             self._make()
         except BaseException:
@@ -50,52 +95,27 @@ class Woven:
 
     def _make(self) -> None:
         for spec in self.artifact.maps:
-            made = maps.create(
-                spec.type,
-                name=spec.name,
-                key_size=spec.key_size,
-                value_size=spec.value_size,
-                max_entries=spec.max_entries,
-                flags=spec.flags,
-            )
-            self.maps[spec.name] = made
-            self._held.append(made)
-            made.update_all(spec.initial)
-            if spec.frozen:
-                made.freeze()
+            self.maps[spec.name] = create(spec)
+            self._held.append(self.maps[spec.name])
         self.reader = RingReader(self.maps[MAP_EVENTS])
         self._held.append(self.reader)
         for spec in self.artifact.programs:
             self._attach(self.artifact.plan.probes[spec.probe], spec)
         self.maps[MAP_CONTROL].update(bytes(4), struct.pack("<II", 1, 0))
 
-    def _attach(self, probe: Probe, spec) -> None:
+    def _attach(self, probe: Probe, spec: ProgramSpec) -> None:
         mechanism = probe.mechanism
-        if mechanism in _TRACING:
-            kind = _TRACING[mechanism]
-            target = spec.target
-            with program.load(
-                u.BPF_PROG_TYPE_TRACING,
-                spec.code,
-                name=spec.name,
-                maps=self.maps,
-                expected_attach_type=kind,
-                attach_btf_id=target.proto,
-            ) as loaded:
-                self._held.append(links.attach_tracing(loaded, kind))
-            return
-        multi = u.BPF_TRACE_KPROBE_MULTI if mechanism in _MULTI else 0
         returning = mechanism in _RETURNING
-        with program.load(
-            u.BPF_PROG_TYPE_KPROBE, spec.code, name=spec.name, maps=self.maps, expected_attach_type=multi
-        ) as loaded:
-            if multi:
+        with load(spec, mechanism, self.maps) as program_:
+            if mechanism in _TRACING:
+                self._held.append(links.attach_tracing(program_, _TRACING[mechanism]))
+            elif mechanism in _MULTI:
                 addresses = sorted(point.address for point in probe.points)
-                self._held.append(links.attach_kprobe_multi(loaded, addresses=addresses, at_return=returning))
-                return
-            for point in probe.points:
-                with links.perf_kprobe(address=point.address, at_return=returning) as event:
-                    self._held.append(links.attach_perf_event(loaded, event))
+                self._held.append(links.attach_kprobe_multi(program_, addresses=addresses, at_return=returning))
+            else:
+                for point in probe.points:
+                    with links.perf_kprobe(address=point.address, at_return=returning) as event:
+                        self._held.append(links.attach_perf_event(program_, event))
 
     def __enter__(self) -> Woven:
         return self
