@@ -6,7 +6,6 @@ found an error, so that all errors of a file come in one go.
 
 from __future__ import annotations
 
-import difflib
 import enum
 from typing import TYPE_CHECKING
 
@@ -80,8 +79,34 @@ def _source_order(diagnostic: Diagnostic) -> tuple[str, int]:
 
 
 def suggest(word: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """Names near ``word``, best first: what was probably meant."""
-    return difflib.get_close_matches(word, list(candidates), n=limit, cutoff=0.7)
+    """Names near ``word``, best first: what was probably meant.
+
+    Near are names that resemble it as a whole, that differ by one slip of the fingers, or that it abbreviates. Meant
+    for short lists: the names of a kernel have their own search.
+    """
+    import difflib  # only errors need it
+
+    names = list(dict.fromkeys(candidates))
+    found = difflib.get_close_matches(word, names, n=limit, cutoff=0.7)
+    found += [name for name in names if name not in found and _one_slip(word, name)]
+    if not found and len(word) >= 3:
+        found = [name for name in names if name.startswith(word)]
+    return found[:limit]
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether two words differ by one letter put in, left out, or replaced, or by two neighbours swapped."""
+    if len(one) > len(other):
+        one, other = other, one
+    if one == other or len(one) < 2 or len(other) - len(one) > 1:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    rest, other_rest = one[start:], other[start:]
+    if len(one) < len(other):
+        return rest == other_rest[1:]
+    swapped = other_rest[1::-1] + other_rest[2:]
+    # Of a word of two letters, another one letter away is a different word.
+    return rest == swapped or (rest[1:] == other_rest[1:] and len(one) > 2)
 
 
 _COLOURS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;35m", Severity.NOTE: "\x1b[1;36m"}
@@ -108,10 +133,36 @@ def render(diagnostic: Diagnostic, *, colour: bool = False) -> str:
 
 
 def _excerpt(span: Span) -> list[str]:
-    line = span.line
-    text = span.file.line(line)
-    column = span.column
-    width = max(1, min(span.end - span.start, len(text) - column + 1))
+    """The line that a span begins in, and a mark below it. Of a long line, what is around the place."""
+    number, column = span.file.position(span.start)
+    text = span.file.line(number).rstrip("\r")
+    before, marked = text[: column - 1], text[column - 1 : column - 1 + span.end - span.start]
+    after = text[len(before) + len(marked) :]
+    if len(text) > _LONGEST_LINE:
+        before = before if len(before) <= _CONTEXT else ".." + before[-_CONTEXT:]
+        marked = marked[:_LONGEST_LINE]
+        after = after if len(after) <= _CONTEXT else after[:_CONTEXT] + ".."
+    shown = "".join(map(_visible, before + marked + after))
     # Tabs are kept in the margin, so that the mark stands under its place in any terminal.
-    margin = "".join(c if c == "\t" else " " for c in text[: column - 1])
-    return [f"{line:5} | {text}", f"      | {margin}{'^' * width}"]
+    margin = "".join("\t" if c == "\t" else " " * _columns(c) for c in before)
+    return [f"{number:5} | {shown}", f"      | {margin}{'^' * max(1, sum(map(_columns, marked)))}"]
+
+
+_LONGEST_LINE = 160
+_CONTEXT = 60
+
+
+def _visible(c: str) -> str:
+    """A character as it can be put on a terminal: no control characters."""
+    return c if c == "\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+
+
+def _columns(c: str) -> int:
+    """The columns that a character takes on a terminal."""
+    if c.isascii():
+        return 1
+    import unicodedata  # only where it matters: it is large
+
+    if unicodedata.combining(c):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1

@@ -39,12 +39,14 @@ class ExpressionChecker:
         *,
         data: bool = False,
         around: bool = False,
+        condition: bool = False,
     ) -> None:
         self.bag = bag
         self.state = state
         self.scopes: list[dict[str, Span]] = [dict(variables)]
         self.data = data  # value, old and new are bound
         self.around = around
+        self.condition = condition  # of `if(..)` in a pointcut: it must not change anything
 
     # --- names ---
 
@@ -90,11 +92,14 @@ class ExpressionChecker:
             self._index(expr)
         elif isinstance(expr, ast.Unary):
             self._dereferenced(expr.operand, f"`{expr.op}` cannot be applied to it" if expr.op in "*&" else None)
-        elif isinstance(expr, ast.Assign):
-            self.check(expr.value)
-            self._target(expr.target, expr.op)
-        elif isinstance(expr, ast.IncDec):
-            self._target(expr.target, expr.op)
+        elif isinstance(expr, ast.Assign | ast.IncDec):
+            if isinstance(expr, ast.Assign):
+                self.check(expr.value)
+            if self.condition:
+                hints = ["`==` compares"] if expr.op == "=" else []
+                self.bag.error("condition-changes", "a condition must not change anything", expr.span, hints=hints)
+            else:
+                self._target(expr.target, expr.op)
         elif isinstance(expr, ast.SizeOf):
             if isinstance(expr.operand, ast.Expr) and not isinstance(expr.operand, ast.Name):
                 self.check(expr.operand)
@@ -271,8 +276,12 @@ class ExpressionChecker:
         root = target
         while (isinstance(root, ast.Member) and not root.arrow) or isinstance(root, ast.Index):
             root = root.object
-        if isinstance(root, ast.Name) and root is not target and root.name != JOINPOINT:
-            return  # an element or member of a local or a state; whether it is one the compiler knows
+        if isinstance(root, ast.Name) and root is not target:
+            if root.name != JOINPOINT or self.variable(JOINPOINT):
+                return  # an element or member of a local or a state; whether it is one the compiler knows
+            text = target.span.text
+            self.bag.error("not-assignable", f"`{text}` is given by the join point and cannot {what}", target.span)
+            return
         if isinstance(target, ast.Member | ast.Index) or (isinstance(target, ast.Unary) and target.op == "*"):
             self.bag.error(
                 "kernel-memory",

@@ -37,8 +37,7 @@ def print_aspect(aspect: ast.AspectDecl) -> str:
     members = [print_pointcut_declaration(p) for p in aspect.pointcuts]
     members += [print_state(s) for s in aspect.state]
     members += [print_advice(a) for a in aspect.advice]
-    lines = [_INDENT + line if line else "" for member in members for line in member.split("\n")]
-    return "\n".join([f"aspect {aspect.name} {{", *lines, "}"]) + "\n"
+    return "\n".join([f"aspect {aspect.name} {{", *(_INDENT + m for m in members), "}"]) + "\n"
 
 
 # --- types ----------------------------------------------------------------------------------------------------------
@@ -46,7 +45,7 @@ def print_aspect(aspect: ast.AspectDecl) -> str:
 
 def print_type(type_: ast.TypeRef) -> str:
     """A type without a name: ``const struct sk_buff *``. Dimensions are shown behind it."""
-    return _declare(type_, "")
+    return print_declaration(type_, "")
 
 
 def _base(type_: ast.TypeRef) -> str:
@@ -59,13 +58,14 @@ def _declarator(type_: ast.TypeRef, name: str) -> str:
     return "*" * type_.pointers + name + "".join(f"[{d}]" for d in type_.array)
 
 
-def _declare(type_: ast.TypeRef, name: str) -> str:
+def print_declaration(type_: ast.TypeRef, name: str) -> str:
+    """A type with the name that it declares: ``struct sk_buff *skb``, ``char name[16]``."""
     declarator = _declarator(type_, name)
     return f"{_base(type_)} {declarator}" if declarator else _base(type_)
 
 
 def _params(params: Iterable[ast.Param]) -> str:
-    return ", ".join(_declare(p.type, p.name) for p in params)
+    return ", ".join(print_declaration(p.type, p.name) for p in params)
 
 
 # --- pointcuts ------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def _designator(pointcut: ast.Pointcut) -> str:
 
 def print_signature(signature: ast.Signature) -> str:
     """A signature, in its first reading."""
-    text = _declare(signature.result, signature.name) if signature.result else signature.name
+    text = print_declaration(signature.result, signature.name) if signature.result else signature.name
     if signature.params is None:
         return text
     return f"{text}({', '.join(_param_pattern(p) for p in signature.params)})"
@@ -147,7 +147,7 @@ def print_signature(signature: ast.Signature) -> str:
 
 def _param_pattern(param: ast.ParamPattern) -> str:
     if param.type is not None:
-        return _declare(param.type, param.name or "")
+        return print_declaration(param.type, param.name or "")
     return f"{param.kind.value} {param.name}" if param.name else param.kind.value
 
 
@@ -156,28 +156,29 @@ def print_data(data: ast.DataPattern) -> str:
     path = ".".join(data.path)
     if data.type is None:
         return path
-    return f"{print_type(data.type)}.{path}" if path else _declare(data.type, data.name or "")
+    return f"{print_type(data.type)}.{path}" if path else print_declaration(data.type, data.name or "")
 
 
 # --- advice and state -----------------------------------------------------------------------------------------------
 
 
 def print_advice(advice: ast.AdviceDecl) -> str:
-    """An advice with its body."""
+    """An advice with its body, as a member of an aspect: its lines but the first are indented. C is left as it is."""
     text = f"{advice.kind.value}({_params(advice.params)})"
     if advice.returning:
         text += f" returning ({_params([advice.returning])})"
     if advice.pointcut:
         text += f": {print_pointcut(advice.pointcut)}"
-    body = f"%{{{advice.body.text}%}}" if isinstance(advice.body, ast.CBody) else print_statement(advice.body)
-    return f"{text} {body}"
+    if isinstance(advice.body, ast.CBody):
+        return f"{text} %{{{advice.body.text}%}}"
+    return f"{text} {print_statement(advice.body)}".replace("\n", "\n" + _INDENT)
 
 
 def print_state(state: ast.StateDecl) -> str:
     """A state declaration."""
     keys = f"[{_list(state.keys)}]" if state.keys else ""
     if state.type is not None:
-        return f"{_declare(state.type, state.name)}{keys};"
+        return f"{print_declaration(state.type, state.name)}{keys};"
     bounds = f"({', '.join(map(str, state.bounds))})" if state.bounds else ""
     return f"{state.kind.value}{bounds} {state.name}{keys};"
 

@@ -15,8 +15,9 @@ from klasy.lang import ast
 from klasy.lang.lalr import END, ERROR, SYMBOLS, Failure, Machine, Stack, Token
 from klasy.lang.parser import ExtraBrace
 from klasy.lang.rawtext import RawToken, raw_token
-from klasy.lang.syntax_help import Named, SyntaxHelp, either
+from klasy.lang.syntax_help import NAMED, Named, SyntaxHelp, either
 from klasy.lang.typenames import RESERVED_WORDS
+from klasy.lang.vocabulary import DESIGNATORS
 from klasy.plain import dataclass
 from klasy.source import SourceFile, Span
 
@@ -101,6 +102,8 @@ class Recovery:
                 return position
         named = self.help.named(failure.stack.states[-1], found)
         if named is not None:
+            if named.code == "untyped-pointcut-parameters" and self._word_of_member(failure.stack, 1) in DESIGNATORS:
+                named = next(n for n in NAMED if n.code == "designator-as-name")
             return self._handle_named(named, failure, found)
         repair = self._best_repair(failure.stack.states, found)
         self._explain(failure, found, repair)
@@ -109,11 +112,16 @@ class Recovery:
     def report_inner(self, failure: Failure, what: str, end: int) -> None:
         """Say what is wrong in a text between quotes, which is not mended."""
         found = raw_token(self.text, failure.token.start, end)
-        wanted = either(self.help.expected(failure.stack.states))
-        if found.kind == "end":
-            message = f"this {what} ends too early: expected {wanted}"
+        expected = self.help.expected(failure.stack.states)
+        if found.kind == "end" and failure.previous is None:
+            message = f"there is no {what} between the quotes"
+        elif found.kind == "end":
+            closing = [e for e in expected if e in ("`)`", "`]`")]
+            message = f"this {what} ends too early: expected {either(closing or expected)}"
+        elif not expected:
+            message = f"{found.describe()} cannot follow a whole {what}"
         else:
-            message = f"{found.describe()} cannot stand in a {what} here: expected {wanted}"
+            message = f"{found.describe()} cannot stand in a {what} here: expected {either(expected)}"
         self._error("bad-" + what.partition(" ")[0], message, found.start, found.end)
 
     def _error(
@@ -145,6 +153,11 @@ class Recovery:
             code, message, hint = self.help.unexpected(states, found)
             self._error(code, message, found.start, found.end, hint=hint)
 
+    def _word_of_member(self, stack: Stack, symbol: int) -> str:
+        """The word that a symbol of the member that is being read begins with."""
+        place = self._level(stack)[0] + 1 + symbol
+        return raw_token(self.text, stack.starts[place], self.end).text if place < len(stack.starts) else ""
+
     def _handle_named(self, named: Named, failure: Failure, found: RawToken) -> int | None:
         stack, previous = failure.stack, failure.previous
 
@@ -156,8 +169,6 @@ class Recovery:
         if named.symbol is not None:
             first = self._level(stack)[0] + 1
             start, end = stack.starts[first + named.symbol], stack.ends[first + named.symbol]
-            if named.code == "designator-as-name":
-                end = self.text.index("(", start)
         self._error(named.code, fill(named.message), start, end, hint=fill(named.hint))
         if named.instead:
             kind = self.machine.punctuation.get(named.instead, _kind("CBODY"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from klasy.lang import ast
 from klasy.lang.body import BodyChecker, ExpressionChecker
 from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
+from klasy.lang.printer import print_declaration
 from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
 from klasy.lang.walk import free_names, nodes, transform
 
@@ -243,7 +244,8 @@ class _AspectResolver:
                     "unknown-name",
                     f"`{argument}` is no parameter here, so pointcut `{reference.name}` cannot bind it",
                     reference.span,
-                    hints=near(argument, list(params)) or [f"add a parameter: `{param.type.span.text} {argument}`"],
+                    hints=near(argument, list(params))
+                    or [f"add a parameter: `{print_declaration(param.type, argument)}`"],
                 )
                 sound = False
         return sound
@@ -264,39 +266,46 @@ class _AspectResolver:
                     params[name].span,
                     related=[(binding.span, "bound here")],
                 )
-        if returning and returning.name in bound.names:
+        if returning and returning.name in bound.names and params[returning.name] is returning:
             self.bag.error("bound-twice", f"`{returning.name}` is the result, and bound by the pointcut too",
                            returning.span, related=[(bound.names[returning.name].span, "bound here")])  # fmt: skip
         for name, param in params.items():
             if name not in bound.names and not bound.any and param is not returning:
-                self._unbound(name, param, pointcut, whose)
+                hint = self._how_to_bind(param, pointcut, set(bound.names))
+                self.bag.error(
+                    "unbound-parameter",
+                    f"{whose} does not bind the parameter `{name}`",
+                    param.span,
+                    hints=[hint],
+                    related=[(pointcut.span, "the pointcut")],
+                )
         return bound
 
-    def _unbound(self, name: str, param: ast.Param, pointcut: ast.Pointcut, whose: str) -> None:
-        hints: list[str] = []
-        offered: dict[str, Span] = {}
+    def _how_to_bind(self, param: ast.Param, pointcut: ast.Pointcut, bound: set[str]) -> str:
+        wanted = print_declaration(param.type, param.name)
+        offered: list[str] = []
+        functions: list[str] = []
         for part in designators(pointcut):
             if isinstance(part, ast.Call | ast.Execution):
+                functions.append(part.signature.name)
                 for index, pattern in enumerate(part.signature.params or ()):
                     if pattern.name:
-                        offered[pattern.name] = pattern.span
-                    elif pattern.type and pattern.type.name == name and not pattern.type.pointers:
-                        hints = [
-                            f"in a signature a lone word is a type: write `{_written(param.type)} {name}` "
-                            f"for parameter {index + 1} of `{part.signature.name}`"
-                        ]
-            elif isinstance(part, ast.Within) and any(p.name == name for p in part.signature.params or ()):
-                hints = ["`within` binds nothing: the function it names is not the one that is called"]
+                        offered.append(pattern.name)
+                    elif pattern.type and pattern.type.name == param.name and not pattern.type.pointers:
+                        place = f"parameter {index + 1} of `{part.signature.name}`"
+                        return f"in a signature a lone word is a type: write `{wanted}` for {place}"
+            elif isinstance(part, ast.Within) and any(p.name == param.name for p in part.signature.params or ()):
+                return "`within` binds nothing: the function that it names is not the one that is called"
             elif isinstance(part, ast.Access) and part.data.name:
-                offered[part.data.name] = part.data.span
-        hints = hints or near(name, list(offered))
-        if not hints and len(offered) == 1:
-            hints = [f"the pointcut names `{next(iter(offered))}`"]
-        hints = hints or [f"name it in the signature: `f({_written(param.type)} {name}, ..)`"]
-        self.bag.error(
-            "unbound-parameter", f"{whose} does not bind the parameter `{name}`", param.span, hints=hints,
-            related=[(pointcut.span, "the pointcut")],
-        )  # fmt: skip
+                offered.append(part.data.name)
+        offered = [name for name in offered if name not in bound]
+        hints = near(param.name, offered)
+        if hints:
+            return hints[0]
+        if len(offered) == 1:
+            return f"the pointcut names `{offered[0]}`"
+        function = functions[0] if len(functions) == 1 else "f"
+        return f"name it in the signature: `{function}({wanted}, ..)`"
 
     def _check_conditions(self, pointcut: ast.Pointcut, variables: Mapping[str, Span]) -> None:
         data = any(isinstance(p, ast.Access) for p in designators(pointcut))
@@ -310,12 +319,8 @@ class _AspectResolver:
         for part in designators(pointcut):
             if not isinstance(part, ast.If):
                 continue
-            checker = ExpressionChecker(self.bag, self.state, {**documented, **variables}, data=data)
-            checker.check(part.condition)
-            for node in nodes(part.condition):
-                if isinstance(node, ast.Assign | ast.IncDec):
-                    self.bag.error("condition-changes", "a condition must not change anything", node.span,
-                                   hints=["`==` compares"] if isinstance(node, ast.Assign) else [])  # fmt: skip
+            known = {**documented, **variables}
+            ExpressionChecker(self.bag, self.state, known, data=data, condition=True).check(part.condition)
             for name in free_names(part.condition):
                 if name.name in documented and name.name not in variables:
                     self.bag.error(
@@ -353,7 +358,7 @@ class _AspectResolver:
             own = advice.pointcut is not None
             sound = self._check_parts(pointcut, params) if own else self._anonymous_is_sound(pointcut, params)
             if sound:
-                whose = "its pointcut" if own else "the aspect's pointcut"
+                whose = "this advice's pointcut" if own else "the aspect's pointcut"
                 self._check_bound(pointcut, params, whose, returning=advice.returning)
                 self._check_conditions(pointcut, variables)
                 self._check_capture(pointcut, params)

@@ -51,6 +51,10 @@ class WordReader:
                     hints=["a pointer's `*` stands behind its type: `void *kmalloc(..)`"],
                 )
             return self._named(None, last, params, span)
+        if before[-1].text in TAGS:
+            written = f"{before[-1].text} {last.text}"
+            self._error("bad-signature", f"a signature needs the name of a function; `{written}` is a type", last)
+            return ast.Signature(span, None, last.text, params)
         stars, rest = _leading_stars(last)
         if not rest.text:  # `int *(..)`: the last star is the name
             stars, rest = _cut(last, 0, -1), _cut(last, -1, None)
@@ -226,7 +230,7 @@ class WordReader:
             type_, left = self.type([*words[:dotted], _cut(words[dotted], 0, len(name))])
             behind = left or words[dotted + 1 :]
             if behind:
-                self._too_many(behind[0], "a member by its type is `struct sk_buff.len`")
+                self._too_many(behind[0], "a member by its type is `struct sk_buff.len`", "bad-data")
             if type_ and type_.pointers:
                 self.bag.error("bad-data", "a member by its type is written without `*`", type_.span,
                                hints=[f"{type_.tag.value} {type_.name}.{path}".strip()])  # fmt: skip
@@ -236,7 +240,7 @@ class WordReader:
             self.bag.error("bad-data", f"`{span.text}` names a type, but no data", span, hints=[_DATA_HINT])
             return ast.DataPattern(span, type_, ())
         if len(left) > 1:
-            self._too_many(left[1], _DATA_HINT)
+            self._too_many(left[1], _DATA_HINT, "bad-data")
         if not _NAME.match(left[0].text) or left[0].text in RESERVED_WORDS:
             self._error("bad-data", f"`{left[0].text}` cannot name data", left[0], hints=[_DATA_HINT])
         return ast.DataPattern(span, type_, (), left[0].text)
@@ -246,8 +250,8 @@ class WordReader:
     def _error(self, code: str, message: str, token: Token, *, hints: list[str] | None = None) -> None:
         self.bag.error(code, message, Span(self.file, token.start, token.end), hints=hints or ())
 
-    def _too_many(self, token: Token, form: str) -> None:
-        self._error("bad-signature", f"`{token.text}` is one word too many", token, hints=[form])
+    def _too_many(self, token: Token, form: str, code: str = "bad-signature") -> None:
+        self._error(code, f"`{token.text}` is one word too many", token, hints=[form])
 
 
 _DATA_HINT = (

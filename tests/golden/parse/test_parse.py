@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from golden.harness import Case, cases, check
+from support.asttext import dump
 
 from klasy.diag import render
 from klasy.errors import InputError
@@ -25,5 +26,5 @@ def test_errors(case: Case, update_golden: bool) -> None:
 
 @pytest.mark.parametrize("case", cases("parse", "good_*.test"), ids=str)
 def test_reading(case: Case, update_golden: bool) -> None:
-    """A right file is read as its printed form says."""
-    check(case, print_file(parse_file(SourceFile("test.asp", case.input))), update_golden)
+    """A right file becomes this tree."""
+    check(case, dump(parse_file(SourceFile("test.asp", case.input))), update_golden)

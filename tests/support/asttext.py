@@ -1,0 +1,35 @@
+"""A tree as text: a node a line, its plain fields beside it, its children indented below. Defaults are left out."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from klasy.lang.ast import Node
+from klasy.source import SourceFile, Span
+
+
+def dump(node: Node, indent: int = 0, label: str = "") -> str:
+    """The text of a node and all below it."""
+    plain, below = [], []
+    for name, value in vars(node).items():
+        if (
+            isinstance(value, Span | SourceFile)
+            or value is None
+            or value is False
+            or (value == () and name != "params")
+        ):
+            continue
+        if isinstance(value, Node) or (isinstance(value, tuple) and value and isinstance(value[0], Node)):
+            below.append((name, value))
+        else:
+            plain.append(f"{name}={_plain(value)}")
+    lines = ["  " * indent + label + " ".join([type(node).__name__, *plain])]
+    for name, value in below:
+        for item in value if isinstance(value, tuple) else (value,):
+            lines.append(dump(item, indent + 1, f"{name}: "))
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return value.name if isinstance(value, enum.Enum) else repr(value)
