@@ -260,10 +260,10 @@ def test_noise_in_the_types_gives_btf_errors_only(noise, at):
 
 def test_the_strings_of_a_module_begin_at_once() -> None:
     """In a module's BTF there is no zero byte before the first string (as in /sys/kernel/btf/9pnet); it is found."""
-    base = Btf(write([Int("int", 4, True)]))
-    data = write([Struct("first", 4, (Member("x", 1, 0),)), Struct("second", 4, ())], base)
+    base = Btf(write([t.Int("int", 4, True)]))
+    data = write([t.Struct("first", 4, (t.Member("x", 1, 0),)), t.Struct("second", 4, ())], base)
     assert data.endswith(b"first\0x\0second\0")
     module = Btf(data, base)
     assert module.find("first") == [base.end]
     assert module.matching("fir*") == [base.end]
-    assert [name for name, _ in module.names(Struct)] == ["first", "second"]
+    assert [name for name, _ in module.names(t.Struct)] == ["first", "second"]
