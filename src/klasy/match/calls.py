@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from klasy.match.matched import AdviceMatch, IndirectSite, Match, Outcome
     from klasy.match.planner import Planner
 
-# More sites than this are not probed one by one where the callee can be.
+# More calls of a callee than this are not probed one by one where the callee can be.
 MOST_SITES = 64
 # Where indirect calls count, every tail call of the callee must leave a mark; with more of them than this they do not.
 MOST_FOREIGN_TAILS = 64
@@ -98,21 +98,19 @@ class CallPlanner:
             assert found.shadow.callee is not None
             by_callee.setdefault(found.shadow.callee.address, []).append(found)
         after = match.advice.kind is AdviceKind.AFTER
-        indirect = match.indirect() if match.only_indirect and match.restricted else None
-        wanted = {*by_callee, *match.unknown, *(address for site in indirect or () for address in site.outcomes)}
+        indirect = match.indirect() if match.only_indirect and match.restricted else []
+        wanted = {*by_callee, *match.unknown, *(address for site in indirect for address in site.outcomes)}
         for address in sorted(wanted):
             callee, calls = match.callees[address], by_callee.get(address, [])
             dispatch = self._why_dispatch(match, callee, calls)
-            why = f"{len(match.calls)} call site{'s' if len(match.calls) != 1 else ''}"
+            why = f"{len(calls)} call site{'s' if len(calls) != 1 else ''}"
             refusal: Refusal | None = None
             if dispatch is None and (address in match.unknown or match.only_indirect):
                 why += "; calls through pointers are not seen"
             elif dispatch is not None:
-                if match.restricted and indirect is None:
-                    indirect = match.indirect()
-                refusal = self._dispatch_refusal(match, callee, calls, indirect or [])
+                refusal = self._dispatch_refusal(match, callee, calls, indirect)
                 if refusal is None:
-                    self._dispatch(match, callee, calls, indirect or [], dispatch)
+                    self._dispatch(match, callee, calls, indirect, dispatch)
                     continue
                 why += f"; {callee.name} itself cannot be probed: {refusal.reason}"
             (self.after_sites if after else self.before_sites).extend((match, found, why) for found in calls)
@@ -123,15 +121,15 @@ class CallPlanner:
 
     def _why_dispatch(self, match: AdviceMatch, callee: Function, calls: Sequence[Match]) -> str | None:
         """Why the calls of a callee are to be told apart there; None where probes at the call sites are better."""
-        count = len(match.calls)
+        count = len(calls)
         if self.force == "sites":
             return None
         if self.force == "dispatch":
             return "asked for"
         if callee.address in match.unknown:
-            return f"every call of {callee.name}, calls through pointers too, passes its entry"
+            return f"every call of {callee.name} passes its entry, calls through pointers too"
         if match.only_indirect:
-            return f"only indirect calls reach {callee.name} here"
+            return f"only calls through pointers reach {callee.name} here"
         if count > MOST_SITES:
             return f"{count} call sites; one probe serves them all"
         direct = [found for found in calls if found.shadow.call_kind is CallKind.DIRECT]  # a jump must be marked anyway

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from klasy.source import Span
 
 _SHOWN = 5
+_MOST_LOOKED_UP = 50
 
 
 def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
@@ -251,12 +252,13 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
     if missed[0].code == "noreturn":
         return ["what is before it can be woven: before()"]
     if missed[0].shadow.kind is JoinPointKind.EXECUTION:
-        names = [function.base for function in functions.values()]
-        if len(functions) <= _SHOWN:
+        if len(functions) <= _MOST_LOOKED_UP:
             sites = matched.sites.callers(functions)
             if sites:
                 places = f"{len(sites)} places" if len(sites) > 1 else "1 place"
-                return [f"its callers can be woven into instead: call({names[0]}) matches {places}"]
+                bases = dict.fromkeys(site.callee.base for site in sites if site.callee is not None)
+                calls = " || ".join(f"call({base})" for base in list(bases)[:2])
+                return [f"its callers can be woven into instead: {calls} matches {places}"]
         return []
     callees = {e.shadow.callee.address: e.shadow.callee for e in missed if e.shadow.callee is not None}
     bases = {callee.base for callee in callees.values()}

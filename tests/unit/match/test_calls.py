@@ -179,20 +179,35 @@ def test_nothing_behind_a_call() -> None:
     assert not made.diagnostics
 
 
-def test_indirect_calls_of_one_caller() -> None:
-    """Told apart at the callee, the indirect calls of the functions asked for are seen too; all jumps to the callee
-    then leave marks, lest a tail call further down pass for the indirect call."""
-    kernel = FakeKernel(DECLARATIONS, "user: take *\nother: jmp:take")
-    made = plan(kernel, "before(): call(take) && within(user) { log(1); }", force="dispatch")
+def test_all_ways_agree_on_the_calls_of_one_caller() -> None:
+    """With direct calls in the functions asked for, those and the jumps are the join points by either way."""
+    kernel = FakeKernel(DECLARATIONS, "user: take * jne:take\nother: jmp:take")
+    body = "before(): call(take) && within(user) { log(1); }"
+    by_way = [[place(j) for j in plan(kernel, body, force=way).joinpoints] for way in ("sites", "dispatch")]
+    assert by_way == [["user+0x10", "user+0x30"]] * 2
+
+
+def test_jumps_elsewhere_leave_marks_too() -> None:
+    """Where indirect calls are told apart all jumps to the callee leave marks, lest a tail call further down pass for
+    the indirect call."""
+    kernel = FakeKernel(DECLARATIONS, "user: *\nother: jmp:take")
+    made = plan(kernel, "before(): call(take) && within(user) { log(1); }")
     assert [shape(p) for p in made.probes] == [
         "kprobe entry dispatch take-tail: take",
         "kprobe tail address write-tail: other+0x10",
     ]
     (arm,) = made.probes[0].arms
     assert arm.by_address == {}
-    assert [made.joinpoints[i].shadow.call_kind for i in arm.by_return_address.values()] == [
-        CallKind.DIRECT,
-        CallKind.INDIRECT,
+    assert [made.joinpoints[i].shadow.call_kind for i in arm.by_return_address.values()] == [CallKind.INDIRECT]
+
+
+def test_each_callee_by_its_own_number_of_calls() -> None:
+    """Of several callees only one that is called in many of the places is probed itself."""
+    kernel = FakeKernel(DECLARATIONS, "user: " + "take " * 100 + "other many")
+    made = plan(kernel, "before(): call(*) && within(user) { log(1); }")
+    assert [shape(p) for p in made.probes] == [
+        "kprobe entry dispatch: take",
+        "kprobe site address: user+0x650 user+0x660",
     ]
 
 
