@@ -70,7 +70,7 @@ CASTS = (
 
 
 def promoted(kind: IntType) -> IntType:
-    """C11 6.3.1.1, by its own words: an int if that holds all values, else an unsigned int if that does, else itself."""
+    """C11 6.3.1.1, by its own words: an int if that holds all values, else an unsigned int, else itself."""
     width = kind.bits or 8 * kind.size
     if width < 32 or (width == 32 and kind.signed):
         return INT
