@@ -19,7 +19,7 @@ from klasy.lab.kernels import KERNELS
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
-GUEST_SECONDS = 1200
+GUEST_SECONDS = 780  # so that the guests of all kernels end within half an hour
 
 HOST_JOBS = {
     "lint": [str(BIN / "ruff"), "check", "."],

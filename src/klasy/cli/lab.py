@@ -41,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fresh-boot", action="store_true", help="boot the kernel instead of beginning from a kept state"
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show the guest's kernel log on standard error")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="boot, and show the kernel's log on standard error"
+    )
     parser.add_argument(
         "command", nargs="...", metavar="-- COMMAND ..", help="what to run, looked up on the guest's PATH"
     )

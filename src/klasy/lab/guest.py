@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from klasy.lab.fetch import UnpackedKernel
     from klasy.lab.kernels import LabKernel
 
-BOOT_SECONDS = 120.0
+BOOT_SECONDS = 180.0  # 6 on an idle machine; a machine may be busy with other guests
 # cache=loose: the guest keeps what it once read of the host's files; it lives too briefly to see them change.
 P9_OPTIONS = "msize=262144,cache=loose"
 

@@ -195,7 +195,10 @@ class Machine:
     def _receive(self, key: selectors.SelectorKey) -> bool:
         """Take what a port holds and put it where it belongs; False at its end."""
         name = key.data
-        data = os.read(key.fd, 65536)
+        try:
+            data = os.read(key.fd, 65536)
+        except ConnectionResetError:  # it ended without having read all we sent
+            data = b""
         if not data:
             self._selector.unregister(key.fileobj)
         elif name in self._lines:
