@@ -256,8 +256,8 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
             sites = matched.sites.callers(functions)
             if sites:
                 places = f"{len(sites)} places" if len(sites) > 1 else "1 place"
-                bases = dict.fromkeys(site.callee.base for site in sites if site.callee is not None)
-                calls = " || ".join(f"call({base})" for base in list(bases)[:2])
+                called = dict.fromkeys(site.callee.base for site in sites if site.callee is not None)
+                calls = " || ".join(f"call({base})" for base in list(called)[:2])
                 return [f"its callers can be woven into instead: {calls} matches {places}"]
         return []
     callees = {e.shadow.callee.address: e.shadow.callee for e in missed if e.shadow.callee is not None}
