@@ -36,14 +36,31 @@ def sweep(pinfs: PinFS) -> list[str]:
             finally:
                 staging.close()
     with suppress(SystemRefusal, OSError):
-        events = KprobeEvents()
-        ownerless = orphans(events.groups(), pinfs.claimed_groups(), os.stat(pinfs.mount).st_dev)
+        ownerless = _orphans(pinfs)
         if ownerless:
             with expedited_rcu(pinfs.hurry):
                 for group in ownerless:
-                    delete_events(events, group)
+                    delete_events(KprobeEvents(), group)
                     cleared.append(group)
     return cleared
+
+
+def clear_leftovers(pinfs: PinFS) -> list[str]:
+    """Sweep if there is a sign of leftovers; what was cleared. For commands that only read: no error if it fails."""
+    if os.geteuid() != 0:
+        return []
+    with suppress(SystemRefusal, OSError):
+        suspects = pinfs.stagings() or os.path.isdir(pinfs.hurry) or _orphans(pinfs)
+        if suspects:
+            with pinfs.lock():
+                cleared = sweep(pinfs)
+                pinfs.tidy()
+                return cleared
+    return []
+
+
+def _orphans(pinfs: PinFS) -> list[str]:
+    return orphans(KprobeEvents().groups(), pinfs.claimed_groups(), os.stat(pinfs.mount).st_dev)
 
 
 def orphans(groups: Iterable[str], claimed: Collection[str], fs: int) -> list[str]:

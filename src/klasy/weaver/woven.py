@@ -22,6 +22,7 @@ from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters
 from klasy.weaver.pinfs import REGISTRY, PinFS, Token
 from klasy.weaver.remove import LINK_PREFIX
+from klasy.weaver.sweep import clear_leftovers
 from klasy.weaver.tracefs import KprobeEvents, SiteCount
 
 if TYPE_CHECKING:
@@ -201,8 +202,12 @@ class WovenAspect:
 
 
 def read_registry(pinfs: PinFS | None = None) -> list[WovenAspect]:
-    """All woven aspects, by name; entries that this klasy cannot read are left out (see :func:`foreign`)."""
+    """All woven aspects, by name; entries that this klasy cannot read are left out (see :func:`foreign`).
+
+    Clears what killed weaves have left, as every command does. Raises NotRoot.
+    """
     fs = pinfs or PinFS()
+    clear_leftovers(fs)
     found = []
     for name in fs.aspects():
         with suppress(NotWoven, manifest.UnknownRegistry):
@@ -225,6 +230,7 @@ def foreign(pinfs: PinFS | None = None) -> dict[str, str]:
 def open_woven(name: str, pinfs: PinFS | None = None) -> WovenAspect:
     """A woven aspect by its name. Raises NotWoven with the names that were probably meant, NotRoot, UnknownRegistry."""
     fs = pinfs or PinFS()
+    clear_leftovers(fs)
     names = fs.aspects()
     if name not in names:
         raise not_woven([name], names)
