@@ -72,6 +72,7 @@ class CallPlanner:
         self.exits: list[_Dispatch] = []
         self.marked_tails: dict[int, CallSite] = {}
         self._caller_of: dict[int, Function] = {}
+        self._tail_kinds: dict[tuple[bool, int | None], Kind] = {}
 
     def plan(self) -> None:
         """Add the probes and join points to the planner's."""
@@ -278,9 +279,13 @@ class CallPlanner:
         dispatch.tails = reached
 
     def _tail_kind(self, site: CallSite) -> Kind:
-        mark = MarkUse.WRITE if site.address in self.marked_tails else MarkUse.NONE
-        condition = self._condition(site)
-        return Kind(Mechanism.KPROBE, Context.TAIL, Locator.ADDRESS, mark, MarkRole.TAIL, condition)
+        marked, condition = site.address in self.marked_tails, self._condition(site)
+        kind = self._tail_kinds.get((marked, condition))
+        if kind is None:
+            mark = MarkUse.WRITE if marked else MarkUse.NONE
+            kind = Kind(Mechanism.KPROBE, Context.TAIL, Locator.ADDRESS, mark, MarkRole.TAIL, condition)
+            self._tail_kinds[marked, condition] = kind
+        return kind
 
     def _condition(self, site: CallSite) -> int | None:
         """The condition code of a conditional jump, None for one that is always taken."""

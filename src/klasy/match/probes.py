@@ -73,6 +73,8 @@ class ProbeSet:
     def __init__(self) -> None:
         self._joinpoints: list[tuple[int, Shadow, str, str]] = []
         self._drafts: dict[Kind, _Draft] = {}
+        self._known: dict[int, _Draft] = {}  # the same by the identity of a kind: its hash is dear
+        self._seen: list[Kind] = []
         self._number: dict[int, int] = {}  # ids by the numbers for now
 
     def joinpoint(self, advice: Advice, shadow: Shadow, mechanism: str, why: str) -> int:
@@ -82,9 +84,10 @@ class ProbeSet:
 
     def point(self, kind: Kind, address: int, function: Function) -> _Draft:
         """Attach a probe of a kind to an address too."""
-        draft = self._drafts.get(kind)
+        draft = self._known.get(id(kind))
         if draft is None:
-            draft = self._drafts[kind] = _Draft()
+            draft = self._known[id(kind)] = self._drafts.setdefault(kind, _Draft())
+            self._seen.append(kind)
         draft.points[address] = function
         return draft
 
