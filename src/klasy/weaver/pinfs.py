@@ -134,7 +134,7 @@ class PinFS:
             found = os.stat(self.home)
         except OSError as error:
             raise self._refused(error) from None
-        if found.st_uid != 0 or found.st_mode & 0o077:
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise SystemRefusal(
                 f"{self.home} is not root's alone, so what is pinned there cannot be trusted",
                 hint=f"find out who made it, then remove it: rm -r {self.home}",

@@ -1,0 +1,120 @@
+"""Counts: the programs' own summed over the CPUs, and misses given to the join points that suffered them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.fakekernel import FakeKernel
+from support.handmade import artifact, function
+
+from klasy import lang
+from klasy.match import PlanOptions, plan_aspect
+from klasy.match.plan import Locator, MarkUse, Mechanism, Plan, Point
+from klasy.record import COUNTERS
+from klasy.source import SourceFile
+from klasy.weaver.attribution import served, whole
+from klasy.weaver.counts import Count, combine, sum_counters
+from klasy.weaver.tracefs import SiteCount
+
+numbers = st.integers(0, 1 << 40)
+
+
+@given(st.lists(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=8), max_size=8))
+def test_counters_add_up_over_the_cpus(join_points):
+    """Hits, lost and unmarked of a join point are the sums over all CPUs, never mixed up."""
+    values = [[COUNTERS.pack(*each) for each in cpus] for cpus in join_points]
+    assert sum_counters(values) == [tuple(sum(c[k] for c in cpus) for k in range(3)) for cpus in join_points]
+
+
+def probe(points: list[list[int]], event: int | None = 0, mechanism: str = "kprobe") -> dict:
+    """A probe as the registry entry has it."""
+    return {"event": event, "joinpoints": points, "mechanism": mechanism}
+
+
+def test_misses_of_a_site_are_its_own_join_points():
+    """The kernel's misses at each site go to the join point there, and are not shared."""
+    own = [(10, 0, 0), (20, 1, 0), (30, 0, 2)]
+    profile = {0: [SiteCount(10, 0), SiteCount(25, 5), SiteCount(30, 0)]}
+    assert combine(own, [probe([[0], [1], [2]])], profile, {}) == [
+        Count(10, 0, 0, 0),
+        Count(20, 1, 0, 5),
+        Count(30, 0, 2, 0),
+    ]
+
+
+def test_misses_of_an_entry_are_shared_by_all_its_callers():
+    """One probe serves all callers: a miss there may be any one's, and says so; without misses nothing is shared."""
+    own = [(1, 0, 0), (2, 0, 0)]
+    entry = [probe([[0, 1]])]
+    assert combine(own, entry, {0: [SiteCount(6, 3)]}, {}) == [Count(1, 0, 0, 3, True), Count(2, 0, 0, 3, True)]
+    assert combine(own, entry, {0: [SiteCount(3, 0)]}, {}) == [Count(1, 0, 0, 0), Count(2, 0, 0, 0)]
+
+
+def test_refusals_of_a_program_count_beside_those_of_its_points():
+    """What a program was refused concerns all points of its probe; a probe without an event has only that."""
+    own = [(1, 0, 0), (2, 0, 0), (3, 0, 0)]
+    probes = [probe([[0], [1]]), probe([[2]], event=None, mechanism="fentry")]
+    counts = combine(own, probes, {0: [SiteCount(1, 0), SiteCount(2, 1)]}, {0: 4, 1: 7})
+    assert counts == [Count(1, 0, 0, 4, True), Count(2, 0, 0, 5, True), Count(3, 0, 0, 7)]
+
+
+KERNEL = """
+struct list { int n; };
+struct item *take(struct list *from);
+int one(struct list *l);
+int two(struct list *l);
+"""
+CALLS = """
+one: take take
+two: take jmp:take
+"""
+
+
+def plan(advice: str, force: str | None) -> Plan:
+    """The plan of one advice about calls of take."""
+    text = f'aspect a {{ pointcut p(struct list *l): call("struct item *take(struct list *l)"); {advice} }}'
+    (aspect,) = lang.load(SourceFile("a.asp", text))
+    return plan_aspect(aspect, FakeKernel(KERNEL, CALLS), PlanOptions(force=force))
+
+
+def test_every_probe_of_a_plan_serves_someone():
+    """Whichever way a call is reached, each point of each probe serves a join point, and each join point has one."""
+    for force in ("sites", "dispatch"):
+        for advice in ("before(struct list *l): p(l) {}", "after(struct list *l): p(l) {}"):
+            made = plan(advice, force)
+            for_points = [ids for one in made.probes for ids in served(made, one)]
+            assert for_points
+            assert all(for_points)
+            assert {i for ids in for_points for i in ids} == {j.id for j in made.joinpoints}
+
+
+def test_a_site_serves_its_own_join_point_alone():
+    """With a probe on each call, a miss at one concerns that call; so does a mark that was not written there."""
+    for advice in ("before(struct list *l): p(l) {}", "after(struct list *l): p(l) {}"):
+        made = plan(advice, "sites")
+        for one in made.probes:
+            if one.locator is Locator.ADDRESS or one.mark is MarkUse.WRITE:
+                for point, ids in zip(one.points, served(made, one), strict=True):
+                    shadows = {made.joinpoints[i].shadow.address for i in ids}
+                    assert point.address in shadows or len(ids) > 1
+                    if point.address in shadows:
+                        assert shadows == {point.address}
+
+
+def test_an_entry_serves_all_callers():
+    """With dispatch, a miss at the callee's entry concerns every call."""
+    made = plan("before(struct list *l): p(l) {}", "dispatch")
+    (entry,) = [one for one in made.probes if one.locator is Locator.DISPATCH]
+    direct = {j.id for j in made.joinpoints}
+    assert set(served(made, entry)[0]) == direct
+
+
+def test_whole_tells_whose_hits_are_the_runs():
+    """Where advice runs at every hit without a condition, its hits count the runs of the program."""
+    f = function("f", 0x1000)
+    sites = [Point(0x1010, f), Point(0x1020, f)]
+    made = artifact("a", [(Mechanism.KPROBE, sites), (Mechanism.FENTRY, [Point(0x1000, f)])])
+    assert whole(made.plan.probes[0]) == [[0], [1]]
+    assert whole(made.plan.probes[1]) == [[2]]
+    guarded = plan("before(struct list *l): p(l) && if(l->n) {}", "sites")
+    assert all(ids is None for one in guarded.probes for ids in whole(one))
