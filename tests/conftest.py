@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# A deadline for each example says more about the machine's load than about the code.
+hypothesis.settings.register_profile("klasy", deadline=None)
+hypothesis.settings.load_profile("klasy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
