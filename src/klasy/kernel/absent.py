@@ -7,31 +7,24 @@ import re
 from typing import TYPE_CHECKING
 
 from klasy.btf.types import Enum, Func, Fwd, Struct, Typedef, Union
+from klasy.kernel import kallsyms
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.kallsyms import Symbols
 
-_DATA = frozenset(b"dDbBrRvV")
-
 
 def from_listing(name: str, listing: bytes) -> str | None:
     """What a listing of all symbols says of a name that is no function's."""
-    for kind, module in _lines(listing, name):
-        where = f"module {module}" if module else "the kernel"
-        if kind in _DATA:
-            return f"it is a variable of {where}, not a function"
-        if not module:
+    for symbol, _ in kallsyms.lookup(listing, name):
+        if kallsyms.is_data(symbol):
+            return f"it is a variable of {symbol.module or 'the kernel'}, not a function"
+        if symbol.kind in "tT" and not symbol.module:
             return "it runs only while the kernel boots, and its text is freed then"
-    if any(True for _ in _lines(listing, f"__tracepoint_{name.removeprefix('trace_')}")):
-        return f"it is the tracepoint {name.removeprefix('trace_')}, whose hook is inlined everywhere"
+    event = name.removeprefix("trace_")
+    if kallsyms.lookup(listing, f"__tracepoint_{event}"):
+        return f"it is the tracepoint {event}, whose hook is inlined everywhere"
     return None
-
-
-def _lines(listing: bytes, name: str) -> list[tuple[int, str | None]]:
-    """Type and module of the symbols with a name."""
-    line = re.compile(rb"^[0-9a-f]+ (.) " + re.escape(name.encode()) + rb"(?:\t\[(.*)\])?$", re.MULTILINE)
-    return [(found[1][0], found[2].decode() if found[2] else None) for found in line.finditer(listing)]
 
 
 def from_functions(name: str, symbols: Symbols) -> str | None:

@@ -55,3 +55,8 @@ def ftrace_offset(code: bytes) -> tuple[int, int | None] | None:
     if len(site) == FENTRY_CALL_BYTES and site[0] == CALL:
         return at, at + FENTRY_CALL_BYTES + int.from_bytes(site[1:], "little", signed=True)
     return None
+
+
+def untraced_entry(code: bytes) -> bytes:
+    """The first bytes of a function with an ftrace site, up to the site's end, as they are while nobody traces it."""
+    return code[: entry_offset(code)] + _FTRACE_NOP

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from klasy.errors import SystemRefusal
 from klasy.kernel.model import Clone, DataSymbol
+from klasy.plain import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _HEAD = struct.Struct("<II")
 _TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
@@ -256,10 +257,54 @@ def _functions(base: int, end: int, addresses: list[int], types: list[bytes], na
     return Symbols.build(base, kept, list(map(boundaries.__getitem__, behind)), list(compress(names, is_text)))
 
 
-# --- data -----------------------------------------------------------------------------------------------------------
+# --- other symbols --------------------------------------------------------------------------------------------------
 
-_DATA_TYPES = b"dDbBrRvV"
-_ABSOLUTE = b"aA"
+_DATA_TYPES = frozenset(b"dDbBrRvV")
+_ABSOLUTE = frozenset(b"aA")
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A line of a listing: ``kind`` is the type's letter, as nm(1) has it."""
+
+    address: int
+    kind: str
+    name: str
+    module: str | None
+
+
+def _parse(line: bytes) -> Symbol:
+    fields = line.split()
+    module = fields[3][1:-1].decode() if len(fields) > 3 else None
+    return Symbol(int(fields[0], 16), fields[1].decode(), fields[2].decode(), module)
+
+
+def _lines_with(listing: bytes, part: bytes) -> Iterator[tuple[int, int]]:
+    """Where the lines begin and end that hold some bytes."""
+    at = listing.find(part)
+    while 0 <= at < len(listing):
+        start = listing.rfind(b"\n", 0, at) + 1
+        end = listing.find(b"\n", at)
+        end = len(listing) if end < 0 else end
+        yield start, end
+        at = listing.find(part, end + 1)
+
+
+def lookup(listing: bytes, pattern: str) -> list[tuple[Symbol, int]]:
+    """All symbols whose name matches a glob (only ``*`` is special), and where in the listing their lines end."""
+    parts = pattern.encode().split(b"*")
+    name = re.compile(rb"[^\s]*".join(map(re.escape, parts)))
+    found = []
+    for start, end in _lines_with(listing, max(parts, key=len)):
+        symbol = _parse(listing[start:end]) if end > start else None
+        if symbol and name.fullmatch(symbol.name.encode()):
+            found.append((symbol, end))
+    return found
+
+
+def is_data(symbol: Symbol) -> bool:
+    """Whether a symbol is a variable's (per-CPU ones have another type)."""
+    return ord(symbol.kind) in _DATA_TYPES
 
 
 def data_symbols(listing: bytes, pattern: str) -> list[DataSymbol]:
@@ -267,34 +312,31 @@ def data_symbols(listing: bytes, pattern: str) -> list[DataSymbol]:
 
     Per-CPU variables are those between ``__per_cpu_start`` and ``__per_cpu_end``; their address is an offset.
     """
-    name = rb"[^\s]*".join(re.escape(part.encode()) for part in pattern.split("*"))
-    line = re.compile(
-        rb"^([0-9a-f]+) ([" + _DATA_TYPES + _ABSOLUTE + rb"]) (" + name + rb")(?:\t\[(.+)\])?$", re.MULTILINE
-    )
-    percpu = range(_place(listing, b"__per_cpu_start"), _place(listing, b"__per_cpu_end"))
-    found = []
-    for match in line.finditer(listing):
-        address = int(match[1], 16)
-        module = match[4].decode() if match[4] else None
-        here = module is None and address in percpu
-        if here or match[2] not in _ABSOLUTE:
-            end = _behind(listing, address, match.end(), match[4])
-            found.append(DataSymbol(match[3].decode(), address, max(end - address, 0), module, here))
-    return sorted(found, key=lambda symbol: symbol.address)
+    edges = [found[0][0].address for name in ("__per_cpu_start", "__per_cpu_end") if (found := lookup(listing, name))]
+    percpu = range(*edges) if len(edges) == 2 else range(0)
+    data = []
+    for symbol, end in lookup(listing, pattern):
+        here = symbol.module is None and symbol.address in percpu
+        if here or is_data(symbol):
+            behind = _behind(listing, symbol, end)
+            data.append(DataSymbol(symbol.name, symbol.address, behind - symbol.address, symbol.module, here))
+    return sorted(data, key=lambda symbol: symbol.address)
 
 
-def _place(listing: bytes, name: bytes) -> int:
-    found = re.search(rb"^([0-9a-f]+) \w " + name + rb"$", listing, re.MULTILINE)
-    return int(found[1], 16) if found else 0
+def _behind(listing: bytes, symbol: Symbol, at: int) -> int:
+    """The next higher address behind a symbol, whose line ends at ``at``; the lines of a module are not in order."""
+    if symbol.module is None:
+        lines: Iterable[bytes] = _following(listing, at)
+    else:
+        lines = (listing[start:end] for start, end in _lines_with(listing, f"\t[{symbol.module}]".encode()))
+    higher = (found for line in lines if (found := int(line[:16], 16)) > symbol.address)
+    if symbol.module is None:
+        return next(higher, symbol.address)
+    return min(higher, default=symbol.address)
 
 
-def _behind(listing: bytes, address: int, at: int, module: bytes | None) -> int:
-    """The next higher address behind a symbol's line, which ends at ``at``; a module's are not in order."""
-    if module is None:
-        for match in re.compile(rb"^([0-9a-f]+) ", re.MULTILINE).finditer(listing, at):
-            found = int(match[1], 16)
-            if found != address:
-                return found
-        return address
-    lines = re.finditer(rb"^([0-9a-f]+) \w \S+\t\[" + re.escape(module) + rb"\]$", listing, re.MULTILINE)
-    return min((found for match in lines if (found := int(match[1], 16)) > address), default=address)
+def _following(listing: bytes, at: int) -> Iterator[bytes]:
+    while 0 <= at < len(listing) - 1:
+        end = listing.find(b"\n", at + 1)
+        yield listing[at + 1 : end if end >= 0 else len(listing)]
+        at = end

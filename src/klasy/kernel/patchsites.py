@@ -57,35 +57,33 @@ def jump_labels(table: bytes, address: int) -> list[int]:
     return [address + 16 * i + distance for i, (distance, _, _) in enumerate(_JUMP_LABEL.iter_unpack(table))]
 
 
-def of_kernel(kernel: KernelImage) -> PatchSites:
-    """The rewritten places of the kernel proper."""
-    found = []
-    for name, size in (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size)):
-        start, stop = kernel.place(f"__start_{name}"), kernel.place(f"__stop_{name}")
-        length = stop - start if start and stop else 0
-        found.append((start or 0, kernel.read(start, length - length % size) if start and length > 0 else b""))
-    (calls_at, calls), (labels_at, labels) = found
-    return PatchSites(static_calls(calls, calls_at), jump_labels(labels, labels_at))
+_TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size))
 
 
-def of_module(kernel: KernelImage, module: str) -> PatchSites:
-    """The rewritten places of a module.
+def tables(kernel: KernelImage, module: str | None) -> list[tuple[int, bytes]]:
+    """Address and bytes of the table of static calls and of that of jump labels; both empty where there are none.
 
-    Its tables' lengths are not published: each is read up to where another section begins, and what does not lead
-    into the module's text is left out.
+    The lengths of a module's are not published: each is read up to where another section begins.
     """
-    sections = kernel.module_sections(module)
-    symbols = kernel.symbols[module]
     found = []
-    for name, size in ((".static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size)):
-        start = sections.get(name)
-        if start is None:
-            found.append((0, b""))
-            continue
-        behind = min((s for s in sections.values() if s > start), default=start + _MODULE_TABLE)
-        length = min(behind, start + _MODULE_TABLE) - start
-        found.append((start, kernel.read(start, length - length % size)))
-    (calls_at, calls), (labels_at, labels) = found
+    sections = kernel.module_sections(module) if module else {}
+    for name, size in _TABLES:
+        if module is None:
+            start, stop = kernel.place(f"__start_{name}"), kernel.place(f"__stop_{name}")
+        else:
+            start = sections.get(name, sections.get(f".{name}"))
+            behind = [section for section in sections.values() if start is not None and section > start]
+            stop = min((start or 0) + _MODULE_TABLE, *behind) if behind else (start or 0) + _MODULE_TABLE
+        length = stop - start if start and stop else 0
+        length -= length % size
+        found.append((start or 0, kernel.read(start, length) if start and length > 0 else b""))
+    return found
+
+
+def patch_sites(kernel: KernelImage, module: str | None) -> PatchSites:
+    """The rewritten places of the kernel proper or of a module; what does not lie in its text is left out."""
+    (calls_at, calls), (labels_at, labels) = tables(kernel, module)
+    symbols = kernel.symbols[module]
     inside = range(symbols.base, symbols.end)
     return PatchSites(
         [address for address in static_calls(calls, calls_at) if address in inside],

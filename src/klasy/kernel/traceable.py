@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from klasy.btf.types import Array, Enum, Float, FuncProto, Int, Ptr, Struct, Union
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import insn_x86_64 as insn
-from klasy.kernel import patchsites
 from klasy.kernel.model import Clone, Refusal, Way
+from klasy.kernel.patchsites import patch_sites
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
@@ -214,8 +214,7 @@ class Traceability:
     def _rewritten(self, address: int, size: int, module: str | None) -> Refusal | None:
         sites = self._patched.get(module)
         if sites is None:
-            kernel = self._kernel
-            sites = patchsites.of_kernel(kernel) if module is None else patchsites.of_module(kernel, module)
+            sites = patch_sites(self._kernel, module)
             self._patched[module] = sites
         if sites.static_call(address):
             return _STATIC_CALL
