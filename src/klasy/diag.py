@@ -113,22 +113,25 @@ _COLOURS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;35m", Severi
 
 
 def render(diagnostic: Diagnostic, *, colour: bool = False) -> str:
-    """The diagnostic as text: place, message, the source line with the place marked, hints."""
+    """The diagnostic as text: place, message, the source line with the place marked, hints.
+
+    What it quotes of the user's text cannot command the terminal.
+    """
     kind = diagnostic.severity.value
     if colour:
         kind = f"{_COLOURS[diagnostic.severity]}{kind}\x1b[0m"
     lines = []
     span = diagnostic.span
-    head = f"{kind}: {diagnostic.message} [{diagnostic.code}]"
+    head = f"{kind}: {_clean(diagnostic.message)} [{diagnostic.code}]"
     if span is None:
         lines.append(head)
     else:
         lines.append(f"{span.file.name}:{span.line}:{span.column}: {head}")
         lines += _excerpt(span)
     for related_span, text in diagnostic.related:
-        lines.append(f"{related_span.file.name}:{related_span.line}:{related_span.column}: note: {text}")
+        lines.append(f"{related_span.file.name}:{related_span.line}:{related_span.column}: note: {_clean(text)}")
         lines += _excerpt(related_span)
-    lines += [f"  hint: {hint}" for hint in diagnostic.hints]
+    lines += [f"  hint: {_clean(hint)}" for hint in diagnostic.hints]
     return "\n".join(lines)
 
 
@@ -142,7 +145,7 @@ def _excerpt(span: Span) -> list[str]:
         before = before if len(before) <= _CONTEXT else ".." + before[-_CONTEXT:]
         marked = marked[:_LONGEST_LINE]
         after = after if len(after) <= _CONTEXT else after[:_CONTEXT] + ".."
-    shown = "".join(map(_visible, before + marked + after))
+    shown = _clean(before + marked + after)
     # Tabs are kept in the margin, so that the mark stands under its place in any terminal.
     margin = "".join("\t" if c == "\t" else " " * _columns(c) for c in before)
     return [f"{number:5} | {shown}", f"      | {margin}{'^' * max(1, sum(map(_columns, marked)))}"]
@@ -150,6 +153,10 @@ def _excerpt(span: Span) -> list[str]:
 
 _LONGEST_LINE = 160
 _CONTEXT = 60
+
+
+def _clean(text: str) -> str:
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(c: str) -> str:

@@ -67,8 +67,8 @@ _leaves = st.one_of(
     _characters,
     _strings.map(lambda s: ast.StringLiteral(SPAN, s)),
 )
-_BINARY = "|| && | ^ & == != < > <= >= << >> + - * / % ,".split()
-_ASSIGN = "= += -= *= /= %= &= |= ^= <<= >>=".split()
+_BINARY = ("||", "&&", "|", "^", "&", "==", "!=", "<", ">", "<=", ">=", "<<", ">>", "+", "-", "*", "/", "%", ",")
+_ASSIGN = ("=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>=")
 # sizeof(name) is an expression until names are settled, unless the name is a basic type's.
 _sizeof_types = types().filter(
     lambda t: t.tag is not ast.TagKind.NONE or t.pointers or t.const or t.name in (*_BASIC, "u32")
@@ -237,5 +237,6 @@ aspects = st.builds(
 )  # fmt: skip
 files = st.builds(
     ast.File, st.just(SPAN), st.just(FILE),
-    st.lists(st.builds(ast.Import, st.just(SPAN), _strings), max_size=1).map(tuple), st.lists(aspects, max_size=2).map(tuple),
+    st.lists(st.builds(ast.Import, st.just(SPAN), _strings), max_size=1).map(tuple),
+    st.lists(aspects, max_size=2).map(tuple),
 )  # fmt: skip

@@ -12,17 +12,13 @@ from klasy.source import SourceFile, Span
 def dump(node: Node, indent: int = 0, label: str = "") -> str:
     """The text of a node and all below it."""
     plain, below = [], []
-    for name, value in vars(node).items():
-        if (
-            isinstance(value, Span | SourceFile)
-            or value is None
-            or value is False
-            or (value == () and name != "params")
-        ):
+    for field in node.__plain_fields__:  # type: ignore[attr-defined]
+        name, value = field.name, getattr(node, field.name)
+        if isinstance(value, Span | SourceFile) or value is None or value == field.default:
             continue
         if isinstance(value, Node) or (isinstance(value, tuple) and value and isinstance(value[0], Node)):
             below.append((name, value))
-        else:
+        elif value != () or name == "params":  # whose absence and emptiness differ
             plain.append(f"{name}={_plain(value)}")
     lines = ["  " * indent + label + " ".join([type(node).__name__, *plain])]
     for name, value in below:

@@ -160,9 +160,10 @@ class Machine:
             if match:
                 return Token(kind, match.group(), position, match.end())
         for width in (3, 2, 1):
-            kind_or_none = self.punctuation.get(text[position : min(position + width, end)])
+            mark = text[position : min(position + width, end)]
+            kind_or_none = self.punctuation.get(mark)
             if kind_or_none is not None and kind_or_none in row:
-                return Token(kind_or_none, text[position : position + width], position, position + width)
+                return Token(kind_or_none, mark, position, position + len(mark))
         return Token(ERROR, "", position, position)
 
     def _patterns(self, state: int) -> list[tuple[int, re.Pattern[str]]]:

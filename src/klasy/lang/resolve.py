@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from klasy.lang import ast
 from klasy.lang.body import BodyChecker, ExpressionChecker
 from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
-from klasy.lang.printer import print_declaration
 from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
 from klasy.lang.walk import free_names, nodes, transform
 
@@ -240,6 +239,8 @@ class _AspectResolver:
                 if argument == "..":
                     continue
             elif params is not None and argument not in params:
+                from klasy.lang.printer import print_declaration
+
                 self.bag.error(
                     "unknown-name",
                     f"`{argument}` is no parameter here, so pointcut `{reference.name}` cannot bind it",
@@ -282,6 +283,8 @@ class _AspectResolver:
         return bound
 
     def _how_to_bind(self, param: ast.Param, pointcut: ast.Pointcut, bound: set[str]) -> str:
+        from klasy.lang.printer import print_declaration  # only errors need it
+
         wanted = print_declaration(param.type, param.name)
         offered: list[str] = []
         functions: list[str] = []

@@ -51,6 +51,9 @@ class WordReader:
                     hints=["a pointer's `*` stands behind its type: `void *kmalloc(..)`"],
                 )
             return self._named(None, last, params, span)
+        glued = _GLUED.match(last.text)
+        if before[-1].text in TAGS and glued:  # struct sk_buff*skb_get
+            before, last = [*before, _cut(last, *glued.span(1))], _cut(last, glued.start(2), None)
         if before[-1].text in TAGS:
             written = f"{before[-1].text} {last.text}"
             self._error("bad-signature", f"a signature needs the name of a function; `{written}` is a type", last)
