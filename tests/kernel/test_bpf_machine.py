@@ -24,7 +24,7 @@ from klasy.errors import KernelRefused
 VALUE = 8 + 8 * len(WORK)
 PACKET = bytes(64)
 
-PROGRAMS = 250
+PROGRAMS = 150
 
 
 @pytest.fixture(scope="module")

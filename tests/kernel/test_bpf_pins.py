@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support.bpf_kernel import ZERO, btf_id, call_umask, counter, counting_program, no_leaks, value  # noqa: F401
@@ -19,28 +18,24 @@ ROOT = f"{pins.BPFFS}/klasytest"
 
 WEAVE = """
 import sys
-from support.bpf_kernel import btf_id, counter, counting_program
-from klasy.bpf import links, pins
+from klasy.bpf import links, maps, pins, program
 from klasy.bpf import uapi as u
+from klasy.bpf.asm import assemble
+from klasy.bpf.insn import R0, R1, R2, atomic_add, exit_, load_map_value, mov
 
-root, how = sys.argv[1:]
-with counter() as hits:
+root, function = sys.argv[1], int(sys.argv[2])
+count = assemble([load_map_value(R1, "hits"), mov(R2, 1), atomic_add(R1, 0, R2), mov(R0, 0), exit_()])
+with maps.create("array", name="hits", key_size=4, value_size=8, max_entries=1) as hits:
     pins.pin(hits, root + "/maps/hits")
-    if how == "kprobe":
-        with (
-            counting_program(hits) as loaded,
-            links.perf_kprobe(symbol="__x64_sys_umask") as event,
-            links.attach_perf_event(loaded, event) as link,
-        ):
-            pins.pin(link, root + "/links/one")
-    else:
-        function = btf_id("__x64_sys_umask")
+    if function:
         options = dict(expected_attach_type=u.BPF_TRACE_FENTRY, attach_btf_id=function)
-        with (
-            counting_program(hits, u.BPF_PROG_TYPE_TRACING, **options) as loaded,
-            links.attach_tracing(loaded, u.BPF_TRACE_FENTRY) as link,
-        ):
-            pins.pin(link, root + "/links/one")
+        with program.load(u.BPF_PROG_TYPE_TRACING, count, name="count", maps={"hits": hits}, **options) as loaded:
+            with links.attach_tracing(loaded, u.BPF_TRACE_FENTRY) as link:
+                pins.pin(link, root + "/links/one")
+    else:
+        with program.load(u.BPF_PROG_TYPE_KPROBE, count, name="count", maps={"hits": hits}) as loaded:
+            with links.perf_kprobe(symbol="__x64_sys_umask") as event, links.attach_perf_event(loaded, event) as link:
+                pins.pin(link, root + "/links/one")
 """
 
 
@@ -54,8 +49,8 @@ def _clean(no_leaks):  # noqa: F811  # pins go before leaks are looked for
 @pytest.mark.parametrize("how", ["kprobe", "fentry"])
 def test_a_pinned_probe_fires_after_its_process_has_gone(how):
     """Another process attaches, pins and ends; the probe counts our calls until the pins are removed."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", WEAVE, ROOT, how], check=True, env=environment)
+    function = btf_id("__x64_sys_umask") if how == "fentry" else 0
+    subprocess.run([sys.executable, "-c", WEAVE, ROOT, str(function)], check=True)
     assert list(pins.walk(ROOT)) == [f"{ROOT}/links/one", f"{ROOT}/maps/hits"]
     with pins.open_map(f"{ROOT}/maps/hits") as hits:
         assert hits.name == "hits"

@@ -56,14 +56,93 @@ _LONGEST_SLEEP = 0.25  # seconds; see the last paragraph above
 _BUSY_SLEEP = 0.0005  # the kernel calls a buffer readable whose only record is reserved, but not yet submitted
 
 
-class RingReader:
+class RingView:
+    """The shared memory of a ring buffer, as views: ``consumer`` and ``producer`` begin with the two positions, in
+    words of 8 bytes; ``data`` is the data, twice in a row. All but the mapping and the waiting.
+    """
+
+    def __init__(self, consumer: memoryview, producer: memoryview, data: memoryview) -> None:
+        self._consumer = consumer
+        self._producer = producer
+        self._data = data
+        self._words = data.cast("I")
+        self._mask = len(data) // 2 - 1
+
+    def batch(self, limit: int = 1 << 30) -> Iterator[memoryview]:
+        """The records there are now, at most ``limit``, without waiting.
+
+        Each is a view into the shared memory, good until the next is asked for or the iterator is closed: then its
+        room is the kernel's again. A record whose processing raises stays in the buffer and comes again; so does one
+        at which the caller leaves the loop, but not the ones before it.
+        """
+        given = 0
+        for at, length, position in self._walk(self._consumer[0]):
+            if length is not None:
+                if given == limit:
+                    return
+                given += 1
+                record = self._data[at : at + length]
+                try:
+                    yield record
+                finally:
+                    record.release()  # a view that outlives its room would show another record
+            self._consumer[0] = position
+
+    def peek(self, limit: int = 1 << 30, after: int | None = None) -> tuple[list[bytes], int]:
+        """Copies of the records there are now, at most ``limit``, and the position behind the last of them.
+
+        They stay in the buffer until :meth:`consume` is called with that position: a reader that must not lose them
+        does so when they are safely written. ``after``: go on from a position that was given before.
+        """
+        behind = self._consumer[0] if after is None else after
+        records: list[bytes] = []
+        for at, length, position in self._walk(behind):
+            if length is not None:
+                if len(records) == limit:
+                    break
+                records.append(bytes(self._data[at : at + length]))
+            behind = position
+        return records, behind
+
+    def consume(self, position: int) -> None:
+        """Give the kernel back the room of all records before a position that :meth:`peek` returned."""
+        self._consumer[0] = position
+
+    def _walk(self, position: int) -> Iterator[tuple[int, int | None, int]]:
+        """Of each record from a position on: where its data is, its length, None if discarded, and what is behind it.
+
+        Ends before the first that is not submitted yet.
+        """
+        words, mask = self._words, self._mask
+        while position < self._producer[0]:
+            at = position & mask
+            header = words[at >> 2]
+            if header & u.BPF_RINGBUF_BUSY_BIT:
+                return
+            length = header & _LENGTH
+            position += (length + _HEADER + 7) & ~7
+            yield at + _HEADER, None if header & u.BPF_RINGBUF_DISCARD_BIT else length, position
+
+    def ready(self) -> bool:
+        """Whether the next record can be read now."""
+        position = self._consumer[0]
+        if position >= self._producer[0]:
+            return False
+        return not self._words[(position & self._mask) >> 2] & u.BPF_RINGBUF_BUSY_BIT
+
+    def pending(self) -> int:
+        """Bytes that are written or reserved and not yet read, headers included."""
+        position = self._consumer[0]  # first: it only grows towards the other
+        return int(self._producer[0] - position)
+
+
+class RingReader(RingView):
     """The reading end of a ring buffer map, which must be open as long as this is."""
 
     def __init__(self, ring: Map) -> None:
         if ring.type != u.BPF_MAP_TYPE_RINGBUF:
             raise ValueError(f"map {ring.name!r} is no ring buffer")
         self.capacity = ring.max_entries
-        self._mask = ring.max_entries - 1
         page = mmap.PAGESIZE
         try:
             self._consumer_map = mmap.mmap(ring.fileno(), page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -76,70 +155,10 @@ class RingReader:
                 raise
         except OSError as error:
             raise sys.refused(f"mapping ring buffer {ring.name!r}", error.errno or 0) from None
-        self._consumer = memoryview(self._consumer_map).cast("Q")
         shared = memoryview(self._producer_map)
-        self._producer = shared[:page].cast("Q")
-        self._data = shared[page:]
-        self._words = self._data.cast("I")
+        super().__init__(memoryview(self._consumer_map).cast("Q"), shared[:page].cast("Q"), shared[page:])
         self._epoll = select.epoll()
         self._epoll.register(ring.fileno(), select.EPOLLIN)
-
-    # -- reading -----------------------------------------------------------------------------------------------
-
-    def batch(self, limit: int = 1 << 30) -> Iterator[memoryview]:
-        """The records there are now, at most ``limit``, without waiting.
-
-        Each is a view into the shared memory, good until the next is asked for or the iterator is closed: then its
-        room is the kernel's again. A record whose processing raises stays in the buffer and comes again; so does one
-        at which the caller leaves the loop, but not the ones before it.
-        """
-        consumer, producer = self._consumer, self._producer
-        data, words, mask = self._data, self._words, self._mask
-        position = consumer[0]
-        end = producer[0]
-        given = 0
-        while position < end and given < limit:
-            at = position & mask
-            header = words[at >> 2]
-            if header & u.BPF_RINGBUF_BUSY_BIT:
-                return
-            length = header & _LENGTH
-            if not header & u.BPF_RINGBUF_DISCARD_BIT:
-                record = data[at + _HEADER : at + _HEADER + length]
-                try:
-                    yield record
-                finally:
-                    record.release()  # a view that outlives its room would show another record
-                given += 1
-            position += (length + _HEADER + 7) & ~7
-            consumer[0] = position
-            if position == end:
-                end = producer[0]
-
-    def peek(self, limit: int = 1 << 30, after: int | None = None) -> tuple[list[bytes], int]:
-        """Copies of the records there are now, at most ``limit``, and the position behind the last of them.
-
-        They stay in the buffer until :meth:`consume` is called with that position: a reader that must not lose them
-        does so when they are safely written. ``after``: go on from a position that was given before.
-        """
-        data, words, mask = self._data, self._words, self._mask
-        position = self._consumer[0] if after is None else after
-        end = self._producer[0]
-        records: list[bytes] = []
-        while position < end and len(records) < limit:
-            at = position & mask
-            header = words[at >> 2]
-            if header & u.BPF_RINGBUF_BUSY_BIT:
-                break
-            length = header & _LENGTH
-            if not header & u.BPF_RINGBUF_DISCARD_BIT:
-                records.append(bytes(data[at + _HEADER : at + _HEADER + length]))
-            position += (length + _HEADER + 7) & ~7
-        return records, position
-
-    def consume(self, position: int) -> None:
-        """Give the kernel back the room of all records before a position that :meth:`peek` returned."""
-        self._consumer[0] = position
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until there are records, or for ``timeout`` seconds (None: until there are); whether there are some.
@@ -156,23 +175,9 @@ class RingReader:
             if self._epoll.poll(left) and not self.ready():
                 time.sleep(_BUSY_SLEEP)
 
-    def ready(self) -> bool:
-        """Whether the next record can be read now."""
-        position = self._consumer[0]
-        if position >= self._producer[0]:
-            return False
-        return not self._words[(position & self._mask) >> 2] & u.BPF_RINGBUF_BUSY_BIT
-
-    def pending(self) -> int:
-        """Bytes that are written or reserved and not yet read, headers included."""
-        position = self._consumer[0]  # first: it only grows towards the other
-        return int(self._producer[0] - position)
-
     def fileno(self) -> int:
         """Descriptor that polls as readable when records come, to wait for several rings at once."""
         return self._epoll.fileno()
-
-    # -- lifetime ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Unmap. Idempotent. What was not read stays in the map."""

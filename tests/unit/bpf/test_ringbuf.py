@@ -1,0 +1,166 @@
+"""Reading a ring buffer's memory, with the test as the kernel."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klasy.bpf.ringbuf import RingView
+
+CAPACITY = 128
+BUSY, DISCARD = 1 << 31, 1 << 30
+
+
+class Producer:
+    """The kernel's side: memory of the same form, records reserved and then submitted or discarded."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.consumer = bytearray(4096)
+        self.producer = bytearray(4096)
+        self.data = bytearray(2 * CAPACITY)
+        struct.pack_into("<Q", self.consumer, 0, start)
+        struct.pack_into("<Q", self.producer, 0, start)
+        self.view = RingView(
+            memoryview(self.consumer).cast("Q"), memoryview(self.producer).cast("Q"), memoryview(self.data)
+        )
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        return struct.unpack_from("<Q", self.consumer)[0], struct.unpack_from("<Q", self.producer)[0]
+
+    def put(self, at: int, content: bytes) -> None:
+        """Write through the double mapping: each byte is at two places."""
+        for n, byte in enumerate(content):
+            self.data[(at + n) % CAPACITY] = self.data[(at + n) % CAPACITY + CAPACITY] = byte
+
+    def reserve(self, content: bytes) -> int | None:
+        """A busy record; its position, or None if there is no room."""
+        consumer, position = self.positions
+        room = len(content) + 15 & ~7
+        if position + room - consumer > CAPACITY - 1:
+            return None
+        self.put(position, struct.pack("<II", len(content) | BUSY, 0) + content)
+        struct.pack_into("<Q", self.producer, 0, position + room)
+        return position
+
+    def finish(self, position: int, bits: int = 0) -> None:
+        """Submit, or with DISCARD discard."""
+        length = struct.unpack_from("<I", self.data, position % CAPACITY)[0] & ~BUSY
+        self.put(position, struct.pack("<I", length | bits))
+
+
+def contents(view: RingView, limit: int = 100) -> list[bytes]:
+    return [bytes(record) for record in view.batch(limit)]
+
+
+def test_a_busy_record_holds_back_those_behind_it():
+    """Order is that of reservation: a submitted record waits for one reserved before it."""
+    p = Producer()
+    first, second = p.reserve(b"first"), p.reserve(b"second")
+    p.finish(second)
+    assert (contents(p.view), p.view.ready(), p.view.pending()) == ([], False, 32)
+    p.finish(first)
+    assert p.view.ready()
+    assert contents(p.view) == [b"first", b"second"]
+    assert p.view.pending() == 0
+
+
+def test_discarded_records_give_their_room_back():
+    """A discarded record is not shown, but passed over."""
+    p = Producer()
+    for content in (b"a", b"b", b"c"):
+        p.finish(p.reserve(content), DISCARD if content == b"b" else 0)
+    assert contents(p.view) == [b"a", b"c"]
+    assert p.positions[0] == p.positions[1]
+
+
+def test_records_that_come_during_a_batch_are_in_it():
+    """Reaching the end, the reader looks once more."""
+    p = Producer()
+    p.finish(p.reserve(b"one"))
+    seen = []
+    for record in p.view.batch():
+        seen.append(bytes(record))
+        if len(seen) < 5:
+            p.finish(p.reserve(b"more"))
+    assert seen == [b"one", *[b"more"] * 4]
+
+
+def test_position_is_given_back_record_by_record():
+    """While a record is being looked at its room is not the producer's; when the next is asked for, it is."""
+    p = Producer()
+    for content in (b"a" * 40, b"b" * 40):
+        p.finish(p.reserve(content))
+    batch = p.view.batch()
+    next(batch)
+    assert p.positions[0] == 0
+    assert p.reserve(b"c" * 40) is None
+    next(batch)
+    assert p.positions[0] == 48
+    assert p.reserve(b"c" * 40) is not None
+    batch.close()
+    assert p.positions[0] == 48
+
+
+def test_limit():
+    """No more than asked for, and the rest next time."""
+    p = Producer()
+    for n in range(5):
+        p.finish(p.reserve(bytes([n])))
+    assert contents(p.view, 0) == []
+    assert [contents(p.view, 2) for _ in range(3)] == [[b"\0", b"\1"], [b"\2", b"\3"], [b"\4"]]
+
+
+def test_peek_takes_nothing_until_it_is_told_to():
+    """Peeked records stay and their room with them; consume() gives back what was peeked, discarded ones too."""
+    p = Producer()
+    for content in (b"a", b"b", b"c", b"d"):
+        p.finish(p.reserve(content), DISCARD if content in b"bd" else 0)
+    first, behind_first = p.view.peek(1)
+    assert (first, p.positions[0]) == ([b"a"], 0)
+    rest, behind_all = p.view.peek(after=behind_first)
+    assert (rest, behind_all) == ([b"c"], p.positions[1])
+    assert p.view.peek() == ([b"a", b"c"], behind_all)
+    assert p.view.peek(after=behind_all) == ([], behind_all)
+    p.view.consume(behind_first)
+    assert contents(p.view) == [b"c"]
+    assert p.view.pending() == 0
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=80), st.sampled_from(["submit", "discard"]), st.booleans()), max_size=40),
+    st.integers(0, 1 << 40).map(lambda n: n * 8),
+)
+def test_every_record_once_and_in_order(records, start):
+    """Whatever lengths come, wherever the buffer begins, with reads in between: what was submitted is what is read."""
+    p = Producer(start)
+    expected, seen, lost = [], [], 0
+    for content, how, read in records:
+        position = p.reserve(content)
+        if position is None:
+            seen += contents(p.view)
+            position = p.reserve(content)
+            if position is None:
+                lost += 1
+                continue
+        p.finish(position, DISCARD if how == "discard" else 0)
+        if how == "submit":
+            expected.append(content)
+        if read:
+            seen += contents(p.view)
+    seen += contents(p.view)
+    assert seen == expected
+    assert p.view.pending() == 0
+    assert lost == 0
+
+
+def test_a_record_that_is_kept_too_long_says_so():
+    """A view is dead once its room is given back."""
+    p = Producer()
+    p.finish(p.reserve(b"x"))
+    (kept,) = list(p.view.batch())
+    with pytest.raises(ValueError, match="released"):
+        kept[0]
