@@ -36,7 +36,7 @@ _NODES: dict[type[ast.Node], str] = {
     ast.Delete: "`delete`",
 }
 
-_FUNCTIONS = frozenset(
+FUNCTIONS = frozenset(
     ("stack", "ustack", "ustr", "buf", "ip4", "ip6", "mac", "ntohs", "ntohl", "sample", "limit", "stop", "deny")
 )
 
@@ -55,7 +55,7 @@ def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int]) -> None:
         span = node.span
         if isinstance(node, ast.AdviceDecl) and node.kind is ast.AdviceKind.AROUND:
             what, span = "`around` advice", node.head
-        elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in _FUNCTIONS:
+        elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
             what = f"`{node.callee.name}`"
         elif isinstance(node, ast.Access):
             what = f"`{node.kind.value}`"

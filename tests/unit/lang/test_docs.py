@@ -1,0 +1,97 @@
+"""docs/language.md is true: its programs are read, and what it marks as not built is what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from klasy.errors import InputError
+from klasy.lang import load, stage
+from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, FUNCTIONS, JOINPOINT_MEMBERS
+from klasy.source import SourceFile
+
+TEXT = (Path(__file__).parents[3] / "docs" / "language.md").read_text(encoding="utf-8")
+LATER = "**(later)**"
+
+
+def _errors(text: str) -> set[str]:
+    try:
+        load(SourceFile("language.md", text))
+    except InputError as error:
+        return {d.code for d in error.diagnostics}
+    return set()
+
+
+@pytest.mark.parametrize("program", re.findall(r"```asp\n(.*?)```", TEXT, re.DOTALL))
+def test_programs(program: str) -> None:
+    """Every program of the page is right, but for what is not built yet."""
+    later = "trace_mbuf" in program or "aspect rtt" in program
+    assert _errors(program) == ({"not-built-yet"} if later else set())
+
+
+def _rows(heading: str) -> dict[str, bool]:
+    """The names in the first column of the table below a heading, each with whether it is marked as not built."""
+    table = TEXT.split(heading, 1)[1].split("\n\n|", 1)[1].split("\n\n", 1)[0]
+    found = {}
+    for line in table.splitlines():
+        first = line.strip("|").split("|")[0]
+        for name in re.findall(r"`(\w+)", first):
+            found[name] = LATER in line
+    return found
+
+
+def test_functions() -> None:
+    """The table of functions has all of them, and marks just those that are refused."""
+    rows = _rows("### Functions")
+    assert rows.keys() == FUNCTIONS.keys()
+    assert {name for name, later in rows.items() if later} == stage.FUNCTIONS
+
+
+def test_designators() -> None:
+    """The table of designators has all of them, and marks just those that are refused."""
+    rows = _rows("## Pointcuts\n")
+    assert rows.keys() == set(DESIGNATORS)
+    forms = {
+        "call": "call(f)", "execution": "execution(f)", "within": "within(f)", "withinmodule": "withinmodule(f)",
+        "if": "if(pid)", "get": "get(x)", "set": "set(x)", "access": "access(x)", "syscall": "syscall(f)",
+        "event": "event(a:b)", "at": "at(f+1)", "withinfile": "withinfile(f)", "cflow": "cflow(call(f))",
+        "cflowbelow": "cflowbelow(call(f))", "args": "args(..)", "target": "target(x)",
+    }  # fmt: skip
+    for name, later in rows.items():
+        assert _errors(f"aspect a {{ before(): {forms[name]} {{ log(1); }} }}") == (
+            {"not-built-yet"} if later else set()
+        )
+
+
+@pytest.mark.parametrize(
+    "statement", ["for (;;) return;", "while (pid) return;", "for (;;) break;", "for (;;) continue;", "delete n;"]
+)
+def test_statements_that_are_not_built(statement: str) -> None:
+    """The statements that the page marks are refused."""
+    assert f"`for`, `while`, `break`, `continue` {LATER} and `delete` of state {LATER}" in TEXT.replace("\n", " ")
+    assert "not-built-yet" in _errors(f"aspect a {{ before(): call(f) {{ {statement} }} }}")
+
+
+def test_names() -> None:
+    """The page has every context name and every member of joinpoint."""
+    rows = _rows("### Names")
+    assert set(CONTEXT_NAMES) <= rows.keys()
+    for member in JOINPOINT_MEMBERS:
+        assert f"`.{member}`" in TEXT or f"`joinpoint.{member}`" in TEXT
+
+
+def test_the_error_shown_is_the_one_given() -> None:
+    """The example of an error is what is really said."""
+    from klasy.diag import render
+
+    text = """aspect log_dequeue {
+    pointcut call("struct sk_buff *skb_dequeue(struct sk_buff_head *list)");
+    before(struct sk_buff_head *lst) { log(lst->qlen); }
+}
+"""
+    with pytest.raises(InputError) as caught:
+        load(SourceFile("test.asp", text))
+    shown = "\n".join("    " + line for d in caught.value.diagnostics for line in render(d).splitlines())
+    assert shown in TEXT
