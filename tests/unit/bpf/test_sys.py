@@ -233,3 +233,13 @@ def test_errors_of_a_probe_become_answers():
 
     assert features._try("x", lack)[1:] == ("no", "there is no such thing", "build it in")
     assert features._try("x", lambda: "fine") == ("x", "yes", "fine", "")
+
+
+def test_swapping_two_names(tmp_path):
+    """Both names are there before and after, never one of them alone; a missing one is an error that names both."""
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    sys.rename_exchange(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["b", "a"]
+    with pytest.raises(KernelRefused, match=r"swapping .*/a and .*/c: .*ENOENT"):
+        sys.rename_exchange(str(tmp_path / "a"), str(tmp_path / "c"))
