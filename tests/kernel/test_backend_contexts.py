@@ -385,3 +385,84 @@ def test_many_functions_by_kprobe_multi(file: int) -> None:
         os.pread(file, 7, 0)
         os.write(file, bytes(9))
         assert sorted(aspect.words()) == [[0, 7], [1, 9], [2, 7, 7], [3, 9, 9]]
+
+
+# --- tail calls -----------------------------------------------------------------------------------------------------
+
+
+def tail_call(caller: str, callee: str) -> Point:
+    """The jump from a function to another's entry."""
+    start, code = text()
+    first, goal = symbols()[caller], symbols()[callee]
+    for address in range(first, first + 32):
+        at = address - start
+        if code[at] == 0xE9 and address + 5 + int.from_bytes(code[at + 1 : at + 5], "little", signed=True) == goal:
+            return Point(address, live(caller))
+    raise AssertionError(f"no tail call from {caller} to {callee}")
+
+
+def set_fsuid(*numbers: int) -> list[int]:
+    """setfsuid(2) with each number; what it says was there before."""
+    libc = ctypes.CDLL(None)
+    return [libc.syscall(122, number) for number in numbers]
+
+
+@pytest.mark.parametrize("returning", [Context.FEXIT, Context.RETURN])
+def test_tail_calls(returning: Context) -> None:
+    """A jump to another function is seen at the jump, and by its mark at the callee's entry and return."""
+    callee = live("__sys_setfsuid")
+    jump, entry = tail_call("__x64_sys_setfsuid", "__sys_setfsuid"), Point(callee.address, callee)
+    by_jump = {jump.address: 2}
+    marks = {"role": MarkRole.TAIL}
+    probes = [
+        probe(returning, Locator.DISPATCH, mark=MarkUse.TAKE, points=[entry], arms=[by_jump], index=0, **marks),
+        probe(
+            Context.ENTRY,
+            Locator.DISPATCH,
+            mark=MarkUse.READ,
+            points=[entry],
+            arms=[{jump.address: 1}, {}],
+            otherwise=3,
+            index=1,
+            **marks,
+        ),
+        probe(
+            Context.TAIL,
+            Locator.ADDRESS,
+            mark=MarkUse.WRITE,
+            points=[jump],
+            arms=[{jump.address: 0}],
+            index=2,
+            **marks,
+        ),
+    ]
+    uid = Argument(0)
+    programs = [
+        logging_program(probes[0], [uid], result=True),
+        logging_program(probes[1], [uid]),
+        logging_program(probes[2]),
+    ]
+    with woven(*probes, programs=programs) as aspect:
+        assert set_fsuid(7, 8, 0) == [0, 7, 8]
+        rows = [[value & 0xFFFFFFFF for value in row] for row in aspect.words()]
+        assert [row for row in rows if row[0] == 1] == [[1, 7], [1, 8], [1, 0]]
+        assert [row for row in rows if row[0] == 2] == [[2, 7, 0], [2, 8, 7], [2, 0, 8]]
+        assert aspect.hits() == [3, 3, 3, 0]
+        assert _marks_of_others(aspect)
+
+
+def test_without_its_mark_a_tail_call_counts_as_unknown() -> None:
+    """Where the jump is not probed, the callee's entry knows only that no call it knows was made."""
+    callee = live("__sys_setfsuid")
+    one = probe(
+        Context.ENTRY,
+        Locator.DISPATCH,
+        mark=MarkUse.TAKE,
+        role=MarkRole.TAIL,
+        points=[Point(callee.address, callee)],
+        arms=[{0xFFFF_FFFF_8000_0000: 0}],
+        otherwise=3,
+    )
+    with woven(one) as aspect:
+        assert set_fsuid(7, 0) == [0, 7]
+        assert aspect.hits() == [0, 0, 0, 2]
