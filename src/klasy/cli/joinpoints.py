@@ -142,6 +142,7 @@ def _woven_point(woven: WovenAspect, index: int, counts: list[Count]) -> dict[st
         "lost": count.lost,
         "missed": count.missed,
         "unmarked": count.unmarked,
+        "missed_partly": count.partly,
         "missed_shared": count.shared,
     }
 
@@ -177,8 +178,12 @@ def _table(points: Sequence[dict[str, Any]], counts: Sequence[Count] | None, *, 
     if counts is not None:
         head += ["HITS", "LOST", "MISSED"]
         for row, count in zip(rows, counts, strict=True):
-            missed: object = "unknown" if count.missed is None else count.missed + count.unmarked
-            row += [count.hits, count.lost, f"{missed} (shared)" if count.shared and missed else missed]
+            missed = f"{count.missed + count.unmarked}"
+            if count.partly:
+                missed += " or more"
+            if count.shared:
+                missed += " (shared)"
+            row += [count.hits, count.lost, missed]
     head += ["MECHANISM", "WHY"] if why else ["MECHANISM"]
     for row, point in zip(rows, points, strict=True):
         row.extend([point["mechanism"], point["why"]] if why else [point["mechanism"]])

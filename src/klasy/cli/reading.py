@@ -107,7 +107,7 @@ def losses(woven: WovenAspect) -> str | None:
     """What of an aspect was not logged, in one line; None where nothing was left out."""
     counts = woven.counts()
     lost = sum(count.lost for count in counts)
-    missed = sum(count.missed or 0 for count in counts)
+    missed = sum(count.missed for count in counts)
     unmarked = sum(count.unmarked for count in counts)
     parts = []
     if lost:

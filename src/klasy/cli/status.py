@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(woven: WovenAspect) -> dict[str, Any]:
     counts = woven.counts()
-    missed = [count.missed for count in counts if count.missed is not None]
     cost = woven.cost()
     return {
         "aspect": woven.name,
@@ -56,8 +55,8 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "hits": sum(count.hits for count in counts),
         "lost": sum(count.lost for count in counts),
         "unmarked": sum(count.unmarked for count in counts),
-        "missed": sum(missed),
-        "missed_known": len(missed) == len(counts),
+        "missed": sum(count.missed for count in counts),
+        "missed_partly": any(count.partly for count in counts),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
     }
@@ -73,7 +72,7 @@ def _table(aspects: list[dict[str, Any]]) -> str:
             a["joinpoints"],
             a["hits"],
             a["lost"],
-            a["missed"] + a["unmarked"] if a["missed_known"] else f"{a['missed'] + a['unmarked']} or more",
+            f"{a['missed'] + a['unmarked']}{' or more' if a['missed_partly'] else ''}",
             f"{a['run_time_ns'] // a['runs']} ns a run" if a["runs"] else "not measured",
             a["source"],
         )

@@ -39,16 +39,15 @@ def run(args: argparse.Namespace) -> int:
     limit = _seconds(args.time) if args.time is not None else None
     if args.json and not args.follow:
         raise UsageError("--json goes with -f")
-    from klasy import __version__
     from klasy.cli.sources import read_source
     from klasy.kernel.live import running_kernel
     from klasy.weaver.build import build_all
-    from klasy.weaver.session import Machine, weave
+    from klasy.weaver.session import machine_of, weave
 
     artifacts = build_all([read_source(name) for name in args.files])
     _warn(artifacts)
     kernel = running_kernel()
-    machine = Machine(kernel.release, kernel.build_id, __version__)
+    machine = machine_of(kernel)
     names = [artifact.plan.aspect.name for artifact in artifacts]
     with _terminated_like_interrupted(limit is not None or args.follow):
         try:

@@ -7,6 +7,12 @@
 
 The first three are counted by the programs, in a per-CPU map. What was missed only the kernel knows, and it counts by
 probe point or by program; which join points a point serves, the registry entry says (:mod:`klasy.weaver.attribution`).
+
+A kprobe is missed in two ways. Either the CPU is in another kprobe's handler: the kernel counts that at each point
+(nmissed). Or the handler runs, but a BPF program of that kind, or a map's update by bpf(2), is under way on the CPU:
+the program is refused. From 6.7 on the program counts that (recursion_misses). Before, it shows only as a difference:
+between the kernel's hits at the point and ours, at points where an advice runs without a condition. The kernel's are
+read first, and counted from a base read just after the switching on, so that the difference is never too large.
 """
 
 from __future__ import annotations
@@ -26,14 +32,16 @@ if TYPE_CHECKING:
 class Count:
     """What was counted at one join point.
 
-    ``missed`` is None where this kernel cannot tell. ``shared``: the probe that missed hits serves other join points
-    too (one probe at a callee's entry for all its callers), so the missed hits may have been theirs.
+    ``partly``: this kernel does not count all that may be missed here, so it may have been more. ``shared``: the probe
+    that missed hits serves other join points too (one probe at a callee's entry for all its callers), so the missed
+    hits may have been theirs.
     """
 
     hits: int
     lost: int
     unmarked: int
-    missed: int | None
+    missed: int
+    partly: bool = False
     shared: bool = False
 
 
@@ -51,27 +59,56 @@ def sum_counters(values: Iterable[Sequence[bytes]]) -> list[tuple[int, int, int]
 
 def combine(
     own: Sequence[tuple[int, int, int]],
-    probes: Sequence[Mapping[str, Any]],
+    document: Mapping[str, Any],
     profile: Mapping[int, Sequence[SiteCount]],
+    base: Mapping[int, Sequence[int]],
     refused: Mapping[int, int],
 ) -> list[Count]:
     """The counts of each join point: the programs' own, and what was missed.
 
-    ``probes`` are those of the registry entry. ``profile`` has the kernel's counts for each point of each kernel probe
-    event, ``refused`` the hits that were refused to the program of a probe, by the probe's index.
+    ``document`` is the registry entry. ``profile`` has the kernel's counts for each point of each kernel probe event
+    and ``base`` its hits when the aspect was switched on, both by the event's number; ``refused`` the hits that
+    programs counted as refused, by the probe's index.
     """
-    missed = [0] * len(own)
-    shared = [False] * len(own)
-    for index, probe in enumerate(probes):
+    tally = _Tally([0] * len(own), [False] * len(own), [False] * len(own))
+    for index, probe in enumerate(document["probes"]):
         points: list[list[int]] = probe["joinpoints"]
-        by_point = [site.misses for site in profile.get(probe["event"], ())] if probe["event"] is not None else []
-        for ids, count in zip(points, by_point, strict=False):
+        by_program = refused.get(index, 0)
+        by_point = [0] * len(points)
+        event = probe["event"]
+        if event is not None:
+            sites = profile.get(event, ())
+            tally.add(points, [site.misses for site in sites])
+            for at, (site, before, whole) in enumerate(zip(sites, base.get(event, ()), probe["whole"], strict=False)):
+                if whole is not None:
+                    by_point[at] = max(0, site.hits - before - sum(own[i][0] for i in whole))
+            if not document["counts_refused"]:
+                unknown = [ids for ids, whole in zip(points, probe["whole"], strict=True) if whole is None]
+                tally.leave_open(unknown if event in base else points)
+        if sum(by_point) > by_program:
+            tally.add(points, by_point)
+        else:
+            tally.add([sorted({i for ids in points for i in ids})], [by_program])
+    return [Count(*own[i], tally.missed[i], tally.partly[i], tally.shared[i]) for i in range(len(own))]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Misses of each join point so far."""
+
+    missed: list[int]
+    partly: list[bool]
+    shared: list[bool]
+
+    def add(self, points: Sequence[Sequence[int]], counts: Iterable[int]) -> None:
+        """What was missed at points, each of which serves some join points."""
+        for ids, count in zip(points, counts, strict=False):
             for i in ids if count else ():
-                missed[i] += count
-                shared[i] = shared[i] or len(ids) > 1
-        count = refused.get(index, 0)
-        everyone = sorted({i for ids in points for i in ids}) if count else ()
-        for i in everyone:
-            missed[i] += count
-            shared[i] = shared[i] or len(everyone) > 1
-    return [Count(*numbers, missed[i], shared[i]) for i, numbers in enumerate(own)]
+                self.missed[i] += count
+                self.shared[i] = self.shared[i] or len(ids) > 1
+
+    def leave_open(self, points: Iterable[Sequence[int]]) -> None:
+        """More may have been missed at points."""
+        for ids in points:
+            for i in ids:
+                self.partly[i] = True

@@ -68,7 +68,10 @@ def unpack(chunks: Sequence[bytes]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a registry entry says besides the plan. Times in nanoseconds: of day, and since boot (monotonic)."""
+    """What a registry entry says besides the plan. Times in nanoseconds: of day, and since boot (monotonic).
+
+    ``counts_refused``: the kernel counts the hits for which it does not run a kprobe's program (see counts.py).
+    """
 
     time_ns: int
     monotonic_ns: int
@@ -79,6 +82,7 @@ class Circumstances:
     release: str
     build_id: str
     boot_id: str
+    counts_refused: bool
     options: dict[str, Any]
 
 
@@ -93,6 +97,7 @@ def describe(
         "source": {"name": source.name, "text": source.text},
         "woven": {"time_ns": c.time_ns, "monotonic_ns": c.monotonic_ns, "pid": c.pid, "klasy": c.klasy},
         "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
+        "counts_refused": c.counts_refused,
         "options": c.options,
         "token": c.token,
         "group": c.group,
@@ -160,5 +165,5 @@ def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
             for point in probe.points
         ],
         "joinpoints": served(plan, probe),
-        "whole": whole(probe),
+        "whole": whole(plan, probe),
     }

@@ -4,8 +4,7 @@
         log_dequeue/                        a woven aspect: the directory's appearance is the commit
             registry                        map: what is woven, for later processes (manifest.py)
             map_events  map_counters  ..    maps
-            prog_p0_entry  ..               programs
-            link_0  ..                      links; unlinking the last pin of one detaches it
+            link_0  ..                      links, which hold the programs; unlinking its last pin detaches one
             group -> ../events/klasy_..     the group of its kprobe events in tracefs, where it has any
         ~log_dequeue-1c_4711_1a2b3c_0/      being woven or taken out: of a live process as long as it is locked (flock),
                                             else what a killed one left
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 BPFFS = "/sys/fs/bpf"
 HOME = "klasy"
 REGISTRY = "registry"
+BASE = "base"  # map: the kernel's hits at each point of the kernel probe events when the aspect was switched on
 GROUP = "group"
 STAGING = "~"
 LOCK_SECONDS = 60.0

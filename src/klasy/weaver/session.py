@@ -22,7 +22,7 @@ from klasy.errors import InputError, NotRoot, SystemRefusal
 from klasy.plain import dataclass
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, load
-from klasy.weaver.pinfs import GROUP, REGISTRY, PinFS, Token
+from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token
 from klasy.weaver.remove import LINK_PREFIX, remove, switch
 from klasy.weaver.signals import ending_signals_raise, signals_held
 from klasy.weaver.sweep import sweep
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from klasy.backend.artifact import Artifact, MapSpec
     from klasy.bpf.maps import Map
+    from klasy.btf.types import Btf
+    from klasy.kernel.model import Kernel
     from klasy.weaver.attach import Attached
     from klasy.weaver.pinfs import Staging
     from klasy.weaver.woven import WovenAspect
@@ -47,11 +49,35 @@ class AlreadyWoven(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the registry entry says of the kernel and of klasy."""
+    """What the registry entry says of the kernel and of klasy. ``counts_refused``: see counts.py."""
 
     release: str
     build_id: str
     klasy: str
+    counts_refused: bool = False
+
+
+def machine_of(kernel: Kernel) -> Machine:
+    """What there is to say of a kernel and of this klasy."""
+    from klasy import __version__
+
+    # Counting what a kprobe's program is refused came in one series with this member (6.7: dd8657894c11 "bpf: Count
+    # missed stats in trace_call_bpf", 3acf8ace6823 "bpf: Add missed value to kprobe perf link info").
+    return Machine(kernel.release, kernel.build_id, __version__, _has_member(kernel.btf, "bpf_link_info", "missed"))
+
+
+def _has_member(btf: Btf, struct: str, name: str) -> bool:
+    """Whether a struct has a member of that name at any depth, named structs and unions included."""
+    from klasy.btf.types import Struct
+
+    todo = btf.find(struct, Struct)
+    while todo:
+        found = btf.resolved(todo.pop())
+        if isinstance(found, Struct):
+            if any(member.name == name for member in found.members):
+                return True
+            todo += [member.type_id for member in found.members]
+    return False
 
 
 def weave(
@@ -212,6 +238,7 @@ class _Weave:
         self._pin(staging)
         self._step("activate")
         switch(staging.path, on=True)
+        self._pin_base(staging)
         self._step("rename")
         if self._pinfs.is_woven(self._name):
             self._pinfs.exchange(staging, self._name)
@@ -236,6 +263,19 @@ class _Weave:
             self._step(f"pin link {index}")
             pins.pin(held.link, staging.entry(f"{LINK_PREFIX}{index}"))
 
+    def _pin_base(self, staging: Staging) -> None:
+        """Keep what the kernel has counted so far, where only that way it is learnt that programs were refused."""
+        if self._events is None or self._machine.counts_refused:
+            return
+        self._step("base")
+        profile = self._events.profile(self._token)
+        numbers = [held.event for _, held in sorted(self._attached.items()) if held.event is not None]
+        hits = [site.hits for number in numbers for site in profile.get(number, ())]
+        with maps.create(u.BPF_MAP_TYPE_ARRAY, name=BASE, key_size=4, value_size=8, max_entries=len(hits)) as base:
+            base.update_all((n.to_bytes(4, "little"), count.to_bytes(8, "little")) for n, count in enumerate(hits))
+            base.freeze()
+            pins.pin(base, staging.entry(f"map_{BASE}"))
+
     def _registry(self) -> Map:
         self._step("registry")
         circumstances = manifest.Circumstances(
@@ -248,6 +288,7 @@ class _Weave:
             release=self._machine.release,
             build_id=self._machine.build_id,
             boot_id=_boot_id(),
+            counts_refused=self._machine.counts_refused,
             options=dict(self._options),
         )
         events = {index: held.event for index, held in self._attached.items() if held.event is not None}

@@ -20,7 +20,7 @@ from klasy.plain import dataclass
 from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters
-from klasy.weaver.pinfs import REGISTRY, PinFS, Token
+from klasy.weaver.pinfs import BASE, REGISTRY, PinFS, Token
 from klasy.weaver.remove import LINK_PREFIX
 from klasy.weaver.sweep import clear_leftovers
 from klasy.weaver.tracefs import KprobeEvents, SiteCount
@@ -155,12 +155,13 @@ class WovenAspect:
     def counts(self) -> list[Count]:
         """Hits, lost, unmarked and missed of each join point, by its id."""
         number = len(self.joinpoints)
+        profile = self._profile()  # first: see counts.py
         counters = self.map(MAP_COUNTERS)
         values: dict[int, Sequence[bytes]] = {}
         for key, joined in counters.items():
             values[int.from_bytes(key, "little")] = counters.part(joined)
         own = sum_counters(values[i] for i in range(number))
-        return combine(own, self.document["probes"], self._profile(), self._refused())
+        return combine(own, self.document, profile, self._base(), self._refused())
 
     def unknown_callers(self) -> dict[int, int]:
         """Hits of dispatched calls from no known site, by the address they would return to."""
@@ -182,6 +183,20 @@ class WovenAspect:
         if self.document["group"] is None or token is None:
             return {}
         return KprobeEvents().profile(token)
+
+    def _base(self) -> dict[int, list[int]]:
+        """The kernel's hits at each point of each kernel probe event when the aspect was switched on; see BASE."""
+        try:
+            found = self.map(BASE)
+        except KernelRefused:
+            return {}
+        hits = [int.from_bytes(value, "little") for _, value in sorted(found.items(), key=lambda item: item[0][::-1])]
+        base = {}
+        for probe in self.document["probes"]:
+            if probe["event"] is not None:
+                number = len(probe["points"])
+                base[probe["event"]], hits = hits[:number], hits[number:]
+        return base
 
     def _links(self) -> Iterator[tuple[int, LinkInfo, program.ProgramInfo]]:
         """What the kernel knows of the link and the program of each probe, with the probe's index."""

@@ -26,16 +26,21 @@ def test_counters_add_up_over_the_cpus(join_points):
     assert sum_counters(values) == [tuple(sum(c[k] for c in cpus) for k in range(3)) for cpus in join_points]
 
 
-def probe(points: list[list[int]], event: int | None = 0, mechanism: str = "kprobe") -> dict:
+def probe(points: list[list[int]], event: int | None = 0, whole: list[list[int] | None] | None = None) -> dict:
     """A probe as the registry entry has it."""
-    return {"event": event, "joinpoints": points, "mechanism": mechanism}
+    return {"event": event, "joinpoints": points, "whole": whole or [None] * len(points)}
+
+
+def entry(*probes: dict, counts_refused: bool = True) -> dict:
+    """A registry entry, of which only the probes matter."""
+    return {"probes": probes, "counts_refused": counts_refused}
 
 
 def test_misses_of_a_site_are_its_own_join_points():
     """The kernel's misses at each site go to the join point there, and are not shared."""
     own = [(10, 0, 0), (20, 1, 0), (30, 0, 2)]
     profile = {0: [SiteCount(10, 0), SiteCount(25, 5), SiteCount(30, 0)]}
-    assert combine(own, [probe([[0], [1], [2]])], profile, {}) == [
+    assert combine(own, entry(probe([[0], [1], [2]])), profile, {}, {}) == [
         Count(10, 0, 0, 0),
         Count(20, 1, 0, 5),
         Count(30, 0, 2, 0),
@@ -45,17 +50,46 @@ def test_misses_of_a_site_are_its_own_join_points():
 def test_misses_of_an_entry_are_shared_by_all_its_callers():
     """One probe serves all callers: a miss there may be any one's, and says so; without misses nothing is shared."""
     own = [(1, 0, 0), (2, 0, 0)]
-    entry = [probe([[0, 1]])]
-    assert combine(own, entry, {0: [SiteCount(6, 3)]}, {}) == [Count(1, 0, 0, 3, True), Count(2, 0, 0, 3, True)]
-    assert combine(own, entry, {0: [SiteCount(3, 0)]}, {}) == [Count(1, 0, 0, 0), Count(2, 0, 0, 0)]
+    dispatch = entry(probe([[0, 1]]))
+    assert combine(own, dispatch, {0: [SiteCount(6, 3)]}, {}, {}) == [
+        Count(1, 0, 0, 3, shared=True),
+        Count(2, 0, 0, 3, shared=True),
+    ]
+    assert combine(own, dispatch, {0: [SiteCount(3, 0)]}, {}, {}) == [Count(1, 0, 0, 0), Count(2, 0, 0, 0)]
 
 
 def test_refusals_of_a_program_count_beside_those_of_its_points():
     """What a program was refused concerns all points of its probe; a probe without an event has only that."""
     own = [(1, 0, 0), (2, 0, 0), (3, 0, 0)]
-    probes = [probe([[0], [1]]), probe([[2]], event=None, mechanism="fentry")]
-    counts = combine(own, probes, {0: [SiteCount(1, 0), SiteCount(2, 1)]}, {0: 4, 1: 7})
-    assert counts == [Count(1, 0, 0, 4, True), Count(2, 0, 0, 5, True), Count(3, 0, 0, 7)]
+    document = entry(probe([[0], [1]]), probe([[2]], event=None))
+    counts = combine(own, document, {0: [SiteCount(1, 0), SiteCount(2, 1)]}, {}, {0: 4, 1: 7})
+    assert counts == [Count(1, 0, 0, 4, shared=True), Count(2, 0, 0, 5, shared=True), Count(3, 0, 0, 7)]
+
+
+def test_refusals_show_as_a_difference_where_the_kernel_counts_none():
+    """Hits of the kernel since the switching on, less ours, were refused: at the very point where that is so."""
+    own = [(10, 0, 0), (20, 0, 0), (5, 0, 0)]
+    document = entry(probe([[0], [1], [2]], whole=[[0], [1], None]), counts_refused=False)
+    profile = {0: [SiteCount(113, 0), SiteCount(27, 2), SiteCount(500, 0)]}
+    assert combine(own, document, profile, {0: [100, 7, 0]}, {}) == [
+        Count(10, 0, 0, 3),
+        Count(20, 0, 0, 2),
+        Count(5, 0, 0, 0, partly=True),
+    ]
+
+
+def test_the_difference_never_counts_twice_nor_below_zero():
+    """What the program itself counted is not added to the difference; hits that came in meanwhile make no deficit."""
+    own = [(10, 0, 0)]
+    document = entry(probe([[0]], whole=[[0]]))
+    assert combine(own, document, {0: [SiteCount(14, 0)]}, {0: [0]}, {0: 5}) == [Count(10, 0, 0, 5)]
+    assert combine(own, document, {0: [SiteCount(9, 0)]}, {0: [0]}, {}) == [Count(10, 0, 0, 0)]
+
+
+def test_without_a_base_nothing_is_derived():
+    """An entry without the base says that more may have been missed."""
+    document = entry(probe([[0]], whole=[[0]]), counts_refused=False)
+    assert combine([(1, 0, 0)], document, {0: [SiteCount(99, 0)]}, {}, {}) == [Count(1, 0, 0, 0, partly=True)]
 
 
 KERNEL = """
@@ -114,7 +148,7 @@ def test_whole_tells_whose_hits_are_the_runs():
     f = function("f", 0x1000)
     sites = [Point(0x1010, f), Point(0x1020, f)]
     made = artifact("a", [(Mechanism.KPROBE, sites), (Mechanism.FENTRY, [Point(0x1000, f)])])
-    assert whole(made.plan.probes[0]) == [[0], [1]]
-    assert whole(made.plan.probes[1]) == [[2]]
+    assert whole(made.plan, made.plan.probes[0]) == [[0], [1]]
+    assert whole(made.plan, made.plan.probes[1]) == [[2]]
     guarded = plan("before(struct list *l): p(l) && if(l->n) {}", "sites")
-    assert all(ids is None for one in guarded.probes for ids in whole(one))
+    assert all(ids is None for one in guarded.probes for ids in whole(guarded, one))

@@ -84,6 +84,7 @@ def test_an_aspect_is_described_in_full():
         release="6.1",
         build_id="abcd",
         boot_id="b-o-o-t",
+        counts_refused=False,
         options={"force": None},
     )
     document = manifest.unpack(manifest.pack(manifest.describe(made.plan, made.formats, circumstances, {1: 0})))
