@@ -1,3 +1,20 @@
-"""klasy: an aspect-oriented logger for the running Linux kernel."""
+"""klasy: an aspect-oriented logger for the running Linux kernel. The library's functions are those of klasy.api."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from klasy.api import joinpoints, log, unweave, weave, woven
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "joinpoints", "log", "unweave", "weave", "woven"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of klasy.api, imported when first asked for: most parts of klasy need none of them."""
+    if name in __all__:
+        from importlib import import_module  # by name: who imports this package does not depend on all of klasy
+
+        return getattr(import_module("klasy.api"), name)
+    raise AttributeError(f"module 'klasy' has no attribute '{name}'")

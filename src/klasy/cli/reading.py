@@ -7,73 +7,17 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from klasy.errors import KernelRefused, SystemRefusal
-from klasy.log.event import LogPoint, Schema
-from klasy.log.reader import LogReader
-from klasy.log.symbolize import Symbolizer
+from klasy.api import identity, open_reader, still_there
+from klasy.errors import KernelRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from klasy.btf.types import Btf
-    from klasy.kernel.model import Function, Kernel
     from klasy.log.event import LogEvent
+    from klasy.log.symbolize import Symbolizer
     from klasy.weaver.woven import WovenAspect
 
-
-class _LateKernel:
-    """The running kernel's symbols and types, read when a record first needs them."""
-
-    def function_at(self, address: int) -> Function | None:
-        return _kernel().function_at(address)
-
-    def types(self, module: str | None) -> Btf:
-        kernel = _kernel()
-        if module is None:
-            return kernel.btf
-        found = kernel.module_btf(module)
-        if found is None:
-            raise SystemRefusal(f"the types of module {module} are gone: it was unloaded since the aspect was woven")
-        return found
-
-
-def _kernel() -> Kernel:
-    from klasy.kernel.live import running_kernel
-
-    return running_kernel()
-
-
-Identity = tuple[str, int]
-
-
-def identity(woven: WovenAspect) -> Identity:
-    """What tells this weave of an aspect from a later one of the same name: its directory and that one's inode."""
-    return woven.path, os.stat(woven.path).st_ino
-
-
-def still_there(which: Identity) -> bool:
-    """Whether a weave is still in the kernel."""
-    path, inode = which
-    try:
-        return os.stat(path).st_ino == inode
-    except OSError:
-        return False
-
-
-def schema(woven: WovenAspect) -> Schema:
-    """What the log reader needs to know of a woven aspect."""
-    points = tuple(
-        LogPoint(j.kind, j.function, j.offset or 0, j.callee, j.module, j.address or 0, j.file, j.line)
-        for j in woven.joinpoints
-    )
-    return Schema(woven.name, tuple(woven.advice_labels), points, woven.formats)
-
-
-def open_reader(aspects: Sequence[WovenAspect]) -> tuple[LogReader, Symbolizer]:
-    """A reader of the logs of woven aspects, and the symbols to show its events with."""
-    kernel = _LateKernel()
-    symbols = Symbolizer(kernel)
-    return LogReader([(schema(woven), woven.events()) for woven in aspects], kernel.types, symbols), symbols
+__all__ = ["identity", "losses", "open_reader", "renderer", "still_there", "write_batch"]
 
 
 def renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]:
