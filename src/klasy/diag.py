@@ -53,8 +53,10 @@ class DiagnosticBag:
         hints: Sequence[str] = (),
         related: Sequence[tuple[Span, str]] = (),
     ) -> None:
-        """Add an error."""
-        self.items.append(Diagnostic(Severity.ERROR, code, message, span, tuple(hints), tuple(related)))
+        """Add an error, unless the very same was found before: what several advice share is judged with each."""
+        diagnostic = Diagnostic(Severity.ERROR, code, message, span, tuple(hints), tuple(related))
+        if diagnostic not in self.items:
+            self.items.append(diagnostic)
 
     def warning(self, code: str, message: str, span: Span | None = None, *, hints: Sequence[str] = ()) -> None:
         """Add a warning (a lint): the weave goes on."""

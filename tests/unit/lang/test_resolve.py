@@ -156,6 +156,11 @@ def test_errors_are_in_source_order() -> None:
     assert [d.code for d in caught.value.diagnostics] == ["unknown-function", "missing-semicolon", "unknown-pointcut"]
 
 
+def test_what_advice_shares_is_said_once() -> None:
+    """A fault of the anonymous pointcut is not said again for each advice that it serves."""
+    assert _codes("pointcut call(f) && if(x->y); before() { log(1); } after() { log(2); }") == ["unknown-name"]
+
+
 def test_an_error_says_nothing_of_what_hangs_on_it() -> None:
     """Advice that uses a pointcut with a syntax error is not told that the pointcut binds nothing."""
     text = "aspect a { pointcut call(f(int x); before(int x) { log(x); } }"
