@@ -162,7 +162,7 @@ NAMED: tuple[Named, ...] = (
           _in_aspect("x x @ int x @ x *x @ int *x", "("), give_up=True),
     Named("statement-in-aspect", "a statement must stand in the body of advice",
           _in_aspect("x", "( @ = @ . @ -> @ ++ @ -- @ += @ [")
-          + _in_aspect(" @ pointcut x();", "if @ for @ while @ return @ delete @ {"),
+          + _in_aspect(" @ pointcut x();", "if @ for @ while @ return @ {"),
           "before() { .. }", give_up=True),
     # --- statements ---
     Named("return-value", "advice gives no value back",
