@@ -111,4 +111,4 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
         raise
     compiled = compile_plan(plan, kernel)
     plan = replace(plan, diagnostics=(*plan.diagnostics, *compiled.diagnostics))
-    return generate(plan, compiled, limits or Options())
+    return generate(plan, compiled, limits or Options(), kernel)

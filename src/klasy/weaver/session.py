@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
+from klasy.bpf.verifier import VerifierError
 from klasy.errors import InputError, NotRoot, SystemRefusal
 from klasy.plain import dataclass
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, load
 from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token
+from klasy.weaver.preflight import preflight, verifier_refusal
 from klasy.weaver.remove import LINK_PREFIX, remove, switch
 from klasy.weaver.signals import ending_signals_raise, signals_held
 from klasy.weaver.sweep import sweep
@@ -100,6 +102,7 @@ def weave(
     fs = pinfs or PinFS()
     if os.geteuid() != 0:
         raise NotRoot("weaving needs root", hint="run klasy as root, e.g. with sudo")
+    preflight(artifact.plan for artifact in artifacts)
     _raise_descriptor_limit(sum(len(a.programs) + len(a.maps) for a in artifacts))
     weaves = [
         _Weave(artifact, machine, fs, replace=replace, options=options or {}, on_step=on_step) for artifact in artifacts
@@ -213,7 +216,11 @@ class _Weave:
             for spec in sorted(self._artifact.programs, key=lambda spec: spec.probe):
                 probe = plan.probes[spec.probe]
                 self._step(f"load {spec.name}")
-                with load(spec, probe, self._maps, modules) as program:
+                try:
+                    program = load(spec, probe, self._maps, modules)
+                except VerifierError as error:
+                    raise verifier_refusal(plan, probe, error) from error
+                with program:
                     self._step(f"attach {spec.name}")
                     self._attached[spec.probe] = attacher.attach(probe, program)
         finally:

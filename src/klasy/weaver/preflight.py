@@ -1,0 +1,76 @@
+"""Switches of the machine that would let a weave succeed and never hit, or fail with an error that tells nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klasy.bpf.sys import lockdown
+from klasy.errors import InputError, KernelRefused, SystemRefusal
+from klasy.match.plan import Mechanism
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klasy.bpf.verifier import VerifierError
+    from klasy.match.plan import Plan, Probe
+
+KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
+FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
+
+_BY_EVENT = frozenset({Mechanism.KPROBE, Mechanism.KRETPROBE})
+
+
+def preflight(
+    plans: Iterable[Plan], *, kprobes_enabled: str = KPROBES_ENABLED, ftrace_enabled: str = FTRACE_ENABLED
+) -> None:
+    """Raise SystemRefusal, with the remedy, if this machine is set so that the plans' probes cannot work."""
+    if lockdown() == "confidentiality":
+        raise SystemRefusal(
+            "the kernel is locked down for confidentiality, which forbids probes and reading its memory",
+            hint="boot without lockdown=confidentiality; lockdown=integrity is no obstacle",
+        )
+    mechanisms = {probe.mechanism for plan in plans for probe in plan.probes}
+    if mechanisms & _BY_EVENT and _reads(kprobes_enabled, "0"):
+        raise SystemRefusal(
+            "kprobes are switched off: probes would be put in place and never hit",
+            hint=f"echo 1 > {kprobes_enabled}",
+        )
+    if mechanisms and _reads(ftrace_enabled, "0"):
+        raise SystemRefusal(
+            "function tracing is switched off: probes at functions would be put in place and never hit",
+            hint="sysctl kernel.ftrace_enabled=1",
+        )
+
+
+def _reads(path: str, value: str) -> bool:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip() == value
+    except OSError:
+        return False
+
+
+def verifier_refusal(plan: Plan, probe: Probe, error: VerifierError) -> InputError | KernelRefused:
+    """What to say when the verifier refuses the program of a probe: whose code it is, and whose fault."""
+    from klasy.bpf.verifier import TOO_LARGE
+    from klasy.diag import Diagnostic, Severity
+    from klasy.source import Span
+
+    advice = [plan.aspect.advice[arm.advice] for arm in probe.arms]
+    span = error.metadata if isinstance(error.metadata, Span) else advice[0].head if advice else None
+    if TOO_LARGE in error.message:
+        diagnostic = Diagnostic(
+            Severity.ERROR,
+            "too-large",
+            "what this advice does is more than the kernel lets one probe do",
+            span,
+            hints=("log fewer or smaller values, or make two aspects of it",),
+        )
+        return InputError("1 error", [diagnostic])
+    where = f" for {', '.join(a.label for a in advice)}" if advice else ""
+    place = f" ({span!r})" if span is not None else ""
+    what = f"the kernel refuses klasy's code{where} of aspect '{plan.aspect.name}'{place}"
+    refusal = KernelRefused(what, error.errno, hint="this is a fault of klasy's, not of the aspect: please report it")
+    refusal.message = f"{what}: {error.message}"
+    refusal.args = (refusal.message,)
+    return refusal
