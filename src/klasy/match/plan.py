@@ -81,7 +81,7 @@ class Locator(enum.Enum):
     ADDRESS = "address"  # ``Arm.by_address``: address of the probed instruction or function entry
     MARK = "mark"  # a mark, then ``Arm.by_address`` with the mark's site; no mark: no join point
     # A mark (tail calls), if there is one: ``Arm.by_address`` with its site, and nothing else; where there is none,
-    # ``Arm.by_return_address``, else ``Arm.otherwise``.
+    # ``Arm.by_return_address``; where no arm of the advice has the return address there, ``Arm.otherwise``.
     DISPATCH = "dispatch"
 
 

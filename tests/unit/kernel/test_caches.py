@@ -64,7 +64,8 @@ def test_damage_is_noticed(at, change):
     """A change of any byte, of the head or of the contents, is noticed."""
     caches.store("name", 1, b"contents of it")
     path = os.path.join(caches.folder(), "name")
-    data = bytearray(open(path, "rb").read())
+    with open(path, "rb") as file:
+        data = bytearray(file.read())
     data[at % len(data)] ^= change
     with open(path, "wb") as file:
         file.write(data)

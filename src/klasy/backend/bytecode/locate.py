@@ -167,7 +167,7 @@ class Locating:
             calls=marks
             or not self.small
             or self.dispatches
-            or probe.context is Context.RETURN
+            or probe.context in _AT_FUNCTIONS  # which function it is, is asked for
             or probe.condition is not None,
         )
 
@@ -435,6 +435,12 @@ class Locating:
         elsewhere = e.asm.fresh_label("elsewhere")
         self._find(e, self.returns, self.key, op.arm, goal._replace(missing=elsewhere))
         e.asm.label(elsewhere)
+        # What another arm of the same advice knows is not unknown: there the advice runs by that arm, if it does.
+        for sibling, other in enumerate(self.probe.arms):
+            if sibling != op.arm and other.advice == arm.advice and other.by_return_address:
+                beyond = e.asm.fresh_label("beyond")
+                self._find(e, self.returns, self.key, sibling, Goal(op.dst, missing, beyond))
+                e.asm.label(beyond)
         if op is self._counts_unknown:
             self._count_unknown(e)
         register = e.result(op.dst)
