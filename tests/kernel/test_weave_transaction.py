@@ -16,7 +16,7 @@ from support.handmade import artifact, function
 from support.livekernel import HOME, call_sites, define, definitions, entry, leftovers, symbols, traffic
 
 from klasy.bpf import maps
-from klasy.errors import KernelRefused
+from klasy.errors import KernelRefused, SystemRefusal
 from klasy.kernel.live import LiveKernel
 from klasy.match.plan import Mechanism, Point
 from klasy.weaver.session import AlreadyWoven, Machine, machine_of, weave
@@ -91,6 +91,7 @@ def test_hits_stop_with_unweave_and_nothing_is_left():
         "link_1",
         "link_2",
         "link_3",
+        "map_base",
         "map_control",
         "map_counters",
         "map_events",
@@ -390,3 +391,68 @@ def test_a_kernel_says_whether_it_counts_refusals():
         with maps.create("hash", name="busy", key_size=4, value_size=4, max_entries=64) as busy:
             busy.update(bytes(4), bytes(4))
         assert (aspect._refused()[0] > 0) == machine().counts_refused
+
+
+def test_a_signal_while_replacing_brings_the_old_aspect_back():
+    """SIGTERM with the new aspect in place and the old one not yet removed: the old one is woven and runs again."""
+    weave_one(read_probe("swap"))
+
+    def end(_: str, name: str) -> None:
+        if name == "remove old":
+            raise SystemExit(128 + signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        weave([both_probes("swap")], MACHINE, replace=True, on_step=end)
+    with open_woven("swap") as woven:
+        assert len(woven.joinpoints) == 1
+        assert woven.active
+        before = woven.counts()[0].hits
+        reads(10)
+        assert woven.counts()[0].hits >= before + 10
+    assert [p.name for p in HOME.iterdir()] == ["swap"]
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [("/sys/kernel/debug/kprobes/enabled", "echo 1 >"), ("/proc/sys/kernel/ftrace_enabled", "sysctl")],
+    ids=["kprobes", "ftrace"],
+)
+def test_switches_that_would_make_probes_never_hit_are_named(path, remedy):
+    """With kprobes or function tracing switched off a weave is refused, with the command that mends it."""
+    switch = Path(path)
+    switch.write_text("0")
+    try:
+        with pytest.raises(SystemRefusal, match="switched off") as caught:
+            weave_one(read_probe("idle", Mechanism.KPROBE))
+        assert remedy in (caught.value.hint or "")
+    finally:
+        switch.write_text("1")
+
+
+def test_a_read_only_bpffs_is_named_with_the_remedy():
+    """Nothing can be pinned there: the error says how to make it writable."""
+    subprocess.run(["mount", "-o", "remount,ro", "/sys/fs/bpf"], check=True)
+    try:
+        with pytest.raises(SystemRefusal, match="mounted read-only") as caught:
+            weave_one(read_probe("one"))
+        assert caught.value.hint == "mount -o remount,rw /sys/fs/bpf"
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", "/sys/fs/bpf"], check=True)
+
+
+def test_missing_mounts_are_made():
+    """Without bpffs and tracefs, as in a minimal system, a weave mounts them."""
+    subprocess.run(["umount", "/sys/fs/bpf"], check=True)
+    subprocess.run("umount /sys/kernel/tracing; umount /sys/kernel/debug/tracing; true", shell=True, check=True)
+    debug = subprocess.run(["umount", "/sys/kernel/debug"], check=False).returncode == 0
+    try:
+        weave_one(read_probe("one", Mechanism.KPROBE))
+        reads(5)
+        with open_woven("one") as woven:
+            assert woven.counts()[0].hits >= 5
+        mounts = Path("/proc/self/mounts").read_text()
+        assert " /sys/fs/bpf bpf " in mounts
+        assert " /sys/kernel/tracing tracefs " in mounts
+    finally:
+        if debug:
+            subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)

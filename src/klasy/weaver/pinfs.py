@@ -282,6 +282,10 @@ class PinFS:
         """All groups of kprobe events that belong to a directory here."""
         return {group for name in self._entries() if (group := self.group(name))}
 
+    def is_empty(self) -> bool:
+        """Whether klasy's directory is there with nothing in it."""
+        return os.path.isdir(self.home) and not self._entries()
+
     def tidy(self) -> None:
         """Remove klasy's directory if nothing is in it. The lock must be held."""
         with suppress(OSError):

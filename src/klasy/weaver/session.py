@@ -325,7 +325,8 @@ class _Weave:
         if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
             switch(self._staging.path, on=True)
             self._pinfs.exchange(self._staging, self._name)
-        elif self._committed:
+        elif self._committed and self._staging is not None:
+            self._staging.close()  # withdraw() takes the lock anew
             self._staging = self._pinfs.withdraw(self._name, self._token)
         if self._staging is not None:
             remove(self._pinfs, self._staging)

@@ -50,8 +50,7 @@ def clear_leftovers(pinfs: PinFS) -> list[str]:
     if os.geteuid() != 0:
         return []
     with suppress(SystemRefusal, OSError):
-        suspects = pinfs.stagings() or os.path.isdir(pinfs.hurry) or _orphans(pinfs)
-        if suspects:
+        if pinfs.is_empty() or pinfs.stagings() or os.path.isdir(pinfs.hurry) or _orphans(pinfs):
             with pinfs.lock():
                 cleared = sweep(pinfs)
                 pinfs.tidy()
