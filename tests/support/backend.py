@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from klasy.backend.artifact import Artifact
     from klasy.btf.types import Btf
-    from klasy.kernel.model import CallSite
+    from klasy.kernel.model import CallSite, Kernel
 
 ENTRY = 0xFFFF_FFFF_8123_4560
 MECHANISMS = {
@@ -87,9 +87,9 @@ def plan(*probes: Probe, joinpoints: int = 4, sites: Sequence[CallSite] = ()) ->
     return Plan(aspect, tuple(points), probes, (), ())
 
 
-def generate(programs: Sequence[ir.Program], made: Plan) -> Artifact:
+def generate(programs: Sequence[ir.Program], made: Plan, kernel: Kernel | None = None) -> Artifact:
     """The artifact of hand-made programs."""
-    return backend.generate(made, Compiled(tuple(programs), (), ()))
+    return backend.generate(made, Compiled(tuple(programs), (), ()), kernel=kernel)
 
 
 def trampoline_context(arguments: Sequence[int], result: int | None = None) -> bytes:

@@ -5,23 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.backend.maps import Options, shared_maps
+from klasy.match.plan import Locator, MarkRole
 
 if TYPE_CHECKING:
     from klasy.backend.artifact import Artifact
     from klasy.compiler import Compiled
+    from klasy.kernel.model import Kernel
     from klasy.match.plan import Plan
 
 __all__ = ["Options", "generate", "show"]
 
 
-def generate(plan: Plan, compiled: Compiled, options: Options = Options()) -> Artifact:  # noqa: B008  # frozen
-    """The artifact of a compiled plan. Deterministic. Raises InputError where an advice is too large for BPF."""
+def generate(
+    plan: Plan,
+    compiled: Compiled,
+    options: Options = Options(),  # noqa: B008  # frozen
+    kernel: Kernel | None = None,
+) -> Artifact:
+    """The artifact of a compiled plan. Deterministic. Raises InputError where an advice is too large for BPF.
+
+    ``kernel``: the one it is for. Without it, calls that are told apart by their return address are taken for calls
+    from unknown places where a kretprobe of someone else is on the callee.
+    """
     from klasy.backend.artifact import Artifact
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emit import generate_program
+    from klasy.backend.bytecode.rethook import find_rethook
 
     counters = Counters(plan)
-    generated = [generate_program(plan, program, counters) for program in compiled.programs]
+    by_return = any(p.locator is Locator.DISPATCH or p.role is MarkRole.TAIL for p in plan.probes)
+    rethook = find_rethook(kernel) if kernel is not None and by_return else None
+    generated = [generate_program(plan, program, counters, rethook) for program in compiled.programs]
     used = frozenset().union(*(each.shared for each in generated))
     maps = shared_maps(plan, used, options)
     maps += [spec for each in generated for spec in each.maps]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.liveness import Interval
     from klasy.backend.bytecode.regs import Allocation
+    from klasy.backend.bytecode.rethook import Rethook
     from klasy.bpf.insn import Reg
     from klasy.match.plan import Plan, Probe
     from klasy.source import Span
@@ -43,20 +44,23 @@ class Generated:
     shared: frozenset[str]
 
 
-def generate_program(plan: Plan, program: ir.Program, counters: Counters) -> Generated:
-    """Generate the program of one probe. Raises InputError where an advice is too large for BPF."""
-    return _Generator(plan, program, counters).run()
+def generate_program(plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None = None) -> Generated:
+    """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
+
+    ``rethook``: how to look behind kretprobes of others.
+    """
+    return _Generator(plan, program, counters, rethook).run()
 
 
 class _Generator:
-    def __init__(self, plan: Plan, program: ir.Program, counters: Counters) -> None:
+    def __init__(self, plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None) -> None:
         self.plan = plan
         self.program = program
         self.probe: Probe = plan.probes[program.probe]
         ops = list(program.ops())
         self.origin = Origin(self.probe, ops)
         locates = [op for op in ops if isinstance(op, ir.Locate)]
-        self.locating = Locating(plan, self.probe, locates, self.origin, counters)
+        self.locating = Locating(plan, self.probe, locates, origin=self.origin, counters=counters, rethook=rethook)
         self.selector = Selector(self.origin, self.locating, counters)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)

@@ -30,6 +30,7 @@ from klasy.backend.bytecode.counters import waiting_for
 from klasy.backend.bytecode.emitter import OUT
 from klasy.backend.bytecode.liveness import Effects
 from klasy.backend.bytecode.origin import FLAGS, IP, SP, TRAMPOLINE
+from klasy.backend.bytecode.rethook import NODE_BYTES, look_behind
 from klasy.backend.bytecode.tables import Goal, Table
 from klasy.bpf.insn import (
     R0,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.origin import Origin
+    from klasy.backend.bytecode.rethook import Rethook
     from klasy.bpf.insn import Reg
     from klasy.compiler import ir
     from klasy.match.plan import Plan, Probe
@@ -79,9 +81,10 @@ _KEY = -16  # of a mark: slot, then tag
 _TAG = -8
 _PID = -24
 _WORD = -32  # the return address, or the address that decides
-_FRAME = -56  # three words of the trampoline's frame
-_SITE = -64  # the site of the mark that was found, or 0
+_FRAME = -48  # two words of the trampoline's frame
+_SITE = -56  # the site of the mark that was found, or 0
 _MARK = _KEY - MARK_SIZE
+_NODE = _MARK - NODE_BYTES  # of a kretprobe's list
 
 _CARRY, _PARITY, _ZERO, _SIGN, _OVERFLOW = 0x001, 0x004, 0x040, 0x080, 0x800  # of the flags register
 
@@ -91,11 +94,21 @@ _AT_FUNCTIONS = frozenset({Context.ENTRY, Context.RETURN})
 class Locating:
     """The prologue and the Locate operations of one program."""
 
-    def __init__(self, plan: Plan, probe: Probe, locates: list[ir.Locate], origin: Origin, counters: Counters) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        probe: Probe,
+        locates: list[ir.Locate],
+        *,
+        origin: Origin,
+        counters: Counters,
+        rethook: Rethook | None,
+    ) -> None:
         self.plan = plan
         self.probe = probe
         self.origin = origin
         self.counters = counters
+        self.rethook = rethook
         self.key = Var("key")
         self.site = Var("site")
         self.entry = Var("entry")
@@ -181,6 +194,8 @@ class Locating:
 
     def scratch(self) -> int:
         """Bytes of scratch that all this takes."""
+        if self.rethook is not None and (self.dispatches or self.probe.mark is not MarkUse.NONE):
+            return -_NODE
         if self.probe.mark is MarkUse.WRITE:
             return -_MARK
         return -_SITE if self.reads_mark or self.dispatches else 16
@@ -258,46 +273,52 @@ class Locating:
         e.asm.emit(load(R3, e.register(self.origin.ctx, R1), SP), mov(R2, 8))
         e.stack_address(R1, offset)
         e.asm.emit(call("probe_read_kernel"))
+        self._look_behind(e, offset)
+
+    def _look_behind(self, e: Emitter, word: int) -> None:
+        if self.rethook is not None:
+            look_behind(e, self.rethook, word, _NODE, lambda: self._slot(e, R2))
 
     def _frame_return_address(self, e: Emitter) -> None:
-        """Behind the trampoline's words stands the return address into the function, then the one into its caller.
+        """Of a fexit program: behind the trampoline's words, see :mod:`klasy.backend.bytecode.origin`.
 
-        Where the former is not found, all is different from what was measured, and the latter is 0. In a fentry
-        program there are two places for it: another's fexit program moves the frame by a word.
+        Believed only if before it stands the return address into the function itself.
         """
-        places = (0,) if self.probe.context is Context.FEXIT else (0, 8)
         e.into(R3, self.origin.ctx)
-        e.asm.emit(add(R3, self._frame_offset()), mov(R2, places[-1] + 16))
+        e.asm.emit(add(R3, self._frame_offset() - 8), mov(R2, 16))
         e.stack_address(R1, _FRAME)
         e.asm.emit(call("probe_read_kernel"))
         found = e.asm.fresh_label("caller")
         inner = self.probe.points[0].address + FENTRY_CALL_BYTES
-        for place in places:
-            e.asm.emit(load(R1, R10, _FRAME + place), load(R0, R10, _FRAME + place + 8))
-            for address in (inner, inner + ENDBR_BYTES):
-                compare_constant(e, (R1, "==", address), found, R2)
+        e.asm.emit(load(R1, R10, _FRAME), load(R0, R10, _FRAME + 8))
+        for address in (inner, inner + ENDBR_BYTES):
+            compare_constant(e, (R1, "==", address), found, R2)
         e.asm.emit(mov(R0, 0))
         e.asm.label(found)
         e.asm.emit(store(R10, _WORD, R0))
+        self._look_behind(e, _WORD)
 
     def _frame_offset(self) -> int:
-        """From the context to where the return address into the function is looked for first."""
-        words = self.origin.argument_words
-        return 8 * words + (16 if self.probe.context is Context.FEXIT else 8)
+        """From the context to the return address of the function's caller."""
+        assert self.probe.context is Context.FEXIT, "where a fentry program's frame ends is not known beforehand"
+        return 8 * self.origin.argument_words + 24  # result, saved rbp, return address into the function
 
     # --- marks
 
-    def _slot(self, e: Emitter) -> None:
-        """The key of the mark to the stack, all but the tag of an entry."""
+    def _slot(self, e: Emitter, register: Reg) -> None:
+        """``register`` = address of the stack slot that holds, or held, or will hold the return address."""
         context = self.probe.context
         if context in TRAMPOLINE:
-            assert context is Context.FEXIT, "where a fentry program's frame ends is not known beforehand"
-            e.into(R1, self.origin.ctx)
-            e.asm.emit(add(R1, self._frame_offset() + 8))
+            e.into(register, self.origin.ctx)
+            e.asm.emit(add(register, self._frame_offset()))
         else:
-            e.asm.emit(load(R1, e.register(self.origin.ctx, R1), SP))
+            e.asm.emit(load(register, e.register(self.origin.ctx, R1), SP))
             if context not in {Context.ENTRY, Context.TAIL}:
-                e.asm.emit(add(R1, -8))
+                e.asm.emit(add(register, -8))
+
+    def _key_of_mark(self, e: Emitter) -> None:
+        """The key of the mark to the stack, all but the tag of an entry."""
+        self._slot(e, R1)
         e.asm.emit(store(R10, _KEY, R1))
         if self.probe.role is not MarkRole.ENTRY:
             e.asm.emit(store_imm(R10, _TAG, int(self.probe.role)))
@@ -316,7 +337,7 @@ class Locating:
         ctx = e.register(self.origin.ctx, R1)
         for number, name in enumerate(ARGUMENT_REGISTERS):
             e.asm.emit(load(R0, ctx, PT_REGS[name]), store(R10, _MARK + MARK_ARGUMENTS + 8 * number, R0))
-        self._slot(e)
+        self._key_of_mark(e)
         e.stack_address(R2, _KEY)
         e.stack_address(R3, _MARK)
         e.asm.emit(load_map(R1, MAP_MARKS), mov(R4, BPF_ANY), call("map_update_elem"))
@@ -379,7 +400,7 @@ class Locating:
             e.asm.emit(store(R10, _TAG, R0))
         else:
             self._return_address(e)
-        self._slot(e)
+        self._key_of_mark(e)
         e.asm.emit(call("get_current_pid_tgid"), store(R10, _PID, R0))
         e.lookup(MAP_MARKS, _KEY)
         e.asm.emit(jump_if(R0, "==", 0, none))
