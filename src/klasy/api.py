@@ -130,16 +130,9 @@ class _LateKernel:
     def function_at(self, address: int) -> Function | None:
         return _kernel().function_at(address)
 
-    def types(self, module: str | None) -> Btf:
-        from klasy.errors import SystemRefusal
-
+    def types(self, module: str | None) -> Btf | None:
         kernel = _kernel()
-        if module is None:
-            return kernel.btf
-        found = kernel.module_btf(module)
-        if found is None:
-            raise SystemRefusal(f"the types of module {module} are gone: it was unloaded since the aspect was woven")
-        return found
+        return kernel.btf if module is None else kernel.module_btf(module)
 
 
 def _kernel() -> Kernel:

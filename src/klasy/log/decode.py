@@ -10,7 +10,7 @@ from klasy.errors import SystemRefusal
 from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.format_text import value_text
 from klasy.log.memory import decode as decode_memory
-from klasy.log.value import CodeAddress, EnumValue, Fault, Pointer, Value
+from klasy.log.value import Char, CodeAddress, EnumValue, Fault, Pointer, Value, text_of
 from klasy.record import HEADER, HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -27,16 +27,21 @@ _LAST_FAULT_BIT = 63
 class Decoder:
     """Decodes the records of one aspect.
 
-    ``types(module)`` gives the BTF that a field's ``type_id`` refers to; it is asked only when a record needs it.
+    ``types(module)`` gives the BTF that a field's ``type_id`` refers to; it is asked only when a record needs it. None:
+    there is none any more (the module was unloaded); what is of such a type is shown as the bytes it is.
     """
 
-    def __init__(self, schema: Schema, types: Callable[[str | None], Btf], symbols: Symbolizer) -> None:
+    def __init__(self, schema: Schema, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
         self._schema = schema
         self._types = types
         self._symbols = symbols
-        self._templates = [None if f.template is None else printf.parse(f.template) for f in schema.formats]
+        # An event is a line; the newline that a template ends with, from the habit of C, would make it two.
+        self._templates = [
+            None if f.template is None else printf.parse(f.template.removesuffix("\n")) for f in schema.formats
+        ]
         # Records carry monotonic time; the distance to the clock on the wall is taken once, when reading begins.
         self._wall_offset = time.time_ns() - time.monotonic_ns()
+        self._second = (0, "")  # of the record before, with its text
 
     def decode(self, record: bytes | memoryview) -> LogEvent:
         """One record. Raises SystemRefusal where the bytes are no record of this aspect."""
@@ -63,7 +68,7 @@ class Decoder:
             cpu,
             pid,
             tid,
-            comm.split(b"\0", 1)[0].decode("utf-8", "backslashreplace"),
+            text_of(comm),
             tuple(values),
             message,
             tuple(faulty),
@@ -71,7 +76,9 @@ class Decoder:
 
     def _clock(self, time_ns: int) -> str:
         seconds, rest = divmod(time_ns + self._wall_offset, 1_000_000_000)
-        return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 1000:06}"
+        if self._second[0] != seconds:
+            self._second = seconds, time.strftime("%H:%M:%S", time.localtime(seconds))
+        return f"{self._second[1]}.{rest // 1000:06}"
 
     def _message(self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]]) -> str:
         sizes = [entry.size for entry in layout.fields if entry.kind != "address"]
@@ -85,17 +92,19 @@ class Decoder:
         match value:
             case bool() if directive.kind == "s":
                 pass  # as text: true or false
-            case CodeAddress(address) if directive.kind == "s":
-                return self._symbols.name(address)
             case int():
-                return self._symbols.name(value) if directive.is_symbol else int(value)
+                return self._symbol(directive, value) if directive.is_symbol else int(value)
             case EnumValue(number, name):
                 return number if directive.is_integer or name is None else name
-            case Pointer(address, _) | CodeAddress(address):
-                return self._symbols.name(address) if directive.is_symbol else address
-            case str() if directive.is_integer and len(value) == 1:
-                return ord(value)
+            case Pointer(address, _) | CodeAddress(address) if directive.is_symbol:
+                return self._symbol(directive, address)
+            case Pointer(address, _) | CodeAddress(address) if directive.kind != "s":
+                return address
         return value_text(value, self._symbols, quote=False)
+
+    def _symbol(self, directive: printf.Directive, address: int) -> str:
+        """A code address as the kernel's printk shows it."""
+        return self._symbols.function(address) if directive.kind == "ps" else self._symbols.place(address)
 
     def _values(
         self, layout: Format, record: bytes, faults: int, point: LogPoint
@@ -125,7 +134,7 @@ class Decoder:
             case "bool":
                 return any(raw)
             case "char":
-                return raw[:1].decode("latin-1")
+                return Char(int.from_bytes(raw[:1], "little", signed=entry.signed))
             case "enum":
                 number = int.from_bytes(raw, "little", signed=entry.signed)
                 return EnumValue(number, self._constant(entry, number))
@@ -134,9 +143,10 @@ class Decoder:
             case "symbol":
                 return CodeAddress(int.from_bytes(raw, "little"))
             case "string":
-                return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+                return text_of(raw)
             case "object":
-                return decode_memory(self._types(entry.module), entry.type_id, raw, address)
+                types = self._types(entry.module)
+                return raw if types is None else decode_memory(types, entry.type_id, raw, address)
             case "joinpoint":
                 return _attribute(point, entry.type_name)
         return raw
@@ -145,6 +155,8 @@ class Decoder:
         from klasy.btf.types import Enum
 
         btf = self._types(entry.module)
+        if btf is None:
+            return None
         enum = btf.type(btf.resolve(entry.type_id))
         assert isinstance(enum, Enum)
         return next((name for name, value in enum.values if value == number), None)
@@ -155,7 +167,7 @@ def _attribute(point: LogPoint, name: str) -> Value:
         case "kind":
             return point.kind
         case "address":
-            return CodeAddress(point.address)
+            return Pointer(point.address, "void *")
         case "line":
             return point.line if point.line is not None else 0
         case "module":

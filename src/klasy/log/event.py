@@ -25,6 +25,8 @@ class LogPoint:
     @property
     def place(self) -> str:
         """The join point in a few words: ``call skb_dequeue in unix_release_sock+0x1d0``."""
+        if self.kind == "unknown":
+            return "a join point not known"
         inside = f" [{self.module}]" if self.module else ""
         where = f"{self.function}+{self.offset:#x}{inside}" if self.function else "a caller not known"
         if self.kind == "call":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from klasy.log.value import CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.log.value import Char, CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
 
 if TYPE_CHECKING:
     from klasy.log.event import LogEvent
@@ -19,8 +19,12 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
             return None
         case bytes():
             return value.hex()
+        case str():
+            return _text(value)
+        case Char(number):
+            return number
         case Pointer(address, _):
-            return f"{address:#x}"
+            return symbols.name(address) if value.to_function else f"{address:#x}"
         case CodeAddress(address):
             return symbols.name(address)
         case EnumValue(number, name):
@@ -30,6 +34,13 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
         case Elements():
             return [value_json(item, symbols) for item in value.items]
     return value
+
+
+def _text(text: str) -> str:
+    """A string without the lone surrogates that stand for bytes that are no UTF-8: JSON is UTF-8."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _record(record: Record, symbols: Symbolizer) -> dict[str, Any]:
@@ -59,10 +70,10 @@ def event_json(event: LogEvent, symbols: Symbolizer) -> str:
         "cpu": event.cpu,
         "pid": event.pid,
         "tid": event.tid,
-        "comm": event.comm,
+        "comm": _text(event.comm),
     }
     if event.message is not None:
-        document["message"] = event.message
+        document["message"] = _text(event.message)
     else:
         document["values"] = {name: value_json(value, symbols) for name, value in event.values}
     if event.faults:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klasy.log.value import CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.log.value import Char, CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
 
 if TYPE_CHECKING:
     from klasy.log.event import LogEvent
     from klasy.log.symbolize import Symbolizer
 
 _INDENT = "    "
+_MAX_ELEMENTS = 64  # of an array that are shown; JSON has all
+_BAD_ADDRESS = "<bad address>"
 
 
 def harmless(text: str) -> str:
@@ -25,26 +27,34 @@ def _escape(character: str) -> str:
     named = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}.get(character)
     if named:
         return named
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8 (PEP 383)
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
+def _quoted(text: str) -> str:
+    return '"' + harmless(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
 def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool = True) -> str:
-    """One value. ``quote`` puts strings in quotes, as C would; a format template wants them without."""
+    """One value. ``quote`` shows strings as C writes them; without it they are as they are, for a format template."""
     match value:
         case bool():
             return "true" if value else "false"
         case int():
             return str(value)
         case str():
-            return f'"{harmless(value)}"' if quote else harmless(value)
+            return _quoted(value) if quote else value
         case bytes():
             return value.hex(" ")
         case Fault():
-            return "<bad address>"
-        case Pointer(address, type_name):
-            return _pointer(address, type_name, symbols)
+            return _BAD_ADDRESS
+        case Char(number):
+            return f"{number} {chr(number)!r}" if 32 <= number < 127 else str(number)
+        case Pointer(address, _):
+            return _pointer(address, value.to_function, symbols)
         case CodeAddress(address):
-            return symbols.name(address)
+            return _pointer(address, True, symbols)
         case EnumValue(number, name):
             return name if name is not None else str(number)
         case Record():
@@ -53,11 +63,10 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
             return _elements(value, symbols, depth)
 
 
-def _pointer(address: int, type_name: str, symbols: Symbolizer) -> str:
+def _pointer(address: int, to_function: bool, symbols: Symbolizer) -> str:
     if not address:
         return "NULL"
-    name = symbols.exact(address) if "(" in type_name else None
-    return name or f"{address:#x}"
+    return symbols.name(address) if to_function else f"{address:#x}"
 
 
 def _record(record: Record, symbols: Symbolizer, depth: int) -> str:
@@ -69,19 +78,23 @@ def _record(record: Record, symbols: Symbolizer, depth: int) -> str:
     for name, member in record.members:
         text = value_text(member, symbols, depth + 1)
         lines.append(f"{margin}{name} = {text}," if name else f"{margin}{text},")
-    return f"{head}{{\n" + "\n".join(lines) + f"\n{_INDENT * depth}}}"
+    return f"{head}{{\n" + "\n".join(lines) + f"\n{_INDENT * depth}}}" if lines else head + "{}"
 
 
 def _elements(array: Elements, symbols: Symbolizer, depth: int) -> str:
     if not array.items:
         return "{}"
-    texts = [value_text(item, symbols, depth + 1) for item in array.items]
-    if len(set(texts)) == 1 and len(texts) > 1 and texts[0] in ("0", "NULL", "false"):
+    shown = array.items[:_MAX_ELEMENTS]
+    texts = [value_text(item, symbols, depth + 1) for item in shown]
+    if len(texts) > 1 and texts[0] in ("0", "NULL", "false") and all(item == array.items[0] for item in array.items):
         return "{}"  # all zero: C's own short form
+    more = len(array.items) - len(shown)
+    note = [f".. {more} more"] if more else []
     if any("\n" in text for text in texts):
         margin = _INDENT * (depth + 1)
-        return "{\n" + "".join(f"{margin}{text},\n" for text in texts) + f"{_INDENT * depth}}}"
-    return "{ " + ", ".join(texts) + " }"
+        lines = [*(f"{margin}{text},\n" for text in texts), *(f"{margin}{text}\n" for text in note)]
+        return "{\n" + "".join(lines) + f"{_INDENT * depth}}}"
+    return "{ " + ", ".join(texts + note) + " }"
 
 
 def event_text(event: LogEvent, symbols: Symbolizer) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klasy.btf import types
-from klasy.log.value import Elements, EnumValue, Pointer, Record, Value
+from klasy.log.value import Char, Elements, EnumValue, Pointer, Record, Value, text_of
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
-
-_MAX_ELEMENTS = 64  # of an array that are shown; a longer one ends in a note of how many there are
 
 
 def decode(btf: Btf, type_id: int, data: bytes, address: int | None = None) -> Value:
@@ -56,7 +54,7 @@ def _integer(kind: types.Int, raw: int, width: int) -> Value:
         return bool(raw)
     if kind.signed and raw >> (width - 1):
         raw -= 1 << width
-    return raw
+    return Char(raw) if kind.name == "char" and width == 8 else raw
 
 
 def _enum(kind: types.Enum, raw: int, width: int) -> EnumValue:
@@ -69,11 +67,12 @@ def _enum(kind: types.Enum, raw: int, width: int) -> EnumValue:
 def _array(btf: Btf, type_id: int, kind: types.Array, data: bytes, at: int) -> Value:
     element = btf.type(btf.resolve(kind.type_id))
     size = btf.size_of(kind.type_id)
-    name = btf.c_name(type_id)
-    if isinstance(element, types.Int) and element.size == 1 and is_text(data[at : at + kind.count]):
-        return data[at : at + kind.count].split(b"\0", 1)[0].decode("latin-1")
-    shown = min(kind.count, _MAX_ELEMENTS)
-    return Elements(name, tuple(_decode(btf, kind.type_id, data, at + i * size, None) for i in range(shown)))
+    if isinstance(element, types.Int) and element.size == 1 and kind.count:
+        raw = data[at : at + kind.count]
+        if is_text(raw) or (element.name == "char" and not any(raw)):
+            return text_of(raw)
+    items = (_decode(btf, kind.type_id, data, at + i * size, None) for i in range(kind.count))
+    return Elements(btf.c_name(type_id), tuple(items))
 
 
 def is_text(data: bytes) -> bool:

@@ -6,14 +6,15 @@ import fcntl
 import heapq
 import os
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from klasy.bpf.ringbuf import RingReader
-from klasy.errors import SystemRefusal
+from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log.decode import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
     from klasy.bpf.maps import Map
@@ -35,19 +36,20 @@ class LogReader:
     def __init__(
         self,
         sources: Sequence[tuple[Schema, Map]],
-        types: Callable[[str | None], Btf],
+        types: Callable[[str | None], Btf | None],
         symbols: Symbolizer,
         *,
         locks: str = LOCKS,
     ) -> None:
-        self._readers: list[tuple[RingReader, Decoder]] = []
-        self._locks: list[int] = []
+        self._streams: list[_Stream] = []
+        self._batch: list[LogEvent] = []
+        self._locks: list[_Lock] = []
         self._poll = select.poll()
         try:
             for schema, ring in sources:
-                self._locks.append(_lock(locks, schema.aspect))
+                self._locks.append(_Lock(locks, schema.aspect))
                 reader = RingReader(ring)
-                self._readers.append((reader, Decoder(schema, types, symbols)))
+                self._streams.append(_Stream(reader, Decoder(schema, types, symbols)))
                 self._poll.register(reader.fileno(), select.POLLIN)
         except BaseException:
             self.close()
@@ -58,35 +60,46 @@ class LogReader:
 
         With ``keep`` nothing is consumed.
         """
-        after: list[int | None] = [None] * len(self._readers)
+        for stream in self._streams:
+            stream.begin()
         while True:
-            streams = []
-            for i, (reader, decoder) in enumerate(self._readers):
-                records, after[i] = reader.peek(_BATCH, after[i])
-                streams.append(sorted(map(decoder.decode, records), key=_time))
-            batch = list(heapq.merge(*streams, key=_time))
+            for stream in self._streams:
+                stream.fill()
+            # Of a stream that may have more, what is younger than its last record has to wait for it.
+            full = [stream.pending[-1].time_ns for stream in self._streams if stream.pending and stream.may_have_more]
+            horizon = min(full, default=None)
+            batch = list(heapq.merge(*(stream.take(horizon) for stream in self._streams), key=_time))
             if batch:
+                self._batch = batch
                 yield batch
             if not keep:
-                for (reader, _), position in zip(self._readers, after, strict=True):
-                    assert position is not None
-                    reader.consume(position)
+                for stream in self._streams:
+                    stream.consume()
             if not batch:
                 return
 
+    def accept(self, number: int) -> None:
+        """Of the batch that was given last only the first ``number`` events were dealt with: consume those now.
+
+        For who cannot go on, because a disk is full: without it the whole batch comes again.
+        """
+        done = {id(event) for event in self._batch[:number]}
+        for stream in self._streams:
+            stream.consume_only(done)
+
     def wait(self, timeout: float) -> bool:
         """Sleep until there is something to read, or for ``timeout`` seconds; whether there is."""
-        if len(self._readers) == 1:
-            return self._readers[0][0].wait(timeout)
+        if len(self._streams) == 1:
+            return self._streams[0].reader.wait(timeout)
         self._poll.poll(timeout * 1000)
-        return any(reader.ready() for reader, _ in self._readers)
+        return any(stream.reader.ready() for stream in self._streams)
 
     def close(self) -> None:
         """Let go of buffers and locks. Idempotent."""
-        while self._readers:
-            self._readers.pop()[0].close()
+        while self._streams:
+            self._streams.pop().reader.close()
         while self._locks:
-            os.close(self._locks.pop())
+            self._locks.pop().release()
 
     def __enter__(self) -> Self:
         return self
@@ -97,20 +110,92 @@ class LogReader:
         self.close()
 
 
+class _Stream:
+    """One aspect's buffer, with the events that were taken out of it and not yet handed on."""
+
+    def __init__(self, reader: RingReader, decoder: Decoder) -> None:
+        self.reader = reader
+        self.pending: list[LogEvent] = []
+        self.may_have_more = True
+        self._decoder = decoder
+        self._start: int | None = None
+        self._position: int | None = None
+        self._taken: list[LogEvent] = []  # what lies between the two, as it lies there
+
+    def begin(self) -> None:
+        """Begin where the kernel's buffer begins: what was taken and not consumed comes again."""
+        self.pending = []
+        self.may_have_more = True
+        self._position = None
+        self._taken = []
+
+    def fill(self) -> None:
+        """Take the next records if there are none left, and the buffer had not given all it held."""
+        if self.pending or not self.may_have_more:
+            return
+        self._start = self._position
+        records, self._position = self.reader.peek(_BATCH, self._start)
+        self.may_have_more = len(records) == _BATCH
+        self._taken = [self._decoder.decode(record) for record in records]
+        # They lie in the order in which they were begun; each took the time a moment before that.
+        self.pending = sorted(self._taken, key=_time)
+
+    def take(self, horizon: int | None) -> list[LogEvent]:
+        """Hand on the events up to a time, or all."""
+        number = len(self.pending)
+        if horizon is not None:
+            number = next((i for i, event in enumerate(self.pending) if event.time_ns > horizon), number)
+        taken, self.pending = self.pending[:number], self.pending[number:]
+        return taken
+
+    def consume(self) -> None:
+        """Give the kernel back the room of what was handed on, once all that was taken with it is, too."""
+        if not self.pending and self._position is not None:
+            self.reader.consume(self._position)
+
+    def consume_only(self, done: Collection[int]) -> None:
+        """Give back the room of the first records, as far as ``done`` holds the id of the event of each."""
+        number = next((i for i, event in enumerate(self._taken) if id(event) not in done), len(self._taken))
+        if number:
+            _, position = self.reader.peek(number, self._start)
+            self.reader.consume(position)
+
+
 def _time(event: LogEvent) -> int:
     return event.time_ns
 
 
-def _lock(folder: str, aspect: str) -> int:
-    """A lock on the reading of an aspect's log, held until the descriptor is closed or the process ends."""
-    path = f"{folder}/klasy-log-{aspect}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise SystemRefusal(
-            f"the log of aspect '{aspect}' is being read by another process",
-            hint="each record is read once; end the other reader first",
-        ) from None
-    return descriptor
+class _Lock:
+    """A lock on the reading of an aspect's log, held until it is released or the process ends."""
+
+    def __init__(self, folder: str, aspect: str) -> None:
+        self._path = f"{folder}/klasy-log-{aspect}.lock"
+        try:
+            while not self._take(aspect):
+                pass
+        except OSError as error:
+            raise KernelRefused(f"cannot lock the log of aspect '{aspect}' by {self._path}", error.errno or 0) from None
+
+    def _take(self, aspect: str) -> bool:
+        """Lock the file; False if its holder removed it meanwhile, and another one is needed."""
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+                return True
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise SystemRefusal(
+                f"the log of aspect '{aspect}' is being read by another process",
+                hint=f"each record is read once; end the other reader first (fuser {self._path} names it)",
+            ) from None
+        except FileNotFoundError:
+            pass
+        os.close(self._descriptor)
+        return False
+
+    def release(self) -> None:
+        """Let go, and leave nothing behind."""
+        with suppress(OSError):
+            os.unlink(self._path)
+        os.close(self._descriptor)

@@ -16,27 +16,34 @@ class CodeMap(Protocol):
 
 
 class Symbolizer:
-    """Turns addresses into ``function+0x12`` or ``function+0x12 [module]``; remembers what it has looked up."""
+    """Names of the functions that addresses lie in; remembers what it has looked up."""
 
     def __init__(self, code: CodeMap | None) -> None:
         self._code = code
-        self._names: dict[int, str] = {}
+        self._found: dict[int, tuple[str, str, int] | None] = {}
+
+    def place(self, address: int) -> str:
+        """``function+0x12`` or ``function+0x12 [module]``; hexadecimal where no function is there."""
+        found = self._lookup(address)
+        return f"{found[0]}+{found[2]:#x}{found[1]}" if found else f"{address:#x}"
+
+    def function(self, address: int) -> str:
+        """``function`` or ``function [module]``, wherever in it the address lies; hexadecimal where there is none."""
+        found = self._lookup(address)
+        return f"{found[0]}{found[1]}" if found else f"{address:#x}"
 
     def name(self, address: int) -> str:
-        """The address as a person reads it; hexadecimal where no function is there."""
-        found = self._names.get(address)
-        if found is None:
-            found = self._names[address] = self._lookup(address)
-        return found
+        """What a pointer to a function is shown as: the function where it begins there, else the place."""
+        found = self._lookup(address)
+        return self.function(address) if found and not found[2] else self.place(address)
 
-    def exact(self, address: int) -> str | None:
-        """The name of the function that begins at the address, or None."""
-        function = self._code.function_at(address) if self._code else None
-        return str(function) if function and function.address == address else None
-
-    def _lookup(self, address: int) -> str:
-        function = self._code.function_at(address) if self._code else None
-        if function is None:
-            return f"{address:#x}"
-        module = f" [{function.module}]" if function.module else ""
-        return f"{function.name}+{address - function.address:#x}{module}"
+    def _lookup(self, address: int) -> tuple[str, str, int] | None:
+        """Function, module in brackets if in one, and offset."""
+        if address not in self._found:
+            function = self._code.function_at(address) if self._code else None
+            if function is None:
+                self._found[address] = None
+            else:
+                module = f" [{function.module}]" if function.module else ""
+                self._found[address] = (function.name, module, address - function.address)
+        return self._found[address]

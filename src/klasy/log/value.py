@@ -11,16 +11,28 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Char:
+    """A value of C's type ``char``: a number, which may stand for a character."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pointer:
     """An address, and the type it was logged as, e.g. ``struct sock *``."""
 
     address: int
     type_name: str
 
+    @property
+    def to_function(self) -> bool:
+        """Whether it is a pointer to a function, so that its address has a name."""
+        return "(" in self.type_name
+
 
 @dataclass(frozen=True, slots=True)
 class CodeAddress:
-    """An address of code, to be shown as function+offset."""
+    """An address of code: a function's, or one within it."""
 
     address: int
 
@@ -53,4 +65,10 @@ class Elements:
     items: tuple[Value, ...]
 
 
-Value = int | bool | str | bytes | Fault | Pointer | CodeAddress | EnumValue | Record | Elements
+# A str may hold bytes that are no UTF-8, as lone surrogates (PEP 383): each output says how it shows them.
+Value = int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Record | Elements
+
+
+def text_of(raw: bytes) -> str:
+    """The string in bytes that a NUL ends, or their end."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
