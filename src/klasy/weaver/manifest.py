@@ -1,8 +1,8 @@
 """The registry entry of a woven aspect: all that a later process needs to list, count and decode, in one BPF map.
 
-A frozen array of chunks: a header (magic, version, length and checksum of what follows), then compressed JSON. The
-join points are columns, because there may be thousands. Reading tolerates entries of other versions: they are
-reported as foreign, never taken apart.
+A frozen array of chunks: a header (magic, version, how what follows is packed, its length), then JSON, compressed where
+it is long. The join points are columns, because there may be thousands. Reading tolerates entries of other versions:
+they are reported as foreign, never taken apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 CHUNK = 4096
 MAGIC = b"klasyreg"
 VERSION = 1
-_HEADER = struct.Struct("<8sIII")  # magic, version, bytes of compressed JSON, their CRC-32
+_HEADER = struct.Struct("<8sIII")  # magic, version, packing, bytes that follow
+_PLAIN, _DEFLATED = 0, 1
+_LONG = 32 * 1024  # bytes from which on compressing is worth the time, and the import, that it takes
 
 SHADOW_COLUMNS = ("kind", "function", "offset", "address", "module", "callee", "callee_module", "call", "file", "line")
 JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
@@ -37,33 +39,46 @@ class UnknownRegistry(KlasyError):
 def pack(document: dict[str, Any]) -> list[bytes]:
     """A document as chunks for the map, each of CHUNK bytes."""
     import json
-    import zlib
 
-    body = zlib.compress(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(), 1)
-    data = _HEADER.pack(MAGIC, VERSION, len(body), zlib.crc32(body)) + body
+    body = json.dumps(document, separators=(",", ":")).encode()
+    packing = _PLAIN
+    if len(body) > _LONG:
+        import zlib
+
+        body, packing = zlib.compress(body, 1), _DEFLATED
+    data = _HEADER.pack(MAGIC, VERSION, packing, len(body)) + body
     return [data[at : at + CHUNK].ljust(CHUNK, b"\0") for at in range(0, len(data), CHUNK)]
 
 
 def unpack(chunks: Sequence[bytes]) -> dict[str, Any]:
     """The inverse of :func:`pack`. Raises UnknownRegistry."""
     import json
-    import zlib
 
     data = b"".join(chunks)
     if len(data) < _HEADER.size:
         raise UnknownRegistry("too short for a registry entry")
-    magic, version, size, checksum = _HEADER.unpack_from(data)
+    magic, version, packing, size = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise UnknownRegistry("not a registry entry of klasy")
     if version != VERSION:
         raise UnknownRegistry(f"a registry entry of version {version}; this klasy knows version {VERSION}")
-    body = data[_HEADER.size : _HEADER.size + size]
-    if len(body) != size or zlib.crc32(body) != checksum:
-        raise UnknownRegistry("a damaged registry entry")
-    document = json.loads(zlib.decompress(body))
+    body = data[_HEADER.size : _HEADER.size + size]  # too short a one does not parse
+    try:
+        document = json.loads(_inflated(body) if packing == _DEFLATED else body)
+    except ValueError:
+        document = None
     if not isinstance(document, dict):
         raise UnknownRegistry("a damaged registry entry")
     return document
+
+
+def _inflated(body: bytes) -> bytes:
+    import zlib
+
+    try:
+        return zlib.decompress(body)
+    except zlib.error as error:
+        raise ValueError(error) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from klasy.match.plan import Mechanism
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from klasy.bpf.verifier import VerifierError
     from klasy.match.plan import Plan, Probe
 
 KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
@@ -50,12 +49,14 @@ def _reads(path: str, value: str) -> bool:
         return False
 
 
-def verifier_refusal(plan: Plan, probe: Probe, error: VerifierError) -> InputError | KernelRefused:
-    """What to say when the verifier refuses the program of a probe: whose code it is, and whose fault."""
-    from klasy.bpf.verifier import TOO_LARGE
+def load_refusal(plan: Plan, probe: Probe, error: KernelRefused) -> InputError | KernelRefused:
+    """What to say when the kernel does not take the program of a probe: whose code it is, and whose fault."""
+    from klasy.bpf.verifier import TOO_LARGE, VerifierError
     from klasy.diag import Diagnostic, Severity
     from klasy.source import Span
 
+    if not isinstance(error, VerifierError):
+        return error
     advice = [plan.aspect.advice[arm.advice] for arm in probe.arms]
     span = error.metadata if isinstance(error.metadata, Span) else advice[0].head if advice else None
     if TOO_LARGE in error.message:
@@ -70,7 +71,6 @@ def verifier_refusal(plan: Plan, probe: Probe, error: VerifierError) -> InputErr
     where = f" for {', '.join(a.label for a in advice)}" if advice else ""
     place = f" ({span!r})" if span is not None else ""
     what = f"the kernel refuses klasy's code{where} of aspect '{plan.aspect.name}'{place}"
-    refusal = KernelRefused(what, error.errno, hint="this is a fault of klasy's, not of the aspect: please report it")
-    refusal.message = f"{what}: {error.message}"
-    refusal.args = (refusal.message,)
-    return refusal
+    error.message = f"{what}: {error.message}"
+    error.hint = "this is a fault of klasy's, not of the aspect: please report it, with the aspect"
+    return error

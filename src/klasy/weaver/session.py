@@ -14,22 +14,21 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
-from klasy.bpf.verifier import VerifierError
-from klasy.errors import InputError, NotRoot, SystemRefusal
+from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
 from klasy.plain import dataclass
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, load
 from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token
-from klasy.weaver.preflight import preflight, verifier_refusal
+from klasy.weaver.preflight import load_refusal, preflight
 from klasy.weaver.remove import LINK_PREFIX, remove, switch
 from klasy.weaver.signals import ending_signals_raise, signals_held
 from klasy.weaver.sweep import sweep
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_name, restore_rcu
-from klasy.weaver.woven import open_woven, since_text
+from klasy.weaver.woven import WovenAspect, since_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Kernel
     from klasy.weaver.attach import Attached
     from klasy.weaver.pinfs import Staging
-    from klasy.weaver.woven import WovenAspect
 
 _SPARE_DESCRIPTORS = 128
 
@@ -127,7 +125,7 @@ def weave(
         finally:
             for one in weaves:
                 one.close()
-    return [open_woven(artifact.plan.aspect.name, fs) for artifact in artifacts]
+    return [WovenAspect(one.name, fs.path(one.name), one.document) for one in weaves]
 
 
 def _undo(fs: PinFS, weaves: Sequence[_Weave]) -> None:
@@ -159,13 +157,14 @@ class _Weave:
         self._options = options
         self._pinfs = pinfs
         self._on_step = on_step
-        self._name = artifact.plan.aspect.name
+        self.name = artifact.plan.aspect.name
         self._staging: Staging | None = None
         self._token = Token(0, 0, 0, 0)  # both are settled once the file system is known
         self._group = ""
         self._events: KprobeEvents | None = None
         self._maps: dict[str, Map] = {}
         self._attached: dict[int, Attached] = {}
+        self.document: dict[str, Any] = {}
         self._committed = False
         self._replaced = False
 
@@ -176,8 +175,8 @@ class _Weave:
         self._step("begin")
         self._refuse_second()
         self._token = self._pinfs.token()
-        self._group = group_name(self._name, self._token)
-        self._staging = self._pinfs.stage(self._name, self._token)
+        self._group = group_name(self.name, self._token)
+        self._staging = self._pinfs.stage(self.name, self._token)
 
     def prepare(self) -> None:
         """Make maps, programs and links, held by this process, and switched off."""
@@ -186,11 +185,11 @@ class _Weave:
         self._maps[REGISTRY] = self._registry()
 
     def _refuse_second(self) -> None:
-        if self._replace or not self._pinfs.is_woven(self._name):
+        if self._replace or not self._pinfs.is_woven(self.name):
             return
         raise AlreadyWoven(
-            f"the aspect '{self._name}' is already woven{since_text(self._pinfs, self._name)}",
-            hint=f"take it out first (klasy unweave {self._name}), or weave with --replace",
+            f"the aspect '{self.name}' is already woven{since_text(self._pinfs, self.name)}",
+            hint=f"take it out first (klasy unweave {self.name}), or weave with --replace",
         )
 
     def _create_maps(self) -> None:
@@ -218,8 +217,8 @@ class _Weave:
                 self._step(f"load {spec.name}")
                 try:
                     program = load(spec, probe, self._maps, modules)
-                except VerifierError as error:
-                    raise verifier_refusal(plan, probe, error) from error
+                except KernelRefused as error:
+                    raise load_refusal(plan, probe, error) from None
                 with program:
                     self._step(f"attach {spec.name}")
                     self._attached[spec.probe] = attacher.attach(probe, program)
@@ -247,12 +246,12 @@ class _Weave:
         switch(staging.path, on=True)
         self._pin_base(staging)
         self._step("rename")
-        if self._pinfs.is_woven(self._name):
-            self._pinfs.exchange(staging, self._name)
+        if self._pinfs.is_woven(self.name):
+            self._pinfs.exchange(staging, self.name)
             self._replaced = True
             switch(staging.path, on=False)
         else:
-            self._pinfs.commit(staging, self._name)
+            self._pinfs.commit(staging, self.name)
         self._committed = True
 
     def remove_old(self) -> None:
@@ -299,7 +298,8 @@ class _Weave:
             options=dict(self._options),
         )
         events = {index: held.event for index, held in self._attached.items() if held.event is not None}
-        chunks = manifest.pack(manifest.describe(self._artifact.plan, self._artifact.formats, circumstances, events))
+        self.document = manifest.describe(self._artifact.plan, self._artifact.formats, circumstances, events)
+        chunks = manifest.pack(self.document)
         registry = maps.create(
             u.BPF_MAP_TYPE_ARRAY,
             name=REGISTRY,
@@ -324,10 +324,10 @@ class _Weave:
             held.link.close()
         if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
             switch(self._staging.path, on=True)
-            self._pinfs.exchange(self._staging, self._name)
+            self._pinfs.exchange(self._staging, self.name)
         elif self._committed and self._staging is not None:
             self._staging.close()  # withdraw() takes the lock anew
-            self._staging = self._pinfs.withdraw(self._name, self._token)
+            self._staging = self._pinfs.withdraw(self.name, self._token)
         if self._staging is not None:
             remove(self._pinfs, self._staging)
 
@@ -342,7 +342,7 @@ class _Weave:
 
     def _step(self, name: str) -> None:
         if self._on_step is not None:
-            self._on_step(self._name, name)
+            self._on_step(self.name, name)
 
 
 def _fill(created: Map, spec: MapSpec) -> None:

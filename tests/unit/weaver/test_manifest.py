@@ -42,7 +42,7 @@ def _flipped(chunks: list[bytes], at: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("at", "message"), [(0, "not a registry entry"), (8, "version"), (12, "damaged"), (30, "damaged")]
+    ("at", "message"), [(0, "not a registry entry"), (8, "version"), (16, "damaged"), (20, "damaged")]
 )
 def test_what_is_not_ours_or_damaged_is_refused(at, message):
     """One bit in the magic, the version, the length or the body: each is told, none is taken apart."""
