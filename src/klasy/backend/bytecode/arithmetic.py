@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klasy.bpf.insn import R0, R1, Reg, alu, and_, arsh, jump_if, load_imm, lsh, mov, rsh
+from klasy.backend.bytecode.emitter import fits_immediate
+from klasy.backend.bytecode.frame import Slot
+from klasy.bpf.insn import R0, R1, R10, Reg, alu, and_, arsh, jump_if, load_imm, lsh, mov, rsh, store_imm
 from klasy.compiler import ir
 from klasy.compiler.semantics import compare
 
@@ -70,12 +72,15 @@ def copy(e: Emitter, op: ir.Copy | ir.Get | ir.Set) -> None:
     """``dst = source`` in all its forms."""
     source: ir.Operand | ir.Var = op.var if isinstance(op, ir.Get) else op.source
     target = op.var if isinstance(op, ir.Set) else op.dst
+    place = e.place(target)
+    if isinstance(source, int) and isinstance(place, Slot) and fits_immediate(source):
+        return e.asm.emit(store_imm(R10, place.offset, source))
     register = e.result(target)
     if register is R0 and not isinstance(source, int):
         register = e.register(source, R0)
     else:
         e.into(register, source)
-    e.keep(target, register)
+    return e.keep(target, register)
 
 
 def binary(e: Emitter, op: ir.Binary) -> None:
@@ -186,7 +191,7 @@ def compare_constant(e: Emitter, condition: tuple[Reg, str, int], target: str, s
     """
     register, symbol, constant = condition
     value = constant - (1 << 64) if constant >> 63 else constant
-    if -(1 << 31) <= value < 1 << 31:
+    if fits_immediate(value):
         e.asm.emit(jump_if(register, symbol, value, target))
     else:
         e.asm.emit(load_imm(spare, constant), jump_if(register, symbol, spare, target))

@@ -9,7 +9,7 @@ from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
 from klasy.backend.bytecode.emitter import OUT, Emitter
 from klasy.backend.bytecode.frame import STACK_BYTES, Slot
-from klasy.backend.bytecode.liveness import intervals
+from klasy.backend.bytecode.liveness import READ, intervals
 from klasy.backend.bytecode.locate import Locating
 from klasy.backend.bytecode.origin import Origin
 from klasy.backend.bytecode.regs import allocate
@@ -64,6 +64,7 @@ class _Generator:
         self.selector = Selector(self.origin, self.locating, counters)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
+        self.selector.survey(self.blocks)
 
     def run(self) -> Generated:
         e = Emitter(self._allocation())
@@ -91,11 +92,14 @@ class _Generator:
         alive = intervals(self.blocks, selector.effects)
         by_local = {interval.local: interval for interval in alive}
         for op in ops:
-            pair = selector.hints(op)
+            pair = selector.partners(op)
             if pair is not None:
-                by_local[pair[0]].hints.append(pair[1])
-                by_local[pair[1]].hints.append(pair[0])
-        fixed: dict[Local, Reg] = {self.origin.ctx: R1} if self._ctx_can_stay(ops) else {}
+                one, other = by_local[pair[0]], by_local[pair[1]]
+                one.partners.append(other)
+                other.partners.append(one)
+        fixed: dict[Local, Reg] = (
+            {self.origin.ctx: R1} if self._ctx_can_stay(ops, by_local.get(self.origin.ctx)) else {}
+        )
         allocation = allocate(
             alive,
             fixed=fixed,
@@ -109,14 +113,14 @@ class _Generator:
             )
         return allocation
 
-    def _ctx_can_stay(self, ops: list[ir.Op]) -> bool:
+    def _ctx_can_stay(self, ops: list[ir.Op], ctx: Interval | None) -> bool:
         """Whether the context can be used where it comes in, r1: nothing else has happened when it is used last."""
-        effects = [self.selector.effects(op) for op in ops]
-        uses = [i for i, effect in enumerate(effects) if self.origin.ctx in (*effect.reads, *effect.late)]
-        last = max(uses, default=0)
-        before = ops[1 : last + 1]
-        quiet = all(isinstance(op, ir.Argument | ir.Result) for op in before)
-        return quiet and not any(effect.calls for effect in effects[: last + 1])
+        if ctx is None:
+            return False
+        last = ctx.end // 4
+        if ctx.end % 4 != READ or any(self.selector.effects(op).calls for op in ops[:last]):
+            return False
+        return all(isinstance(op, ir.Argument | ir.Result | ir.Jump) for op in ops[1:last])
 
     # --- emission
 
@@ -132,9 +136,13 @@ class _Generator:
     def _block(self, e: Emitter, block: Straight, following: Straight | None) -> None:
         e.asm.label(f"b{block.label}")
         after = f"b{following.label}" if following is not None else None
-        for op in block.ops:
+        ops = iter(block.ops)
+        for op in ops:
             with e.asm.source(op.span):
-                self.selector.emit(e, op, after)
+                if op is block.ops[-2:][0] and self.selector.decides(op, block.ops[-1]):
+                    self.selector.emit_decision(e, op, next(ops), after)
+                else:
+                    self.selector.emit(e, op, after)
 
     # --- what is too large
 

@@ -48,7 +48,7 @@ class Interval:
     end: int
     uses: int = 0
     crosses: bool = False
-    hints: list[Local] = field(default_factory=list)
+    partners: list[Interval] = field(default_factory=list)  # well off in the same register
 
     def extend(self, place: int) -> None:
         """Make it hold ``place``."""

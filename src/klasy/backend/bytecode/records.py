@@ -105,6 +105,13 @@ class RecordWriter:
         self._address(R1, offset)
         self.e.asm.emit(mov(R2, ir.COMM_SIZE), call("get_current_comm"))
 
+    def _comm_again(self, offset: int) -> None:
+        """It stands in the header."""
+        base = self._base()
+        size = next(n for n in (8, 4, 2, 1) if offset % n == 0)
+        for at in range(0, ir.COMM_SIZE, size):
+            self.e.asm.emit(load(R0, base, OFFSET_COMM + at, size), store(base, offset + at, R0, size))
+
     def _address(self, register: Reg, offset: int) -> None:
         """``register`` = address in the record."""
         self.e.into(register, self.record)
@@ -139,7 +146,7 @@ class RecordWriter:
                 self._zero(part.offset, part.size)
                 self._copy(part, "probe_read_kernel_str", "s>=")
             case ir.CommField():
-                self._comm(part.offset)
+                self._comm_again(part.offset)
             case _:
                 raise AssertionError(f"no code for {part!r}")
 

@@ -79,8 +79,7 @@ def _place(interval: Interval, active: list[Interval], places: dict[Local, Place
     """Give the interval a register, if need be that of a less useful one, or spill it."""
     allowed = KEPT if interval.crosses else DESTROYED + KEPT
     taken = {places[other.local] for other in active}
-    hinted = [places[h] for h in interval.hints if h in places]
-    for register in (*hinted, *allowed):
+    for register in (*_preferred(interval, places), *allowed):
         if register in allowed and register not in taken:
             places[interval.local] = register
             active.append(interval)
@@ -92,6 +91,13 @@ def _place(interval: Interval, active: list[Interval], places: dict[Local, Place
         places[interval.local] = places.pop(worst.local)
         active.remove(worst)
         active.append(interval)
+
+
+def _preferred(interval: Interval, places: dict[Local, Place]) -> list[Place]:
+    """Where a partner is; or what a partner can use that takes over when this one ends and must outlive a call."""
+    preferred = [places[partner.local] for partner in interval.partners if partner.local in places]
+    heirs = any(partner.crosses and partner.start >= interval.end for partner in interval.partners)
+    return [*preferred, *KEPT] if heirs else preferred
 
 
 def _usefulness(interval: Interval) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klasy.backend.bytecode import arithmetic
+from klasy.backend.bytecode import arithmetic, strings
 from klasy.backend.bytecode.code import Prologue
 from klasy.backend.bytecode.emitter import OUT
 from klasy.backend.bytecode.frame import Slot
@@ -54,6 +54,15 @@ class Selector:
         self.locating = locating
         self.counters = counters
         self._records: dict[ir.Emit, Var] = {}
+        self._uses: dict[Value, int] = {}
+
+    def survey(self, blocks: list[Straight]) -> None:
+        """Have a look at all operations, first of all."""
+        for block in blocks:
+            for op in block.ops:
+                for operand in op.operands():
+                    if isinstance(operand, Value):
+                        self._uses[operand] = self._uses.get(operand, 0) + 1
 
     # --- what registers must expect
 
@@ -96,10 +105,8 @@ class Selector:
         match op:
             case Prologue() | ir.Locate():
                 return self.locating.scratch()
-            case ir.StringEqual():
-                return _string_buffer(op)
-            case ir.CommEqual():
-                return ir.COMM_SIZE
+            case ir.StringEqual() | ir.CommEqual():
+                return strings.scratch(op)
             case ir.CountHit() | ir.Emit() | ir.Load() | ir.Argument() | ir.Result():
                 return 8
         return 0
@@ -107,15 +114,9 @@ class Selector:
     def on_stack(self, blocks: list[Straight]) -> set[Local]:
         """What is better off in a slot: fault bits, touched where a read fails only; arguments copied from a mark;
         and values that a helper leaves on the stack and that are used once."""
-        uses: dict[Value, int] = {}
         local: set[Local] = set(self.origin.marked.values())
-        ops = [op for block in blocks for op in block.ops]
-        for op in ops:
-            for operand in op.operands():
-                if isinstance(operand, Value):
-                    uses[operand] = uses.get(operand, 0) + 1
-        for op in ops:
-            if isinstance(op, ir.Load) and uses.get(op.dst, 0) == 1:
+        for op in (op for block in blocks for op in block.ops):
+            if isinstance(op, ir.Load) and self._uses.get(op.dst) == 1:
                 local.add(op.dst)
             if isinstance(op, ir.Load | ir.StringEqual) and op.faults is not None:
                 local.add(op.faults)
@@ -125,7 +126,7 @@ class Selector:
         """Values that take less than their slot, which a helper wrote."""
         return {op.dst: op.size for block in blocks for op in block.ops if isinstance(op, ir.Load)}
 
-    def hints(self, op: ir.Op) -> tuple[Local, Local] | None:
+    def partners(self, op: ir.Op) -> tuple[Local, Local] | None:
         """Two locals that would be well off in one register: then nothing need be moved."""
         match op:
             case ir.Copy(source=Value()):
@@ -139,6 +140,23 @@ class Selector:
         return None
 
     # --- instructions
+
+    def decides(self, op: ir.Op, end: ir.Op) -> bool:
+        """Whether all that becomes of a comparison is the decision at its block's end, which comes next."""
+        if not isinstance(op, ir.Compare | ir.StringEqual | ir.CommEqual) or not isinstance(end, ir.Branch):
+            return False
+        return end.left is op.dst and end.right == 0 and end.op in {"eq", "ne"} and self._uses[op.dst] == 1
+
+    def emit_decision(self, e: Emitter, op: ir.Op, end: ir.Op, following: str | None) -> None:
+        """Emit a comparison and the branch behind it as one."""
+        assert isinstance(end, ir.Branch)
+        yes, no = (end.then, end.otherwise) if end.op == "ne" else (end.otherwise, end.then)
+        if isinstance(op, ir.Compare):
+            one = ir.Branch(op.op, op.left, op.right, yes, no)
+            return arithmetic.branch(e, one, label(yes), label(no), following)
+        assert isinstance(op, ir.StringEqual | ir.CommEqual)
+        _test(e, op, label(no))
+        return e.go(label(yes))
 
     def emit(self, e: Emitter, op: ir.Op, following: str | None) -> None:
         """Emit an operation; ``following`` is the label of the block that comes next."""
@@ -168,10 +186,8 @@ class Selector:
                 self.counters.bump(e, op.joinpoint, COUNTER_HITS)
             case ir.Load():
                 _load(e, op)
-            case ir.StringEqual():
-                _string_equal(e, op)
-            case ir.CommEqual():
-                _comm_equal(e, op)
+            case ir.StringEqual() | ir.CommEqual():
+                _string_value(e, op)
             case ir.Emit():
                 RecordWriter(e, self.counters, op, self._record(op)).emit()
             case ir.Jump():
@@ -229,64 +245,29 @@ def _unless_failed(e: Emitter, op: ir.Load | ir.StringEqual, failed: str) -> Non
     e.asm.label(back)
 
 
-def _string_buffer(op: ir.StringEqual) -> int:
-    return (_string_size(op) + 7) & ~7
+# --- comparing strings ----------------------------------------------------------------------------------------------
 
 
-def _string_size(op: ir.StringEqual) -> int:
-    """What is asked of bpf_probe_read_kernel_str: enough to see that a longer string is one.
+def _test(e: Emitter, op: ir.StringEqual | ir.CommEqual, differs: str) -> None:
+    """Go to ``differs`` unless what is compared is equal."""
+    if isinstance(op, ir.CommEqual):
+        return strings.test_comm(e, op, differs)
+    return strings.test_string(
+        e,
+        op,
+        differs,
+        read=lambda: _source(e, op.address, op.offset),
+        failed=lambda: _unless_failed(e, op, "s<"),
+    )
 
-    It copies at most one byte less, then puts a NUL.
-    """
-    return len(op.literal) + (1 if op.limit == len(op.literal) else 2)
 
-
-def _string_equal(e: Emitter, op: ir.StringEqual) -> None:
-    size = len(op.literal) + 1
-    if op.limit == 0:  # nothing to read: the empty string
-        register = e.result(op.dst)
-        e.asm.emit(mov(register, 1))
-        return e.keep(op.dst, register)
-    buffer = -_string_buffer(op)
-    _source(e, op.address, op.offset)
-    e.asm.emit(mov(R2, _string_size(op)))
-    e.stack_address(R1, buffer)
-    e.asm.emit(call("probe_read_kernel_str"))
-    _unless_failed(e, op, "s<")
+def _string_value(e: Emitter, op: ir.StringEqual | ir.CommEqual) -> None:
+    differs, end = e.asm.fresh_label("differs"), e.asm.fresh_label("compared")
+    _test(e, op, differs)
     register = e.result(op.dst, R2)
-    end, no = e.asm.fresh_label("compared"), e.asm.fresh_label("differs")
-    if op.literal:
-        e.asm.emit(jump_if(R0, "!=", size, no))
-        _compare_bytes(e, buffer, op.literal, no)
-    else:
-        e.asm.emit(jump_if(R0, "s>", 1, no))  # a string that cannot be read is empty too
     e.asm.emit(mov(register, 1))
     e.go(end)
-    e.asm.label(no)
+    e.asm.label(differs)
     e.asm.emit(mov(register, 0))
     e.asm.label(end)
-    return e.keep(op.dst, register)
-
-
-def _comm_equal(e: Emitter, op: ir.CommEqual) -> None:
-    e.stack_address(R1, -ir.COMM_SIZE)
-    e.asm.emit(mov(R2, ir.COMM_SIZE), call("get_current_comm"))
-    register = e.result(op.dst, R2)
-    no = e.asm.fresh_label("differs")
-    # the register may hold nothing that is compared: r0 and r1 do
-    e.asm.emit(mov(register, 0))
-    _compare_bytes(e, -ir.COMM_SIZE, op.literal + b"\0", no)
-    e.asm.emit(mov(register, 1))
-    e.asm.label(no)
     e.keep(op.dst, register)
-
-
-def _compare_bytes(e: Emitter, buffer: int, wanted: bytes, differs: str) -> None:
-    """Go to ``differs`` unless the stack holds certain bytes. Uses r0 and r1."""
-    at = 0
-    while at < len(wanted):
-        size = next(n for n in (8, 4, 2, 1) if n <= len(wanted) - at)
-        number = int.from_bytes(wanted[at : at + size], "little")
-        e.asm.emit(load(R0, R10, buffer + at, size))
-        arithmetic.compare_constant(e, (R0, "!=", number), differs)
-        at += size
