@@ -64,6 +64,9 @@ class ExecutionPlanner:
         features = self.options.features
         if not features.fentry:
             return Refusal("no-fentry", "this kernel has no BPF trampolines")
+        blacklisted = self.entry_refusal(function, Way.KPROBE)
+        if blacklisted is not None and blacklisted.code == "blacklist":
+            return blacklisted  # trampolines would get there: into what the handling of every probe goes through
         refusal = self.kernel.refusal(function.address, function, way)
         if refusal is None and function.btf is not None and function.proto is not None:
             words = argument_words(function.btf, function.btf.proto(function.proto))

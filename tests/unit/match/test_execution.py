@@ -138,11 +138,17 @@ def test_structs_by_value() -> None:
 
 def test_refused_by_kprobes_only() -> None:
     """What kprobes may not touch but trampolines may is reached by those, even among many."""
-    kernel = FakeKernel(MANY, refuse={"many_3/kprobe": BLACKLISTED})
+    kernel = FakeKernel(MANY, refuse={"many_3/kprobe": Refusal("other", "the kernel forbids probes in it")})
     made = plan(kernel, "before(): execution(many_*) { log(1); }")
     assert sorted(shape(p).split(":")[0] for p in made.probes) == ["fentry fentry fixed", "kprobe entry address"]
     assert made.joinpoints[3].mechanism == "fentry"
     assert made.joinpoints[3].why == "a kprobe is not possible here: the kernel forbids probes in it"
+
+
+def test_the_blacklist_holds_for_trampolines_too() -> None:
+    """A function on the kernel's blacklist is left alone, also where the kernel would let a trampoline into it."""
+    kernel = FakeKernel(DECLARATIONS, refuse={"one/kprobe": BLACKLISTED})
+    assert codes(kernel, "before(): execution(one) { log(1); }") == ["cannot-be-probed"]
 
 
 def test_unreached_among_others() -> None:
