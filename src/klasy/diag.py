@@ -128,10 +128,11 @@ def render(diagnostic: Diagnostic, *, colour: bool = False) -> str:
     if span is None:
         lines.append(head)
     else:
-        lines.append(f"{span.file.name}:{span.line}:{span.column}: {head}")
+        lines.append(f"{_clean(span.file.name)}:{span.line}:{span.column}: {head}")
         lines += _excerpt(span)
     for related_span, text in diagnostic.related:
-        lines.append(f"{related_span.file.name}:{related_span.line}:{related_span.column}: note: {_clean(text)}")
+        place = f"{_clean(related_span.file.name)}:{related_span.line}:{related_span.column}"
+        lines.append(f"{place}: note: {_clean(text)}")
         lines += _excerpt(related_span)
     lines += [f"  hint: {_clean(hint)}" for hint in diagnostic.hints]
     return "\n".join(lines)

@@ -5,40 +5,110 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from klasy.cli.sources import read_source
-from klasy.diag import render
-from klasy.errors import EXIT_INPUT, EXIT_OK, InputError
+from klasy.cli.sources import STDIN, read_source
+from klasy.cli.table import plural, show_diagnostics, shown
+from klasy.errors import EXIT_INPUT, EXIT_OK, InputError, SystemRefusal, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-HELP = "Parse and type-check aspects against the running kernel, without weaving them."
-EXAMPLE = "  klasy check log_dequeue.asp other.asp"
+    from klasy.diag import Diagnostic
+    from klasy.kernel.model import Kernel
+    from klasy.lang.ast import Aspect
+    from klasy.source import SourceFile
+
+HELP = (
+    "Parse and type-check aspects against the running kernel, without weaving them. All errors are shown. "
+    "Who may not see the kernel's addresses can still have everything checked that needs none."
+)
+EXAMPLE = "  klasy check log_dequeue.asp other.asp\n  klasy check - < log_dequeue.asp"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file; - is standard input")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check each file; all errors of all files are shown."""
-    from klasy.weaver.build import build
+    """Check each file; all errors of all files are shown. 0 if none has any."""
+    from klasy.cli.main import report
 
-    status = EXIT_OK
+    if args.files.count(STDIN) > 1:
+        raise UsageError("- (standard input) can be given once")
+    failed = 0
     for name in args.files:
         try:
-            built = build(read_source(name))
+            _check(read_source(name))
         except InputError as error:
-            from klasy.cli.main import report
-
+            if failed:
+                print(file=sys.stderr)
             report(error)
-            status = EXIT_INPUT
+            failed += 1
+    return EXIT_INPUT if failed else EXIT_OK
+
+
+def _check(source: SourceFile) -> None:
+    """Check a file, and say what it holds. Raises InputError with all that is wrong with it."""
+    from klasy.weaver.build import build
+
+    try:
+        built = build(source)
+    except SystemRefusal as refusal:
+        _check_names_and_types(source, refusal)
+        return
+    for artifact in built:
+        plan = artifact.plan
+        show_diagnostics(plan.diagnostics)
+        missing = f", {len(plan.unreached)} not reached" if plan.unreached else ""
+        points = plural(len(plan.joinpoints), "join point")
+        print(f"{shown(source.name)}: aspect {plan.aspect.name}: {points}{missing}")
+
+
+def _check_names_and_types(source: SourceFile, refusal: SystemRefusal) -> None:
+    """Check what can be checked where the kernel does not show its addresses or text."""
+    from klasy import lang
+    from klasy.compiler import check_aspect
+    from klasy.diag import DiagnosticBag
+    from klasy.kernel.hidden import NamesOnly
+
+    aspects = lang.load(source)
+    kernel = NamesOnly()
+    bag = DiagnosticBag()
+    for aspect in aspects:
+        bag.items += _signatures(aspect, kernel)
+        said = {(item.code, item.span) for item in bag.items}
+        bag.items += [item for item in check_aspect(aspect, kernel) if (item.code, item.span) not in said]
+    bag.raise_if_errors()
+    show_diagnostics(bag.items)
+    for aspect in aspects:
+        print(f"{shown(source.name)}: aspect {aspect.name}: sound, as far as names and types tell")
+    print(
+        f"klasy: not checked: which join points there are, and whether they can be probed: {refusal.message}",
+        file=sys.stderr,
+    )
+    if refusal.hint:
+        print(f"  hint: {refusal.hint}", file=sys.stderr)
+
+
+def _signatures(aspect: Aspect, kernel: Kernel) -> list[Diagnostic]:
+    """What is wrong with the signatures of an aspect's pointcuts, as far as names and prototypes tell."""
+    from klasy.diag import DiagnosticBag
+    from klasy.lang import ast
+    from klasy.match.pointcut import normal_form
+    from klasy.match.signature import Signatures
+
+    bag = DiagnosticBag()
+    signatures = Signatures(kernel, bag)
+    for advice in aspect.advice:
+        form = normal_form(advice.pointcut, bag)
+        if form is None:
             continue
-        colour = sys.stderr.isatty()
-        for artifact in built:
-            for diagnostic in artifact.plan.diagnostics:
-                print(render(diagnostic, colour=colour), file=sys.stderr)
-            points = len(artifact.plan.joinpoints)
-            print(f"{name}: aspect {artifact.plan.aspect.name}: {points} join point{'s' if points != 1 else ''}")
-    return status
+        wanted = {literal.leaf for conjunct in form.conjuncts for literal in conjunct if literal.positive}
+        for index, leaf in enumerate(form.leaves):
+            if isinstance(leaf, ast.Call | ast.Execution | ast.Within):
+                signatures.resolve(leaf.signature, negative=index not in wanted)
+    kept: dict[tuple[object, ...], Diagnostic] = {}
+    for item in bag.items:  # advice that share a pointcut find the same faults in it
+        place = (item.span.start, item.span.end) if item.span else None
+        kept.setdefault((item.code, item.message, place), item)
+    return list(kept.values())

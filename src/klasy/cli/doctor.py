@@ -6,8 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from klasy.bpf.features import NO, Feature, probe_all
-from klasy.errors import EXIT_OK, EXIT_SYSTEM, KlasyError
+from klasy.bpf.features import NO, UNKNOWN, YES, Feature, probe_all
+from klasy.cli.table import coloured
+from klasy.errors import EXIT_OK, EXIT_SYSTEM, KlasyError, SystemRefusal
 
 if TYPE_CHECKING:
     import argparse
@@ -17,8 +18,10 @@ EXAMPLE = "  klasy doctor\n  klasy doctor --json | jq '.features[] | select(.sta
 
 # What klasy cannot do without; everything else only narrows the choice of mechanisms.
 NEEDED = frozenset(
-    {"rights", "lockdown", "btf", "kprobe", "perf event links", "ring buffer", "bpf file system", "tracefs"}
+    ("rights", "lockdown", "btf", "kernel symbols", "kernel text", "kprobe", "perf event links", "ring buffer")
+    + ("bpf file system", "tracefs")
 )
+_BLACKLIST = "/sys/kernel/debug/kprobes/blacklist"
 _MARKS = {"yes": "ok", "no": "missing", "unknown": "not known"}
 
 
@@ -29,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
-    features = probe_all(_harmless_function())
+    features = [*probe_all(_harmless_function()), *_sources()]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
     if args.json:
         import json
@@ -56,9 +59,34 @@ def _harmless_function() -> int | None:
         return None
 
 
+def _sources() -> list[Feature]:
+    """What klasy reads of the kernel before it weaves: symbols, text, and which functions refuse probes."""
+    from klasy.kernel.live import LiveKernel
+
+    kernel = LiveKernel(use_cache=False)
+    try:
+        functions = kernel.functions("vfs_read")
+        symbols = Feature("kernel symbols", YES, "/proc/kallsyms")
+    except SystemRefusal as refusal:
+        functions = []
+        symbols = Feature("kernel symbols", NO, refusal.message, refusal.hint or "")
+    try:
+        for function in functions:
+            kernel.text(function.address, 1)
+        text = Feature("kernel text", YES if functions else UNKNOWN, "/proc/kcore" if functions else "")
+    except SystemRefusal as refusal:
+        text = Feature("kernel text", NO, refusal.message, refusal.hint or "a kernel with CONFIG_PROC_KCORE")
+    if os.access(_BLACKLIST, os.R_OK):
+        blacklist = Feature("kprobes blacklist", YES, _BLACKLIST)
+    else:
+        remedy = "mount -t debugfs debugfs /sys/kernel/debug" if os.geteuid() == 0 else "run as root"
+        blacklist = Feature("kprobes blacklist", NO, "functions that refuse probes are found by trying", remedy)
+    return [symbols, text, blacklist]
+
+
 def _print(features: list[Feature], lacking: list[Feature]) -> None:
     width = max(len(feature.name) for feature in features)
-    colours = {"yes": "\x1b[32m", "no": "\x1b[31m", "unknown": "\x1b[33m"} if sys.stdout.isatty() else {}
+    colours = {"yes": "\x1b[32m", "no": "\x1b[31m", "unknown": "\x1b[33m"} if coloured(sys.stdout) else {}
     print(f"kernel {os.uname().release}")
     for feature in features:
         end = "\x1b[0m" if colours else ""

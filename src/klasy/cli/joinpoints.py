@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-from klasy.cli.table import plural, table
+from klasy.cli.table import plural, show_diagnostics, table
 from klasy.errors import EXIT_OK
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from klasy.backend.artifact import Artifact
     from klasy.weaver.counts import Count
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Show join points: of a file (a dry run), of a woven aspect, or of all that is woven, with their hits."
-EXAMPLE = "  klasy joinpoints log_dequeue.asp\n  klasy joinpoints log_dequeue --json\n  klasy joinpoints"
+EXAMPLE = (
+    "  klasy joinpoints log_dequeue.asp           # what would be woven, and how\n"
+    "  klasy joinpoints log_dequeue               # what is, the most frequent first\n"
+    "  klasy joinpoints --json | jq '.joinpoints[] | select(.hits > 0)'"
+)
 
 _PLACE = ("kind", "function", "offset", "address", "module", "callee", "file", "line")
+_MANY = 60  # rows of a table that are shown unless --all is given
+_PARTLY, _SHARED = "+", "*"
+_FEW = 20  # of join points that were never hit, and of those not reached
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("what", nargs="?", metavar="FILE|ASPECT", help="an .asp file, or the name of a woven aspect")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--show-code", action="store_true", help="of a file: also print the BPF programs")
+    parser.add_argument("--all", action="store_true", help=f"show all, not only the first {_MANY}")
     parser.add_argument("--why", action="store_true", help="say why each mechanism was chosen")
+    parser.add_argument("--show-code", action="store_true", help="of a file: also print the BPF programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,22 +58,20 @@ def _of_file(args: argparse.Namespace) -> int:
     from klasy.weaver.build import build
 
     built = build(read_source(args.what))
+    for artifact in built:
+        show_diagnostics(artifact.plan.diagnostics)
     if args.json:
         import json
 
-        documents = [d for artifact in built for d in _shadows(artifact)]
+        shadows = [d for artifact in built for d in _shadows(artifact)]
         unreached = [d for artifact in built for d in _unreached(artifact)]
-        print(json.dumps({"shadows": documents, "unreached": unreached}, indent=2))
+        print(json.dumps({"shadows": shadows, "unreached": unreached}, indent=2))
         return EXIT_OK
-    from klasy.diag import render
-
-    for artifact in built:
-        for diagnostic in artifact.plan.diagnostics:
-            print(render(diagnostic, colour=sys.stderr.isatty()), file=sys.stderr)
+    for number, artifact in enumerate(built):
         shadows = _shadows(artifact)
-        print(f"aspect {artifact.plan.aspect.name}: {plural(len(shadows), 'join point')}")
-        print(_table(shadows, None, why=args.why))
-        _print_unreached(_unreached(artifact))
+        print("\n" * (number > 0) + f"aspect {artifact.plan.aspect.name}: {plural(len(shadows), 'join point')}")
+        _print_points(shadows, args, limit=_MANY)
+        _print_unreached(_unreached(artifact), args)
         if args.show_code:
             from klasy.backend import show
 
@@ -108,18 +113,20 @@ def _of_woven(args: argparse.Namespace) -> int:
     documents: list[dict[str, Any]] = []
     callers: dict[str, dict[str, int]] = {}
     unreached: list[dict[str, Any]] = []
-    for woven in aspects:
+    for number, woven in enumerate(aspects):
         with woven:
             counts = woven.counts()
             points = [_woven_point(woven, i, counts) for i in range(len(woven.joinpoints))]
             documents += points
-            unreached += [{"aspect": woven.name} | row for row in woven.unreached]
+            missing = [{"aspect": woven.name} | row for row in woven.unreached]
+            unreached += missing
             callers[woven.name] = _named(woven.unknown_callers())
             if not args.json:
-                print(f"aspect {woven.name}: {plural(len(points), 'join point')}")
-                print(_table(points, counts, why=args.why))
-                _print_callers(callers[woven.name])
-                _print_unreached(woven.unreached)
+                if number:
+                    print()
+                _print_woven(woven.name, points, args)
+                _print_callers(callers[woven.name], args)
+                _print_unreached(missing, args)
     if args.json:
         import json
 
@@ -155,7 +162,7 @@ def _named(callers: dict[int, int]) -> dict[str, int]:
 
     symbols = Symbolizer(running_kernel())
     most_first = sorted(callers.items(), key=lambda item: -item[1])
-    return {symbols.name(address): hits for address, hits in most_first}
+    return {symbols.place(address): hits for address, hits in most_first}
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -172,32 +179,83 @@ def place_text(point: dict[str, Any]) -> str:
     return f"{function}{module}" if not point["offset"] else where
 
 
-def _table(points: Sequence[dict[str, Any]], counts: Sequence[Count] | None, *, why: bool) -> str:
+def _print_woven(name: str, points: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """The join points of a woven aspect: those with hits, the most frequent first, then the silent ones."""
+    happened = sorted((p for p in points if _happened(p)), key=lambda p: -p["hits"])
+    silent = [p for p in points if not _happened(p)]
+    hit = sum(p["hits"] > 0 for p in points)
+    hits = f", {hit} of them hit, {plural(sum(p['hits'] for p in points), 'hit')}" if hit else ""
+    print(f"aspect {name}: {plural(len(points), 'join point')}{hits}")
+    if happened:
+        _print_points(happened, args, limit=_MANY)
+    if silent and happened:
+        print(f"never hit, {plural(len(silent), 'join point')}:")
+    if silent:
+        _print_points(silent, args, limit=_FEW, counted=not happened)
+
+
+def _happened(point: dict[str, Any]) -> bool:
+    """Whether there is something to tell of a join point: hits, or some that were not seen."""
+    return bool(point["hits"] or point["lost"] or point["unmarked"] or (point["missed"] and not point["missed_shared"]))
+
+
+def _print_points(
+    points: Sequence[dict[str, Any]], args: argparse.Namespace, *, limit: int, counted: bool = True
+) -> None:
+    shown = points if args.all or len(points) <= limit + 1 else points[:limit]
+    if shown:
+        print(_table(shown, why=args.why, counted=counted))
+    _print_more(len(points) - len(shown))
+    if counted and "hits" in points[0]:
+        _print_legend(_missed(point) for point in shown)
+
+
+def _print_more(number: int) -> None:
+    if number:
+        print(f".. and {number} more; --all shows them")
+
+
+def _table(points: Sequence[dict[str, Any]], *, why: bool, counted: bool) -> str:
     head = ["ADVICE", "KIND", "JOIN POINT"]
     rows: list[list[object]] = [[p["advice"], p["kind"], place_text(p)] for p in points]
-    if counts is not None:
+    if counted and "hits" in points[0]:
         head += ["HITS", "LOST", "MISSED"]
-        for row, count in zip(rows, counts, strict=True):
-            missed = f"{count.missed + count.unmarked}"
-            if count.partly:
-                missed += " or more"
-            if count.shared:
-                missed += " (shared)"
-            row += [count.hits, count.lost, missed]
+        for row, point in zip(rows, points, strict=True):
+            row += [point["hits"], point["lost"], _missed(point)]
     head += ["MECHANISM", "WHY"] if why else ["MECHANISM"]
     for row, point in zip(rows, points, strict=True):
         row.extend([point["mechanism"], point["why"]] if why else [point["mechanism"]])
     return table(head, rows)
 
 
-def _print_callers(callers: dict[str, int]) -> None:
+def _missed(point: dict[str, Any]) -> str:
+    """What a join point missed, in a cell: hits passed over, and ends that could not be followed."""
+    missed = point["missed"] + point["unmarked"]
+    return f"{missed}{_PARTLY * point['missed_partly']}{_SHARED * (point['missed_shared'] and missed > 0)}"
+
+
+def _print_legend(cells: Iterable[str]) -> None:
+    text = "".join(cells)
+    if _PARTLY in text:
+        print(f"{_PARTLY} this kernel does not count all that may be missed there")
+    if _SHARED in text:
+        print(f"{_SHARED} the probe that missed them serves other join points, too")
+
+
+def _print_callers(callers: dict[str, int], args: argparse.Namespace) -> None:
     if callers:
         print("hits from callers not known beforehand (indirect calls and the like), by where they return to:")
-        print(table(["RETURNS TO", "HITS"], [[name, hits] for name, hits in callers.items()]))
+        rows = [[name, hits] for name, hits in callers.items()]
+        shown = rows if args.all else rows[:_MANY]
+        print(table(["RETURNS TO", "HITS"], shown))
+        _print_more(len(rows) - len(shown))
 
 
-def _print_unreached(unreached: Sequence[dict[str, Any]]) -> None:
-    if unreached:
-        print(f"not reached, {plural(len(unreached), 'join point')}:")
-        rows = [[row["advice"], row["kind"], place_text(row), row["reason"]] for row in unreached]
-        print(table(["ADVICE", "KIND", "JOIN POINT", "REASON"], rows))
+def _print_unreached(unreached: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
+    if not unreached:
+        return
+    print(f"not reached, {plural(len(unreached), 'join point')}:")
+    shown = unreached if args.all or len(unreached) <= _FEW + 1 else unreached[:_FEW]
+    rows = [[row["advice"], row["kind"], place_text(row), row["reason"]] for row in shown]
+    print(table(["ADVICE", "KIND", "JOIN POINT", "REASON"], rows))
+    _print_more(len(unreached) - len(shown))

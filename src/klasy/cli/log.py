@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from klasy.cli.reading import identity, losses, open_reader, renderer, still_there, write_batch
+from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
 from klasy.errors import EXIT_OK
-from klasy.weaver.woven import WovenAspect, open_woven, read_registry
+from klasy.weaver.woven import open_woven, read_registry
 
 if TYPE_CHECKING:
     import argparse
 
-HELP = "Read what woven aspects logged. Each record is read once; what was lost is said at the end."
-EXAMPLE = "  klasy log log_dequeue\n  klasy log -f --json | jq .values"
+    from klasy.weaver.woven import WovenAspect
 
-_LOOK_AROUND = 1.0  # seconds between looks whether the aspects are still woven
+HELP = "Read what woven aspects logged. Each record is read once; what was lost is said at the end."
+EXAMPLE = "  klasy log log_dequeue\n  klasy log -f --json | jq .values\n  klasy log --keep | head"
+
+_HINT = "the events that were not written stay in the kernel's buffer; make room and run klasy log again"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,34 +35,27 @@ def run(args: argparse.Namespace) -> int:
         from klasy.errors import UsageError
 
         raise UsageError("--keep does not go with --follow")
-    aspects = [open_woven(name) for name in args.aspects] or read_registry()
-    if not aspects:
-        print("no aspect is woven", file=sys.stderr)
-        return EXIT_OK
-    try:
-        _read(aspects, follow=args.follow, as_json=args.json, keep=args.keep)
-    finally:
-        for woven in aspects:
-            woven.close()
+    with ExitStack() as stack:
+        aspects = [stack.enter_context(open_woven(name)) for name in dict.fromkeys(args.aspects)]
+        aspects = aspects or [stack.enter_context(woven) for woven in read_registry()]
+        if not aspects:
+            print("no aspect is woven", file=sys.stderr)
+            return EXIT_OK
+        try:
+            _read(aspects, args)
+        finally:
+            say_losses(aspects, " (klasy joinpoints {name} tells where)")
     return EXIT_OK
 
 
-def _read(aspects: list[WovenAspect], *, follow: bool, as_json: bool, keep: bool) -> None:
+def _read(aspects: list[WovenAspect], args: argparse.Namespace) -> None:
     reader, symbols = open_reader(aspects)
-    show = renderer(symbols, as_json=as_json)
-    identities = [identity(woven) for woven in aspects]
     with reader:
-        try:
-            for batch in reader.batches(keep=keep):
-                write_batch([show(event) for event in batch])
-            while follow and any(map(still_there, identities)):
-                reader.wait(_LOOK_AROUND)
-                for batch in reader.batches():
-                    write_batch([show(event) for event in batch])
-        except KeyboardInterrupt:
-            pass
-        finally:
-            for woven in aspects:
-                text = losses(woven)
-                if text:
-                    print(f"klasy: {text}", file=sys.stderr)
+        output = LogOutput(reader, symbols, as_json=args.json, hint=_HINT)
+        if not args.follow:
+            output.drain(keep=args.keep)
+            return
+        from klasy.cli.interrupts import Interrupts
+
+        with Interrupts() as interrupts:
+            follow(output, reader, aspects, interrupts)

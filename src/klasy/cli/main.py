@@ -7,14 +7,16 @@ command that was asked for is imported, because a Python start counts when a wea
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from klasy import __version__
-from klasy.errors import EXIT_OK, EXIT_USAGE, InputError, KlasyError
+from klasy.errors import EXIT_OK, EXIT_SYSTEM, EXIT_USAGE, InputError, KlasyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +48,17 @@ COMMANDS = {
 }
 
 
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the statuses that say something of the user's input or machine
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports wrong usage with status 2 and a hint where to look."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+        from klasy.cli.table import shown
+
+        self.exit(EXIT_USAGE, f"{self.prog}: {shown(message)}\nTry '{self.prog} --help'.\n")
 
 
 def _overview() -> str:
@@ -78,14 +86,17 @@ def _parser(name: str, command: Command) -> argparse.ArgumentParser:
         description=command.HELP,
         epilog=f"example:\n{command.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
     )
-    parser.add_argument("--debug", action="store_true", help="show a traceback where klasy itself is at fault")
+    parser.add_argument("--debug", action="store_true", help="with an error, show where in klasy it came up")
     command.configure(parser)
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; the exit status."""
+    if len(argv) == 2 and argv[0] == "help" and argv[1] in COMMANDS:
+        argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview(), file=sys.stdout if argv else sys.stderr)
         return EXIT_OK if argv else EXIT_USAGE
@@ -94,11 +105,12 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_OK
     name = argv[0]
     if name not in COMMANDS:
+        from klasy.cli.table import shown
         from klasy.diag import suggest
 
         near = suggest(name, COMMANDS)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        print(f"klasy: no command '{name}'.{hint}\n\n{_overview()}", file=sys.stderr)
+        print(f"klasy: no command '{shown(name)}'.{hint}\n\n{_overview()}", file=sys.stderr)
         return EXIT_USAGE
     command = _load(name)
     args = _parser(name, command).parse_args(argv[1:])
@@ -106,34 +118,65 @@ def main(argv: Sequence[str]) -> int:
         return command.run(args)
     except KlasyError as error:
         if args.debug:
-            raise
+            import traceback
+
+            traceback.print_exc()
         return report(error)
 
 
 def report(error: KlasyError) -> int:
     """Show an error to the user; the exit status it calls for."""
-    if isinstance(error, InputError) and error.diagnostics:
-        from klasy.diag import render
+    from klasy.cli.table import show_diagnostics, shown
 
-        colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        print("\n\n".join(render(d, colour=colour) for d in error.diagnostics), file=sys.stderr)
-        print(f"\nklasy: {error.message}", file=sys.stderr)
-    else:
-        print(f"klasy: {error.message}", file=sys.stderr)
+    if isinstance(error, InputError) and error.diagnostics:
+        show_diagnostics(error.diagnostics)
+        print(file=sys.stderr)
+    for line in error.message.splitlines():
+        print(f"klasy: {shown(line)}", file=sys.stderr)
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        print(f"  hint: {shown(error.hint)}", file=sys.stderr)
     return error.exit_status
 
 
 def entry_point() -> NoReturn:
     """The console script: runs the command and ends the process with its status."""
+    # What is shown may hold anything; a terminal or locale that cannot show all of it is no reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
+    except KeyboardInterrupt as interrupt:
+        status = 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output went away (klasy log | head): no error, but nothing more can be written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            status = _bug()
+        else:
+            _give_up_output()
+            print(f"klasy: cannot write the output: {error.strerror}", file=sys.stderr)
+            status = EXIT_SYSTEM
+    except Exception:
+        status = _bug()
     sys.exit(status)
+
+
+def _give_up_output() -> None:
+    """What could not be written must not be tried again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _bug() -> int:
+    """Show what escaped as what it is."""
+    import traceback
+
+    traceback.print_exc()
+    print(
+        f"klasy: this is a fault of klasy {__version__} itself, on Linux {os.uname().release}; please report it",
+        file=sys.stderr,
+    )
+    return EXIT_BUG

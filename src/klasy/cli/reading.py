@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from klasy.api import identity, open_reader, still_there
-from klasy.errors import KernelRefused
+from klasy.backend.artifact import MAP_COUNTERS
+from klasy.errors import SystemRefusal
+from klasy.weaver.counts import missed_in_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from klasy.cli.interrupts import Interrupts
     from klasy.log.event import LogEvent
+    from klasy.log.reader import LogReader
     from klasy.log.symbolize import Symbolizer
     from klasy.weaver.woven import WovenAspect
 
-__all__ = ["identity", "losses", "open_reader", "renderer", "still_there", "write_batch"]
+__all__ = ["LOOK_AROUND", "LogOutput", "follow", "identity", "losses", "open_reader", "say_losses", "still_there"]
+
+LOOK_AROUND = 1.0  # seconds between looks whether the aspects are still woven
 
 
-def renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]:
-    """How events are shown: as text or as JSON lines."""
+class WriteRefused(SystemRefusal):
+    """What was to be printed could not be written; ``written`` lines could."""
+
+    def __init__(self, error: OSError, written: int, hint: str) -> None:
+        super().__init__(f"cannot write the log: {error.strerror}", hint=hint)
+        self.written = written
+
+
+class LogOutput:
+    """Prints events. What could not be written is not taken out of the kernel's buffer, and what was written is."""
+
+    def __init__(self, reader: LogReader, symbols: Symbolizer, *, as_json: bool, hint: str) -> None:
+        """``hint`` says what becomes of the events that could not be written."""
+        self._reader = reader
+        self._hint = hint
+        self._show = _renderer(symbols, as_json=as_json)
+
+    def drain(self, *, keep: bool = False) -> None:
+        """Print all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
+        for batch in self._reader.batches(keep=keep):
+            try:
+                _write([self._show(event) for event in batch], self._hint)
+            except WriteRefused as error:
+                if not keep:
+                    self._reader.accept(error.written)
+                raise
+
+
+def _renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]:
     if as_json:
         from klasy.log.format_json import event_json
 
@@ -31,33 +66,90 @@ def renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]
     return lambda event: event_text(event, symbols)
 
 
-def write_batch(lines: Sequence[str]) -> None:
-    """Write lines to standard output and see that they got there. Raises SystemRefusal where the disk is full."""
+def _write(lines: Sequence[str], hint: str) -> None:
+    """Write lines to standard output; past its buffer, so as to know what got there."""
+    sys.stdout.flush()
+    descriptor = sys.stdout.fileno()
+    encoded = [f"{line}\n".encode(sys.stdout.encoding, sys.stdout.errors or "strict") for line in lines]
+    left = memoryview(b"".join(encoded))
+    whole = len(left)
     try:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
+        while left:
+            left = left[os.write(descriptor, left) :]
     except BrokenPipeError:
         raise
     except OSError as error:
-        # What could not be written must not be tried again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        hint = None
-        if error.errno == errno.ENOSPC:
-            hint = "the events not written stay in the kernel's buffer; make room and run klasy log again"
-        raise KernelRefused("cannot write the log", error.errno or errno.EIO, hint=hint) from None
+        written, count, end = whole - len(left), 0, 0
+        while count < len(encoded) and end + len(encoded[count]) <= written:
+            end += len(encoded[count])
+            count += 1
+        _take_back(descriptor, written - end)
+        room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise WriteRefused(error, count, hint if room else "") from None
+
+
+def _take_back(descriptor: int, size: int) -> None:
+    """Cut the beginning of a line that could not be finished off a file, if it is at the file's end."""
+    try:
+        status = os.fstat(descriptor)
+        if size and stat.S_ISREG(status.st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == status.st_size:
+            os.ftruncate(descriptor, status.st_size - size)
+            os.lseek(descriptor, -size, os.SEEK_CUR)
+    except OSError:
+        return
+
+
+def follow(
+    output: LogOutput,
+    reader: LogReader,
+    aspects: Iterable[WovenAspect],
+    interrupts: Interrupts,
+    limit: float | None = None,
+) -> None:
+    """Print records as they come until a signal, ``limit`` seconds are over, or none of the aspects is woven."""
+    end = None if limit is None else time.monotonic() + limit
+    identities = []
+    for woven in aspects:
+        woven.map(MAP_COUNTERS)  # held, so that losses can be told when another klasy has taken it out
+        identities.append(identity(woven))
+    while not interrupts.requested:
+        there = any(map(still_there, identities))
+        output.drain()
+        left = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
+        if left <= 0 or not there:
+            return
+        try:
+            with interrupts.allowed():
+                reader.wait(left)
+        except KeyboardInterrupt:
+            return
 
 
 def losses(woven: WovenAspect) -> str | None:
     """What of an aspect was not logged, in one line; None where nothing was left out."""
     counts = woven.counts()
     lost = sum(count.lost for count in counts)
-    missed = sum(count.missed for count in counts)
+    missed = missed_in_all(counts)
     unmarked = sum(count.unmarked for count in counts)
     parts = []
     if lost:
-        parts.append(f"{lost} records lost because the buffer was full")
+        parts.append(f"{_number(lost, 'record')} lost because the buffer was full")
     if missed:
-        parts.append(f"{missed} hits missed because the processor was in another probe")
+        parts.append(f"{_number(missed, 'hit')} missed because the processor was in another probe")
     if unmarked:
-        parts.append(f"{unmarked} returns not followed because too many calls were under way")
-    return f"{woven.name}: {'; '.join(parts)} (klasy joinpoints {woven.name} tells where)" if parts else None
+        parts.append(f"{_number(unmarked, 'return')} not followed because too many calls were under way")
+    return f"{woven.name}: {'; '.join(parts)}" if parts else None
+
+
+def _number(number: int, noun: str) -> str:
+    from klasy.cli.table import plural
+
+    return plural(number, noun)
+
+
+def say_losses(aspects: Iterable[WovenAspect], hint: str) -> None:
+    """Say on standard error what was not logged. ``hint`` may name the aspect as {name}."""
+    for woven in aspects:
+        text = losses(woven)
+        if text:
+            print(f"klasy: {text}{hint.format(name=woven.name)}", file=sys.stderr)

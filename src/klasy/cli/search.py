@@ -132,7 +132,7 @@ def _function_line(entry: dict[str, Any], _: bool) -> str:
     if entry["copies"] > 1:
         notes.append(f"{entry['copies']} functions of this name")
     if entry["clones"]:
-        notes.append(f"{plural(len(entry['clones']), 'compiler copy').replace('copys', 'copies')}")
+        notes.append(plural(len(entry["clones"]), "compiler copy"))
     if not entry["traceable"]:
         notes.append(f"cannot be probed: {entry['reason']}")
     module = f" [{entry['module']}]" if entry["module"] else ""

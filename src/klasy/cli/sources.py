@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from klasy.errors import InputError
+from klasy.errors import InputError, UsageError
 from klasy.source import SourceFile
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MAX_SIZE = 1 << 20  # bytes; an aspect is written by hand
+STDIN = "-"
 
 
 def read_source(name: str) -> SourceFile:
     """The text of a file; ``-`` is standard input. Raises InputError where it cannot be read or is no text."""
     try:
-        if name == "-":
+        if name == STDIN:
             data = sys.stdin.buffer.read(MAX_SIZE + 1)
         else:
             with open(name, "rb") as file:
                 data = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"cannot read {name!r}: there is a NUL in the name") from None
+    shown = "standard input" if name == STDIN else name
     if len(data) > MAX_SIZE:
-        raise InputError(f"{name} is larger than {MAX_SIZE} bytes: no aspect file")
+        raise InputError(f"{shown} is larger than {MAX_SIZE} bytes: no aspect file")
+    if b"\0" in data[:4096]:
+        raise InputError(f"{shown} is not text: there are NUL bytes in it")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 text (byte {error.start})") from None
-    return SourceFile("<stdin>" if name == "-" else name, text)
+        raise InputError(f"{shown} is not UTF-8 text (byte {error.start})") from None
+    return SourceFile("<stdin>" if name == STDIN else name, text)
+
+
+def read_sources(names: Sequence[str]) -> list[SourceFile]:
+    """The texts of several files. Raises InputError that names all that cannot be read."""
+    if names.count(STDIN) > 1:
+        raise UsageError("- (standard input) can be given once")
+    sources, errors = [], []
+    for name in names:
+        try:
+            sources.append(read_source(name))
+        except InputError as error:
+            errors.append(error.message)
+    if errors:
+        raise InputError("\n".join(errors))
+    return sources

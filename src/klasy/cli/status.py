@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from klasy.cli.table import duration, table
-from klasy.errors import EXIT_OK
+from klasy.cli.table import duration, shown, table
+from klasy.errors import EXIT_OK, KernelRefused
+from klasy.weaver.counts import missed_in_all
 from klasy.weaver.woven import WovenAspect, foreign, read_registry
 
 if TYPE_CHECKING:
@@ -26,7 +28,11 @@ def run(args: argparse.Namespace) -> int:
     aspects = []
     for woven in read_registry():
         with woven:
-            aspects.append(_summary(woven))
+            try:
+                aspects.append(_summary(woven))
+            except KernelRefused:
+                if os.path.exists(woven.path):
+                    raise  # else it has just been taken out
     strange = foreign()
     if args.json:
         import json
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("no aspect is woven")
     for name, reason in strange.items():
-        print(f"{name}: cannot be read: {reason}")
+        print(f"{shown(name)}: cannot be read: {shown(reason)}")
     return EXIT_OK
 
 
@@ -55,7 +61,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "hits": sum(count.hits for count in counts),
         "lost": sum(count.lost for count in counts),
         "unmarked": sum(count.unmarked for count in counts),
-        "missed": sum(count.missed for count in counts),
+        "missed": missed_in_all(counts),
         "missed_partly": any(count.partly for count in counts),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
@@ -72,7 +78,7 @@ def _table(aspects: list[dict[str, Any]]) -> str:
             a["joinpoints"],
             a["hits"],
             a["lost"],
-            f"{a['missed'] + a['unmarked']}{' or more' if a['missed_partly'] else ''}",
+            f"{a['missed'] + a['unmarked']}{'+' * a['missed_partly']}",
             f"{a['run_time_ns'] // a['runs']} ns a run" if a["runs"] else "not measured",
             a["source"],
         )

@@ -1,17 +1,21 @@
-"""Tables for people: columns as wide as what is in them, numbers to the right."""
+"""What people see, shared by the commands: tables, numbers with their nouns, diagnostics; safe for a terminal."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from klasy.diag import Diagnostic
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows under a head. Numbers stand to the right, all else to the left; the last column is not padded."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    right = [all(isinstance(row[i], int) for row in rows) and bool(rows) for i in range(len(head))]
+    """Rows under a head. Columns of numbers stand to the right, all else to the left; the last is not padded."""
+    texts = [["" if cell is None else shown(str(cell)) for cell in row] for row in rows]
+    right = [all(row[i][:1].isdigit() and " " not in row[i] for row in texts) and bool(rows) for i in range(len(head))]
     widths = [max(len(head[i]), *(len(row[i]) for row in texts), 0) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -21,9 +25,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([line(list(head)), *(line(row) for row in texts)])
 
 
+def shown(text: str) -> str:
+    """Text that the user, a file's name say, may have brought: nothing in it commands the terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def plural(number: int, noun: str) -> str:
     """``1 join point``, ``2 join points``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun.removesuffix('y')}ies" if noun.endswith("py") else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:
@@ -34,3 +45,17 @@ def duration(seconds: float) -> str:
             rest = whole % size // small
             return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{whole} s"
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to use colour: only on a terminal whose user has not declined it."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def show_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
+    """Print warnings and errors for people."""
+    from klasy.diag import render
+
+    texts = [render(diagnostic, colour=coloured(sys.stderr)) for diagnostic in diagnostics]
+    if texts:
+        print("\n\n".join(texts), file=sys.stderr)

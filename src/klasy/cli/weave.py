@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from klasy.cli.table import plural, show_diagnostics
 from klasy.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from klasy.backend.artifact import Artifact
+    from klasy.cli.interrupts import Interrupts
+    from klasy.weaver.woven import WovenAspect
 
 HELP = "Weave aspects into the running kernel. They stay woven, without a process, until klasy unweave."
-EXAMPLE = "  klasy weave log_dequeue.asp\n  klasy weave -f log_dequeue.asp      # show the log; unweave at Ctrl-C"
+EXAMPLE = (
+    "  klasy weave log_dequeue.asp\n"
+    "  klasy weave -f log_dequeue.asp             # show the log; unweave at Ctrl-C\n"
+    "  klasy weave -f --for 10s --json log_dequeue.asp > log"
+)
 
-_LOOK_AROUND = 1.0  # seconds between looks whether the aspects are still woven
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600}
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_HINT = "the aspect was taken out again, and the events that were not written are lost with it"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,33 +43,31 @@ def run(args: argparse.Namespace) -> int:
     limit = _seconds(args.time) if args.time is not None else None
     if args.json and not args.follow:
         raise UsageError("--json goes with -f")
-    from klasy.cli.sources import read_source
-    from klasy.kernel.live import running_kernel
+    from klasy.cli.sources import read_sources
     from klasy.weaver.build import build_all
+
+    artifacts = build_all(read_sources(args.files))
+    for artifact in artifacts:
+        show_diagnostics(artifact.plan.diagnostics)
+    if not args.follow and limit is None:
+        for woven in _weave(artifacts, args, _Progress(artifacts).step):
+            woven.close()
+        _report(artifacts, args)
+        return EXIT_OK
+    from klasy.cli.interrupts import Interrupts
+
+    with Interrupts() as interrupts:
+        _weave_for_a_while(artifacts, args, limit, interrupts)
+    return EXIT_OK
+
+
+def _weave(
+    artifacts: Sequence[Artifact], args: argparse.Namespace, on_step: Callable[[str, str], None]
+) -> list[WovenAspect]:
+    from klasy.kernel.live import running_kernel
     from klasy.weaver.session import machine_of, weave
 
-    artifacts = build_all([read_source(name) for name in args.files])
-    _warn(artifacts)
-    kernel = running_kernel()
-    machine = machine_of(kernel)
-    names = [artifact.plan.aspect.name for artifact in artifacts]
-    with _terminated_like_interrupted(limit is not None or args.follow):
-        try:
-            for woven in weave(artifacts, machine, replace=args.replace):
-                woven.close()
-            if not args.quiet:
-                _report(artifacts)
-            if args.follow:
-                _follow(names, limit, as_json=args.json)
-            elif limit is not None:
-                time.sleep(limit)
-        except KeyboardInterrupt:
-            if not args.follow and limit is None:
-                raise
-        finally:
-            if args.follow or limit is not None:
-                _unweave(names)
-    return EXIT_OK
+    return weave(artifacts, machine_of(running_kernel()), replace=args.replace, on_step=on_step)
 
 
 def _seconds(text: str) -> float:
@@ -80,80 +82,127 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _warn(artifacts: Sequence[Artifact]) -> None:
-    from klasy.diag import render
-
-    for artifact in artifacts:
-        for diagnostic in artifact.plan.diagnostics:
-            print(render(diagnostic, colour=sys.stderr.isatty()), file=sys.stderr)
+# --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def _report(artifacts: Sequence[Artifact]) -> None:
+class _Progress:
+    """On a terminal, what is being done, once it takes a while."""
+
+    def __init__(self, artifacts: Sequence[Artifact]) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._next = self._clock() + 1.0
+        self._programs = sum(len(artifact.programs) for artifact in artifacts)
+        self._attached = 0
+        self._shown = False
+
+    def step(self, aspect: str, step: str) -> None:
+        """Called before each step of the weave."""
+        self._attached += step.startswith("attach ")
+        if not sys.stderr.isatty() or self._clock() < self._next:
+            return
+        self._next = self._clock() + 0.2
+        self._shown = True
+        print(f"\r\x1b[Kweaving {aspect}: {self._attached} of {self._programs} probes", end="", file=sys.stderr)
+        sys.stderr.flush()
+
+    def __del__(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def _report(artifacts: Sequence[Artifact], args: argparse.Namespace) -> None:
     """What was woven goes to standard error: with -f, standard output is the log's alone."""
-    from klasy.cli.table import plural
-
+    if args.quiet:
+        return
     for artifact in artifacts:
         plan = artifact.plan
         kinds = sorted({point.mechanism for point in plan.joinpoints})
-        missing = f", {plural(len(plan.unreached), 'shadow')} not reached" if plan.unreached else ""
+        missing = f", {len(plan.unreached)} not reached" if plan.unreached else ""
         points = plural(len(plan.joinpoints), "join point")
         print(f"woven: {plan.aspect.name}, {points} by {', '.join(kinds)}{missing}", file=sys.stderr)
 
 
-def _follow(names: Sequence[str], limit: float | None, *, as_json: bool) -> None:
-    """Show the log until the time is over, Ctrl-C, or nothing is woven any more."""
-    from klasy.cli.reading import identity, losses, open_reader, renderer, still_there, write_batch
-    from klasy.weaver.woven import open_woven
+# --- for a while ------------------------------------------------------------------------------------------------------
 
-    end = None if limit is None else time.monotonic() + limit
-    aspects = [open_woven(name) for name in names]
-    identities = [identity(woven) for woven in aspects]
-    reader, symbols = open_reader(aspects)
-    show = renderer(symbols, as_json=as_json)
+
+def _weave_for_a_while(
+    artifacts: Sequence[Artifact], args: argparse.Namespace, limit: float | None, interrupts: Interrupts
+) -> None:
+    progress = _Progress(artifacts)
+
+    def step(aspect: str, name: str) -> None:
+        interrupts.check()
+        progress.step(aspect, name)
+
+    with ExitStack() as stack:
+        aspects = _weave(artifacts, args, step)
+        ours = _Ours(aspects)
+        stack.callback(ours.take_out)
+        for woven in aspects:
+            stack.enter_context(woven)
+        _report(artifacts, args)
+        if args.follow:
+            _follow(ours, args, limit, interrupts)
+        else:
+            assert limit is not None
+            _sleep(ours, args, limit, interrupts)
+
+
+class _Ours:
+    """The aspects that were woven here: not what another klasy may put in their place meanwhile."""
+
+    def __init__(self, aspects: list[WovenAspect]) -> None:
+        from klasy.cli.reading import identity
+
+        self.aspects = aspects
+        self._identities = {woven.name: identity(woven) for woven in aspects}
+
+    def there(self) -> bool:
+        """Whether any is still woven."""
+        from klasy.cli.reading import still_there
+
+        return any(map(still_there, self._identities.values()))
+
+    def take_out(self) -> None:
+        """Unweave what is still there."""
+        from klasy.cli.reading import still_there
+        from klasy.weaver.unweave import unweave
+        from klasy.weaver.woven import NotWoven
+
+        while self._identities:
+            name, which = self._identities.popitem()
+            if still_there(which):
+                with suppress(NotWoven):
+                    unweave([name])
+
+
+def _follow(ours: _Ours, args: argparse.Namespace, limit: float | None, interrupts: Interrupts) -> None:
+    """Show the log, to its end: what is in the buffers when the aspects have been taken out can still be read."""
+    from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
+
+    reader, symbols = open_reader(ours.aspects)
     with reader:
+        output = LogOutput(reader, symbols, as_json=args.json, hint=_HINT)
         try:
-            while any(map(still_there, identities)):
-                for batch in reader.batches():
-                    write_batch([show(event) for event in batch])
-                left = _LOOK_AROUND if end is None else min(_LOOK_AROUND, end - time.monotonic())
-                if left <= 0:
-                    break
-                reader.wait(left)
-        except KeyboardInterrupt:
-            for batch in reader.batches():
-                write_batch([show(event) for event in batch])
+            follow(output, reader, ours.aspects, interrupts, limit)
+            ours.take_out()
+            output.drain()
         finally:
-            for woven in aspects:
-                text = losses(woven)
-                if text:
-                    print(f"klasy: {text}", file=sys.stderr)
-                woven.close()
+            say_losses(ours.aspects, "")
 
 
-def _unweave(names: Sequence[str]) -> None:
-    """Take out what is left of ours: another klasy may have unwoven it meanwhile."""
-    from klasy.weaver.unweave import unweave
-    from klasy.weaver.woven import NotWoven
+def _sleep(ours: _Ours, args: argparse.Namespace, limit: float, interrupts: Interrupts) -> None:
+    from klasy.bpf.ringbuf import RingReader
+    from klasy.cli.reading import LOOK_AROUND
 
-    for name in names:
-        try:
-            unweave([name])
-        except NotWoven:
-            continue
-
-
-@contextmanager
-def _terminated_like_interrupted(wanted: bool) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a bounded weave as Ctrl-C does: with everything taken out."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    if wanted:
-        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    interrupts.sleep(limit, ours.there, LOOK_AROUND)
+    buffers = [woven.events() for woven in ours.aspects] if ours.there() else []
+    hits = [sum(count.hits for count in woven.counts()) for woven in ours.aspects] if buffers else []
+    ours.take_out()
+    for woven, ring, number in zip(ours.aspects, buffers, hits, strict=False):
+        with RingReader(ring) as reader:
+            unread = "; records that nobody had read are gone" if reader.pending() else ""
+        if not args.quiet:
+            print(f"unwoven: {woven.name}, {plural(number, 'hit')}{unread}", file=sys.stderr)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from klasy.plain import dataclass
+from klasy.plain import dataclass, field
 from klasy.record import COUNTERS
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Count:
 
     ``partly``: this kernel does not count all that may be missed here, so it may have been more. ``shared``: the probe
     that missed hits serves other join points too (one probe at a callee's entry for all its callers), so the missed
-    hits may have been theirs.
+    hits may have been theirs. ``part`` is what falls to this join point if each miss is spread over all it may have
+    been of: these add up (:func:`missed_in_all`), ``missed`` does not.
     """
 
     hits: int
@@ -43,6 +44,12 @@ class Count:
     missed: int
     partly: bool = False
     shared: bool = False
+    part: float = field(default=0.0, compare=False)
+
+
+def missed_in_all(counts: Iterable[Count]) -> int:
+    """What was missed at all join points together, each miss counted once."""
+    return round(sum(count.part for count in counts))
 
 
 def sum_counters(values: Iterable[Sequence[bytes]]) -> list[tuple[int, int, int]]:
@@ -70,7 +77,7 @@ def combine(
     and ``base`` its hits when the aspect was switched on, both by the event's number; ``refused`` the hits that
     programs counted as refused, by the probe's index.
     """
-    tally = _Tally([0] * len(own), [False] * len(own), [False] * len(own))
+    tally = _Tally([0] * len(own), [False] * len(own), [False] * len(own), [0.0] * len(own))
     for index, probe in enumerate(document["probes"]):
         points: list[list[int]] = probe["joinpoints"]
         by_program = refused.get(index, 0)
@@ -89,7 +96,8 @@ def combine(
             tally.add(points, by_point)
         else:
             tally.add([sorted({i for ids in points for i in ids})], [by_program])
-    return [Count(*own[i], tally.missed[i], tally.partly[i], tally.shared[i]) for i in range(len(own))]
+    columns = zip(own, tally.missed, tally.partly, tally.shared, tally.part, strict=True)
+    return [Count(*mine, missed, partly, shared, part) for mine, missed, partly, shared, part in columns]
 
 
 @dataclass(slots=True)
@@ -99,6 +107,7 @@ class _Tally:
     missed: list[int]
     partly: list[bool]
     shared: list[bool]
+    part: list[float]
 
     def add(self, points: Sequence[Sequence[int]], counts: Iterable[int]) -> None:
         """What was missed at points, each of which serves some join points."""
@@ -106,6 +115,7 @@ class _Tally:
             for i in ids if count else ():
                 self.missed[i] += count
                 self.shared[i] = self.shared[i] or len(ids) > 1
+                self.part[i] += count / len(ids)
 
     def leave_open(self, points: Iterable[Sequence[int]]) -> None:
         """More may have been missed at points."""

@@ -13,7 +13,7 @@ from klasy.match.plan import Locator, MarkUse, Mechanism, Plan, Point
 from klasy.record import COUNTERS
 from klasy.source import SourceFile
 from klasy.weaver.attribution import served, whole
-from klasy.weaver.counts import Count, combine, sum_counters
+from klasy.weaver.counts import Count, combine, missed_in_all, sum_counters
 from klasy.weaver.tracefs import SiteCount
 
 numbers = st.integers(0, 1 << 40)
@@ -45,6 +45,15 @@ def test_misses_of_a_site_are_its_own_join_points():
         Count(20, 1, 0, 5),
         Count(30, 0, 2, 0),
     ]
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=9, unique=True), st.integers(0, 999))))
+def test_all_misses_of_an_aspect_are_counted_once(points):
+    """However many join points share a probe: what was missed in all is what the kernel counted."""
+    probes = [probe([ids], event=number) for number, (ids, _) in enumerate(points)]
+    profile = {number: [SiteCount(missed, missed)] for number, (_, missed) in enumerate(points)}
+    counts = combine([(0, 0, 0)] * 10, entry(*probes), profile, {}, {})
+    assert missed_in_all(counts) == sum(missed for _, missed in points)
 
 
 def test_misses_of_an_entry_are_shared_by_all_its_callers():

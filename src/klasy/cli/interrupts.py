@@ -1,0 +1,73 @@
+"""Ctrl-C, SIGTERM and SIGHUP for commands that go on until they are told to end: at a place where nothing is torn."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """While it is entered, a signal is remembered, and ends what ``allowed()`` encloses by KeyboardInterrupt.
+
+    Who is in a hurry sends a second one: that raises wherever it comes.
+    """
+
+    def __init__(self) -> None:
+        self._signal = 0
+        self._allowed = False
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._signal != 0
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        second, self._signal = self._signal, number
+        if self._allowed or second:
+            raise KeyboardInterrupt(number)
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Here a signal may end the work, and one that came before does."""
+        self._allowed = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._allowed = False
+
+    def check(self) -> None:
+        """End the work if a signal has come."""
+        if self._signal:
+            raise KeyboardInterrupt(self._signal)
+
+    def sleep(self, seconds: float, good: Callable[[], bool], look_around: float) -> None:
+        """Sleep until the time is over, a signal comes, or what ``look_around`` asks now and then is not good."""
+        end = time.monotonic() + seconds
+        try:
+            with self.allowed():
+                while (left := end - time.monotonic()) > 0 and good():
+                    time.sleep(min(left, look_around))
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,108 @@
+"""Woven aspects for the golden cases of commands: as a registry entry, maps and counters would have them."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from klasy.weaver.counts import Count
+from klasy.weaver.woven import Cost, WovenJoinPoint
+
+
+class FakeWoven:
+    """What the commands use of a WovenAspect."""
+
+    def __init__(
+        self,
+        name: str,
+        joinpoints: tuple[WovenJoinPoint, ...],
+        counts: list[Count],
+        *,
+        source: str | None = None,
+        since_ns: int = 9_000_000_000_000,
+        active: bool = True,
+        unreached: tuple[dict[str, Any], ...] = (),
+        cost: Cost | None = None,
+    ) -> None:
+        self.name = name
+        self.joinpoints = joinpoints
+        self.source_name = source or f"{name}.asp"
+        self.since_ns = since_ns
+        self.active = active
+        self.unreached = list(unreached)
+        self._counts = counts
+        self._cost = cost or Cost(0, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def counts(self) -> list[Count]:
+        """Of each join point."""
+        return self._counts
+
+    def cost(self) -> Cost:
+        """Of the programs."""
+        return self._cost
+
+    def unknown_callers(self) -> dict[int, int]:
+        """None: their names come from the running kernel."""
+        return {}
+
+
+def _call(
+    aspect: str, number: int, caller: str, callee: str = "skb_dequeue", module: str | None = None
+) -> WovenJoinPoint:
+    return WovenJoinPoint(
+        number, aspect, "before#0", "call", caller, 0x10 + number, 0xFFFF_FFFF_8100_0010 + number, module, callee, None,
+        "tail" if caller.endswith("_tail") else "direct", None, None, "kprobe dispatch", "many calls",
+    )  # fmt: skip
+
+
+def _execution(aspect: str, number: int, function: str, advice: str = "before#0") -> WovenJoinPoint:
+    return WovenJoinPoint(
+        number, aspect, advice, "execution", function, 0, 0xFFFF_FFFF_8100_0000, None, None, None, None, None, None,
+        "fentry" if advice.startswith("before") else "fexit", "no trap",
+    )  # fmt: skip
+
+
+def _few() -> FakeWoven:
+    points = [_call("few", n, c) for n, c in enumerate(("unix_read", "netpoll", "queue_tail", "tcp_recvmsg"))]
+    unknown = WovenJoinPoint(
+        4, "few", "before#0", "call", None, None, None, None, "skb_dequeue", None, None, None, None,
+        "kprobe dispatch", "many calls",
+    )  # fmt: skip
+    hits_and_lost = ((7, 0), (0, 0), (4_321, 5), (0, 0), (3, 0))
+    counts = [Count(hits, lost, 0, 2, shared=True, part=0.4) for hits, lost in hits_and_lost]
+    return FakeWoven("few", (*points, unknown), counts, cost=Cost(4_331, 4_331_000))
+
+
+def _many() -> FakeWoven:
+    points = [_call("many", n, f"caller_{n}", "kfree", "ext4" if n % 2 else None) for n in range(200)]
+    counts = [Count(200 - n if n < 80 else 0, 0, 0, 0) for n in range(200)]
+    missing = {
+        "advice": "before#0", "kind": "call", "offset": 4, "address": 1, "module": None, "callee": "kfree",
+        "callee_module": None, "call": "direct", "file": None, "line": None, "code": "notrace",
+        "reason": "it is marked notrace",
+    }  # fmt: skip
+    unreached = tuple(missing | {"function": f"hidden_{n}"} for n in range(30))
+    return FakeWoven("many", tuple(points), counts, unreached=unreached, active=False)
+
+
+def _pair() -> FakeWoven:
+    points = (_execution("pair", 0, "tcp_sendmsg"), _execution("pair", 1, "tcp_sendmsg", "after#1"))
+    counts = [Count(0, 0, 0, 0, partly=True), Count(0, 0, 0, 3, partly=True, part=3)]
+    return FakeWoven("pair", points, counts, source="a\x1b[2J.asp", since_ns=9_999_000_000_000)
+
+
+def _silent() -> FakeWoven:
+    return FakeWoven("silent", (_execution("silent", 0, "tcp_ack"),), [Count(0, 0, 0, 0)])
+
+
+ASPECTS = {aspect.name: aspect for aspect in (_few(), _many(), _pair(), _silent())}
+
+
+def foreign() -> dict[str, str]:
+    """What stands where aspects should be and is none."""
+    return {"other": "not a registry entry of klasy"}
