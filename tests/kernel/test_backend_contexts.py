@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.backend import generate, plan, probe
 from support.bpf_kernel import no_leaks  # noqa: F401
-from support.livebackend import LiveKernel, Woven, live, logging_program
+from support.livebackend import LiveKernel, Woven, live, logging_program, set_fsuid
 from support.livekernel import symbols, text
 
 from klasy.compiler import ir
@@ -402,12 +402,6 @@ def tail_call(caller: str, callee: str) -> Point:
         if code[at] == 0xE9 and address + 5 + int.from_bytes(code[at + 1 : at + 5], "little", signed=True) == goal:
             return Point(address, live(caller))
     raise AssertionError(f"no tail call from {caller} to {callee}")
-
-
-def set_fsuid(*numbers: int) -> list[int]:
-    """setfsuid(2) with each number; what it says was there before."""
-    libc = ctypes.CDLL(None)
-    return [libc.syscall(122, number) for number in numbers]
 
 
 @pytest.mark.parametrize("returning", [Context.FEXIT, Context.RETURN])

@@ -10,6 +10,7 @@ from klasy.match.plan import Argument
 from klasy.record import HEADER_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
 
 BASE = 0xFFFF_8880_1234_5000
@@ -17,7 +18,7 @@ MEMORY = 256
 ARGUMENTS = 4
 BINARY = [op for op in ir.BINARY_OPS if op not in ir.SIGNED_DIVISIONS]
 CONSTANTS = [0, 1, -1, 2, 7, 8, 31, 32, 63, 64, 255, 1 << 31, -(1 << 31), (1 << 31) - 1, 1 << 32, ir.MAX_IMMEDIATE]
-CONSTANTS += [ir.MIN_IMMEDIATE, 0x1234_5678_9ABC, BASE - (1 << 64), BASE - (1 << 64) + 40, 0xFFFF_FFFF]
+CONSTANTS += [ir.MIN_IMMEDIATE, 0x1234_5678_9ABC, 0xFFFF_FFFF]
 TEXTS = [b"", b"a", b"ab", b"abc", b"eth0", b"swapper", b"swapper/", b"swapper/0", b"a-much-longer-name-than-comm"]
 
 
@@ -30,10 +31,24 @@ KINDS = [
 
 
 class Generator:
-    """One program for one FIXED probe."""
+    """One program for one FIXED probe.
 
-    def __init__(self, random: Random, length: int) -> None:
+    ``base``: where there is memory to read. ``arguments``: how many there are. ``contexts``: those that can be used.
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        length: int,
+        *,
+        base: int = BASE,
+        arguments: int = ARGUMENTS,
+        contexts: Sequence[str] = ir.CONTEXT_VALUES,
+    ) -> None:
         self.random = random
+        self.base = base - (1 << 64)
+        self.arguments = arguments
+        self.contexts = contexts
         self.program = ir.Program("p0_fentry", 0)
         self.build = Builder(self.program)
         self.values: list[ir.Operand] = []
@@ -50,7 +65,7 @@ class Generator:
         for i in range(3):
             self.variables.append(build.var(f"v{i}"))
             build.set(self.variables[-1], self.constant())
-        for i in range(self.random.randint(0, ARGUMENTS)):
+        for i in range(self.random.randint(0, self.arguments)):
             self.define(lambda dst, i=i: ir.Argument(dst, Argument(i)))
         self.sequence(3)
         self.record()
@@ -90,6 +105,8 @@ class Generator:
 
     def constant(self) -> int:
         r = self.random
+        if r.random() < 0.1:
+            return self.base + r.choice([0, 40])
         return r.choice(CONSTANTS) if r.random() < 0.8 else r.randint(-100, 100)
 
     def operand(self) -> ir.Operand:
@@ -106,7 +123,7 @@ class Generator:
             pointer = self.build.value()
             self.build.add(ir.Binary(pointer, "and", 64, self.operand(), 63))
             moved = self.build.value()
-            self.build.add(ir.Binary(moved, "add", 64, pointer, BASE - (1 << 64)))
+            self.build.add(ir.Binary(moved, "add", 64, pointer, self.base))
             return moved, r.choice([0, 0, 1, 8, 24, 100, -4])
         return self.operand(), r.choice([0, 16, -8])
 
@@ -139,7 +156,7 @@ class Generator:
                 size = r.choice(ir.LOAD_SIZES)
                 self.define(lambda dst: ir.Load(dst, address, offset, size, faults, mask))
             case "context":
-                what = r.choice(ir.CONTEXT_VALUES)
+                what = r.choice(self.contexts)
                 self.define(lambda dst: ir.Context(dst, what))
             case "string":
                 address, offset = self.address()
