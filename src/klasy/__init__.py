@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from klasy.api import joinpoints, log, unweave, weave, woven
+    from klasy.api import events, joinpoints, unweave, weave, woven
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "joinpoints", "log", "unweave", "weave", "woven"]
+__all__ = ["__version__", "events", "joinpoints", "unweave", "weave", "woven"]
 
 
 def __getattr__(name: str) -> Any:

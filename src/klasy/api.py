@@ -3,7 +3,7 @@
     import klasy
 
     klasy.weave("log_dequeue.asp")
-    for event in klasy.log("log_dequeue"):
+    for event in klasy.events("log_dequeue"):
         print(event.joinpoint.place, dict(event.values))
     for aspect in klasy.woven():
         with aspect:
@@ -80,7 +80,7 @@ def woven() -> list[WovenAspect]:
     return read_registry()
 
 
-def log(*names: str, follow: bool = False, keep: bool = False) -> Iterator[LogEvent]:
+def events(*names: str, follow: bool = False, keep: bool = False) -> Iterator[LogEvent]:
     """The records of woven aspects (all, if none is named) in the order of time; each is read once.
 
     Ends with the last record there is, or, with ``follow``, when none of the aspects is woven any more. A batch of

@@ -1,0 +1,135 @@
+"""Weaving from the text of an aspect, by the library; modules; what the documentation says to do by hand."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from support.handmade import artifact
+from support.livekernel import HOME, entry, leftovers, run
+from support.weaving import woven
+
+import klasy
+from klasy.errors import InputError
+from klasy.match.plan import Mechanism
+from klasy.weaver.features import RunningFeatures
+from klasy.weaver.session import Machine, weave
+from klasy.weaver.woven import NotWoven, open_woven
+
+READS = """
+aspect reads {
+    pointcut execution("ssize_t vfs_read(struct file *file, char *buf, size_t count, loff_t *pos)");
+    before(size_t count) { log(count); }
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    assert leftovers() == {}
+    yield
+    klasy.unweave()
+    assert leftovers() == {}
+
+
+def reads(count: int, size: int) -> None:
+    """Call vfs_read so many times for so many bytes."""
+    with open("/dev/zero", "rb", buffering=0) as file:
+        for _ in range(count):
+            file.read(size)
+
+
+def test_the_library_weaves_logs_and_unweaves():
+    """From text to log events and back, with the functions that klasy exports."""
+    assert klasy.weave(READS) == ["reads"]
+    reads(7, 4321)
+    mine = [event for event in klasy.events("reads") if event.pid == os.getpid()]
+    assert [dict(event.values)["count"] for event in mine].count(4321) == 7
+    (place,) = {(event.aspect, event.advice, event.joinpoint.function) for event in mine}
+    assert place == ("reads", "before#0", "vfs_read")
+    assert 4321 not in [dict(event.values)["count"] for event in klasy.events() if event.pid == os.getpid()]
+    (aspect,) = klasy.woven()
+    with aspect:
+        assert aspect.name == "reads"
+        assert aspect.source_text == READS
+        assert aspect.counts()[0].hits >= 7
+    assert klasy.unweave("reads") == ["reads"]
+    with pytest.raises(NotWoven):
+        next(klasy.events("reads"))
+
+
+def test_a_dry_run_weaves_nothing():
+    """The plans of a text name its join points; the kernel is as before."""
+    (plan,) = klasy.joinpoints(READS)
+    assert [j.shadow.function.name for j in plan.joinpoints] == ["vfs_read"]
+    assert leftovers() == {}
+    with pytest.raises(InputError):
+        klasy.joinpoints("aspect wrong { pointcut execution(no_such_function_anywhere); before() { } }")
+
+
+def test_following_ends_when_the_aspect_is_unwoven():
+    """A reader that follows gets what comes, and ends by itself when somebody unweaves."""
+    klasy.weave(READS)
+    events = klasy.events("reads", follow=True)
+    reads(1, 4322)
+    sizes = (dict(event.values)["count"] for event in events)
+    assert any(size == 4322 for size in sizes)
+    klasy.unweave("reads")
+    start = time.monotonic()
+    for _ in events:
+        pass
+    assert time.monotonic() - start < 10
+
+
+def test_functions_of_modules_are_woven_into():
+    """Trampolines and kprobes in a module count the calls of its functions; here that of the guest's file system."""
+    name = "p9_client_walk"
+    if f" {name}\t[9pnet]" not in Path("/proc/kallsyms").read_text():
+        pytest.skip("the guest has no 9p file system")
+    text = f"aspect walks {{ pointcut execution({name}); before() {{ }} after() {{ }} }}"
+    for force in ("fentry", "kprobe"):
+        with woven(text, force=force) as walks:
+            before = walks.total(0), walks.total(1)
+            for number in range(20):
+                assert not os.path.exists(f"/work/no-such-{force}-{number}")
+                assert not Path(f"/no-such-{force}-{number}").exists()
+            after = walks.total(0), walks.total(1)
+            assert after[0] - before[0] >= 20
+            assert after[1] - before[1] >= 20
+            assert {j.module for j in walks.aspect.joinpoints} == {"9pnet"}
+
+
+def test_one_link_for_many_functions():
+    """Where the kernel has kprobe.multi, its probes at entry and return count every hit."""
+    if not RunningFeatures().kprobe_multi:
+        pytest.skip("this kernel has no kprobe.multi")
+    points = [(Mechanism.KPROBE_MULTI, [entry("vfs_read")]), (Mechanism.KRETPROBE_MULTI, [entry("vfs_read")])]
+    (aspect,) = weave([artifact("multi", points)], Machine("r", "b", "k"))
+    with aspect:
+        before = [count.hits for count in aspect.counts()]
+        reads(30, 1)
+        after = [count.hits for count in aspect.counts()]
+    assert all(b - a >= 30 for a, b in zip(before, after, strict=True))
+
+
+def test_taking_an_aspect_out_by_hand():
+    """The commands of docs/weaving.md, as they stand there, switch an aspect off and take it out without klasy."""
+    text = (Path(__file__).parents[2] / "docs" / "weaving.md").read_text()
+    block = text.partition("## By hand, without klasy")[2].partition("\n\n    ")[2].partition("\n\n")[0]
+    commands = [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
+    assert [command.split()[0] for command in commands[:3]] == ["ls", "bpftool", "group=$(basename"]
+    points = [(Mechanism.KPROBE, [entry("vfs_read"), entry("vfs_write")]), (Mechanism.FENTRY, [entry("vfs_read")])]
+    weave([artifact("byhand", points)], Machine("r", "b", "k"))[0].close()
+
+    run("bash", "-c", commands[1].replace("ASPECT", "byhand"))
+    with open_woven("byhand") as aspect:
+        assert not aspect.active
+        before = aspect.counts()
+        reads(20, 1)
+        assert [c.hits for c in aspect.counts()] == [c.hits for c in before]
+
+    run("timeout", "20", "bash", "-ec", "\n".join(commands[2:5]).replace("ASPECT", "byhand"))
+    HOME.rmdir()
+    assert leftovers() == {}
