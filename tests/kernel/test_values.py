@@ -54,7 +54,7 @@ aspect values {
     }
 
     before(struct task_struct *tsk, const char *buf, bool exec): named(tsk, buf, exec) && if(pid == PID) {
-        log(tsk->comm, buf, exec, comm, buf == "klasy-value", tsk->comm == comm);
+        log(tsk->comm, buf, exec, comm, buf == "klasy-value", tsk->comm == "klasy-value");
         log(tsk->pid, tsk->tgid, tsk->real_parent->tgid, tsk->group_leader->pid, tsk->static_prio, tsk->policy,
             tsk->mm->start_stack, tsk->mm->arg_start, tsk->signal->nr_threads, tsk->start_time, tsk->cpus_mask.bits[0]);
         log(tsk->pid, tsk->bio_list->head, *(int *)8, tsk->bio_list->tail->bi_next->bi_status + tsk->pid, tsk->tgid);
@@ -239,7 +239,7 @@ def test_tasks(aspect):
     after = aspect.events()
     rename_task(before)
     assert after == []
-    assert rows([texts]) == [[before, "klasy-value", False, before, 1, 1]]
+    assert rows([texts]) == [[before, "klasy-value", False, before, 1, 0]]
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from field 3 on
     assert rows([numbers]) == [
         [

@@ -18,8 +18,18 @@ EXAMPLE = "  klasy doctor\n  klasy doctor --json | jq '.features[] | select(.sta
 
 # What klasy cannot do without; everything else only narrows the choice of mechanisms.
 NEEDED = frozenset(
-    ("rights", "lockdown", "btf", "kernel symbols", "kernel text", "kprobe", "perf event links", "ring buffer")
-    + ("bpf file system", "tracefs")
+    {
+        "rights",
+        "lockdown",
+        "btf",
+        "kernel symbols",
+        "kernel text",
+        "kprobe",
+        "perf event links",
+        "ring buffer",
+        "bpf file system",
+        "tracefs",
+    }
 )
 _BLACKLIST = "/sys/kernel/debug/kprobes/blacklist"
 _MARKS = {"yes": "ok", "no": "missing", "unknown": "not known"}

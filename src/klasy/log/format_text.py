@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _INDENT = "    "
 _MAX_ELEMENTS = 64  # of an array that are shown; JSON has all
+_CHARACTERS = {ord("'"): r"'\''"}  # as C writes it; Python would use other quotes
 _BAD_ADDRESS = "<bad address>"
 
 
@@ -50,7 +51,7 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
         case Fault():
             return _BAD_ADDRESS
         case Char(number):
-            return f"{number} {chr(number)!r}" if 32 <= number < 127 else str(number)
+            return f"{number} {_CHARACTERS.get(number) or repr(chr(number))}" if 32 <= number < 127 else str(number)
         case Pointer(address, _):
             return _pointer(address, value.to_function, symbols)
         case CodeAddress(address):
