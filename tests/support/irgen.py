@@ -87,7 +87,11 @@ class Generator:
         """``if`` and ``else``; what is defined inside is known inside only."""
         build, r = self.build, self.random
         then, otherwise, joined = build.block(), build.block(), build.block()
-        build.branch(r.choice(ir.COMPARISONS), self.operand(), self.operand(), then, otherwise)
+        if r.random() < 0.5:  # what the compiler makes of most conditions
+            self.operation(r.choice(["compare", "string", "comm"]))
+            build.branch(r.choice(["eq", "ne"]), self.values[-1], 0, then, otherwise)
+        else:
+            build.branch(r.choice(ir.COMPARISONS), self.operand(), self.operand(), then, otherwise)
         known = self.values[:]
         for block in (then, otherwise):
             build.begin(block)
@@ -127,10 +131,10 @@ class Generator:
             return moved, r.choice([0, 0, 1, 8, 24, 100, -4])
         return self.operand(), r.choice([0, 16, -8])
 
-    def operation(self) -> None:
-        """One operation."""
+    def operation(self, kind: str = "") -> None:
+        """One operation, of any kind unless one is given."""
         r, build = self.random, self.build
-        kind = r.choice(KINDS)
+        kind = kind or r.choice(KINDS)
         faults = self.faults if r.random() < 0.7 else None
         mask = r.choice([1, 2, 1 << 31, 1 << 40, 1 << 63, 5]) if faults else 0
         match kind:

@@ -133,3 +133,21 @@ def test_tidying_changes_no_result(code) -> None:
     for instruction, following in itertools.pairwise(tidied):
         assert not (instruction.is_jump and instruction.target in following.labels)
         assert instruction != mov(R2, R2)
+    assert _reached(tidied) == set(range(len(tidied))), "the verifier refuses what is not reached"
+
+
+def _reached(code) -> set[int]:
+    places = {label: at for at, instruction in enumerate(code) for label in instruction.labels}
+    seen: set[int] = set()
+    todo = [0]
+    while todo:
+        at = todo.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        instruction = code[at]
+        if instruction.is_jump:
+            todo.append(places[instruction.target])
+        if not instruction.is_exit and instruction.opcode != jump("a").opcode:
+            todo.append(at + 1)
+    return seen

@@ -17,6 +17,7 @@ from klasy.compiler.builder import Builder
 from klasy.compiler.ireval import World
 from klasy.kernel.model import CallKind, CallSite
 from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Point, Probe
+from klasy.plain import replace
 
 STACK = 0xFFFF_C900_0040_0000
 SITES = [ENTRY + 0x1000 + 16 * i for i in range(100)]
@@ -150,6 +151,31 @@ def test_dispatch_at_entry(count: int, otherwise: int | None) -> None:
         assert MAP_UNKNOWN not in runner.maps
     else:
         assert runner.maps[MAP_UNKNOWN][struct.pack("<Q", CALLER)] == struct.pack("<Q", 3)
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_what_another_advice_knows_is_unknown_to_this_one(count: int) -> None:
+    """An advice for all calls goes by what it knows itself; the unknown caller's address is counted, no other."""
+    returns = [{SITES[0]: 0}, {address: 1 for address in SITES[:count]}]
+    made = probe(Context.ENTRY, Locator.DISPATCH, arms=[{}, {}], returns=returns, otherwise=3)
+    runner = Runner(generate([program(made)], plan(made)), stack({STACK: SITES[2]}))
+    assert hits(runner, registers(sp=STACK)) == [1, 3]
+    assert dict(runner.maps[MAP_UNKNOWN].entries).keys() == {struct.pack("<Q", SITES[2])}
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_what_another_arm_of_the_advice_knows_is_not_unknown(count: int) -> None:
+    """Two arms of one advice: a call that the first knows does not run the second as one from an unknown place."""
+    returns = [{SITES[0]: 0}, {address: 1 for address in SITES[1:count]}]
+    made = probe(Context.ENTRY, Locator.DISPATCH, arms=[{}, {}], returns=returns, otherwise=3)
+    made = replace(made, arms=tuple(replace(arm, advice=0) for arm in made.arms))
+    words = {STACK: SITES[0]}
+    runner = Runner(generate([program(made)], plan(made)), stack(words))
+    assert hits(runner, registers(sp=STACK)) == [0]
+    words[STACK] = SITES[1]
+    assert hits(runner, registers(sp=STACK)) == [1]
+    words[STACK] = CALLER
+    assert hits(runner, registers(sp=STACK)) == [3, 3]
 
 
 def test_unknown_callers_are_counted_once_for_all_arms() -> None:
