@@ -358,7 +358,15 @@ class KernelImage:
         return self.traceability.refusal(address, function, way)
 
     def has_ftrace_site(self, address: int) -> bool:
-        """Whether the function that begins at an address can be traced by ftrace."""
+        """Whether the function that begins at an address can be traced by ftrace.
+
+        Its first bytes say so, with a few exceptions that begin with the same bytes for other reasons (a jump label, an
+        alternative). ftrace's own list knows those, but not which of several functions of a name it means.
+        """
+        holder = self.object_at(address)
+        index = holder[1].at(address) if holder else None
+        if holder and index is not None and holder[1].listed is not None and not holder[1].listed[index]:
+            return False
         code = self.text(address, arch.ENTRY_BYTES)
         found = arch.ftrace_offset(code)
         return found is not None and (found[1] is None or self._tracer_call(address, code) is not None)

@@ -21,9 +21,9 @@ from klasy.kernel.model import Clone, DataSymbol
 from klasy.plain import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-_HEAD = struct.Struct("<II")
+_HEAD = struct.Struct("<III")
 _TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
 
 # Symbols in text that are no functions: the padding in front of functions, and places that the linker script names.
@@ -59,15 +59,17 @@ class Symbols:
     """The functions of one object, by address; several names of one address in the kernel's own order.
 
     ``base`` is where the object is now. For the i-th function: ``starts[i]`` its offset from there, ``sizes[i]`` its
-    size to the next symbol of any kind, ``shares[i]`` how many functions of the object carry its name.
+    size to the next symbol of any kind, ``shares[i]`` how many functions of the object carry its name. ``listed[i]`` is
+    1 where ftrace lists that name as traceable, else 0; ``listed`` is None where the list was not to be had.
     """
 
-    __slots__ = ("base", "names", "places", "shares", "sizes", "starts")
+    __slots__ = ("base", "listed", "names", "places", "shares", "sizes", "starts")
 
     def __init__(self, base: int, arrays: Sequence[memoryview], names: bytes) -> None:
         self.base = base
         self.starts, self.sizes, self.shares, self.places = arrays
         self.names = names  # each between zero bytes; self.places: where each begins
+        self.listed: bytes | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -85,23 +87,32 @@ class Symbols:
         )
         return cls(base, [memoryview(array("I", numbers)) for numbers in arrays], blob)
 
+    def note_listed(self, traceable: Container[bytes]) -> None:
+        """Note which functions' names are among those that ftrace lists as traceable."""
+        names = self.names[1:-1].split(b"\0") if len(self) else []
+        self.listed = bytes(map(traceable.__contains__, names))
+
     def dump(self) -> bytes:
         """All but ``base``, as bytes for ``load``."""
         arrays = (self.starts, self.sizes, self.shares, self.places)
-        head = _HEAD.pack(len(self.starts), len(self.names))
-        return b"".join((head, *(part.tobytes() for part in arrays), self.names))
+        listed = self.listed or b""
+        head = _HEAD.pack(len(self.starts), len(self.names), len(listed))
+        return b"".join((head, *(part.tobytes() for part in arrays), listed, self.names))
 
     @classmethod
     def load(cls, data: memoryview, base: int) -> Symbols:
         """What ``dump`` gave, for an object that is now at ``base``. Raises ValueError where lengths do not agree."""
         if len(data) < _HEAD.size:
             raise ValueError("too short")
-        count, length = _HEAD.unpack_from(data)
-        if len(data) != _HEAD.size + 16 * count + length:
+        count, length, listed = _HEAD.unpack_from(data)
+        if len(data) != _HEAD.size + 16 * count + listed + length or listed not in (0, count):
             raise ValueError("lengths do not agree")
         ends = [_HEAD.size + 4 * count * i for i in range(5)]
         arrays = [data[a:b].cast("I") for a, b in pairwise(ends)]
-        return cls(base, arrays, bytes(data[ends[4] :]))
+        found = cls(base, arrays, bytes(data[ends[4] + listed :]))
+        if listed:
+            found.listed = bytes(data[ends[4] : ends[4] + listed])
+        return found
 
     def name(self, index: int) -> str:
         """The name of a function."""
@@ -129,9 +140,8 @@ class Symbols:
 
     def named(self, name: str) -> list[int]:
         """The functions with exactly this name."""
-        return [
-            self._index(place) for place in self._places_of(name.encode()) if self._ends(place + len(name.encode()))
-        ]
+        wanted = name.encode()
+        return [self._index(place) for place in self._places_of(wanted) if self._ends(place + len(wanted))]
 
     def matching(self, pattern: str) -> list[int]:
         """The functions whose name, or name without a clone's suffix, matches a glob; only ``*`` is special."""
@@ -155,6 +165,8 @@ class Symbols:
     def _places_of(self, prefix: bytes) -> Iterator[int]:
         """Where names begin that begin with some bytes."""
         wanted = b"\0" + prefix
+        if not prefix:
+            return
         at = self.names.find(wanted)
         while at >= 0:
             yield at + 1
@@ -255,6 +267,22 @@ def _functions(base: int, end: int, addresses: list[int], types: list[bytes], na
     boundaries = [*addresses, end]
     behind = map(bisect_right, repeat(addresses), kept)
     return Symbols.build(base, kept, list(map(boundaries.__getitem__, behind)), list(compress(names, is_text)))
+
+
+def note_traceable(tables: Mapping[str | None, Symbols], available: bytes) -> None:
+    """Note which functions ftrace can trace, from what its available_filter_functions lists: names, not addresses."""
+    if not available:
+        return
+    own: set[bytes] = set()
+    modules: dict[str, set[bytes]] = {}
+    for line in available.splitlines():
+        name, space, module = line.partition(b" [")
+        if space:
+            modules.setdefault(module[:-1].decode(), set()).add(name)
+        else:
+            own.add(name)
+    for module_name, symbols in tables.items():
+        symbols.note_listed(own if module_name is None else modules.get(module_name, frozenset()))
 
 
 # --- other symbols --------------------------------------------------------------------------------------------------

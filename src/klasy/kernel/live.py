@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from io import FileIO
 
-_SYMBOLS_VERSION = 1
+_SYMBOLS_VERSION = 2
 _LAYOUT_VERSION = 1
 _CHUNK = 1 << 16
 _HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
@@ -154,6 +154,7 @@ class LiveKernel(KernelImage):
                 raise NotRoot("the kernel shows its symbols to root only", hint="run klasy as root") from None
             raise KernelLacks(hidden.message, hint=hidden.hint) from None
         found.update(kallsyms.module_symbols(self.listing, self._module_bases))
+        kallsyms.note_traceable(found, _contents(f"{self._sys}/kernel/tracing/available_filter_functions"))
         named = "|".join(_PLACES).encode()
         for line in re.finditer(rb"^([0-9a-f]+) \w (" + named + rb")$", self.listing, re.MULTILINE):
             self._places[line[2].decode()] = int(line[1], 16)

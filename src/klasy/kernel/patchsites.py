@@ -7,7 +7,6 @@ labels are no-operations that become jumps (include/linux/jump_label.h). Both ar
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,38 +17,27 @@ if TYPE_CHECKING:
 _STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key with flags in its low bits
 _IN_INIT_TEXT = 2
 _JUMP_LABEL = struct.Struct("<2iq")  # distance to the code, to the jump's target, to the key
-CALL_SIZE = 5
 _MODULE_TABLE = 1 << 16  # bytes read of a module's table, whose length is not published
 
 
 class PatchSites:
-    """The rewritten places of one object, by address."""
+    """The rewritten places of one object: where the instructions begin that are static calls, and jump labels."""
 
     def __init__(self, calls: Iterable[int], labels: Iterable[int]) -> None:
-        self._calls = sorted(calls)
-        self._labels = sorted(labels)
-
-    def static_call(self, address: int) -> bool:
-        """Whether an address lies in a static call."""
-        return _covered(self._calls, address, CALL_SIZE)
-
-    def jump_label(self, address: int, size: int) -> bool:
-        """Whether an address, where an instruction of ``size`` bytes lies, is in a jump label (2 or 5 bytes)."""
-        return _covered(self._labels, address, size)
-
-
-def _covered(starts: list[int], address: int, size: int) -> bool:
-    at = bisect_right(starts, address) - 1
-    return at >= 0 and address < starts[at] + size
+        self.static_calls = frozenset(calls)
+        self.jump_labels = frozenset(labels)
 
 
 def static_calls(table: bytes, address: int) -> list[int]:
-    """The addresses of the calls that a table, which lies at an address, lists."""
-    return [
-        address + 8 * i + distance
-        for i, (distance, key) in enumerate(_STATIC_CALL.iter_unpack(table))
-        if not key & _IN_INIT_TEXT
-    ]
+    """The addresses of the calls that a table, which lies at an address, lists; without those in boot-time text.
+
+    The flags are in the low bits of the key's address, not of the distance: a module's table may lie unaligned.
+    """
+    found = []
+    for at, (call, key) in zip(range(address, address + len(table), 8), _STATIC_CALL.iter_unpack(table), strict=True):
+        if not (at + 4 + key) & _IN_INIT_TEXT:
+            found.append(at + call)
+    return found
 
 
 def jump_labels(table: bytes, address: int) -> list[int]:

@@ -113,6 +113,10 @@ _NORETURN = Refusal("noreturn", "it never returns")
 _MEMORY_CALL = Refusal(
     "indirect-memory", "it is a call or jump through memory, which the kernel cannot emulate in a probe"
 )
+_HOLE = Refusal(
+    "end-of-module",
+    "it lies in the last function of its module, where this kernel would crash: to place a probe it reads on behind it",
+)
 _EXCEPTIONAL = Refusal("not-emulated", "it is an instruction that the kernel cannot execute in a probe")
 
 
@@ -154,10 +158,27 @@ class Traceability:
         entry = arch.ftrace_offset(code)
         if entry is not None and offset in (0, entry[0]):
             return None  # ftrace's site, which the kernel probes without replacing an instruction
-        size = insn.length(code, offset) if insn.boundary(code, 0, offset) == offset else None
-        if size is None:
+        if insn.boundary(code, 0, offset) != offset or insn.length(code, offset) is None:
             return _NO_BOUNDARY
-        return self._rewritten(address, size, function.module) or _unprobeable(code, offset)
+        if self._ends_at_a_hole(function, code):
+            return _HOLE
+        return self._rewritten(address, function.module) or _unprobeable(code, offset)
+
+    def _ends_at_a_hole(self, function: Function, code: bytes) -> bool:
+        """Whether the kernel may read unmapped memory behind a function when an instruction of it is probed.
+
+        can_optimize() measures all instructions of the probed function. The last function of a module ends, for the
+        kernel, with the page, and what fills the page up is zero bytes, two of which make an instruction: where their
+        number is odd, its second byte is read from behind the module's text. That is mapped where the module's data
+        follow, and not since Linux 6.4 (ac3b43283923, "module: replace module_layout with module_memory"): there
+        the kernel dies of a page fault. Seen on Debian's 6.12.95 with a probe in the module stp.
+        """
+        if function.module is None or function.end != self._kernel.symbols[function.module].end:
+            return False
+        if insn.boundary(code, 0, len(code)) == len(code):
+            return False
+        behind = range(function.end, function.end + 0x1000)
+        return not any(start in behind for start in self._kernel.module_sections(function.module).values())
 
     @cached_property
     def _ranges(self) -> tuple[list[int], list[int]]:
@@ -196,7 +217,7 @@ class Traceability:
         """What the kernel takes for the function of a suffixed symbol: the first symbol with the name up to the dot."""
         name = self._first_name(function)
         base, dot, _ = name.partition(".")
-        if not dot:
+        if not dot or not base:
             return None
         tables = self._kernel.symbols
         for module in dict.fromkeys((None, function.module, *tables)):
@@ -211,14 +232,14 @@ class Traceability:
         found = self._kernel.function_at(function.address)
         return found.name if found else function.name
 
-    def _rewritten(self, address: int, size: int, module: str | None) -> Refusal | None:
+    def _rewritten(self, address: int, module: str | None) -> Refusal | None:
         sites = self._patched.get(module)
         if sites is None:
             sites = patch_sites(self._kernel, module)
             self._patched[module] = sites
-        if sites.static_call(address):
+        if address in sites.static_calls:
             return _STATIC_CALL
-        return _JUMP_LABEL if sites.jump_label(address, size) else None
+        return _JUMP_LABEL if address in sites.jump_labels else None
 
     # --- trampolines
 
