@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing is dear to import, and this package is imported by every command
 if TYPE_CHECKING:
+    from typing import Any
+
     from klasy.api import events, joinpoints, unweave, weave, woven
 
 __version__ = "0.1.0"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import klasy
+from klasy import startup
 from klasy.lab.fetch import kernel_files
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import EMPTY_DISK, HOST_FILES, GuestDied, Machine, Medium, Memory
@@ -167,6 +168,8 @@ class Guest:
     def _begin(self, kernel: UnpackedKernel) -> None:
         # Compiling is 20 times slower in the guest, which could not keep the result either.
         compileall.compile_dir(Path(klasy.__file__).parent, quiet=2)
+        if not startup.is_current():
+            startup.write_pack()
         if not self._fresh_boot:
             try:
                 self._begin_kept(kernel)
