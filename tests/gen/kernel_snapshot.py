@@ -3,7 +3,7 @@
     .venv/bin/klasy lab --kernel 6.1 -- .venv/bin/python tests/gen/kernel_snapshot.py > tests/data/kernels/6.1.snapshot
 
 They hold all symbols and types of the kernel and of a few modules, and the text of the functions that the tests ask
-about and of all that call kfree, skb_dequeue and consume_skb. ``--all`` keeps all text, ``--callers NAME`` that of other callers too.
+about and of all that call a few of them. ``--all`` keeps all text.
 """
 
 from __future__ import annotations
