@@ -121,19 +121,20 @@ class PinFS:
 
         Raises SystemRefusal that says what is in the way and how to mend it.
         """
-        try:
-            found = os.stat(self.home)
-        except FileNotFoundError:
-            self._mount()
+        while True:
             try:
-                os.mkdir(self.home, 0o700)
+                found = os.stat(self.home)
+                break
+            except FileNotFoundError:
+                self._mount()
+            except OSError as error:
+                raise self._refused(error) from None
+            try:
+                os.mkdir(self.home, 0o700)  # and look again: the last aspect of another klasy may take it away
             except FileExistsError:
                 pass  # another klasy was quicker
             except OSError as error:
                 raise self._refused(error) from None
-            found = os.stat(self.home)
-        except OSError as error:
-            raise self._refused(error) from None
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise SystemRefusal(
                 f"{self.home} is not root's alone, so what is pinned there cannot be trusted",
