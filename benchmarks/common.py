@@ -64,9 +64,12 @@ def until_first_line(command: list[str], wanted: Callable[[str], bool], timeout:
                 return time.monotonic() - begin
             if time.monotonic() - begin > timeout:
                 break
+        process.kill()
         raise SystemExit(f"{command[0]} gave no hit: {process.stderr.read()}")
     finally:
+        process.stdout.close()  # else a command with much to say would wait for us to read it
         process.terminate()
+        process.stderr.close()
         process.wait(timeout=60)
 
 
