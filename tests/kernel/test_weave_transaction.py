@@ -19,6 +19,7 @@ from klasy.bpf import maps
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.kernel.live import LiveKernel
 from klasy.match.plan import Mechanism, Point
+from klasy.weaver import remove
 from klasy.weaver.session import AlreadyWoven, Machine, machine_of, weave
 from klasy.weaver.unweave import unweave
 from klasy.weaver.woven import NotWoven, foreign, open_woven, read_registry
@@ -456,3 +457,21 @@ def test_missing_mounts_are_made():
     finally:
         if debug:
             subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
+
+
+def test_a_kill_while_unweaving_leaves_no_aspect():
+    """Killed between the links and the probe events: the aspect is gone at once, the rest with the next command."""
+    weave_one(both_probes("doomed"))
+
+    def run() -> None:
+        remove.delete_events = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        unweave(["doomed"])
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert Path("/sys/kernel/rcu_expedited").read_text().strip() == "1"
+    assert definitions("doomed")
+    assert read_registry() == []
+    assert leftovers() == {}
