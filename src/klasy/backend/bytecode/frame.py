@@ -6,7 +6,9 @@ bytes, 8-aligned, and shared by values that do not live at the same time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from klasy.plain import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +19,8 @@ STACK_BYTES = 512  # MAX_BPF_STACK
 SLOT_BYTES = 8
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Slot:
     """A value on the stack: ``size`` bytes at r10 + ``offset``, zero-extended when read."""
 
     offset: int

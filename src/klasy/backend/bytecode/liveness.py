@@ -13,7 +13,7 @@ programs are short and mostly straight, and what a finer picture would win is a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from klasy.plain import dataclass, field
 
@@ -29,7 +29,8 @@ READ_LATE = 2
 RESULT = 3
 
 
-class Effects(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Effects:
     """What an operation does to locals and registers."""
 
     reads: tuple[Local, ...] = ()

@@ -454,7 +454,7 @@ class Locating:
         if arm.otherwise is None:
             return self._find(e, self.returns, self.key, op.arm, goal)
         elsewhere = e.asm.fresh_label("elsewhere")
-        self._find(e, self.returns, self.key, op.arm, goal._replace(missing=elsewhere))
+        self._find(e, self.returns, self.key, op.arm, Goal(op.dst, found, elsewhere))
         e.asm.label(elsewhere)
         # What another arm of the same advice knows is not unknown: there the advice runs by that arm, if it does.
         for sibling, other in enumerate(self.probe.arms):

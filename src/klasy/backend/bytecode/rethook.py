@@ -8,12 +8,13 @@ there is one for each kretprobe on the function.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from klasy.bpf.insn import R0, R1, R2, R3, R10, add, call, jump_if, load, mov, store
 from klasy.btf.types import Struct
 from klasy.btf.walk import find_member
 from klasy.errors import SystemRefusal
+from klasy.plain import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,8 @@ NODE_BYTES = 48  # of a node, from its list pointer, that are read: 32 on the ke
 _MOST = 4  # kretprobes on one function that are seen through
 
 
-class Rethook(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rethook:
     """What a kernel's rethooks look like; offsets in bytes, those in a node from its ``llist``."""
 
     trampoline: int
@@ -47,7 +49,7 @@ def find_rethook(kernel: Kernel) -> Rethook | None:
     if len(functions) != 1 or rethooks is None or llist is None or address is None or frame is None:
         return None
     found = Rethook(functions[0].address, rethooks, address - llist, frame - llist)
-    within = all(0 <= offset <= NODE_BYTES - 8 for offset in found[2:])
+    within = all(0 <= offset <= NODE_BYTES - 8 for offset in (found.return_address, found.frame))
     return found if within else None
 
 

@@ -9,12 +9,13 @@ One map serves all arms of a program: its value holds the id for each arm in tur
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from klasy.backend.artifact import MapSpec
 from klasy.backend.bytecode.arithmetic import compare_constant
 from klasy.bpf import uapi
 from klasy.bpf.insn import R0, jump_if, load, load_imm
+from klasy.plain import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,8 @@ TREE_LIMIT = 32
 NONE = 0xFFFFFFFF  # in a map: the arm does not run there
 
 
-class Goal(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Goal:
     """Where a search goes: to ``found`` with the id in ``dst``, or to ``missing``."""
 
     dst: Local
