@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 def served(plan: Plan, probe: Probe) -> list[list[int]]:
     """The ids of the join points that miss a hit when a point of the probe does, for each of its points."""
     ids = _arm_ids(probe)
-    at = _by_address(plan.joinpoints[i] for i in ids)
+    at: dict[int, set[int]] = {point.address: set() for point in probe.points}
+    _sort_in((plan.joinpoints[i] for i in ids), at)
     if probe.mark is MarkUse.WRITE:
         # A mark that is not written is a hit less for whoever would have read it.
         readers = (p for p in plan.probes if p.mark in (MarkUse.READ, MarkUse.TAKE) and p.role == probe.role)
-        read = _by_address(plan.joinpoints[i] for reader in readers for i in _arm_ids(reader))
-        for point in probe.points:
-            at.setdefault(point.address, set()).update(read.get(point.address, ()))
+        _sort_in((plan.joinpoints[i] for reader in readers for i in _arm_ids(reader)), at)
     everyone = sorted(ids)
-    return [sorted(at[point.address]) if at.get(point.address) else everyone for point in probe.points]
+    return [sorted(at[point.address]) or everyone for point in probe.points]
 
 
 def _arm_ids(probe: Probe) -> set[int]:
@@ -35,19 +34,16 @@ def _arm_ids(probe: Probe) -> set[int]:
     return ids
 
 
-def _by_address(joinpoints: Iterable[JoinPoint]) -> dict[int, set[int]]:
-    """Join points by the addresses where a probe can see them: their own, behind the call, the callee's entry."""
-    at: dict[int, set[int]] = {}
+def _sort_in(joinpoints: Iterable[JoinPoint], at: dict[int, set[int]]) -> None:
+    """Put join points under those addresses at which a probe sees them: their own, behind the call, the callee's."""
     for joinpoint in joinpoints:
         shadow = joinpoint.shadow
-        addresses = {shadow.address}
-        if shadow.callee is not None:
-            addresses.add(shadow.callee.address)
-        if shadow.site is not None:
-            addresses.add(shadow.site.return_address)
-        for address in addresses:
-            at.setdefault(address, set()).add(joinpoint.id)
-    return at
+        if shadow.address in at:
+            at[shadow.address].add(joinpoint.id)
+        if shadow.callee is not None and shadow.callee.address in at:
+            at[shadow.callee.address].add(joinpoint.id)
+        if shadow.site is not None and shadow.site.return_address in at:
+            at[shadow.site.return_address].add(joinpoint.id)
 
 
 def whole(plan: Plan, probe: Probe) -> list[list[int] | None]:

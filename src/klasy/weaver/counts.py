@@ -17,6 +17,7 @@ read first, and counted from a base read just after the switching on, so that th
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 from klasy.plain import dataclass, field
@@ -52,15 +53,16 @@ def missed_in_all(counts: Iterable[Count]) -> int:
     return round(sum(count.part for count in counts))
 
 
-def sum_counters(values: Iterable[Sequence[bytes]]) -> list[tuple[int, int, int]]:
-    """Hits, lost and unmarked of each join point, from the values of all CPUs of each."""
+def sum_counters(values: Iterable[bytes]) -> list[tuple[int, int, int]]:
+    """Hits, lost and unmarked of each join point, from the values of all CPUs of each, joined as the kernel does."""
+    each_cpu = len(COUNTERS.unpack(bytes(COUNTERS.size)))
     totals = []
-    for each_cpu in values:
-        hits = lost = unmarked = 0
-        for value in each_cpu:
-            h, ls, un = COUNTERS.unpack(value[: COUNTERS.size])
-            hits, lost, unmarked = hits + h, lost + ls, unmarked + un
-        totals.append((hits, lost, unmarked))
+    layout = struct.Struct("")
+    for joined in values:
+        if layout.size != len(joined):
+            layout = struct.Struct(f"<{len(joined) // 8}Q")
+        numbers = layout.unpack(joined)
+        totals.append((sum(numbers[0::each_cpu]), sum(numbers[1::each_cpu]), sum(numbers[2::each_cpu])))
     return totals
 
 

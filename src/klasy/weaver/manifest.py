@@ -29,6 +29,7 @@ _LONG = 32 * 1024  # bytes from which on compressing is worth the time, and the 
 
 SHADOW_COLUMNS = ("kind", "function", "offset", "address", "module", "callee", "callee_module", "call", "file", "line")
 JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
+_LENGTH = ""  # where a packed table has its number of rows, beside the names of the columns
 UNREACHED_COLUMNS = ("advice", *SHADOW_COLUMNS, "code", "reason")
 
 
@@ -149,22 +150,37 @@ def shadow_row(shadow: Shadow) -> list[Any]:
 
 def pack_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Rows as columns; one that repeats itself much, as its distinct values and where they stand."""
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = {_LENGTH: len(rows)}
     for name, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
         distinct = {value: index for index, value in enumerate(dict.fromkeys(values))}
         if len(distinct) > len(values) // 4:
             table[name] = list(values)
+        elif len(distinct) == 1:
+            table[name] = {"of": list(distinct)}
         else:
             table[name] = {"of": list(distinct), "at": [distinct[value] for value in values]}
     return table
 
 
-def unpack_table(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """The inverse of :func:`pack_table`, each row by the names of the columns."""
-    columns = [
-        [column["of"][i] for i in column["at"]] if isinstance(column, dict) else column for column in table.values()
-    ]
-    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
+def unpack_table(table: dict[str, Any]) -> dict[str, list[Any]]:
+    """The columns that :func:`pack_table` packed, by name; all are of one length."""
+    columns: dict[str, list[Any]] = {}
+    for name, column in table.items():
+        if name == _LENGTH:
+            continue
+        if isinstance(column, list):
+            columns[name] = column
+        elif "at" in column:
+            values = column["of"]
+            columns[name] = [values[i] for i in column["at"]]
+        else:
+            columns[name] = column["of"] * table[_LENGTH]
+    return columns
+
+
+def table_length(table: dict[str, Any]) -> int:
+    """How many rows were packed."""
+    return int(table[_LENGTH])
 
 
 def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_UNKNOWN
 from klasy.bpf import pins, program
@@ -37,8 +37,7 @@ class NotWoven(InputError):
     """No aspect of that name is woven."""
 
 
-@dataclass(frozen=True, slots=True)
-class WovenJoinPoint:
+class WovenJoinPoint(NamedTuple):
     """A join point of a woven aspect; the fields are those of its JSON form (docs/json.md)."""
 
     id: int
@@ -123,16 +122,19 @@ class WovenAspect:
     @cached_property
     def joinpoints(self) -> tuple[WovenJoinPoint, ...]:
         """Its join points, by their id."""
+        columns = manifest.unpack_table(self.document["joinpoints"])
         labels = self.advice_labels
-        rows = manifest.unpack_table(self.document["joinpoints"])
-        return tuple(WovenJoinPoint(aspect=self.name, **row | {"advice": labels[row["advice"]]}) for row in rows)
+        number = len(columns["id"])
+        columns |= {"aspect": [self.name] * number, "advice": [labels[index] for index in columns["advice"]]}
+        return tuple(map(WovenJoinPoint._make, zip(*(columns[field] for field in WovenJoinPoint._fields), strict=True)))
 
     @property
     def unreached(self) -> list[dict[str, Any]]:
         """Shadows that no probe could reach, each with ``code`` and ``reason``."""
+        columns = manifest.unpack_table(self.document["unreached"])
         labels = self.advice_labels
-        rows = manifest.unpack_table(self.document["unreached"])
-        return [row | {"advice": labels[row["advice"]]} for row in rows]
+        columns["advice"] = [labels[index] for index in columns["advice"]]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     # -- what happened since -----------------------------------------------------------------------------------------
 
@@ -154,12 +156,10 @@ class WovenAspect:
 
     def counts(self) -> list[Count]:
         """Hits, lost, unmarked and missed of each join point, by its id."""
-        number = len(self.joinpoints)
+        number = manifest.table_length(self.document["joinpoints"])
         profile = self._profile()  # first: see counts.py
         counters = self.map(MAP_COUNTERS)
-        values: dict[int, Sequence[bytes]] = {}
-        for key, joined in counters.items():
-            values[int.from_bytes(key, "little")] = counters.part(joined)
+        values = {int.from_bytes(key, "little"): joined for key, joined in counters.items()}
         own = sum_counters(values[i] for i in range(number))
         return combine(own, self.document, profile, self._base(), self._refused())
 

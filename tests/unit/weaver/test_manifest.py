@@ -60,8 +60,9 @@ def test_too_short_an_entry_is_refused():
 def test_tables_come_back(table):
     """Rows packed as columns come back as the same rows, repeated values or not, none at all included."""
     columns = ("number", "kind", "name")
-    back = manifest.unpack_table(manifest.pack_table(columns, table))
-    assert [tuple(row[c] for c in columns) for row in back] == table
+    back = manifest.unpack_table(manifest.unpack(manifest.pack(manifest.pack_table(columns, table))))
+    assert tuple(back) == columns
+    assert list(zip(*back.values(), strict=True)) == table
 
 
 def test_an_aspect_is_described_in_full():
