@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DISTANCE = struct.Struct("<i")
 _CALL, _JUMP, _SHORT_JUMP, _ESCAPE, _GROUP5 = 0xE8, 0xE9, 0xEB, 0x0F, 0xFF
+_SIZES = {_CALL: 5, _JUMP: 5, _ESCAPE: 6}  # of branches, by the opcode's first byte; the others have 2
 _WINDOW = 1 << 16
 _HALF = 0xFFFF
 _FULL = 1 << 32
@@ -111,15 +112,12 @@ def _short(code: bytes, target: int) -> list[int]:
 def confirm(code: bytes, start: int, opcodes: Sequence[tuple[int, int]]) -> list[Branch]:
     """Those candidates, all in the function that begins at ``start``, that are instructions."""
     found = []
-    known = start
-    for opcode, target in opcodes:
-        at = insn.boundary(code, known, opcode)
-        known = at
-        if at != opcode and not insn.only_prefixes(code, at, opcode):
-            continue
-        size = insn.length(code, at)
-        if size is not None:
-            found.append(Branch(at, size, code[opcode] == _CALL, target))
+    places = insn.boundaries(code, start, [opcode for opcode, _ in opcodes])
+    for at, (opcode, target) in zip(places, opcodes, strict=True):
+        if at == opcode or insn.only_prefixes(code, at, opcode):
+            first = code[opcode]
+            size = opcode - at + _SIZES.get(first, 2)
+            found.append(Branch(at, size, first == _CALL, target))
     return found
 
 

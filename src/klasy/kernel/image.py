@@ -39,14 +39,14 @@ class KernelFunction(Function):
 
     def __init__(self, kernel: KernelImage, module: str | None, symbols: Symbols, index: int) -> None:
         name = symbols.name(index)
-        base, clone = clone_of(name)
-        _set(self, "_kernel", kernel)
         _set(self, "name", name)
+        base, clone = (name, Clone.NONE) if "." not in name else clone_of(name)
+        _set(self, "base", base)
+        _set(self, "clone", clone)
+        _set(self, "_kernel", kernel)
         _set(self, "address", symbols.base + symbols.starts[index])
         _set(self, "size", symbols.sizes[index])
         _set(self, "module", module)
-        _set(self, "base", base)
-        _set(self, "clone", clone)
         _set(self, "duplicates", symbols.shares[index])
 
     @property
@@ -285,27 +285,26 @@ class KernelImage:
         return found
 
     def _callers_in(self, module: str | None, start: int, wanted: Mapping[int, Function]) -> Iterator[CallSite]:
+        """The sites in the kernel proper or a module, whose text begins at ``start``. Function by function."""
         from klasy.kernel import branches
 
         code, symbols = self.object_text(module), self.symbols[module]
-        places = branches.candidates(code, [address - start for address in wanted])
-        at = 0
-        while at < len(places):
-            index = symbols.at(start + places[at][0])
-            if index is None:
-                at += 1
-                continue
-            first, end = symbols.starts[index], symbols.starts[index] + symbols.sizes[index]
-            behind = at
-            while behind < len(places) and places[behind][0] < end:
-                behind += 1
-            caller = self._function(module, index)
-            for branch in branches.confirm(code, first, places[at:behind]):
-                assert branch.target is not None
-                site = _site(branch, start, caller, wanted[start + branch.target])
-                if site is not None:
-                    yield site
-            at = behind
+        starts, sizes = symbols.starts, symbols.sizes
+        here: list[tuple[int, int]] = []
+        index, end = None, 0
+        for place in [*branches.candidates(code, [address - start for address in wanted]), (len(code), 0)]:
+            if place[0] >= end:
+                if here and index is not None:
+                    caller = self._function(module, index)
+                    for branch in branches.confirm(code, starts[index], here):
+                        assert branch.target is not None
+                        site = _site(branch, start, caller, wanted[start + branch.target])
+                        if site is not None:
+                            yield site
+                here = []
+                index = symbols.at(start + place[0])
+                end = place[0] + 1 if index is None else starts[index] + sizes[index]
+            here.append(place)
 
     def calls_in(self, functions: Iterable[Function]) -> list[CallSite]:
         """All call sites, INDIRECT ones included, in the text of the functions. By address."""
@@ -379,11 +378,9 @@ def _signed(distance: bytes) -> int:
 def _site(branch: Branch, start: int, caller: Function, callee: Function) -> CallSite | None:
     """The call site that a branch is, or None where it stays within one function of the source."""
     if branch.call:
-        kind = CallKind.DIRECT
-    else:
-        kind = CallKind.TAIL
-        if callee.clone is Clone.COLD or callee.name in RETURN_THUNKS or callee.address == caller.address:
-            return None  # to a piece without an entry, a return, a loop around the whole function
-        if caller.clone is Clone.COLD and (caller.base, caller.module) == (callee.base, callee.module):
-            return None  # from a piece back to the function
-    return CallSite(start + branch.at, branch.length, kind, caller, callee)
+        return CallSite(start + branch.at, branch.length, CallKind.DIRECT, caller, callee)
+    if callee.clone is Clone.COLD or callee.name in RETURN_THUNKS or callee.address == caller.address:
+        return None  # to a piece without an entry, a return, a loop around the whole function
+    if caller.clone is Clone.COLD and (caller.base, caller.module) == (callee.base, callee.module):
+        return None  # from a piece back to the function
+    return CallSite(start + branch.at, branch.length, CallKind.TAIL, caller, callee)

@@ -27,8 +27,12 @@ def _set(*members: int | Iterable[int]) -> bytes:
             runs[-1][1] = value
         else:
             runs.append([value, value])
-    one = [re.escape(bytes([value])) for value in range(0x100)]
-    return b"[" + b"".join(one[low] if low == high else one[low] + b"-" + one[high] for low, high in runs) + b"]"
+    return b"[" + b"".join(_byte(low) if low == high else _byte(low) + b"-" + _byte(high) for low, high in runs) + b"]"
+
+
+def _byte(value: int) -> bytes:
+    """A byte as it is written in a character class."""
+    return b"\\" + bytes([value]) if value in b"\\]^-[&~|" else bytes([value])
 
 
 def _expression() -> bytes:
@@ -121,7 +125,8 @@ def _expression() -> bytes:
         + rb"(?:(?<=\x66)|(?=%s*+\x66))%s*+[\x40-\x47]?+" % (other_prefix, prefix)
         + b"(?:%s|[\xb8-\xbf]|(?:%s|\xf7(?=%s))%s).." % (imm32, modrm_imm32, test, modrm)
     )
-    usual = prefix + b"*+(?:[\x48-\x4f][\xb8-\xbf].{8}|[\x40-\x47]?+[\xb8-\xbf].{4}|[\x40-\x4f]?+%s)" % body
+    bare = b"[\x40-\x4f]?+" + body  # tried first of all, since most have no prefix
+    usual = prefix + b"*+(?:[\x48-\x4f][\xb8-\xbf].{8}|[\x40-\x47]?+[\xb8-\xbf].{4}|%s)" % bare
 
     # VEX (C4, C5) and EVEX (62): the opcode's map stands in the low bits of the byte behind
     def maps(*numbers: int) -> bytes:
@@ -138,7 +143,7 @@ def _expression() -> bytes:
             b"(?:%s)\x77" % map1,
         )
     )
-    return b"(?>%s|%s|%s)" % (short, usual, vector)
+    return b"(?>%s|%s|%s|%s)" % (bare, short, usual, vector)
 
 
 @cache
@@ -164,6 +169,17 @@ def boundary(code: bytes, start: int, limit: int) -> int:
     """
     found = _many().match(code, start, limit)
     return found.end() if found else start
+
+
+def boundaries(code: bytes, start: int, limits: Iterable[int]) -> list[int]:
+    """``boundary`` for several limits, ascending, each counted from the one before."""
+    match = _many().match
+    found = []
+    for limit in limits:
+        place = match(code, start, limit)
+        start = place.end() if place else start
+        found.append(start)
+    return found
 
 
 def instructions(code: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
