@@ -31,7 +31,7 @@ def main() -> None:
         def unweave() -> float:
             subprocess.run([KLASY, "weave", str(aspect)], check=True, capture_output=True)
             shown = subprocess.run([KLASY, "joinpoints", "sites", "--json"], check=True, capture_output=True, text=True)
-            points.add(sum(p["mechanism"] == "kprobe at call" for p in json.loads(shown.stdout)["joinpoints"]))
+            points.add(sum(p["mechanism"] == "kprobe" for p in json.loads(shown.stdout)["joinpoints"]))
             return timed([KLASY, "unweave", "sites"])
 
         times = measure(
