@@ -45,10 +45,6 @@ if TYPE_CHECKING:
 TRAMPOLINE = frozenset({Context.FENTRY, Context.FEXIT})
 FROM_MARK = frozenset({Context.BEHIND, Context.RETURN})
 
-IP = PT_REGS["ip"]
-SP = PT_REGS["sp"]
-FLAGS = PT_REGS["flags"]
-
 WORD = -8  # the scratch word that helpers write a value to
 
 
@@ -99,7 +95,7 @@ class Origin:
         if place < len(ARGUMENT_REGISTERS):
             return self._load(e, op.dst, PT_REGS[ARGUMENT_REGISTERS[place]])
         above = 8 * (place - len(ARGUMENT_REGISTERS)) + (0 if self.context is Context.SITE else 8)
-        e.asm.emit(load(R3, e.register(self.ctx, R1), SP))
+        e.asm.emit(load(R3, e.register(self.ctx, R1), PT_REGS["sp"]))
         if above:
             e.asm.emit(add(R3, above))
         target = e.place(op.dst)
