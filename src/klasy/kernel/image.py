@@ -249,6 +249,8 @@ class KernelImage:
     def _guess(self, place: int, code: bytes, offset: int) -> bytes:
         """The first byte of a probed instruction that nobody remembers: a call or jump, if the rest leads somewhere."""
         rest = code[offset + 1 : offset + 6]
+        if len(rest) < 5:
+            rest = self.read(place + 1, 5)  # the instruction goes on behind what was asked for
         if len(rest) == 5 and rest[0] & 0xF0 == 0x80 and self._is_entry(place + 6 + _signed(rest[1:5])):
             return b"\x0f"
         if len(rest) >= 4 and self._is_entry(place + 5 + _signed(rest[:4])):

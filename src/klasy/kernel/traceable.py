@@ -153,11 +153,12 @@ class Traceability:
             return _BLACKLIST
         if self.notrace(function):
             return _NOTRACE
-        code = self._kernel.text(function.address, function.size)
         offset = address - function.address
-        entry = arch.ftrace_offset(code)
-        if entry is not None and offset in (0, entry[0]):
+        entry = self._kernel.text(function.address, min(arch.ENTRY_BYTES, function.size))
+        hook = arch.ftrace_offset(entry) if self._kernel.has_ftrace_site(function.address) else None
+        if hook is not None and offset in (0, hook[0]):
             return None  # ftrace's site, which the kernel probes without replacing an instruction
+        code = self._kernel.text(function.address, function.size)
         if insn.boundary(code, 0, offset) != offset or insn.length(code, offset) is None:
             return _NO_BOUNDARY
         if self._ends_at_a_hole(function, code):
