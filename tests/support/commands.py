@@ -1,0 +1,162 @@
+"""Runs ``klasy`` commands in children of the test's own process: as the console script does, without its slow start."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from klasy.cli.main import COMMANDS, _load, entry_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Prepare = Callable[[], object]
+
+CLONE_NEWNS = 0x0002_0000
+SECONDS = 120.0  # a command is given: the guest may be slow
+
+# Imported once, here, and not by each child.
+for _command in COMMANDS:
+    _load(_command)
+for _module in ("kernel.live", "kernel.hidden", "weaver.build", "weaver.session", "log.format_json", "log.format_text"):
+    import_module(f"klasy.{_module}")
+
+
+class Done(NamedTuple):
+    """A command that has ended; ``status`` as a shell has it."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Running:
+    """A command under way."""
+
+    def __init__(
+        self, argv: tuple[str, ...], *, prepare: Prepare | None, stdin: str | None, stdout: int | None
+    ) -> None:
+        self._out, self._err, given = (tempfile.TemporaryFile() for _ in range(3))  # noqa: SIM115  # closed in wait()
+        given.write((stdin or "").encode())
+        given.seek(0)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(
+                argv, prepare, (given.fileno(), self._out.fileno() if stdout is None else stdout, self._err.fileno())
+            )
+        given.close()
+
+    @property
+    def out(self) -> str:
+        """What it has printed so far."""
+        return _contents(self._out)
+
+    @property
+    def err(self) -> str:
+        """What it has said on standard error so far."""
+        return _contents(self._err)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so; it fails where the command has ended before."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            ended, _ = os.waitpid(self.pid, os.WNOHANG)
+            assert not ended, f"it has ended: {self.out}{self.err}"
+            assert time.monotonic() < deadline, f"it takes too long: {self.out}{self.err}"
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> Done:
+        """Its end."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                break
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"it does not end: {self.out}{self.err}")
+            time.sleep(0.02)
+        code = os.waitstatus_to_exitcode(status)
+        done = Done(code if code >= 0 else 128 - code, self.out, self.err)
+        self._out.close()
+        self._err.close()
+        return done
+
+
+def start(*argv: str, prepare: Prepare | None = None, stdin: str | None = None, stdout: int | None = None) -> Running:
+    """Begin a command. ``prepare`` is called in its process first; ``stdout`` may be a descriptor."""
+    return Running(argv, prepare=prepare, stdin=stdin, stdout=stdout)
+
+
+def klasy_command(
+    *argv: str, prepare: Prepare | None = None, stdin: str | None = None, stdout: int | None = None
+) -> Done:
+    """Run a command to its end."""
+    return start(*argv, prepare=prepare, stdin=stdin, stdout=stdout).wait()
+
+
+def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[int, int, int]) -> NoReturn:
+    """What the child does."""
+    status: object = 99
+    try:
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        sys.stdin, sys.stdout, sys.stderr = (open(n, "r" if n == 0 else "w", closefd=False) for n in range(3))  # noqa: SIM115
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["klasy", *argv]
+        if prepare is not None:
+            prepare()
+        try:
+            entry_point()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status if isinstance(status, int) else 0)
+
+
+def _contents(file) -> str:
+    size = os.fstat(file.fileno()).st_size
+    return os.pread(file.fileno(), size, 0).decode()
+
+
+# --- what a command may find prepared ---------------------------------------------------------------------------------
+
+
+def as_nobody() -> None:
+    """Be an ordinary user."""
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+
+
+def mounts(*commands: str) -> Prepare:
+    """Have other mounts than the rest of the system, by shell commands in a namespace of one's own."""
+
+    def prepare() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        script = "\n".join(["set -e", "mount --make-rprivate /", *commands])
+        subprocess.run(["sh", "-c", script], check=True)
+
+    return prepare

@@ -1,0 +1,74 @@
+"""Signals end a command where nothing is torn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from klasy.cli.interrupts import Interrupts
+
+NEVER = 60.0
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_remembered(number):
+    """Outside of allowed() the work goes on; the signal ends it at the next place where that is allowed."""
+    with Interrupts() as interrupts:
+        assert not interrupts.requested
+        send(number)
+        assert interrupts.requested
+        with pytest.raises(KeyboardInterrupt) as caught, interrupts.allowed():
+            pytest.fail("it was to end here")
+        assert caught.value.args == (number,)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+
+
+def test_a_signal_ends_what_is_allowed():
+    """Within allowed() it raises at once."""
+    with Interrupts() as interrupts:
+        threading.Timer(0.05, send, [signal.SIGTERM]).start()
+        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
+            time.sleep(NEVER)
+
+
+def test_a_second_signal_is_in_a_hurry():
+    """Whoever sends a second one does not want to wait."""
+    with Interrupts():
+        send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_handlers_are_put_back():
+    """What was there before is there again, and what was ignored stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
+        with Interrupts() as interrupts:
+            assert signal.getsignal(signal.SIGTERM) is not mine
+            send(signal.SIGHUP)
+            assert not interrupts.requested
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_sleep():
+    """Sleeping ends by time, by a signal, and when there is nothing left to sleep for."""
+    with Interrupts() as interrupts:
+        interrupts.sleep(0.01, lambda: True, 1.0)
+        interrupts.sleep(NEVER, lambda: False, 1.0)
+        assert not interrupts.requested
+        threading.Timer(0.05, send, [signal.SIGTERM]).start()
+        interrupts.sleep(NEVER, lambda: True, NEVER)
+        assert interrupts.requested
+        interrupts.sleep(NEVER, lambda: True, NEVER)

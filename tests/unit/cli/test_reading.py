@@ -1,0 +1,184 @@
+"""Printing events: what is on the disk is taken out of the kernel's buffer, what is not stays."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+from support.logrecords import SYMBOLS, FakeRing, fields, record, schema
+
+from klasy.cli import reading
+from klasy.cli.interrupts import Interrupts
+from klasy.cli.reading import LogOutput, WriteRefused, follow, losses, say_losses
+from klasy.log import reader
+from klasy.log.reader import LogReader
+from klasy.weaver.counts import Count
+
+
+@pytest.fixture
+def ring():
+    """A buffer of twenty records, each with a number."""
+    return FakeRing([record(bytes([n]), time_ns=n) for n in range(20)])
+
+
+@pytest.fixture
+def log(ring, monkeypatch, tmp_path):
+    """Its reader, in batches of eight."""
+    monkeypatch.setattr(reader, "RingReader", lambda ring: ring)
+    monkeypatch.setattr(reader, "_BATCH", 8)
+    with LogReader([(schema(*fields(("n", "int", 1))), ring)], lambda _: None, SYMBOLS, locks=str(tmp_path)) as log:
+        yield log
+
+
+@pytest.fixture
+def output(monkeypatch, tmp_path):
+    """Standard output into a file. (pytest puts its own in sys.stdout when the test begins.)"""
+    with open(tmp_path / "out", "w+") as file:
+        monkeypatch.setattr(reading, "sys", SimpleNamespace(stdout=file))
+        yield file
+
+
+def numbers(text: str) -> list[int]:
+    return [json.loads(line)["values"]["n"] for line in text.splitlines()]
+
+
+def written(output) -> str:
+    return os.pread(output.fileno(), 1 << 20, 0).decode()
+
+
+def test_all_is_printed(log, ring, output):
+    """Everything in the buffers is printed, a line each, and consumed."""
+    LogOutput(log, SYMBOLS, as_json=True, hint="").drain()
+    assert numbers(written(output)) == list(range(20))
+    assert ring.consumed == 20
+
+
+def test_text_before_comes_before(log, output):
+    """What was printed before and is still in Python's buffer is not overtaken."""
+    print("head", file=output)
+    LogOutput(log, SYMBOLS, as_json=False, hint="").drain()
+    assert written(output).startswith("head\n")
+    assert written(output).endswith(" a: execution vfs_read: n = 19\n")
+
+
+def test_keep(log, ring, output):
+    """With keep nothing is consumed."""
+    LogOutput(log, SYMBOLS, as_json=True, hint="").drain(keep=True)
+    assert numbers(written(output)) == list(range(20))
+    assert ring.consumed == 0
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 500, 1000, 2000, 3000])
+def test_a_full_disk_loses_nothing_and_repeats_nothing(log, ring, output, monkeypatch, room):
+    """Wherever the disk is full: whole lines are there, and the rest comes with the next reading."""
+    really = os.write
+    left = room
+
+    def write(descriptor, data):
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = really(descriptor, data[: min(left, 700)])
+        left -= done
+        return done
+
+    out = LogOutput(log, SYMBOLS, as_json=True, hint="make room")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(WriteRefused, match="cannot write the log: No space left on device") as caught:
+            out.drain()
+    assert caught.value.hint == "make room"
+    assert caught.value.exit_status == 3
+    before = numbers(written(output))
+    assert before == list(range(ring.consumed))
+    out.drain()
+    assert numbers(written(output)) == list(range(20))
+
+
+def test_another_failure_to_write_has_no_hint_about_room(log, ring, output, monkeypatch):
+    """Only where room is what lacks is it asked for."""
+
+    def write(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(WriteRefused, match="Input/output error") as caught:
+        LogOutput(log, SYMBOLS, as_json=True, hint="make room").drain()
+    assert not caught.value.hint
+    assert ring.consumed == 0
+
+
+def test_nobody_reads(log, ring, monkeypatch, tmp_path):
+    """A broken pipe consumes nothing of what could not be handed on."""
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    with os.fdopen(writing_end, "w") as file:
+        monkeypatch.setattr(reading, "sys", SimpleNamespace(stdout=file))
+        with pytest.raises(BrokenPipeError):
+            LogOutput(log, SYMBOLS, as_json=True, hint="").drain()
+    assert ring.consumed == 0
+
+
+class Woven:
+    """Of a woven aspect what reading needs."""
+
+    name = "a"
+
+    def __init__(self, path, *counts: Count) -> None:
+        self.path = str(path)
+        self._counts = counts
+
+    def map(self, name):
+        assert name == "counters"
+
+    def counts(self):
+        return self._counts
+
+
+def test_follow_ends_when_nothing_is_woven(log, ring, output, tmp_path):
+    """What was logged to the end is shown, and then it ends."""
+    folder = tmp_path / "aspect"
+    folder.mkdir()
+    woven = Woven(folder)
+    real = ring.wait
+
+    def wait(timeout):
+        folder.rmdir()
+        ring.records.append(record(bytes([99]), time_ns=99))
+        return real(timeout)
+
+    ring.wait = wait
+    with Interrupts() as interrupts:
+        follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [woven], interrupts)
+    assert numbers(written(output)) == [*range(20), 99]
+
+
+def test_follow_ends_with_the_time(log, output, tmp_path, monkeypatch):
+    """A limit ends it though the aspect is still woven."""
+    clock = iter([0.0, 1.0, 9.5, 10.5])
+    monkeypatch.setattr(reading.time, "monotonic", lambda: next(clock))
+    waits = []
+    log.wait = waits.append
+    with Interrupts() as interrupts:
+        follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [Woven(tmp_path)], interrupts, 10.0)
+    assert waits == [1.0, 0.5]
+    assert numbers(written(output)) == list(range(20))
+
+
+def test_losses():
+    """What was not logged is said in one line, each kind apart, and a miss that may be several's counts once."""
+    counts = (Count(5, 1, 0, 3, shared=True, part=1.5), Count(5, 2, 1, 3, shared=True, part=1.5))
+    assert losses(Woven("", *counts)) == (
+        "a: 3 records lost because the buffer was full; 3 hits missed because the processor was in another probe; "
+        "1 return not followed because too many calls were under way"
+    )
+    assert losses(Woven("", Count(5, 0, 0, 0))) is None
+
+
+def test_say_losses(capsys):
+    """Only aspects that lost something are spoken of."""
+    say_losses([Woven("", Count(1, 1, 0, 0)), Woven("", Count(1, 0, 0, 0))], " (see {name})")
+    assert capsys.readouterr().err == "klasy: a: 1 record lost because the buffer was full (see a)\n"

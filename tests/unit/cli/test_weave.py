@@ -1,0 +1,87 @@
+"""``klasy weave``: its times, and whose aspects it takes out."""
+
+from __future__ import annotations
+
+import pytest
+
+from klasy.cli import weave
+from klasy.cli.weave import _Ours, _seconds
+from klasy.errors import UsageError
+from klasy.weaver.woven import NotWoven
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("10s", 10), ("10", 10), ("1.5m", 90), ("2min", 120), ("1h", 3600), ("1d", 86400)],
+)
+def test_times(text, seconds):
+    """Times as people write them."""
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "ten", "10x", "0", "-1s", "nan", "inf", "1e9h"])
+def test_no_times(text):
+    """What is no time, or none that can be waited for, is wrong usage."""
+    with pytest.raises(UsageError):
+        _seconds(text)
+
+
+class Woven:
+    """A woven aspect, as a directory."""
+
+    def __init__(self, path) -> None:
+        self.name = path.name
+        self.path = str(path)
+
+
+@pytest.fixture
+def gone(monkeypatch):
+    """What was unwoven."""
+    names = []
+    monkeypatch.setattr("klasy.weaver.unweave.unweave", names.extend)
+    return names
+
+
+def test_only_what_was_woven_here_is_taken_out(tmp_path, gone):
+    """An aspect that another klasy has taken out, or put in the place of ours, is left alone."""
+    for name in ("mine", "replaced", "taken"):
+        (tmp_path / name).mkdir()
+    ours = _Ours([Woven(tmp_path / name) for name in ("mine", "replaced", "taken")])
+    assert ours.there()
+    (tmp_path / "keep-inode").mkdir()
+    (tmp_path / "replaced").rename(tmp_path / "old")
+    (tmp_path / "keep-inode").rename(tmp_path / "replaced")
+    (tmp_path / "taken").rmdir()
+    ours.take_out()
+    assert gone == ["mine"]
+    ours.take_out()
+    assert gone == ["mine"]
+    assert not ours.there()
+
+
+def test_taken_out_between_the_look_and_the_deed(tmp_path, monkeypatch):
+    """Who is a moment quicker is welcome."""
+
+    def unweave(names):
+        raise NotWoven(f"{names} is not woven")
+
+    monkeypatch.setattr("klasy.weaver.unweave.unweave", unweave)
+    _Ours([Woven(tmp_path)]).take_out()
+
+
+def test_a_refused_weave_takes_nothing_out(tmp_path, gone, monkeypatch):
+    """An aspect of the same name that somebody else has woven survives our failing to weave ours for a while."""
+    from klasy.weaver.session import AlreadyWoven
+
+    def refuse(*_, **__):
+        raise AlreadyWoven("the aspect 'a' is already woven")
+
+    aspect = tmp_path / "a.asp"
+    aspect.write_text("aspect a { pointcut execution(ip_rcv); before() { log(pid); } }")
+    monkeypatch.setattr("klasy.weaver.build.build_all", lambda _: [])
+    monkeypatch.setattr(weave, "_weave", refuse)
+    from klasy.cli.main import main
+
+    for options in (["-f"], ["--for", "1s"], ["-f", "--replace"]):
+        assert main(["weave", *options, str(aspect)]) == 1
+    assert gone == []
