@@ -1,7 +1,8 @@
 """Run every check and every test: on this machine, and inside the lab's guest on each supported kernel.
 
 ``make test`` calls it. Two jobs run side by side: a guest in software emulation keeps one core busy. Each job's output
-is shown whole when it ends. Arguments choose jobs by name (``tests/vm/run.py lint kernel-6.1``); ``--list`` shows the names.
+is shown whole when it ends. Arguments choose jobs by name (``tests/vm/run.py lint kernel-6.1``); ``--list`` shows the
+names.
 """
 
 from __future__ import annotations
