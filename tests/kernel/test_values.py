@@ -10,7 +10,6 @@ import struct
 import subprocess
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,25 +79,30 @@ aspect values {
 """
 
 
-@pytest.fixture(scope="module", params=["fentry", "kprobe"])
-def aspect(request):
+MECHANISMS = {"fentry": {"fentry", "fexit"}, "kprobe": {"kprobe", "kretprobe"}}
+
+
+@pytest.fixture(scope="module", params=MECHANISMS)
+def everything(request):
     """Everything that is logged here, woven by either mechanism."""
     with woven(ASPECT.replace("PID", str(os.getpid())), force=request.param) as aspect:
-        mechanisms = {point.mechanism for point in aspect.aspect.joinpoints}
-        assert all(request.param in mechanism or "kretprobe" in mechanism for mechanism in mechanisms), mechanisms
+        assert {point.mechanism for point in aspect.aspect.joinpoints} == MECHANISMS[request.param]
         yield aspect
     assert leftovers() == {}
 
 
-@pytest.fixture(autouse=True)
-def _read_out(aspect):
-    aspect.events()
+@pytest.fixture
+def aspect(everything, tmp_path):
+    """It, with nothing logged so far: making folders for tests is logged, too."""
+    everything.events()
+    return everything
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, everything):
     """A folder on a file system of its own: on an overlay each vfs function runs twice."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", tmp_path], check=True)
+    everything.events()
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
 
@@ -115,16 +119,17 @@ def test_files(aspect, folder):
     os.link(path, folder / "link")
     os.chown(path, 1234, 0xFFFF_FFF0)
     os.chmod(path, 0o4751)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NONBLOCK)
-    os.lseek(descriptor, 12345, os.SEEK_SET)
-    os.fsync(descriptor)
+    with open(path, "rb+", opener=lambda name, flags: os.open(name, flags | os.O_APPEND | os.O_NONBLOCK)) as file:
+        os.lseek(file.fileno(), 12345, os.SEEK_SET)
+        os.fsync(file.fileno())
+        stat = os.fstat(file.fileno())
+        flags = fcntl.fcntl(file, fcntl.F_GETFL)
+        fdinfo = dict(re.findall(r"(\w+):\s*(\w+)", Path(f"/proc/self/fdinfo/{file.fileno()}").read_text()))
     numbers, texts, whole, after = aspect.events()
-    stat = os.fstat(descriptor)
-    fdinfo = dict(re.findall(r"(\w+):\s*(\w+)", Path(f"/proc/self/fdinfo/{descriptor}").read_text()))
     assert rows([numbers]) == [
         [
             *(stat.st_ino, stat.st_size, stat.st_mode, stat.st_nlink, stat.st_uid, stat.st_gid),
-            *(int(fdinfo["pos"]), fcntl.fcntl(descriptor, fcntl.F_GETFL), 0x0102_1994),  # TMPFS_MAGIC of magic.h
+            *(int(fdinfo["pos"]), flags, 0x0102_1994),  # TMPFS_MAGIC of magic.h
         ]
     ]
     assert [stat.st_size, int(fdinfo["pos"]), stat.st_gid] == [4321, 12345, 0xFFFF_FFF0]
@@ -142,7 +147,6 @@ def test_files(aspect, folder):
     assert dict(dict(inode.members)["i_uid"].members) == {"val": stat.st_uid}
     assert same == 1
     assert rows([after]) == [[0, 12345]]
-    os.close(descriptor)
 
 
 def symbols_of_data(name: str) -> int:
@@ -158,7 +162,7 @@ def test_a_whole_struct_is_the_memory_it_was(aspect, folder):
     whole = next(event for event in aspect.events() if "file->f_op" in dict(event.values))
     for name in ("file->f_op", "inode->i_sb->s_type"):
         record = dict(whole.values)[name]
-        (struct_id,) = btf().find(record.type_name.removeprefix("struct "), Struct)
+        (struct_id,) = btf().find(record.type_name.rpartition("struct ")[2], Struct)
         memory = LiveKernel().read(record.address, btf().size_of(struct_id))
         compared = 0
         for member, value in record.members:
@@ -168,9 +172,9 @@ def test_a_whole_struct_is_the_memory_it_was(aspect, folder):
                 raw = int.from_bytes(memory[place.byte_offset : place.byte_offset + width], "little")
                 assert (value.address if isinstance(value, Pointer) else value) == raw, (name, member)
                 compared += 1
-        assert compared > 8
+        assert compared >= 8
         lines = event_text(whole, Symbolizer(LiveKernel()))
-        assert f"(struct file_operations *) {dict(whole.values)['file->f_op'].address:#x} {{" in lines
+        assert f"(const struct file_operations *) {dict(whole.values)['file->f_op'].address:#x} {{" in lines
         assert "    fsync = noop_fsync,\n" in lines
 
 
@@ -185,7 +189,7 @@ def test_sockets(aspect, queued):
     other.connect(one.getsockname())
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, queued > 0)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0xFEED_BEEF)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x7EED_BEEF)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 6)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 34567)
     one.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8)
@@ -207,17 +211,17 @@ def test_sockets(aspect, queued):
     assert rows([numbers]) == [
         [
             *(one.getsockopt(socket.SOL_SOCKET, option) for option in options),
-            *(0xFEED_BEEF, one.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY), queued > 0, 1, queued),
+            *(0x7EED_BEEF, one.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY), queued > 0, 1, queued),
         ]
     ]
     state, kind, record = rows([whole])[0]
-    assert state == EnumValue(3, "SS_CONNECTED")
+    assert state == EnumValue(1, "SS_UNCONNECTED")  # as a datagram socket stays
     assert kind == socket.SOCK_DGRAM
     assert isinstance(record, Record)
     assert dict(record.members)["state"] == state
     assert dict(record.members)["type"] == kind
     document = aspect.as_json(whole)["values"]
-    assert document["sock->state"] == document["sock"]["state"] == "SS_CONNECTED"
+    assert document["sock->state"] == document["sock"]["state"] == "SS_UNCONNECTED"
     assert document["sock"]["ops"] == f"{symbols_of_data('inet_dgram_ops'):#x}"
     for _ in range(queued):
         assert one.recv(100) == b"datagram"
@@ -264,7 +268,7 @@ def test_templates(aspect):
     head = f"{os.getpid()}    42|42   |-0042 {2**32 - 1} {priority:x} {flags:#x} {priority:o} k% klasy-value      kla| "
     assert line.startswith(head)
     address, with_offset, name, flag = line.removeprefix(head).split()
-    assert address.startswith("0xffff")
+    assert address.startswith("0xff")
     function = re.fullmatch(r"(arch_get_unmapped_area\w*|\w*get_unmapped_area\w*)\+0x0", with_offset)
     assert function, line
     assert name == function[1]
@@ -344,7 +348,7 @@ def test_context_names(aspect, folder):
     """pid, tid, comm, uid, gid, cpu, cgroup and now are those of the task that ran, told by itself."""
     for cpu in os.sched_getaffinity(0):
         told = in_child_on(cpu, folder)
-        context = aspect.events()[0]
+        context = next(event for event in aspect.events() if event.pid == told["pid"])
         logged = dict(context.values)
         assert {name: logged[name] for name in ("pid", "tid", "comm", "uid", "gid", "cpu", "cgroup")} == {
             **told,
@@ -363,19 +367,19 @@ def in_child_on(cpu: int, folder: Path) -> dict:
     group = Path("/sys/fs/cgroup/klasy-test")
     group.mkdir(exist_ok=True)
     folder.chmod(0o777)
+    inside = os.open(folder, os.O_RDONLY)  # what is above it is root's alone
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         (group / "cgroup.procs").write_text("0")
         os.sched_setaffinity(0, [cpu])
-        os.setgroups([])
-        os.setresgid(5678, 5678, 5678)
-        os.setresuid(1234, 1234, 1234)
 
         def make() -> None:
-            with suppress(OSError):
-                rename_task("a thread")
-            os.mkdir(folder / f"directory{cpu}")
+            rename_task("a thread")
+            os.setgroups([])
+            os.setresgid(5678, 5678, 5678)
+            os.setresuid(1234, 1234, 1234)
+            os.mkdir(f"directory{cpu}", dir_fd=inside)
             os.write(writing, f"{threading.get_native_id()}".encode())
 
         thread = threading.Thread(target=make)
@@ -383,6 +387,7 @@ def in_child_on(cpu: int, folder: Path) -> dict:
         thread.join()
         os._exit(0)
     os.close(writing)
+    os.close(inside)
     with os.fdopen(reading) as file:
         tid = int(file.read())
     assert os.waitpid(child, 0)[1] == 0
@@ -436,4 +441,3 @@ def test_values_at_a_call(force):
     after = rows([event for event in mine if event.advice.startswith("after")])
     assert before == [[n, "skb_dequeue", "unix_release_sock"] for n in (5, 4, 3, 2, 1, 0)]
     assert after == [[4 - n, n + 1, 1] for n in range(5)] + [[0, Fault(), 0]]
-    assert leftovers() == {}
