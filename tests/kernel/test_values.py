@@ -58,8 +58,8 @@ aspect values {
             tsk->mm->start_stack, tsk->mm->arg_start, tsk->signal->nr_threads, tsk->start_time, tsk->cpus_mask.bits[0]);
         log(tsk->pid, tsk->bio_list->head, *(int *)8, tsk->bio_list->tail->bi_next->bi_status + tsk->pid, tsk->tgid);
         log("%d %5d|%-5d|%05d %u %x %#lx %o %c%% %s %8.3s| %p %pS %ps %s", tsk->pid, 42, 42, -42, tsk->exit_code - 1,
-            tsk->static_prio, tsk->flags, tsk->static_prio, 'k', buf, buf, tsk, tsk->mm->get_unmapped_area,
-            tsk->mm->get_unmapped_area, exec);
+            tsk->static_prio, tsk->flags, tsk->static_prio, 'k', buf, buf, tsk, tsk->restart_block.fn,
+            tsk->restart_block.fn, exec);
         log("%d and %s", tsk->bio_list->head->bi_status, tsk->comm);
     }
 
@@ -269,7 +269,7 @@ def test_templates(aspect):
     assert line.startswith(head)
     address, with_offset, name, flag = line.removeprefix(head).split()
     assert address.startswith("0xff")
-    function = re.fullmatch(r"(arch_get_unmapped_area\w*|\w*get_unmapped_area\w*)\+0x0", with_offset)
+    function = re.fullmatch(r"(\w*restart\w*)\+0x0", with_offset)
     assert function, line
     assert name == function[1]
     assert symbols()[name]
