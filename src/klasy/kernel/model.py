@@ -31,7 +31,8 @@ class Function:
     ``address`` is where it is now and ``size`` runs to the next symbol, both in bytes. ``module`` is None for the
     kernel proper. ``base`` is the name in the source, without the suffix of a clone. ``proto`` is the id, in ``btf``,
     of the function's BTF_KIND_FUNC, or None where there is none (always so for clones: their parameters may differ).
-    ``duplicates`` is how many function symbols carry this very name, itself included.
+    ``duplicates`` is how many functions of the same object (the kernel proper or a module)
+    carry this very name, itself included.
     """
 
     name: str
