@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from klasy.cli.main import COMMANDS, _load, entry_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Prepare = Callable[[], object]
 
@@ -41,7 +41,12 @@ class Running:
     """A command under way."""
 
     def __init__(
-        self, argv: tuple[str, ...], *, prepare: Prepare | None, stdin: str | None, stdout: int | None
+        self,
+        argv: tuple[str, ...],
+        prepare: Prepare | None,
+        stdin: str | None,
+        stdout: int | None,
+        close: Iterable[int],
     ) -> None:
         self._out, self._err, given = (tempfile.TemporaryFile() for _ in range(3))  # noqa: SIM115  # closed in wait()
         given.write((stdin or "").encode())
@@ -95,9 +100,16 @@ class Running:
         return done
 
 
-def start(*argv: str, prepare: Prepare | None = None, stdin: str | None = None, stdout: int | None = None) -> Running:
-    """Begin a command. ``prepare`` is called in its process first; ``stdout`` may be a descriptor."""
-    return Running(argv, prepare=prepare, stdin=stdin, stdout=stdout)
+def start(
+    *argv: str,
+    prepare: Prepare | None = None,
+    stdin: str | None = None,
+    stdout: int | None = None,
+    close: Iterable[int] = (),
+) -> Running:
+    """Begin a command. ``prepare`` is called in its process first; ``stdout`` may be a descriptor; it has none of
+    ``close``."""
+    return Running(argv, prepare, stdin, stdout, close)
 
 
 def klasy_command(
@@ -113,7 +125,8 @@ def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[i
     try:
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
-        sys.stdin, sys.stdout, sys.stderr = (open(n, "r" if n == 0 else "w", closefd=False) for n in range(3))  # noqa: SIM115
+        sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             _read(aspects, args)
         finally:
-            say_losses(aspects, " (klasy joinpoints {name} tells where)")
+            say_losses(aspects, still_woven=True)
     return EXIT_OK
 
 

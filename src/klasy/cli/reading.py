@@ -147,9 +147,15 @@ def _number(number: int, noun: str) -> str:
     return plural(number, noun)
 
 
-def say_losses(aspects: Iterable[WovenAspect], hint: str) -> None:
-    """Say on standard error what was not logged. ``hint`` may name the aspect as {name}."""
+def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
+    """Say on standard error what was not logged, and what can be done."""
     for woven in aspects:
         text = losses(woven)
-        if text:
-            print(f"klasy: {text}{hint.format(name=woven.name)}", file=sys.stderr)
+        if text is None:
+            continue
+        hints = [f"klasy joinpoints {woven.name} tells where"] if still_woven else []
+        if any(count.lost for count in woven.counts()):
+            hints.append("weave it with a larger --buffer")
+        print(f"klasy: {text}", file=sys.stderr)
+        if hints:
+            print(f"  hint: {'; '.join(hints)}", file=sys.stderr)

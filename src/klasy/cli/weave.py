@@ -25,6 +25,8 @@ EXAMPLE = (
 )
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LARGEST_BUFFER = 1 << 30
 _HINT = "the aspect was taken out again, and the events that were not written are lost with it"
 
 
@@ -34,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="show the log as it comes; unweave at Ctrl-C")
     parser.add_argument("--for", dest="time", metavar="TIME", help="unweave after this time: 500ms, 10s, 5m, 1h")
     parser.add_argument("--replace", action="store_true", help="replace a woven aspect of the same name, without a gap")
+    parser.add_argument("--buffer", metavar="SIZE", help="room for records nobody has read yet: 64K, 1M (default), 1G")
     parser.add_argument("--json", action="store_true", help="with -f: one JSON object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
 
@@ -41,12 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Weave all aspects of all files, or none."""
     limit = _seconds(args.time) if args.time is not None else None
+    room = _bytes(args.buffer) if args.buffer is not None else None
     if args.json and not args.follow:
         raise UsageError("--json goes with -f")
+    from klasy.backend import Options
     from klasy.cli.sources import read_sources
     from klasy.weaver.build import build_all
 
-    artifacts = build_all(read_sources(args.files))
+    limits = Options() if room is None else Options(ring_bytes=room)
+    artifacts = build_all(read_sources(args.files), limits=limits)
     for artifact in artifacts:
         show_diagnostics(artifact.plan.diagnostics)
     if not args.follow and limit is None:
@@ -80,6 +86,20 @@ def _seconds(text: str) -> float:
     if not 0 < value < 366 * 86400:
         raise UsageError(f"'{text}' is out of range", hint="more than nothing, less than a year")
     return value
+
+
+def _bytes(text: str) -> int:
+    """A size of a ring buffer: the kernel takes powers of two, and whole pages."""
+    import mmap
+
+    unit = _SIZES.get(text[-1:].upper(), 0)
+    try:
+        size = int(text[:-1]) * unit if unit else int(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is no size", hint="write it as 64K, 16M or 1G") from None
+    if not 0 < size <= _LARGEST_BUFFER:
+        raise UsageError(f"'{text}' is out of range", hint="more than nothing, at most 1G")
+    return max(mmap.PAGESIZE, 1 << (size - 1).bit_length())
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
@@ -190,7 +210,7 @@ def _follow(ours: _Ours, args: argparse.Namespace, limit: float | None, interrup
             ours.take_out()
             output.drain()
         finally:
-            say_losses(ours.aspects, "")
+            say_losses(ours.aspects, still_woven=False)
 
 
 def _sleep(ours: _Ours, args: argparse.Namespace, limit: float, interrupts: Interrupts) -> None:

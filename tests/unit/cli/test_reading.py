@@ -172,13 +172,22 @@ def test_losses():
     """What was not logged is said in one line, each kind apart, and a miss that may be several's counts once."""
     counts = (Count(5, 1, 0, 3, shared=True, part=1.5), Count(5, 2, 1, 3, shared=True, part=1.5))
     assert losses(Woven("", *counts)) == (
-        "a: 3 records lost because the buffer was full; 3 hits missed because the processor was in another probe; "
+        "a: 3 records lost because the buffer was full; "
+        "3 hits missed because the processor was in another probe; "
         "1 return not followed because too many calls were under way"
     )
     assert losses(Woven("", Count(5, 0, 0, 0))) is None
 
 
 def test_say_losses(capsys):
-    """Only aspects that lost something are spoken of."""
-    say_losses([Woven("", Count(1, 1, 0, 0)), Woven("", Count(1, 0, 0, 0))], " (see {name})")
-    assert capsys.readouterr().err == "klasy: a: 1 record lost because the buffer was full (see a)\n"
+    """Only aspects that lost something are spoken of; only what helps is recommended."""
+    aspects = [Woven("", Count(1, 1, 0, 0)), Woven("", Count(1, 0, 0, 0)), Woven("", Count(1, 0, 2, 0))]
+    say_losses(aspects, still_woven=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "klasy: a: 1 record lost because the buffer was full",
+        "  hint: klasy joinpoints a tells where; weave it with a larger --buffer",
+        "klasy: a: 2 returns not followed because too many calls were under way",
+        "  hint: klasy joinpoints a tells where",
+    ]
+    say_losses(aspects[2:], still_woven=False)
+    assert capsys.readouterr().err == "klasy: a: 2 returns not followed because too many calls were under way\n"

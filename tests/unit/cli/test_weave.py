@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from klasy.cli import weave
-from klasy.cli.weave import _Ours, _seconds
+from klasy.cli.weave import _bytes, _Ours, _seconds
 from klasy.errors import UsageError
 from klasy.weaver.woven import NotWoven
 
@@ -24,6 +24,22 @@ def test_no_times(text):
     """What is no time, or none that can be waited for, is wrong usage."""
     with pytest.raises(UsageError):
         _seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64K", 1 << 16), ("1m", 1 << 20), ("3M", 1 << 22), ("1G", 1 << 30), ("1", 4096), ("4097", 8192), ("5000", 8192)],
+)
+def test_sizes(text, size):
+    """A buffer is at least as large as was asked for, and of a size that the kernel takes."""
+    assert _bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "K", "1.5M", "many", "0", "-1K", "2G", "1T", "0x1000"])
+def test_no_sizes(text):
+    """What is no size, or none that a buffer can have, is wrong usage."""
+    with pytest.raises(UsageError):
+        _bytes(text)
 
 
 class Woven:
@@ -78,7 +94,7 @@ def test_a_refused_weave_takes_nothing_out(tmp_path, gone, monkeypatch):
 
     aspect = tmp_path / "a.asp"
     aspect.write_text("aspect a { pointcut execution(ip_rcv); before() { log(pid); } }")
-    monkeypatch.setattr("klasy.weaver.build.build_all", lambda _: [])
+    monkeypatch.setattr("klasy.weaver.build.build_all", lambda _, **__: [])
     monkeypatch.setattr(weave, "_weave", refuse)
     from klasy.cli.main import main
 
