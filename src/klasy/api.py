@@ -17,9 +17,9 @@ All need root, but for ``joinpoints``, which needs to read the kernel's symbols 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from klasy.errors import InputError
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

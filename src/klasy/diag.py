@@ -7,10 +7,9 @@ found an error, so that all errors of a file come in one go.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
 from klasy.errors import InputError
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -164,7 +163,7 @@ def _clean(text: str) -> str:
 
 def _visible(c: str) -> str:
     """A character as it can be put on a terminal: no control characters."""
-    return c if c == "\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+    return c if c == "\t" or c.isprintable() else "\ufffd"
 
 
 def _columns(c: str) -> int:

@@ -1,20 +1,25 @@
-"""``dataclass`` and ``field`` as in the standard library, as far as klasy uses them, at a fraction of the import cost.
+"""``dataclass``, ``NamedTuple`` and what else classes are declared with, without the standard library's import cost.
 
 The standard decorator compiles five methods for each class when its module is imported and pulls in ``inspect``:
-some hundred classes cost a third of the time that a weave may take. Here ``__init__`` is compiled when the first
-object of a class is made, and the other methods are shared by all classes. Type checkers treat both alike.
+some hundred classes cost a third of the time that a weave may take, and ``typing`` alone another tenth. Here
+``__init__`` is compiled when the first object of a class is made, and the other methods are shared by all classes.
+Type checkers take all of it for what it stands for: to them ``TYPE_CHECKING`` is true, whoever defines it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar, dataclass_transform
+    from typing import Any, TypeVar, dataclass_transform
+    from typing import NamedTuple as NamedTuple  # noqa: PLC0414
+    from typing import Protocol as Protocol  # noqa: PLC0414
 
     T = TypeVar("T")
 else:
+    from _collections import _tuplegetter
+
+    Protocol = object
 
     def dataclass_transform(**_: object) -> object:
         """Only type checkers need the real one."""
@@ -179,3 +184,50 @@ def _as_data(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_as_data(item) for item in value]
     return value
+
+
+# --- named tuples -----------------------------------------------------------------------------------------------------
+
+if not TYPE_CHECKING:
+
+    class _NamedTupleType(type):
+        """Makes a class that derives from :class:`NamedTuple` a plain subclass of tuple with its fields by name."""
+
+        def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+            if not bases:
+                return super().__new__(mcs, name, bases, body)
+            fields = tuple(body.get("__annotations__", ()))
+            defaults = {field: body.pop(field) for field in fields if field in body}
+            members = {field: _tuplegetter(i, field) for i, field in enumerate(fields)}
+            cls = type(name, (tuple,), {"__slots__": (), **_TUPLE_METHODS, **body, **members})
+            cls._fields = cls.__match_args__ = fields
+            cls.__new__ = _first_new(cls, fields, defaults)
+            return cls
+
+    class NamedTuple(metaclass=_NamedTupleType):
+        """As ``typing.NamedTuple``: a tuple whose fields have the names and defaults of the class body."""
+
+    def _first_new(cls: Any, fields: tuple[str, ...], defaults: dict[str, Any]) -> Callable[..., Any]:
+        """A ``__new__`` that compiles the real one, puts it in its own place and calls it."""
+
+        def __new__(_: Any, *args: Any, **kwargs: Any) -> Any:
+            names = {f"_default_{name}": value for name, value in defaults.items()} | {"_make": tuple.__new__}
+            parameters = [f"{name}=_default_{name}" if name in defaults else name for name in fields]
+            values = "".join(f"{name}, " for name in fields)
+            exec(f"def __new__(_cls, {', '.join(parameters)}):\n return _make(_cls, ({values}))", names)
+            cls.__new__ = names["__new__"]
+            return cls(*args, **kwargs)
+
+        return __new__
+
+    def _tuple_repr(self: Any) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+        return f"{type(self).__name__}({shown})"
+
+    _TUPLE_METHODS = {
+        "__repr__": _tuple_repr,
+        "__getnewargs__": lambda self: (*self,),
+        "_make": classmethod(lambda cls, values: cls(*values)),
+        "_asdict": lambda self: dict(zip(self._fields, self, strict=True)),
+        "_replace": lambda self, **changes: type(self)(**(self._asdict() | changes)),
+    }

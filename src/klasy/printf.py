@@ -7,9 +7,7 @@ modifiers (``l``, ``ll``, ``hh`` ..) are accepted and mean nothing, and ``%d`` o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

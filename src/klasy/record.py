@@ -19,9 +19,11 @@ All numbers are little-endian. Formatting, symbols and the decoding of types hap
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any
 
-from klasy.plain import asdict, dataclass
+from klasy.plain import TYPE_CHECKING, asdict, dataclass
+
+if TYPE_CHECKING:
+    from typing import Any
 
 HEADER = Struct("<QIHHII16sQ")
 HEADER_SIZE = HEADER.size

@@ -122,3 +122,44 @@ def test_pickle():
     """Objects survive pickling."""
     for obj in (Mutable(3), Slotted(3)):
         assert pickle.loads(pickle.dumps(obj)) == obj
+
+
+def make_tuple(base):
+    """The same named tuple, made by either module."""
+
+    class Point(base):
+        """A point."""
+
+        x: int
+        y: int = 3
+
+        @property
+        def total(self):
+            return self.x + self.y
+
+    return Point
+
+
+def test_named_tuples_are_as_the_standard_ones():
+    """Construction, defaults, order, representation, copies and errors are those of typing.NamedTuple."""
+    from typing import NamedTuple
+
+    ours, std = make_tuple(plain.NamedTuple), make_tuple(NamedTuple)
+    for args, named in (((1,), {}), ((1, 2), {}), ((), {"y": 1, "x": 5}), ((4,), {"y": 6})):
+        mine, theirs = ours(*args, **named), std(*args, **named)
+        assert mine == theirs == tuple(theirs)
+        assert repr(mine) == repr(theirs)
+        assert (mine.x, mine.y, mine.total) == (theirs.x, theirs.y, theirs.total)
+        assert mine._asdict() == theirs._asdict()
+        assert mine._replace(y=9) == theirs._replace(y=9)
+        assert isinstance(mine._replace(y=9), ours)
+        assert ours._make([7, 8]) == std._make([7, 8])
+    assert ours._fields == std._fields
+    assert ours.__match_args__ == std.__match_args__
+    assert ours.__doc__ == "A point."
+    for args, named in (((), {}), ((1, 2, 3), {}), ((1,), {"z": 1})):
+        with pytest.raises(TypeError):
+            ours(*args, **named)
+    with pytest.raises(AttributeError):
+        ours(1).x = 2
+    assert not hasattr(ours(1), "__dict__")

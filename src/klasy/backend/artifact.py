@@ -6,9 +6,7 @@ references and loads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from klasy.bpf.asm import Assembled

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf.text import listing
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.backend.artifact import Artifact, ProgramSpec

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import (
     CONTROL_SIZE,
     MAP_CONTROL,
@@ -15,7 +13,7 @@ from klasy.backend.artifact import (
     MARK_SIZE,
     MapSpec,
 )
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import COUNTERS
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from klasy.bpf import links, maps, pins, program, sys
 from klasy.bpf import uapi as u
@@ -18,9 +17,11 @@ from klasy.bpf.asm import assemble
 from klasy.bpf.insn import R0, call, exit_, mov
 from klasy.bpf.sys import Buffer
 from klasy.errors import KernelLacks, KernelRefused
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
 YES: Literal["yes"] = "yes"
 NO: Literal["no"] = "no"

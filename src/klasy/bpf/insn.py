@@ -20,9 +20,12 @@ sign-extending moves and loads, ``gotol``, ``bswap``) is left out on purpose: 6.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
 
 from klasy.bpf import uapi as u
+from klasy.plain import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Final
 
 
 class EncodingError(ValueError):

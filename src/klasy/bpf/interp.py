@@ -15,13 +15,12 @@ likes. Those it starts with are in :mod:`klasy.bpf.interp_helpers`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf import uapi as u
 from klasy.bpf.asm import Assembled, assemble
 from klasy.bpf.insn import ALU_SYMBOLS, JUMP_SYMBOLS, Instruction, decode
 from klasy.bpf.interp_helpers import DEFAULT_HELPERS
 from klasy.bpf.interp_memory import ArrayMap, Fault, HashMap, KernelMemory, Map, Region, RingBuffer
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,10 +4,9 @@ kernel/bpf/ringbuf.c; for one CPU and one task. See :mod:`klasy.bpf.interp`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf import uapi as u
 from klasy.bpf.interp_memory import Fault, RingBuffer
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

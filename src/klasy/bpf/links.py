@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
 from klasy.bpf.sys import Buffer, Descriptor
 from klasy.errors import KernelLacks, KernelRefused
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

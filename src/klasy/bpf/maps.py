@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import functools
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
 from klasy.bpf.sys import Buffer, Descriptor
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import mmap

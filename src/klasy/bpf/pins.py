@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from klasy.bpf import maps, sys
 from klasy.bpf import uapi as u
 from klasy.bpf.links import Link
 from klasy.bpf.program import Program
 from klasy.bpf.sys import Buffer
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

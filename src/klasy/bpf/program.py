@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
 from klasy.bpf.asm import Assembled
 from klasy.bpf.sys import Buffer, Descriptor
 from klasy.errors import KernelRefused
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -39,14 +39,15 @@ import contextlib
 import mmap
 import select
 import time
-from typing import TYPE_CHECKING, Self
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+    from typing import Self
 
     from klasy.bpf.maps import Map
 

@@ -14,14 +14,15 @@ import struct
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Self
 
 from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+    from typing import Self
 
 LOCKDOWN_FILE = "/sys/kernel/security/lockdown"
 

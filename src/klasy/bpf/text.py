@@ -11,10 +11,9 @@ Names that the kernel does not know (labels, maps) stand where it would print nu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf import uapi as u
 from klasy.bpf.insn import ALU_SYMBOLS, ATOMIC_NAMES, JUMP_SYMBOLS, Instruction
+from klasy.plain import TYPE_CHECKING
 from klasy.source import Span
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from errno import E2BIG
-from typing import NamedTuple
 
 from klasy.errors import KernelRefused
+from klasy.plain import NamedTuple
 
 # "12: (79) r1 = *(u64 *)(r6 +112)     ; R1_w=scalar() R6=ctx(off=0,imm=0)"
 _INSTRUCTION = re.compile(r"^(\d+): (\([0-9a-f]{2}\) .*?)(?:\s+;.*)?$")

@@ -6,14 +6,13 @@ few dozen. A module's BTF is *split*: its ids go on where those of its base, the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from klasy.btf import read
 from klasy.btf.read import Blob, BtfError, Layout
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)

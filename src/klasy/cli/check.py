@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from klasy.cli.sources import STDIN, read_source
 from klasy.cli.table import plural, show_diagnostics, shown
 from klasy.errors import EXIT_INPUT, EXIT_OK, InputError, SystemRefusal, UsageError
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

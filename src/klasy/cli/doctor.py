@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from klasy.bpf.features import NO, UNKNOWN, YES, Feature, probe_all
 from klasy.cli.table import coloured
 from klasy.errors import EXIT_OK, EXIT_SYSTEM, KlasyError, SystemRefusal
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from klasy.cli.table import plural, show_diagnostics, table
 from klasy.errors import EXIT_OK
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from klasy.backend.artifact import Artifact
     from klasy.weaver.counts import Count

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from klasy.errors import UsageError
 from klasy.lab.kernels import DEFAULT, KERNELS, by_name
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
 from klasy.errors import EXIT_OK
+from klasy.plain import TYPE_CHECKING
 from klasy.weaver.woven import open_woven, read_registry
 
 if TYPE_CHECKING:

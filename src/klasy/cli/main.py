@@ -13,10 +13,10 @@ import signal
 import sys
 from importlib import import_module
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
 
 from klasy import __version__
 from klasy.errors import EXIT_OK, EXIT_SYSTEM, EXIT_USAGE, InputError, KlasyError
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,11 @@ import os
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from klasy.api import identity, open_reader, still_there
 from klasy.backend.artifact import MAP_COUNTERS
 from klasy.errors import SystemRefusal
+from klasy.plain import TYPE_CHECKING
 from klasy.weaver.counts import missed_in_all
 
 if TYPE_CHECKING:

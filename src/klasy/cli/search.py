@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from klasy.cli.table import plural
 from klasy.errors import EXIT_INPUT, EXIT_OK
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from klasy.btf.types import Btf
     from klasy.kernel.live import LiveKernel

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from klasy.errors import InputError, UsageError
+from klasy.plain import TYPE_CHECKING
 from klasy.source import SourceFile
 
 if TYPE_CHECKING:

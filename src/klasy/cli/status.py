@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from klasy.cli.table import duration, shown, table
 from klasy.errors import EXIT_OK, KernelRefused
+from klasy.plain import TYPE_CHECKING
 from klasy.weaver.counts import missed_in_all
 from klasy.weaver.woven import WovenAspect, foreign, read_registry
 
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
 HELP = "Show the woven aspects: since when, join points, hits, losses, cost."
 EXAMPLE = "  klasy status\n  klasy status --json | jq '.aspects[].hits'"

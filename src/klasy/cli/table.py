@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import TextIO
 
     from klasy.diag import Diagnostic
 
@@ -27,7 +29,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def shown(text: str) -> str:
     """Text that the user, a file's name say, may have brought: nothing in it commands the terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def plural(number: int, noun: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.errors import EXIT_OK
+from klasy.plain import TYPE_CHECKING
 from klasy.weaver.unweave import unweave
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 from klasy.cli.table import plural, show_diagnostics
 from klasy.errors import EXIT_OK, UsageError
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

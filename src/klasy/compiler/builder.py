@@ -5,10 +5,9 @@ Beside the IR and above nothing else, so that passes may use it too. It knows no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import ir
 from klasy.compiler.ir import Block, Op, Operand, Program, Terminator, Value, Var
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.source import Span

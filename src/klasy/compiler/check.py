@@ -5,12 +5,11 @@ Each advice is checked once, however many probes run it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import tree
 from klasy.compiler.checkexpr import ExprChecker
 from klasy.compiler.types import VOID, Array, CType, Function, Integer, Pointer, String, Types, Void
 from klasy.lang import ast
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

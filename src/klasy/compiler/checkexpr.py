@@ -8,8 +8,6 @@ assigned) lang has seen to before.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import checkmemory, checkops, tree
 from klasy.compiler.builtins import FUNCTIONS, context
 from klasy.compiler.convert import assignable, convert, rvalue
@@ -35,6 +33,7 @@ from klasy.lang import ast
 from klasy.lang.vocabulary import CONTEXT_NAMES
 from klasy.match.near import near
 from klasy.match.typeref import TypeRefError
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

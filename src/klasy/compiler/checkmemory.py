@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import tree
 from klasy.compiler.convert import rvalue, word
 from klasy.compiler.types import (
@@ -24,6 +22,7 @@ from klasy.compiler.wording import a_type, did_you_mean, operand_text, tag_word
 from klasy.lang import ast
 from klasy.lang.vocabulary import JOINPOINT
 from klasy.match.near import near
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

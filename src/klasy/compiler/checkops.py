@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import tree
 from klasy.compiler.builtins.strings import as_string
 from klasy.compiler.checkmemory import address_of, dereference
@@ -12,6 +10,7 @@ from klasy.compiler.ir import COMM_SIZE, MAX_STRING
 from klasy.compiler.types import INT, LONG, Array, Integer, Pointer, String, Struct, Void, same
 from klasy.compiler.wording import operand_text
 from klasy.lang import ast
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import Compiled
 from klasy.compiler.check import AdviceChecker
 from klasy.compiler.formats import Formats
@@ -11,6 +9,7 @@ from klasy.compiler.lower import lower_probe
 from klasy.compiler.passes import pipeline
 from klasy.compiler.types import Types
 from klasy.diag import Diagnostic, DiagnosticBag
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler import ir, tree

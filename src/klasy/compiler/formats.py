@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import tree
+from klasy.plain import TYPE_CHECKING
 from klasy.record import HEADER_SIZE, Field, Format
 
 if TYPE_CHECKING:

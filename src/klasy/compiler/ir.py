@@ -18,12 +18,11 @@ Conventions that a reader or a pass must keep (``ircheck`` lists what breaks the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
-
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import ClassVar, TypeAlias
 
     from klasy.match import plan
     from klasy.record import Format

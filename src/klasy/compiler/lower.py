@@ -6,13 +6,13 @@ Expressions are ``lowerexpr``'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from klasy.compiler import ir, tree
 from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering
 from klasy.compiler.types import Bool, CType, Integer
 from klasy.match.plan import Argument, Locator, MarkUse
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler.ir import Block, Operand

@@ -6,10 +6,9 @@ conversion is one operation on 64 bits, and only what can leave the type's range
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import ir, tree
 from klasy.compiler.types import Bool, CType, Integer, Pointer
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler.builder import Builder

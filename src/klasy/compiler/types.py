@@ -9,13 +9,11 @@ arithmetic is done in, so INT, UINT, LONG and ULONG stand for all the types of t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.btf import types as btf_types
 from klasy.btf import walk
 from klasy.kernel import member_macros
 from klasy.lang.ast import TagKind
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler.types import Array, CType, Opaque, String, Struct, Void
 from klasy.lang import ast
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

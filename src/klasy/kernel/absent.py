@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from klasy.btf.types import Enum, Func, Fwd, Struct, Typedef, Union
 from klasy.kernel import kallsyms
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf

@@ -18,7 +18,8 @@ import os
 import stat
 import struct
 import zlib
-from typing import TYPE_CHECKING
+
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,11 +14,10 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import accumulate, compress, groupby, pairwise, repeat
 from operator import sub
-from typing import TYPE_CHECKING
 
 from klasy.errors import SystemRefusal
 from klasy.kernel.model import Clone, DataSymbol
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence

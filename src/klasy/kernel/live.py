@@ -7,7 +7,6 @@ import re
 import struct
 import zlib
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
 
 from klasy.btf.read import Layout
 from klasy.btf.types import Btf
@@ -17,6 +16,7 @@ from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols, SymbolsHidden
 from klasy.kernel.model import DataSymbol
 from klasy.kernel.text import Kcore
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

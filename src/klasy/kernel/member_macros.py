@@ -7,11 +7,9 @@ not misread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.btf import walk
 from klasy.btf.types import Struct
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf

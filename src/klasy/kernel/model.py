@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
 
 from klasy.btf.types import Btf
-from klasy.plain import dataclass, field
+from klasy.plain import Protocol, dataclass, field
 
 
 class Clone(enum.Enum):

@@ -7,7 +7,8 @@ labels are no-operations that become jumps (include/linux/jump_label.h). Both ar
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,6 @@ import errno
 import struct
 from array import array
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from klasy.btf.types import Btf
 from klasy.errors import KernelRefused, SystemRefusal
@@ -19,6 +18,7 @@ from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import caches, kallsyms, patchsites
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -14,9 +14,9 @@ import sysconfig
 import tarfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import klasy
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

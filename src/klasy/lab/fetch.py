@@ -11,10 +11,10 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.lab.cache import all_or_nothing, lab_cache, locked
 from klasy.lab.host import LabError, checked, need_tool, say
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import klasy
 from klasy import startup
@@ -22,6 +21,7 @@ from klasy.lab.fetch import kernel_files
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import EMPTY_DISK, HOST_FILES, GuestDied, Machine, Medium, Memory
 from klasy.lab.snapshot import restore, snapshot
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

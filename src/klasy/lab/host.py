@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 from klasy.errors import SystemRefusal
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

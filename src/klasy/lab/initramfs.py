@@ -9,10 +9,10 @@ import hashlib
 import lzma
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from klasy.lab.cache import keep_newest, lab_cache
 from klasy.lab.host import LabError, find_tool
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

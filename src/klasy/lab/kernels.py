@@ -5,7 +5,7 @@ Nothing here touches the network or the disk; `klasy.lab.fetch` turns an entry i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from klasy.plain import NamedTuple
 
 
 class LabKernel(NamedTuple):

@@ -14,10 +14,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.lab.host import LabError, find_tool, need_tool
 from klasy.lab.initramfs import initramfs
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

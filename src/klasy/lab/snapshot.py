@@ -16,11 +16,11 @@ import shlex
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from klasy.lab.cache import all_or_nothing, keep_newest, lab_cache, locked
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import GuestDied, Machine, Medium, Memory, command_line
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from klasy.lab.fetch import UnpackedKernel

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.diag import DiagnosticBag
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.lang import ast

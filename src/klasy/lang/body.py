@@ -6,8 +6,6 @@ compiler; one that is dereferenced or assigned to cannot be, and is an error her
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.lang import ast
 from klasy.lang.pointcuts import near
 from klasy.lang.vocabulary import (
@@ -20,6 +18,7 @@ from klasy.lang.vocabulary import (
     STATE_METHODS,
 )
 from klasy.lang.walk import children
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

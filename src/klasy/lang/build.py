@@ -8,17 +8,17 @@ plausible node takes their place.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klasy.lang import ast, literals
 from klasy.lang.lalr import Token
 from klasy.lang.signature import WordReader
 from klasy.lang.typenames import BASIC_WORDS, QUALIFIERS, TAGS, normalise
-from klasy.plain import replace
+from klasy.plain import TYPE_CHECKING, NamedTuple, replace
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from klasy.diag import DiagnosticBag
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from klasy import resources
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import lark
 
 # A whole file; and what may stand between quotes.

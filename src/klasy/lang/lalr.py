@@ -9,12 +9,13 @@ This is what lark's own parser does with the same tables (a test compares them),
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Protocol
 
 from klasy.lang import _tables
+from klasy.plain import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 END = _tables.END
 MAX_DEPTH = 200  # of the tree: what comes after the parser walks it recursively

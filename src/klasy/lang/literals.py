@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from klasy.lang import ast
+from klasy.plain import TYPE_CHECKING
 from klasy.source import Span
 
 if TYPE_CHECKING:

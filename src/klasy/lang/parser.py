@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from klasy.diag import Diagnostic, Severity
 from klasy.lang.build import AstBuilder
 from klasy.lang.lalr import Failure, Machine, TooDeep
+from klasy.plain import TYPE_CHECKING
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from klasy.diag import DiagnosticBag
     from klasy.lang import ast
     from klasy.lang.recover import Recovery

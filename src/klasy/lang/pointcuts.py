@@ -6,13 +6,11 @@ documentation. In ``&&`` each side may bind, no name twice; both arms of ``||`` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.diag import suggest
 from klasy.lang import ast
 from klasy.lang.typenames import is_basic
 from klasy.lang.walk import free_names, rename
-from klasy.plain import dataclass, replace
+from klasy.plain import TYPE_CHECKING, dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

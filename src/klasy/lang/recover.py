@@ -8,7 +8,6 @@ What is said comes from ``syntax_help``, or follows from the change that helped.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from klasy.diag import suggest
 from klasy.lang import ast
@@ -18,11 +17,12 @@ from klasy.lang.rawtext import RawToken, raw_token
 from klasy.lang.syntax_help import NAMED, Named, SyntaxHelp, either
 from klasy.lang.typenames import RESERVED_WORDS
 from klasy.lang.vocabulary import DESIGNATORS
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from klasy.diag import DiagnosticBag
     from klasy.lang.lalr import Builder

@@ -6,13 +6,12 @@ or types that the kernel has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.lang import ast
 from klasy.lang.body import BodyChecker, ExpressionChecker
 from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
 from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
 from klasy.lang.walk import free_names, nodes, transform
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,12 +13,11 @@ Where a star could be read both ways the second reading goes into ``Signature.ot
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from klasy.lang import ast
 from klasy.lang.lalr import Token
 from klasy.lang.typenames import BASIC_WORDS, DROPPED_WORDS, QUALIFIERS, RESERVED_WORDS, TAGS, normalise
-from klasy.plain import replace
+from klasy.plain import TYPE_CHECKING, replace
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:

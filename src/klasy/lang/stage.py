@@ -5,11 +5,10 @@ An entry goes when its construct works from parsing to the log. The list is the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.lang import ast
 from klasy.lang.resolve import is_broken
 from klasy.lang.walk import nodes
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,14 +6,12 @@ parser into the same state and meet such a token there. ``x`` stands for any nam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.diag import suggest
 from klasy.lang.lalr import END, SYMBOLS
 from klasy.lang.rawtext import RawToken, raw_token
 from klasy.lang.typenames import RESERVED_WORDS
 from klasy.lang.vocabulary import DESIGNATORS
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from klasy.lang.lalr import Machine

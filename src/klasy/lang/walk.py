@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from klasy.lang import ast
-from klasy.plain import replace
+from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, TypeVar
 
-N = TypeVar("N", bound=ast.Node)
+    N = TypeVar("N", bound=ast.Node)
 
 
 def children(node: ast.Node) -> Iterator[ast.Node]:

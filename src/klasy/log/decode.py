@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from klasy import printf
 from klasy.errors import SystemRefusal
@@ -11,6 +10,7 @@ from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.format_text import value_text
 from klasy.log.memory import decode as decode_memory
 from klasy.log.value import Char, CodeAddress, EnumValue, Fault, Pointer, Value, text_of
+from klasy.plain import TYPE_CHECKING
 from klasy.record import HEADER, HEADER_SIZE
 
 if TYPE_CHECKING:

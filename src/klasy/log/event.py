@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from klasy.log.value import Value
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Format
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from klasy.log.value import Char, CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from klasy.log.event import LogEvent
     from klasy.log.symbolize import Symbolizer
 

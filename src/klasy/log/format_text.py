@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.log.value import Char, CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.log.event import LogEvent

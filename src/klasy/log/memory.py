@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.btf import types
 from klasy.log.value import Char, Elements, EnumValue, Pointer, Record, Value, text_of
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf

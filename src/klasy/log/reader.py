@@ -7,15 +7,16 @@ import heapq
 import os
 import select
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
 
 from klasy.bpf.ringbuf import RingReader
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log.decode import Decoder
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
+    from typing import Self
 
     from klasy.bpf.maps import Map
     from klasy.btf.types import Btf

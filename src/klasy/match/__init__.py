@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.diag import DiagnosticBag
 from klasy.match.matcher import match_aspect
 from klasy.match.options import Features, PlanOptions
 from klasy.match.planner import make_plan
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.kernel.model import Kernel

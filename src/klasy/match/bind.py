@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 from klasy.lang import ast
 from klasy.lang.walk import free_names
 from klasy.match.glob import is_glob
 from klasy.match.plan import Binding, Result
 from klasy.match.signature import ALTERED
 from klasy.match.typeref import Comparer, TypeRefError, spelled
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import ClassVar
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function

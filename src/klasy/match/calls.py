@@ -7,15 +7,13 @@ probed, and calls through pointers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import CallKind, Refusal, Way
 from klasy.lang.ast import AdviceKind
 from klasy.match.execution import MOST_TRAMPOLINES, beyond_marks, takes_arguments
 from klasy.match.plan import Context, Locator, MarkRole, MarkUse, Mechanism
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

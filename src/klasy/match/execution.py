@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import Refusal, Way
 from klasy.lang.ast import AdviceKind
 from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
 from klasy.match.probes import Kind
 from klasy.match.prototype import argument_words
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.kernel.model import Function

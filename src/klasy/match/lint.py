@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import CallKind, Clone, Way
 from klasy.lang import ast
 from klasy.match.near import near
 from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS
 from klasy.match.shadow import JoinPointKind
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

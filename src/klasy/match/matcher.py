@@ -7,8 +7,6 @@ thousands of call sites cost a look-up each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.lang import ast
 from klasy.match.bind import Binder
@@ -20,7 +18,7 @@ from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, Literal, NormalFor
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.signature import Signatures
 from klasy.match.sites import Sites
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,7 +6,7 @@ test comes first: a word within two edits of another shares at least one of its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

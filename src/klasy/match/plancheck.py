@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.lang.ast import AdviceKind
 from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Result
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

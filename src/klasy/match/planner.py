@@ -6,13 +6,12 @@ no probe reaches is kept, with the kernel's reason, and told as a warning, or as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import Refusal
 from klasy.match.calls import CallPlanner
 from klasy.match.execution import ExecutionPlanner
 from klasy.match.plan import Plan, Unreached
 from klasy.match.probes import ProbeSet
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag

@@ -7,10 +7,8 @@ one cannot from the tree.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.lang import ast
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

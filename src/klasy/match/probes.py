@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.match.plan import Arm, Context, JoinPoint, Locator, MarkRole, MarkUse, Mechanism, Point, Probe
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from klasy.kernel.model import Function

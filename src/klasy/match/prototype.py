@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.btf.types import Func, Struct
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, LONGEST_STRUCT_IN_REGISTERS, WORD
 from klasy.lang.ast import ParamKind
 from klasy.match.plan import Argument
 from klasy.match.typeref import Comparer, TypeRefError, spelled
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, FuncProto

@@ -6,12 +6,10 @@ is an error, with the real prototype, where it is not. With wildcards the types 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import Clone
 from klasy.match.glob import is_glob, star
 from klasy.match.prototype import Checker, Prototype, says_types
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.diag import DiagnosticBag
 from klasy.match.glob import is_glob, star
 from klasy.match.near import near
 from klasy.match.prototype import says_types, type_refs
 from klasy.match.signature import Signatures
 from klasy.match.typeref import TypeRefError, find_base, spelled
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

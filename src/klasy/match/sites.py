@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.kernel.model import CallSite, Clone
 from klasy.match.shadow import JoinPointKind, Shadow
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,11 @@ Types compare after typedefs and qualifiers are stripped from both sides, unless
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.btf.types import Array, Const, Enum, Float, Func, FuncProto, Fwd, Int, Ptr, Struct, Typedef, Union, Volatile
 from klasy.diag import Diagnostic, Severity
 from klasy.lang.ast import TagKind
 from klasy.match.glob import is_glob, matches
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from klasy.bpf import links, program, sys
 from klasy.bpf import uapi as u
 from klasy.errors import KernelLacks, KernelRefused
 from klasy.match.plan import Mechanism
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.weaver.tracefs import DefinitionRefused, KprobeEvents, event_name
 
 if TYPE_CHECKING:

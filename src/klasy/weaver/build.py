@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.diag import DiagnosticBag
 from klasy.errors import InputError
-from klasy.plain import replace
+from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

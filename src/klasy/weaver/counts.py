@@ -18,13 +18,13 @@ read first, and counted from a base read just after the switching on, so that th
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
 
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 from klasy.record import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from klasy.weaver.tracefs import SiteCount
 

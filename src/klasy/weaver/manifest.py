@@ -8,13 +8,13 @@ they are reported as foreign, never taken apart.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
 
 from klasy.errors import KlasyError
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from klasy.match.plan import Plan, Probe
     from klasy.match.shadow import Shadow

@@ -23,11 +23,10 @@ import fcntl
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from klasy.bpf.sys import rename_exchange
 from klasy.errors import KernelLacks, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf.sys import lockdown
 from klasy.errors import InputError, KernelRefused, SystemRefusal
 from klasy.match.plan import Mechanism
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,12 +14,11 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, load
 from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token
@@ -32,6 +31,7 @@ from klasy.weaver.woven import WovenAspect, since_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from klasy.backend.artifact import Artifact, MapSpec
     from klasy.bpf.maps import Map

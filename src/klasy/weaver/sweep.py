@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from klasy.errors import SystemRefusal
+from klasy.plain import TYPE_CHECKING
 from klasy.weaver.remove import delete_events, remove
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_token, restore_rcu
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from klasy.errors import NotRoot
+from klasy.plain import TYPE_CHECKING
 from klasy.weaver.pinfs import PinFS
 from klasy.weaver.remove import remove
 from klasy.weaver.signals import signals_held

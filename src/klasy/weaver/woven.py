@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_UNKNOWN
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass
 from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters
@@ -28,6 +27,7 @@ from klasy.weaver.tracefs import KprobeEvents, SiteCount
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
+    from typing import Any, Self
 
     from klasy.bpf.links import LinkInfo
     from klasy.bpf.maps import Map

@@ -6,8 +6,6 @@ for, words are kept on the stack at places that are named here, for all who work
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import MARK_SIZE
 from klasy.backend.bytecode.arithmetic import compare_constant
 from klasy.backend.bytecode.origin import TRAMPOLINE
@@ -15,6 +13,7 @@ from klasy.backend.bytecode.rethook import NODE_BYTES, look_behind
 from klasy.bpf.insn import R0, R1, R2, R3, R10, add, call, load, load_imm, mov, store, sub
 from klasy.kernel.arch_x86_64 import BREAKPOINT_BYTES, ENDBR_BYTES, FENTRY_CALL_BYTES, PT_REGS
 from klasy.match.plan import Context
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.bytecode.emitter import fits_immediate
 from klasy.backend.bytecode.frame import Slot
 from klasy.bpf.insn import R0, R1, R10, Reg, alu, and_, arsh, jump_if, load_imm, lsh, mov, rsh, store_imm
 from klasy.compiler import ir
 from klasy.compiler.semantics import compare
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter

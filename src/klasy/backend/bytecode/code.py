@@ -13,16 +13,16 @@ The IR of the compiler is left as it is: what changes is made anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
-
 from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeAlias, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 #: What can have a place in a register or on the stack: the IR's values and variables, and the backend's own.
 Local: TypeAlias = Value | Var

@@ -9,11 +9,10 @@ recursion misses), for kprobes ``bpf_prog_active``. An atomic addition costs som
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import MAP_COUNTERS
 from klasy.bpf.insn import R0, R1, R10, add, atomic_add, jump_if, load, mov, store, store_imm
 from klasy.match.plan import MarkUse
+from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_UNMARKED
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL, MAP_MARKS, MAP_UNKNOWN, ProgramSpec
 from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
@@ -19,7 +17,7 @@ from klasy.bpf.insn import R0, R1, R2, R10, EncodingError, exit_, jump_if, load,
 from klasy.compiler import ir
 from klasy.diag import DiagnosticBag
 from klasy.match.plan import Context
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from klasy.backend.artifact import MapSpec

@@ -6,11 +6,10 @@ is in them there), once its operands are read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.bytecode.frame import Slot
 from klasy.bpf.asm import Assembler
 from klasy.bpf.insn import R0, R1, R2, R10, Reg, add, call, jump, load, load_imm, load_map, mov, store
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

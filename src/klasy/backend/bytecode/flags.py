@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.bytecode.emitter import OUT
 from klasy.bpf.insn import R1, R2, R3, and_, jump_if, load, mov, rsh, xor
 from klasy.kernel.arch_x86_64 import PT_REGS
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter

@@ -6,9 +6,7 @@ bytes, 8-aligned, and shared by values that do not live at the same time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,9 +13,7 @@ programs are short and mostly straight, and what a finer picture would win is a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

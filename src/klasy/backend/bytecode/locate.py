@@ -9,8 +9,6 @@ The prologue runs once, before the first arm. It leaves, for the Locate of each 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import MAP_UNKNOWN
 from klasy.backend.bytecode.addresses import AT_FUNCTIONS, KEY, MARK, NODE, SITE, WORD, Addresses
 from klasy.backend.bytecode.emitter import OUT
@@ -38,6 +36,7 @@ from klasy.bpf.insn import (
 from klasy.bpf.uapi import BPF_NOEXIST
 from klasy.compiler.ir import Var
 from klasy.match.plan import Locator
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.backend.artifact import MapSpec

@@ -8,8 +8,6 @@ mark is overwritten by the next call at its place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import MAP_MARKS, MARK_ARGUMENTS, MARK_PID_TGID, MARK_RETURN, MARK_SITE
 from klasy.backend.bytecode.addresses import KEY, MARK, PID, SITE, TAG, WORD
 from klasy.backend.bytecode.counters import waiting_for
@@ -19,6 +17,7 @@ from klasy.bpf.uapi import BPF_ANY
 from klasy.compiler.ir import Value
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS
 from klasy.match.plan import Context, MarkRole, MarkUse
+from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_UNMARKED
 
 if TYPE_CHECKING:

@@ -26,8 +26,6 @@ makes plain loads of it) gives the bare number; it is used for all but the plain
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.bytecode.frame import Slot
 from klasy.bpf.insn import R1, R2, R3, R10, add, call, load, mov
 from klasy.btf.types import Const, Enum, Int, Ptr, Struct, Void
@@ -35,6 +33,7 @@ from klasy.compiler import ir
 from klasy.compiler.ir import Var
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS, RESULT_REGISTER
 from klasy.match.plan import Context, Probe
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -6,9 +6,8 @@ itself are left out. Selection may thus emit a jump at the end of each piece of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf import uapi as u
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,6 @@ Every byte of a record is written: what no value covers, and what lies behind th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.artifact import MAP_EVENTS
 from klasy.backend.bytecode.emitter import fits_immediate
 from klasy.bpf.insn import (
@@ -27,6 +25,7 @@ from klasy.bpf.insn import (
     store_imm,
 )
 from klasy.compiler import ir
+from klasy.plain import TYPE_CHECKING
 from klasy.record import (
     COUNTER_LOST,
     HEADER_SIZE,

@@ -11,13 +11,13 @@ already (a helper put it there), and the few other values are stored once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
 from klasy.backend.bytecode.frame import SLOT_BYTES, Slot, place_slots
 from klasy.bpf.insn import R2, R3, R4, R5, R6, R7, R8, R9, Reg
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from typing import TypeAlias
 
     from klasy.backend.bytecode.code import Local
     from klasy.backend.bytecode.liveness import Interval

@@ -8,13 +8,11 @@ there is one for each kretprobe on the function.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.bpf.insn import R0, R1, R2, R3, R10, add, call, jump_if, load, mov, store
 from klasy.btf.types import Struct
 from klasy.btf.walk import find_member
 from klasy.errors import SystemRefusal
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,6 @@ writes and destroys, :meth:`Selector.emit` emits it once places are known.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.bytecode import arithmetic, strings
 from klasy.backend.bytecode.code import Prologue
 from klasy.backend.bytecode.emitter import OUT
@@ -28,6 +26,7 @@ from klasy.bpf.insn import (
 )
 from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
+from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_HITS
 
 if TYPE_CHECKING:

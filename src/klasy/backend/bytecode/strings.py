@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.backend.bytecode.arithmetic import compare_constant
 from klasy.bpf.insn import R0, R1, R2, R10, call, jump_if, load, mov
 from klasy.compiler import ir
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

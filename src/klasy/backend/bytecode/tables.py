@@ -9,13 +9,12 @@ One map serves all arms of a program: its value holds the id for each arm in tur
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from klasy.backend.artifact import MapSpec
 from klasy.backend.bytecode.arithmetic import compare_constant
 from klasy.bpf import uapi
 from klasy.bpf.insn import R0, jump_if, load, load_imm
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy import printf
 from klasy.compiler import ir, tree
 from klasy.compiler.builtins.registry import Builtin
@@ -25,6 +23,7 @@ from klasy.compiler.types import (
     Void,
 )
 from klasy.lang import ast
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler.checkexpr import ExprChecker

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import ir, tree
 from klasy.compiler.builtins.registry import Builtin
 from klasy.compiler.types import STRING, Array, Char, Integer, Pointer, String, Void
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler.checkexpr import ExprChecker

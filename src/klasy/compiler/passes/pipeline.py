@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from klasy.compiler import ircheck
 from klasy.compiler.passes.control import straighten
 from klasy.compiler.passes.dead import remove_dead_code
@@ -11,7 +9,7 @@ from klasy.compiler.passes.division import expand_signed_division
 from klasy.compiler.passes.fold import fold
 from klasy.compiler.passes.reuse import reuse
 from klasy.compiler.passes.variables import remove_variables
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
