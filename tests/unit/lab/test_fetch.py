@@ -193,8 +193,11 @@ def test_no_mirror_is_known(machine: Machine, monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize("step", ["update", "download"])
-def test_a_failing_fetch_leaves_nothing(machine: Machine, step: str) -> None:
+def test_a_failing_fetch_leaves_nothing(
+    machine: Machine, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When apt fails, its words and a remedy are shown, and the cache is as before; the next attempt works."""
+    monkeypatch.chdir(tmp_path)  # apt-get update runs where the command was given, and leaves its half file there
     working = (machine.bin / "apt-get").read_text()
     fault = f'case "$*" in *{step}*) touch half.deb; echo "E: unreachable" >&2; exit 100 ;; esac'
     machine.script("apt-get", fault + "\n" + working)
