@@ -6,6 +6,7 @@ kernel, ``snapshot`` from a file.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cached_property
 
 from klasy.btf.types import Btf, Func
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from klasy.kernel.branches import Branch
+    from klasy.kernel.kprobes import Covered
     from klasy.kernel.model import DataSymbol, Refusal, Way
     from klasy.kernel.traceable import Traceability
 
@@ -102,8 +104,8 @@ class KernelImage:
         """The types of the kernel proper or of a module."""
         raise NotImplementedError
 
-    def probed(self) -> Mapping[int, bytes | None]:
-        """The places where a probe lies over an instruction: the bytes it replaced, None if they are not known."""
+    def probed(self) -> Mapping[int, Covered]:
+        """The places where a probe lies over an instruction, with what it replaced."""
         return {}
 
     def blacklist(self) -> bytes:
@@ -218,7 +220,7 @@ class KernelImage:
     # --- text
 
     def text(self, address: int, size: int) -> bytes:
-        """Text as it would be without probes, as far as the bytes they replaced are known."""
+        """Text as it would be without probes, whoever put them there."""
         holder = self.object_at(address)
         if holder and address + size <= holder[1].end and holder[0] in self._texts:
             start = address - holder[1].base
@@ -233,21 +235,34 @@ class KernelImage:
             self._texts[module] = self._healed(symbols.base, self.read(symbols.base, size)) if size else b""
         return self._texts[module]
 
+    @cached_property
+    def _probed_places(self) -> list[int]:
+        return sorted(self.probed())
+
     def _healed(self, address: int, code: bytes) -> bytes:
-        """Code with probes' breakpoints replaced by what was there."""
-        if arch.BREAKPOINT not in code:
+        """Code with probes' breakpoints, and the jumps of optimised ones, replaced by what was there."""
+        places = self._probed_places
+        if not places:
             return code
+        probed = self.probed()
         changed: bytearray | None = None
-        for place, original in self.probed().items():
-            offset = place - address
-            if 0 <= offset < len(code) and (original or code[offset] == arch.BREAKPOINT):
-                restored = original or self._guess(place, code, offset)
-                changed = changed or bytearray(code)
-                changed[offset : offset + len(restored)] = restored[: len(code) - offset]
+        # A jump is five bytes long: one that begins before the code may reach into it.
+        for place in places[bisect_left(places, address - 4) : bisect_left(places, address + len(code))]:
+            offset, (first, jump, rest) = place - address, probed[place]
+            changed = changed or bytearray(code)
+            if offset >= 0 and (first or code[offset] == arch.BREAKPOINT):
+                changed[offset : offset + 1] = first or self._guess(place, code, offset)
+            behind = slice(max(0, offset + 1), offset + 1 + len(jump))
+            start = behind.start - offset - 1
+            if rest and code[behind] == jump[start : start + len(code[behind])]:
+                changed[behind] = rest[start : start + len(code[behind])]
         return bytes(changed) if changed else code
 
     def _guess(self, place: int, code: bytes, offset: int) -> bytes:
-        """The first byte of a probed instruction that nobody remembers: a call or jump, if the rest leads somewhere."""
+        """The first byte of a probed instruction where the kernel's record of it could not be read.
+
+        A call, or a conditional jump, if the rest leads to an entry; a plain jump is then taken for a call.
+        """
         rest = code[offset + 1 : offset + 6]
         if len(rest) < 5:
             rest = self.read(place + 1, 5)  # the instruction goes on behind what was asked for

@@ -19,12 +19,15 @@ from klasy.kernel.text import Kcore
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from io import FileIO
 
-_SYMBOLS_VERSION = 2
+    from klasy.kernel.kprobes import Covered
+
+_SYMBOLS_VERSION = 3
 _LAYOUT_VERSION = 1
 _CHUNK = 1 << 16
+_KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
 
 # Symbols other than functions' that are kept with them
@@ -33,27 +36,19 @@ _PLACES = (
     "__stop_static_call_sites",
     "__start___jump_table",
     "__stop___jump_table",
+    "kprobe_table",
 )
 
 
 class LiveKernel(KernelImage):
     """The running kernel. ``proc`` and ``sys`` are where those file systems are mounted.
 
-    ``originals`` gives the bytes that probes of our own replaced, by address: live text holds breakpoints there. What
-    depends only on the build of the kernel is kept in ``caches``; ``use_cache`` False does without.
+    What depends only on the build of the kernel is kept in ``caches``; ``use_cache`` False does without.
     """
 
-    def __init__(
-        self,
-        proc: str = "/proc",
-        sys: str = "/sys",
-        *,
-        originals: Callable[[], Mapping[int, bytes]] | None = None,
-        use_cache: bool = True,
-    ) -> None:
+    def __init__(self, proc: str = "/proc", sys: str = "/sys", *, use_cache: bool = True) -> None:
         self._proc = proc
         self._sys = sys
-        self._originals = originals
         self._use_cache = use_cache
         self._places: dict[str, int] = {}
         release = _contents(f"{proc}/sys/kernel/osrelease").decode().strip()
@@ -202,20 +197,30 @@ class LiveKernel(KernelImage):
         """Memory as it is now. Raises NotRoot, KernelLacks or KernelRefused where it cannot be read."""
         return self._kcore.read(address, size)
 
-    def probed(self) -> Mapping[int, bytes | None]:
-        """The places where a kprobe's breakpoint lies, with the bytes it replaced where they are known."""
+    def probed(self) -> Mapping[int, Covered]:
+        """The places where a kprobe lies over an instruction, whosever it is, with what it replaced."""
         return self._probed
 
     @cached_property
-    def _probed(self) -> dict[int, bytes | None]:
-        found: dict[int, bytes | None] = {}
-        for line in _contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines():
-            if b"[FTRACE]" not in line:
-                found[int(line.split(None, 1)[0], 16)] = None
-        if found and self._originals:
-            known = self._originals()
-            found = {place: known.get(place) for place in found}
-        return found
+    def _probed(self) -> Mapping[int, Covered]:
+        table = self.place("kprobe_table")
+        if table is not None:
+            if not any(self.read(table, _KPROBE_TABLE_BYTES)):
+                return {}
+            from klasy.kernel.kprobes import covered
+
+            btf = self.btf_of(None)
+            found = covered(btf, table, self.read, lambda a: self.object_at(a) is not None) if btf else None
+            if found is not None:
+                return found
+        return self._listed_probes()
+
+    def _listed_probes(self) -> dict[int, Covered]:
+        """Where probes are, without what they replaced, for kernels whose own record cannot be read."""
+        from klasy.kernel.kprobes import Covered
+
+        lines = _contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines()
+        return {int(line.split(None, 1)[0], 16): Covered(None) for line in lines if b"[FTRACE]" not in line}
 
     def blacklist(self) -> bytes:
         """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""

@@ -12,6 +12,7 @@ from klasy.btf.write import write
 from klasy.errors import KernelLacks
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols
+from klasy.kernel.kprobes import Covered
 from klasy.kernel.model import CallKind, Way
 
 BASE = 0xFFFF_FFFF_8100_0000
@@ -136,11 +137,38 @@ def test_indirect_thunks():
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_text_under_a_probe(known, size):
     """The byte under a probe is put back, or guessed from where the rest leads, however little is asked for."""
-    kernel = Image({"target": NOP5 + RET, "f": NOP5 + call(BASE + 0x45, BASE)}, probes={BASE + 0x45: known})
+    kernel = Image({"target": NOP5 + RET, "f": NOP5 + call(BASE + 0x45, BASE)}, probes={BASE + 0x45: Covered(known)})
     whole = kernel.read(BASE + 0x45, 5)
     kernel.memory[BASE][0x45] = 0xCC
     assert kernel.text(BASE + 0x45, size) == whole[:size]
     assert [site.address for site in kernel.callers([only(kernel, "target")])] == [BASE + 0x45]
+
+
+def test_a_tail_call_under_a_probe():
+    """A probed jump is a jump still, and its function ends the call chain as without the probe."""
+    code = {"target": NOP5 + RET, "f": NOP5 + call(BASE + 0x45, BASE, b"\xe9")}
+    kernel = Image(code, probes={BASE + 0x45: Covered(b"\xe9")})
+    kernel.memory[BASE][0x45] = 0xCC
+    assert [site.kind for site in kernel.callers([only(kernel, "target")])] == [CallKind.TAIL]
+
+
+LEA = bytes.fromhex("488d642408")
+JUMP = bytes.fromhex("e911223344")
+
+
+@pytest.mark.parametrize(
+    "live",
+    [JUMP, b"\xcc" + JUMP[1:], b"\xcc" + LEA[1:], LEA],
+    ids=["optimised", "half-way", "breakpoint", "not yet there"],
+)
+@pytest.mark.parametrize(("start", "size"), [(0, 16), (5, 5), (5, 2), (6, 4), (7, 1), (9, 3), (10, 4)])
+def test_text_under_an_optimised_probe(live, start, size):
+    """All five bytes that an optimised probe replaced are put back, in whatever state the text is caught."""
+    code = NOP5 + LEA + RET * 11
+    kernel = Image({"f": code}, probes={BASE + 5: Covered(LEA[:1], JUMP[1:], LEA[1:])})
+    kernel.memory[BASE][5:10] = live
+    assert kernel.text(BASE + start, size) == code[start : start + size]
+    assert kernel.object_text(None)[:16] == code[:16]
 
 
 def test_a_breakpoint_without_a_probe_stays():
