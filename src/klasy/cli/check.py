@@ -10,8 +10,7 @@ from klasy.errors import EXIT_INPUT, EXIT_OK, InputError, SystemRefusal, UsageEr
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
-
+    from klasy.cli.options import Arguments, Parser
     from klasy.diag import Diagnostic
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import Aspect
@@ -24,12 +23,12 @@ HELP = (
 EXAMPLE = "  klasy check log_dequeue.asp other.asp\n  klasy check - < log_dequeue.asp"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file; - is standard input")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Check each file; all errors of all files are shown. 0 if none has any."""
     from klasy.cli.main import report
 

@@ -11,7 +11,7 @@ from klasy.errors import EXIT_OK, EXIT_SYSTEM, KlasyError, SystemRefusal
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
+    from klasy.cli.options import Arguments, Parser
 
 HELP = "Say what this kernel can do for klasy, what is missing, and how to get it."
 EXAMPLE = "  klasy doctor\n  klasy doctor --json | jq '.features[] | select(.state != \"yes\")'"
@@ -35,12 +35,12 @@ _BLACKLIST = "/sys/kernel/debug/kprobes/blacklist"
 _MARKS = {"yes": "ok", "no": "missing", "unknown": "not known"}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
     features = [*probe_all(_harmless_function()), *_sources()]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]

@@ -9,11 +9,11 @@ from klasy.errors import EXIT_OK
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Sequence
     from typing import Any
 
     from klasy.backend.artifact import Artifact
+    from klasy.cli.options import Arguments, Parser
     from klasy.weaver.counts import Count
     from klasy.weaver.woven import WovenAspect
 
@@ -30,7 +30,7 @@ _PARTLY, _SHARED = "+", "*"
 _FEW = 20  # of join points that were never hit, and of those not reached
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("what", nargs="?", metavar="FILE|ASPECT", help="an .asp file, or the name of a woven aspect")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show-code", action="store_true", help="of a file: also print the BPF programs")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """A name that ends in .asp, or is that of a file, means the file."""
     what = args.what
     if what is not None and (what.endswith(".asp") or what == "-" or os.path.isfile(what)):
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 # --- a file -----------------------------------------------------------------------------------------------------------
 
 
-def _of_file(args: argparse.Namespace) -> int:
+def _of_file(args: Arguments) -> int:
     from klasy.cli.sources import read_source
     from klasy.weaver.build import build
 
@@ -107,7 +107,7 @@ def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
 # --- what is woven ----------------------------------------------------------------------------------------------------
 
 
-def _of_woven(args: argparse.Namespace) -> int:
+def _of_woven(args: Arguments) -> int:
     from klasy.weaver.woven import open_woven, read_registry
 
     aspects = [open_woven(args.what)] if args.what else read_registry()
@@ -180,7 +180,7 @@ def place_text(point: dict[str, Any]) -> str:
     return f"{function}{module}" if not point["offset"] else where
 
 
-def _print_woven(name: str, points: list[dict[str, Any]], args: argparse.Namespace) -> None:
+def _print_woven(name: str, points: list[dict[str, Any]], args: Arguments) -> None:
     """The join points of a woven aspect: those with hits, the most frequent first, then the silent ones."""
     happened = sorted((p for p in points if _happened(p)), key=lambda p: -p["hits"])
     silent = [p for p in points if not _happened(p)]
@@ -200,9 +200,7 @@ def _happened(point: dict[str, Any]) -> bool:
     return bool(point["hits"] or point["lost"] or point["unmarked"] or (point["missed"] and not point["missed_shared"]))
 
 
-def _print_points(
-    points: Sequence[dict[str, Any]], args: argparse.Namespace, *, limit: int, counted: bool = True
-) -> None:
+def _print_points(points: Sequence[dict[str, Any]], args: Arguments, *, limit: int, counted: bool = True) -> None:
     shown = points if args.all or len(points) <= limit + 1 else points[:limit]
     if shown:
         print(_table(shown, why=args.why, counted=counted))
@@ -243,7 +241,7 @@ def _print_legend(cells: Iterable[str]) -> None:
         print(f"{_SHARED} the probe that missed them serves other join points, too")
 
 
-def _print_callers(callers: dict[str, int], args: argparse.Namespace) -> None:
+def _print_callers(callers: dict[str, int], args: Arguments) -> None:
     if callers:
         print("hits from callers not known beforehand (indirect calls and the like), by where they return to:")
         rows = [[name, hits] for name, hits in callers.items()]
@@ -252,7 +250,7 @@ def _print_callers(callers: dict[str, int], args: argparse.Namespace) -> None:
         _print_more(len(rows) - len(shown))
 
 
-def _print_unreached(unreached: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
+def _print_unreached(unreached: Sequence[dict[str, Any]], args: Arguments) -> None:
     if not unreached:
         return
     print(f"not reached, {plural(len(unreached), 'join point')}:")

@@ -10,8 +10,9 @@ from klasy.lab.kernels import DEFAULT, KERNELS, by_name
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from types import FrameType
+
+    from klasy.cli.options import Arguments, Parser
 
 HELP = "run a command as root in a throw-away guest"
 EXAMPLE = """\
@@ -26,7 +27,7 @@ fetch them from.
 """
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Declare the command's arguments."""
     names = [kernel.name for kernel in KERNELS]
     parser.add_argument(
@@ -49,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Boot, run the command, and return its own exit status. Raises LabError when the lab fails."""
     from klasy.lab.guest import Guest
     from klasy.lab.machine import GuestDied

@@ -11,8 +11,7 @@ from klasy.plain import TYPE_CHECKING
 from klasy.weaver.woven import open_woven, read_registry
 
 if TYPE_CHECKING:
-    import argparse
-
+    from klasy.cli.options import Arguments, Parser
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Read what woven aspects logged. Each record is read once; what was lost is said at the end."
@@ -21,7 +20,7 @@ EXAMPLE = "  klasy log log_dequeue\n  klasy log -f --json | jq .values\n  klasy 
 _HINT = "the events that were not written stay in the kernel's buffer; make room and run klasy log again"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("aspects", nargs="*", metavar="ASPECT", help="name of a woven aspect (default: all)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as records come, until Ctrl-C")
@@ -29,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="leave the records in the buffer, to be read again")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Print the records there are; with --follow those that come, as long as an aspect is woven."""
     if args.follow and args.keep:
         from klasy.errors import UsageError
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _read(aspects: list[WovenAspect], args: argparse.Namespace) -> None:
+def _read(aspects: list[WovenAspect], args: Arguments) -> None:
     reader, symbols = open_reader(aspects)
     with reader:
         output = LogOutput(reader, symbols, as_json=args.json, hint=_HINT)

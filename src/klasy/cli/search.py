@@ -9,11 +9,11 @@ from klasy.errors import EXIT_INPUT, EXIT_OK
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator
     from typing import Any
 
     from klasy.btf.types import Btf
+    from klasy.cli.options import Arguments, Parser
     from klasy.kernel.live import LiveKernel
     from klasy.kernel.model import Function
 
@@ -23,7 +23,7 @@ EXAMPLE = "  klasy search 'tcp_*cwnd*'\n  klasy search --types sk_buff\n  klasy 
 _MANY = 200  # of each kind that are shown as text unless --all is given
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("pattern", metavar="PATTERN", help="a name; * stands for any characters")
     parser.add_argument("--types", action="store_true", help="search types, enum constants and TYPE.MEMBER instead")
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Search; 1 where nothing matches, with the names that are near."""
     from klasy.kernel.live import running_kernel
 

@@ -12,19 +12,20 @@ from klasy.weaver.counts import missed_in_all
 from klasy.weaver.woven import WovenAspect, foreign, read_registry
 
 if TYPE_CHECKING:
-    import argparse
     from typing import Any
+
+    from klasy.cli.options import Arguments, Parser
 
 HELP = "Show the woven aspects: since when, join points, hits, losses, cost."
 EXAMPLE = "  klasy status\n  klasy status --json | jq '.aspects[].hits'"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Read the registry and the counters; print."""
     aspects = []
     for woven in read_registry():

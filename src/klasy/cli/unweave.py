@@ -7,18 +7,18 @@ from klasy.plain import TYPE_CHECKING
 from klasy.weaver.unweave import unweave
 
 if TYPE_CHECKING:
-    import argparse
+    from klasy.cli.options import Arguments, Parser
 
 HELP = "Take woven aspects out of the kernel; all of them if none is named."
 EXAMPLE = "  klasy unweave log_dequeue\n  klasy unweave"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("aspects", nargs="*", metavar="ASPECT", help="name of a woven aspect (default: all)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Unweave; wrong names are an error and nothing is taken out."""
     gone = unweave(args.aspects or None)
     print(f"unwoven: {', '.join(gone)}" if gone else "no aspect is woven")

@@ -10,11 +10,11 @@ from klasy.errors import EXIT_OK, UsageError
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Sequence
 
     from klasy.backend.artifact import Artifact
     from klasy.cli.interrupts import Interrupts
+    from klasy.cli.options import Arguments, Parser
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Weave aspects into the running kernel. They stay woven, without a process, until klasy unweave."
@@ -30,7 +30,7 @@ _LARGEST_BUFFER = 1 << 30
 _HINT = "the aspect was taken out again, and the events that were not written are lost with it"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file; - is standard input")
     parser.add_argument("-f", "--follow", action="store_true", help="show the log as it comes; unweave at Ctrl-C")
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Weave all aspects of all files, or none."""
     limit = _seconds(args.time) if args.time is not None else None
     room = _bytes(args.buffer) if args.buffer is not None else None
@@ -67,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _weave(
-    artifacts: Sequence[Artifact], args: argparse.Namespace, on_step: Callable[[str, str], None]
-) -> list[WovenAspect]:
+def _weave(artifacts: Sequence[Artifact], args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
     from klasy.kernel.live import running_kernel
     from klasy.weaver.session import machine_of, weave
 
@@ -132,7 +130,7 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr)
 
 
-def _report(artifacts: Sequence[Artifact], args: argparse.Namespace) -> None:
+def _report(artifacts: Sequence[Artifact], args: Arguments) -> None:
     """What was woven goes to standard error: with -f, standard output is the log's alone."""
     if args.quiet:
         return
@@ -148,7 +146,7 @@ def _report(artifacts: Sequence[Artifact], args: argparse.Namespace) -> None:
 
 
 def _weave_for_a_while(
-    artifacts: Sequence[Artifact], args: argparse.Namespace, limit: float | None, interrupts: Interrupts
+    artifacts: Sequence[Artifact], args: Arguments, limit: float | None, interrupts: Interrupts
 ) -> None:
     progress = _Progress(artifacts)
 
@@ -198,7 +196,7 @@ class _Ours:
                     unweave([name])
 
 
-def _follow(ours: _Ours, args: argparse.Namespace, limit: float | None, interrupts: Interrupts) -> None:
+def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts) -> None:
     """Show the log, to its end: what is in the buffers when the aspects have been taken out can still be read."""
     from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
 
@@ -213,7 +211,7 @@ def _follow(ours: _Ours, args: argparse.Namespace, limit: float | None, interrup
             say_losses(ours.aspects, still_woven=False)
 
 
-def _sleep(ours: _Ours, args: argparse.Namespace, limit: float, interrupts: Interrupts) -> None:
+def _sleep(ours: _Ours, args: Arguments, limit: float, interrupts: Interrupts) -> None:
     from klasy.bpf.ringbuf import RingReader
     from klasy.cli.reading import LOOK_AROUND
 

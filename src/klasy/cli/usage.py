@@ -1,0 +1,30 @@
+"""``--help`` and wrong usage, by argparse: only for command lines that are not plainly right (see options.py)."""
+
+from __future__ import annotations
+
+import argparse
+
+from klasy.errors import EXIT_USAGE
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong usage with status 2 and a hint where to look."""
+
+    def __init__(self, command: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=f"klasy {command}",
+            description=description,
+            epilog=f"example:\n{example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        from klasy.cli.table import shown
+
+        self.exit(EXIT_USAGE, f"{self.prog}: {shown(message)}\nTry '{self.prog} --help'.\n")
