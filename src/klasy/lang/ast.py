@@ -85,12 +85,25 @@ class DataPattern(Node):
     """What ``get``, ``set`` and ``access`` take.
 
     ``struct sk_buff.len``: type given, path ("len",). ``init_net.ipv4.sysctl_ip_default_ttl`` and ``jiffies``: type
-    None, path the dotted names. ``struct sk_buff *skb`` or ``mbuf *m``: type a pointer, name given, path empty.
+    None, path the dotted names; a step through a pointer is "->name", one into an array "[2]". ``struct sk_buff *skb``
+    or ``mbuf *m``: type a pointer, name given, path empty; so is ``unsigned long jiffies``, where no parameter has that
+    name. ``struct net init_net.ipv4.x``: type None, and ``declared`` the type of what the path begins with.
+
+    ``cpu``: of a per-CPU variable, the CPU whose copy is meant.
     """
 
     type: TypeRef | None
     path: tuple[str, ...]
     name: str | None = None
+    declared: TypeRef | None = None
+    cpu: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The path as it is written."""
+        first, *steps = self.path or ("",)
+        head = first if self.cpu is None else f"per_cpu({first}, {self.cpu})"
+        return head + "".join(step if step[0] in "-[" else f".{step}" for step in steps)
 
 
 # --- pointcuts ------------------------------------------------------------------------------------------------------

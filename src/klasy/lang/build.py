@@ -304,7 +304,7 @@ class AstBuilder:
         return self._quoted(c[0], "data") or ast.DataPattern(span, None, ("?",))
 
     def _on_data(self, c: list[Any], span: Span) -> ast.DataPattern:
-        return self._words.data(c[0], span)
+        return self._words.data(c, span)
 
     # --- types ---
 

@@ -207,7 +207,7 @@ def _rename_data(data: ast.DataPattern, names: Mapping[str, str | None]) -> ast.
         return data
     if data.name in names:
         return replace(data, name=names[data.name])
-    return replace(data, type=None, path=(data.name,), name=None)  # no parameter: a global of that name
+    return replace(data, type=None, path=(data.name,), name=None, declared=data.type)  # a global of that name
 
 
 def condition_names(pointcut: ast.Pointcut) -> dict[str, Span]:

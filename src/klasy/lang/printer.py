@@ -153,7 +153,9 @@ def _param_pattern(param: ast.ParamPattern) -> str:
 
 def print_data(data: ast.DataPattern) -> str:
     """What ``get``, ``set`` and ``access`` take."""
-    path = ".".join(data.path)
+    path = data.text
+    if data.declared is not None:
+        return f'"{print_declaration(data.declared, path)}"'
     if data.type is None:
         return path
     return f"{print_type(data.type)}.{path}" if path else print_declaration(data.type, data.name or "")

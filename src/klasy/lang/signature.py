@@ -220,12 +220,18 @@ class WordReader:
 
     def data(self, words: list[Token], span: Span) -> ast.DataPattern:
         """What ``get``, ``set`` and ``access`` take."""
-        first = words[0].text
-        glued = _GLUED.match(first)
+        last = words[-1]
+        glued = _GLUED.match(words[0].text)
         if len(words) == 1 and not glued:
-            if first in RESERVED_WORDS:
-                self._error("bad-data", f"`{first}` names no data", words[0], hints=[_DATA_HINT])
-            return ast.DataPattern(span, None, tuple(first.split(".")))
+            if last.text in RESERVED_WORDS:
+                self._error("bad-data", f"`{last.text}` names no data", last, hints=[_DATA_HINT])
+            return self._path(last, span, None)
+        stars, rest = _leading_stars(last)
+        if _leads_on(rest.text) and not _ends_in_tag(words[:-1]):  # struct net init_net.ipv4.sysctl_ip_default_ttl
+            type_, left = self.type([*words[:-1], stars] if stars.text else words[:-1])
+            if left:
+                self._too_many(left[0], "data of a given type is `unsigned long avenrun[0]`", "bad-data")
+            return self._path(rest, span, type_)
         dotted = next((i for i, w in enumerate(words) if "." in w.text), None)
         if dotted is not None:  # struct tcp_sock.*cwnd*
             name, path = words[dotted].text.split(".", 1)
@@ -247,6 +253,28 @@ class WordReader:
             self._error("bad-data", f"`{left[0].text}` cannot name data", left[0], hints=[_DATA_HINT])
         return ast.DataPattern(span, type_, (), left[0].text)
 
+    def _path(self, word: Token, span: Span, declared: ast.TypeRef | None) -> ast.DataPattern:
+        """``init_net.ipv4.x``, ``init_task.mm->pgd``, ``avenrun[0]``, ``per_cpu(runqueues, 1).nr_running``."""
+        text, cpu = word.text, None
+        if text.startswith("per_cpu("):
+            found = _PER_CPU.match(text)
+            if found is None:
+                self._error("bad-data", f"`{text}` names no data", word, hints=["write per_cpu(variable, 0)"])
+                return ast.DataPattern(span, None, ("?",), None, declared)
+            text, cpu = found[1] + text[found.end() :], int(found[2])
+        steps = []
+        for step in _STEP.finditer(text):
+            name = step[0].removeprefix(".")
+            if name.startswith("["):
+                index = name[1:-1].strip()
+                if not index.isdecimal():
+                    place = _cut(word, *(at + len(word.text) - len(text) for at in step.span()))
+                    self._error("bad-data", f"`{name}`: an element of an array is written with its number", place)
+                    index = "0"
+                name = f"[{int(index)}]"
+            steps.append(name)
+        return ast.DataPattern(span, None, tuple(steps), None, declared, cpu)
+
     # --- messages ---
 
     def _error(self, code: str, message: str, token: Token, *, hints: list[str] | None = None) -> None:
@@ -259,6 +287,21 @@ class WordReader:
 _DATA_HINT = (
     "data is a global (`jiffies`), a member by its type (`struct sk_buff.len`) or an object (`struct sk_buff *skb`)"
 )
+
+
+# The steps of a path: the first name, then members, members through pointers, elements.
+_STEP = re.compile(r"\.?[\w*%]+|->\w+|\[[^\]]*\]")
+_PER_CPU = re.compile(r"per_cpu\(\s*([A-Za-z_]\w*)\s*,\s*(\d+)\s*\)")
+
+
+def _leads_on(text: str) -> bool:
+    """Whether a word is a path with more than one step, or one CPU's copy."""
+    return (text[:1].isalpha() or text[:1] == "_") and any(sign in text for sign in (".", "->", "[", "("))
+
+
+def _ends_in_tag(words: list[Token]) -> bool:
+    """``struct sk_buff.len``: what follows is the struct's own name. And ``const sk_buff.len`` needs one, too."""
+    return words[-1].text in TAGS or all(w.text in QUALIFIERS or w.text in DROPPED_WORDS for w in words)
 
 
 def _cut(token: Token, start: int, end: int | None) -> Token:

@@ -198,6 +198,7 @@ _DESCRIPTIONS = {
     "STRING": "a string",
     "CBODY": "`%{ C %}`",
     "WORD": "a name",
+    "DATA_WORD": "a name",
     "QUOTED": "a text in quotes",
     "GLOB": "a pattern",
 }
