@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from support.weaving import woven
 
 import klasy
 from klasy.errors import InputError
+from klasy.kernel.live import LiveKernel
+from klasy.kernel.model import CallKind, Way
+from klasy.match.options import PlanOptions
 from klasy.match.plan import Mechanism
+from klasy.source import SourceFile
+from klasy.weaver.build import build
 from klasy.weaver.features import RunningFeatures
 from klasy.weaver.session import Machine, weave
 from klasy.weaver.woven import NotWoven, open_woven
@@ -98,6 +104,39 @@ def test_functions_of_modules_are_woven_into():
             assert after[0] - before[0] >= 20
             assert after[1] - before[1] >= 20
             assert {j.module for j in walks.aspect.joinpoints} == {"9pnet"}
+
+
+def test_a_second_aspect_over_probed_tail_calls():
+    """An aspect over tail calls that another one has probed gets the same join points, and both count the same hits."""
+    kernel = LiveKernel()
+    tails = [
+        site
+        for function in kernel.functions("__x64_sys_*")
+        for site in kernel.calls_in([function])
+        if site.kind is CallKind.TAIL and kernel.refusal(site.address, site.caller, Way.KPROBE) is None
+    ][:100]
+    callees = " || ".join(f"call({name})" for name in sorted({site.callee.base for site in tails}))
+    text = f"aspect %s {{ pointcut ({callees}) && within(__x64_sys_*); before() {{}} }}"
+
+    def planned():
+        options = PlanOptions(RunningFeatures(), "sites")
+        (artifact,) = build(SourceFile("second.asp", text % "second"), LiveKernel(), options)
+        return [(j.shadow.address, j.shadow.call_kind, j.mechanism) for j in artifact.plan.joinpoints]
+
+    alone = planned()
+    assert {site.address for site in tails} <= {address for address, kind, _ in alone if kind is CallKind.TAIL}
+    with woven(text % "first", force="sites") as first:
+        assert kernel.read(tails[0].address, 1) == b"\xcc"
+        assert planned() == alone
+        with woven(text % "second", force="sites") as second:
+            start = first.hits(), second.hits(), first.hits()
+            for command in (["ls", "-l", "/"], ["id"], ["uname", "-a"]):
+                subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            inner, middle, outer = first.hits(), second.hits(), first.hits()
+            for place in middle:  # what was read in between passes system calls, too
+                assert inner[place] - start[2][place] <= middle[place] - start[1][place], place
+                assert middle[place] - start[1][place] <= outer[place] - start[0][place], place
+            assert sum(inner.values()) - sum(start[2].values()) > 0
 
 
 def test_one_link_for_many_functions():
