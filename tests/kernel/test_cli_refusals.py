@@ -12,13 +12,18 @@ from support.commands import as_nobody, klasy_command, mounts
 from support.livekernel import leftovers
 
 EXECUTION = "aspect e { pointcut execution(vfs_mkdir); before() { log(pid); } }"
+SITES = "aspect s { pointcut call(vfs_mkdir) && within(do_mkdirat); before() { log(pid); } }"
+TYPED = """aspect t {
+    pointcut execution("ssize_t vfs_read(struct file *file, ..)");
+    before(struct file *file) { log(pid); }
+}"""
 CALL = "aspect c { pointcut call(vfs_mkdir); before() { log(pid); } }"
 
 
 @pytest.fixture
 def aspects(tmp_path):
-    """Two aspects that anybody may read; afterwards nothing may be left."""
-    for name, text in (("e.asp", EXECUTION), ("c.asp", CALL)):
+    """Aspects that anybody may read; afterwards nothing may be left."""
+    for name, text in (("e.asp", EXECUTION), ("c.asp", CALL), ("t.asp", TYPED)):
         (tmp_path / name).write_text(text)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
@@ -134,10 +139,15 @@ def test_doctor_finds_what_is_missing(prepare, missing):
 
 
 def test_a_kernel_without_types(aspects):
-    """Without BTF nothing can be woven: which configuration option is missing is said."""
+    """Without BTF nothing can be woven: which configuration option is missing is said. What needs no type is told."""
     prepare = mounts("mount -t tmpfs none /sys/kernel/btf")
-    for command in ("weave", "joinpoints", "check"):
-        message, hint = refused(klasy_command(command, str(aspects / "e.asp"), prepare=prepare))
+    untyped, typed = str(aspects / "e.asp"), str(aspects / "t.asp")
+    places = klasy_command("joinpoints", untyped, prepare=prepare)
+    assert places.status == 0, places
+    assert places.out.splitlines()[-1].split() == ["before#0", "execution", "vfs_mkdir", "kprobe"]
+    assert klasy_command("check", untyped, prepare=prepare).status == 0
+    for argv in (["weave", untyped], ["weave", typed], ["joinpoints", typed], ["check", typed]):
+        message, hint = refused(klasy_command(*argv, prepare=prepare))
         assert "BTF" in message
         assert "CONFIG_DEBUG_INFO_BTF" in hint
     (aspects / "syntax.asp").write_text("aspect syntax { before( }")
@@ -145,12 +155,24 @@ def test_a_kernel_without_types(aspects):
 
 
 def test_a_kernel_without_kprobes(aspects):
-    """Without tracefs there are no kprobe events: what needs them is refused, with the remedy; fentry goes on."""
-    prepare = mounts("umount /sys/kernel/tracing", "umount /sys/kernel/debug")
-    message, hint = refused(klasy_command("weave", str(aspects / "c.asp"), prepare=prepare))
-    assert "tracefs" in message
-    assert hint == "mount -t tracefs tracefs /sys/kernel/tracing"
+    """Without kernel probe events what needs them is refused, and why is said; the rest goes on."""
+    prepare = mounts(
+        "umount /sys/kernel/debug",
+        "mount -t tmpfs none /sys/kernel/tracing",
+        "mkdir /sys/kernel/tracing/events",
+    )
+    message, hint = refused(klasy_command("weave", "-", stdin=SITES, prepare=prepare))
+    assert message == "this kernel has no kernel probe events: it was built without CONFIG_KPROBE_EVENTS"
+    assert hint is None
     assert klasy_command("weave", str(aspects / "e.asp"), prepare=prepare).status == 0
+
+
+def test_no_tracefs(aspects):
+    """Where tracefs is not mounted it is, and the aspect woven."""
+    prepare = mounts("umount /sys/kernel/tracing", "umount /sys/kernel/debug")
+    done = klasy_command("weave", "--for", "200ms", "-", stdin=SITES, prepare=prepare)
+    assert done.status == 0, done
+    assert "woven: s, 1 join point by kprobe" in done.err
 
 
 def test_kprobes_switched_off(aspects):

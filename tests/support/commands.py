@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from klasy.cli.main import COMMANDS, _load, entry_point
+from klasy.kernel.live import running_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,6 +54,8 @@ class Running:
         given.seek(0)
         self.pid = os.fork()
         if self.pid == 0:
+            for descriptor in close:
+                os.close(descriptor)
             _become(
                 argv, prepare, (given.fileno(), self._out.fileno() if stdout is None else stdout, self._err.fileno())
             )
@@ -130,6 +133,7 @@ def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[i
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        running_kernel.cache_clear()  # a command has seen nothing yet of what the tests before it saw
         sys.argv = ["klasy", *argv]
         if prepare is not None:
             prepare()

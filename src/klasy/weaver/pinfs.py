@@ -265,7 +265,10 @@ class PinFS:
     def withdraw(self, aspect: str, token: Token) -> Staging:
         """Make a woven aspect a staging directory again, at once and as a whole. The lock must be held."""
         name = f"{STAGING}{aspect}-{token}"
-        os.rename(f"{self.home}/{aspect}", f"{self.home}/{name}")
+        try:
+            os.rename(f"{self.home}/{aspect}", f"{self.home}/{name}")
+        except OSError as error:
+            raise self._refused(error) from None
         claimed = self.claim(name)
         if claimed is None:  # woven by a process that kept its descriptor: nothing in klasy does
             raise SystemRefusal(f"the aspect {aspect} is held by another process")
