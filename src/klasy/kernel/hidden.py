@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
-from klasy.kernel.live import LiveKernel
+from klasy.kernel.live import LiveKernel, contents
 
 _SPACING = 16  # bytes: as functions are aligned
 _FIRST = 0xFFFF_FFFF_8000_0000
@@ -42,6 +42,6 @@ class NamesOnly(LiveKernel):
     @cached_property
     def _module_bases(self) -> dict[str, int]:
         _ = self.listing
-        with open(f"{self._proc}/modules", "rb") as file:  # the listing has BPF programs and the like as modules, too
-            loaded = {line.split()[0].decode() for line in file}
+        # The listing has BPF programs and the like as modules, too; a kernel without modules has no such file.
+        loaded = {line.split()[0].decode() for line in contents(f"{self._proc}/modules").splitlines()}
         return {module: address for module, address in self._modules_at.items() if module in loaded}

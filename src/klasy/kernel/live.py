@@ -51,10 +51,10 @@ class LiveKernel(KernelImage):
         self._sys = sys
         self._use_cache = use_cache
         self._places: dict[str, int] = {}
-        release = _contents(f"{proc}/sys/kernel/osrelease").decode().strip()
-        build_id = gnu_build_id(_contents(f"{sys}/kernel/notes"))
+        release = contents(f"{proc}/sys/kernel/osrelease").decode().strip()
+        build_id = gnu_build_id(contents(f"{sys}/kernel/notes"))
         if build_id is None:
-            version = _contents(f"{proc}/sys/kernel/version")  # a kernel linked without --build-id
+            version = contents(f"{proc}/sys/kernel/version")  # a kernel linked without --build-id
             build_id = f"{zlib.crc32(release.encode() + version):08x}"
         super().__init__(release, build_id)
 
@@ -64,7 +64,7 @@ class LiveKernel(KernelImage):
     def _module_bases(self) -> dict[str, int]:
         """Where each loaded module's text begins."""
         bases = {}
-        for line in _contents(f"{self._proc}/modules").decode().splitlines():
+        for line in contents(f"{self._proc}/modules").decode().splitlines():
             fields = line.split()
             if len(fields) >= 6 and fields[4] == "Live":
                 bases[fields[0]] = int(fields[5], 16)
@@ -86,7 +86,7 @@ class LiveKernel(KernelImage):
         return found
 
     def _module_id(self, module: str) -> str | None:
-        return gnu_build_id(_contents(f"{self._sys}/module/{module}/notes/.note.gnu.build-id"))
+        return gnu_build_id(contents(f"{self._sys}/module/{module}/notes/.note.gnu.build-id"))
 
     def _kept_symbols(self) -> dict[str, memoryview]:
         data = caches.load(f"symbols-{self.build_id}", _SYMBOLS_VERSION) if self._use_cache else None
@@ -149,7 +149,7 @@ class LiveKernel(KernelImage):
                 raise NotRoot("the kernel shows its symbols to root only", hint="run klasy as root") from None
             raise KernelLacks(hidden.message, hint=hidden.hint) from None
         found.update(kallsyms.module_symbols(self.listing, self._module_bases))
-        kallsyms.note_traceable(found, _contents(f"{self._sys}/kernel/tracing/available_filter_functions"))
+        kallsyms.note_traceable(found, contents(f"{self._sys}/kernel/tracing/available_filter_functions"))
         named = "|".join(_PLACES).encode()
         for line in re.finditer(rb"^([0-9a-f]+) \w (" + named + rb")$", self.listing, re.MULTILINE):
             self._places[line[2].decode()] = int(line[1], 16)
@@ -182,7 +182,7 @@ class LiveKernel(KernelImage):
         found = {}
         try:
             for name in os.listdir(folder):
-                found[name] = int(_contents(f"{folder}/{name}") or b"0", 16)
+                found[name] = int(contents(f"{folder}/{name}") or b"0", 16)
         except OSError:
             return {}
         return found
@@ -219,18 +219,18 @@ class LiveKernel(KernelImage):
         """Where probes are, without what they replaced, for kernels whose own record cannot be read."""
         from klasy.kernel.kprobes import Covered
 
-        lines = _contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines()
+        lines = contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines()
         return {int(line.split(None, 1)[0], 16): Covered(None) for line in lines if b"[FTRACE]" not in line}
 
     def blacklist(self) -> bytes:
         """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""
-        return _contents(f"{self._sys}/kernel/debug/kprobes/blacklist")
+        return contents(f"{self._sys}/kernel/debug/kprobes/blacklist")
 
     # --- types
 
     def load_btf(self, module: str | None, base: Btf | None) -> Btf | None:
         """The types of the kernel proper or of a module; None where it has none."""
-        data = _contents(f"{self._sys}/kernel/btf/{module or 'vmlinux'}")
+        data = contents(f"{self._sys}/kernel/btf/{module or 'vmlinux'}")
         if not data:
             return None
         if module:
@@ -268,7 +268,7 @@ class LiveKernel(KernelImage):
         )
 
 
-def _contents(path: str) -> bytes:
+def contents(path: str) -> bytes:
     """All of a file of /proc or /sys, which do not tell their sizes; empty where it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
