@@ -1,8 +1,9 @@
 """What the commands print, to the letter: messages, tables and exit statuses, over a kernel of the tests' own.
 
 A case is one command line; ESC in it is that character. ``[file]`` and ``[second]`` become test.asp and second.asp in
-an empty folder, where there are also a few files that are no aspects. What went to standard error comes first, marked
-with ``!``; the exit status is last, unless it is 0.
+an empty folder, where there are also a few files that are no aspects. ``[machine]`` names one of machine.py, which
+does not allow what is asked. What went to standard error comes first, marked with ``!``; the exit status is last,
+unless it is 0.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from golden.cli.machine import FAULTS, Machine
 from golden.cli.woven import ASPECTS, FakeWoven, foreign
 from golden.harness import Case, cases, check
 from golden.match.kernel import KERNEL
@@ -69,9 +71,22 @@ def run(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("case", cases("cli"), ids=str)
 @pytest.mark.usefixtures("folder")
-def test_commands(case: Case, capsys: pytest.CaptureFixture[str], update_golden: bool) -> None:
+def test_commands(
+    case: Case,
+    capsys: pytest.CaptureFixture[str],
+    update_golden: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A command prints this and ends with this status."""
     for section, name in (("file", "test.asp"), ("second", "second.asp")):
         if section in case.sections:
             Path(name).write_text(case.sections[section])
-    check(case, run(case.input, capsys), update_golden)
+    if "machine" in case.sections:
+        machine = Machine(tmp_path_factory.mktemp("machine"), monkeypatch)
+        FAULTS[case.sections["machine"]](machine)
+        with machine.files:
+            said = machine.shown(run(case.input, capsys))
+    else:
+        said = run(case.input, capsys)
+    check(case, said, update_golden)
