@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -10,6 +11,9 @@ from klasy import startup
 
 def entry_point() -> None:
     """Run the command line, importing from the pack of klasy's modules."""
+    # Importing makes many objects and no garbage. Each 700 of them (the default) to look for some cost 11 of the 200
+    # million instructions of a weave; 100,000 are some 20 MB at most that a long-running command keeps too long.
+    gc.set_threshold(100_000)
     finder = startup.install()
     from klasy.cli.main import entry_point as run
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import klasy
+from klasy import startup
 
 SOURCES = Path(klasy.__file__).parent
 
@@ -55,18 +56,91 @@ def test_a_changed_source_counts(copy):
     assert run(copy, "print(startup.is_current())") == "False"
 
 
+def test_a_pack_of_another_place_is_none(copy):
+    """Sources that were moved are imported as they are: the pack names files of the old place."""
+    (copy / "klasy").rename(copy / "moved")
+    (copy / "other").mkdir()
+    (copy / "moved").rename(copy / "other" / "klasy")
+    assert run(copy / "other", SHOW) == "('lang', 1) SourceFileLoader True True"
+
+
 def test_a_new_module_counts(copy):
     """A module that is not in the pack is imported from its source."""
     (copy / "klasy" / "fresh.py").write_text("VALUE = 3\n")
     assert run(copy, "f = startup.install()\nimport klasy.fresh as m\nprint(m.VALUE, f.stale)") == "3 True"
 
 
-@pytest.mark.parametrize("content", [b"", b"klasypk1", b"klasypk1\xe3", b"something else", b"klasypk1" + bytes(40)])
+@pytest.mark.parametrize("content", [b"", b"klasypk2", b"klasypk2\xe3", b"something else", b"klasypk2" + bytes(40)])
 def test_a_damaged_pack_is_as_good_as_none(copy, content):
     """Whatever lies where the pack should be, imports work."""
     (pack,) = (copy / "klasy" / "__pycache__").glob("*.pack")
     pack.write_bytes(content)
     assert run(copy, SHOW) == "('lang', 1) SourceFileLoader True True"
+
+
+def test_a_pack_cut_short_is_as_good_as_none(copy):
+    """A pack that ends within its index, or within the code that is wanted: the source counts."""
+    (pack,) = (copy / "klasy" / "__pycache__").glob("*.pack")
+    whole = pack.read_bytes()
+    find = "f = startup.PackFinder(startup.pack_path())\nprint(f._bundles[f._entries['klasy.lang.inner'][3]][0])"
+    place = int(run(copy, find))
+    for size in (10, 12, 50, place, place + 20):
+        pack.write_bytes(whole[:size])
+        assert run(copy, SHOW) == "('lang', 1) SourceFileLoader True True", size
+
+
+# --- bundles: klasy.cli.main stands for the first ---
+
+
+@pytest.fixture
+def bundle(copy):
+    """A copy with a bundle: klasy.cli.main imports two modules, one of which imports the other."""
+    (copy / "klasy" / "cli").mkdir()
+    (copy / "klasy" / "cli" / "__init__.py").touch()
+    (copy / "klasy" / "cli" / "main.py").write_text(
+        "from klasy.cli import first, second\nfrom klasy.errors import InputError\nVALUE = first.ORDER\n"
+    )
+    (copy / "klasy" / "cli" / "first.py").write_text("from klasy.cli.second import ORDER\nORDER.append('first')\n")
+    (copy / "klasy" / "cli" / "second.py").write_text("ORDER = ['second']\n")
+    assert run(copy, "print(startup.write_pack(), startup.is_current())") == "True True"
+    return copy
+
+
+SHOW_BUNDLE = (
+    "f = startup.install()\nimport klasy.cli.main as m\nimport klasy.cli.first as n\n"
+    "print(m.VALUE, type(n.__spec__.loader).__name__, n.__package__, klasy.cli.first is n, f.stale)"
+)
+
+
+def test_a_bundle_is_run_in_order(bundle):
+    """Each module is run once, after those that it imports, and is known to importlib and its package as usual."""
+    assert run(bundle, "import klasy\n" + SHOW_BUNDLE) == "['second', 'first'] PackFinder klasy.cli True False"
+
+
+def test_an_edited_module_of_a_bundle(bundle):
+    """The edited source counts, for itself and for those that import it."""
+    (bundle / "klasy" / "cli" / "second.py").write_text("ORDER = ['edited']\n")
+    assert run(bundle, "import klasy\n" + SHOW_BUNDLE) == "['edited', 'first'] PackFinder klasy.cli True True"
+
+
+def test_an_error_in_a_bundle(bundle):
+    """What a module of a bundle raises gets to the importer, the module is not there then, and can be tried again."""
+    (bundle / "klasy" / "cli" / "second.py").write_text("import sys\nORDER = sys.klasy_order\n")
+    assert run(bundle, "print(startup.write_pack())") == "True"
+    statement = (
+        "import klasy\nstartup.install()\n"
+        "try:\n    import klasy.cli.main\nexcept AttributeError as e:\n"
+        "    print('klasy.cli.second' in sys.modules, e.__traceback__.tb_next is None)\n"
+        "sys.klasy_order = ['late']\nimport klasy.cli.main\nprint(klasy.cli.main.VALUE)"
+    )
+    assert run(bundle, statement).splitlines() == ["False False", "['late', 'first']"]
+
+
+def test_the_bundles_exist():
+    """What BUNDLES names are modules."""
+    for names in startup.BUNDLES:
+        for name in names:
+            assert Path(startup.source_path(name, False)).is_file(), name
 
 
 def test_tracebacks_show_the_source(copy):
@@ -77,3 +151,33 @@ def test_tracebacks_show_the_source(copy):
         "    print(traceback.format_exc().count('os.strerror(errno)'))"
     )
     assert int(run(copy, statement)) >= 1
+
+
+LEAN = '''"""Docs."""
+from __future__ import annotations
+import sys
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+class C:
+    """Docs."""
+    x: int = 3
+
+def f(a: Any, *b: Any, c: Any = 4, **d: Any) -> Any:
+    """Docs."""
+    assert a, "stays"
+    return sys._getframe().f_lineno
+'''
+
+
+def test_what_is_left_out():
+    """Docstrings and the annotations of functions go; a class's annotations, assertions and lines stay."""
+    names: dict = {}
+    exec(compile(startup.lean(LEAN.encode(), "lean.py"), "lean.py", "exec"), names)
+    assert names.get("__doc__") is names["C"].__doc__ is names["f"].__doc__ is None
+    assert names["C"].__annotations__ == {"x": "int"}
+    assert names["f"].__annotations__ == {}
+    assert names["f"](1) == LEAN.splitlines().index("    return sys._getframe().f_lineno") + 1
+    with pytest.raises(AssertionError):
+        names["f"](0)
