@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import accumulate, compress, repeat
+from operator import add
 
 from klasy.kernel import insn_x86_64 as insn
 from klasy.plain import TYPE_CHECKING, dataclass
@@ -24,6 +26,14 @@ _WINDOW = 1 << 16
 _HALF = 0xFFFF
 _FULL = 1 << 32
 _MANY_TARGETS = 16  # from here on one pass over all branches is quicker than a search for each target
+_CHUNK = 1 << 20  # bytes searched at a time in such a pass
+_ESCAPED = b"\x0f"
+_FAR_OPCODES = (b"\xe8", b"\xe9", _ESCAPED)
+_CONDITIONAL = frozenset(bytes([second]) for second in range(0x80, 0x90))
+_FOUR = 4  # bytes of a distance
+_SHORT_REACH = 130  # bytes; a little more than a jump with an 8-bit distance can go
+_SHORT_OPCODE = re.compile(rb"[\x70-\x7f\xeb]")
+_A_FEW_INSTRUCTIONS = 40  # bytes: by then who began in the middle of one has fallen into step
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +59,12 @@ def candidates(code: bytes, targets: Collection[int]) -> list[tuple[int, int]]:
         for target in targets:
             found += [(at, target) for at in _near_and_far(code, target)]
     else:
-        found += _all_far(code, frozenset(targets))
+        wanted = frozenset(targets)
+        for start in range(0, len(code), _CHUNK):
+            found += _all_far(code, start, wanted)
     for target in targets:
-        found += [(at, target) for at in _short(code, target)]
+        if -_SHORT_REACH <= target <= len(code) + _SHORT_REACH:
+            found += [(at, target) for at in _short(code, target)]
     return sorted(set(found))
 
 
@@ -66,9 +79,8 @@ def _near_and_far(code: bytes, target: int) -> list[int]:
         upper = (window & _HALF).to_bytes(2, "little")
         at = find(upper, low + 2, high + 4)
         while at >= 0:
-            place = at - 2
-            if code[place] | code[place + 1] << 8 == (first - place) & _HALF:
-                opcode = _opcode_before(code, place)
+            if code[at - 2] | code[at - 1] << 8 == (first + 2 - at) & _HALF:
+                opcode = _opcode_before(code, at - 2)
                 if opcode >= 0:
                     found.append(opcode)
             at = find(upper, at + 1, high + 4)
@@ -84,39 +96,68 @@ def _opcode_before(code: bytes, place: int) -> int:
     return -1
 
 
-def _all_far(code: bytes, targets: frozenset[int]) -> list[tuple[int, int]]:
-    """Branches with a 32-bit distance to any of many targets, in one pass."""
-    distance = _DISTANCE.unpack_from
-    last = len(code) - 4
+def _all_far(code: bytes, start: int, targets: frozenset[int]) -> list[tuple[int, int]]:
+    """Branches with a 32-bit distance to any of many targets, whose opcode begins in the chunk from ``start`` on.
+
+    Every step runs over a whole list in C: there is a byte that may be an opcode in every thirty, but a branch to one
+    of the targets is rare.
+    """
+    chunk = code[start : start + _CHUNK]
     found = []
-    for match in re.finditer(rb"[\xe8\xe9]|\x0f[\x80-\x8f]", code):
-        place = match.end()
-        if place <= last:
-            target = place + 4 + distance(code, place)[0]
-            if target in targets:
-                found.append((match.start(), target))
+    for opcode in _FAR_OPCODES:
+        parts = chunk.split(opcode)  # a place of an opcode is where a part ends
+        sums = map(len, parts[:-1])
+        ends = list(accumulate(map(add, sums, repeat(len(opcode))), initial=start))[1:]  # of the opcodes
+        if opcode == _ESCAPED:
+            ends = [end + 1 for end in ends if code[end : end + 1] in _CONDITIONAL]
+        while ends and ends[-1] + 4 > len(code):
+            ends.pop()
+        behind = list(map(_FOUR.__add__, ends))
+        distances = memoryview(b"".join(map(code.__getitem__, map(slice, ends, behind)))).cast("i")
+        reached = list(map(add, distances, behind))
+        hits = compress(zip(ends, reached, strict=True), map(targets.__contains__, reached))
+        size = 2 if opcode == _ESCAPED else 1
+        found += [(end - size, target) for end, target in hits]
     return found
 
 
 def _short(code: bytes, target: int) -> list[int]:
     """Opcode offsets of jumps with an 8-bit distance."""
     low, high = max(0, target - 2 - 127), min(len(code) - 2, target - 2 + 128)
-    return [
-        at
-        for at in range(low, high + 1)
-        if (code[at] == _SHORT_JUMP or code[at] & 0xF0 == 0x70) and at + 2 + (code[at + 1] ^ 0x80) - 0x80 == target
-    ]
+    found = []
+    for match in _SHORT_OPCODE.finditer(code, low, max(low, high + 1)):
+        at = match.start()
+        if at + 2 + (code[at + 1] ^ 0x80) - 0x80 == target:
+            found.append(at)
+    return found
 
 
 def confirm(code: bytes, start: int, opcodes: Sequence[tuple[int, int]]) -> list[Branch]:
-    """Those candidates, all in the function that begins at ``start``, that are instructions."""
+    """Those candidates, all in the function that begins at ``start``, that are instructions.
+
+    To be sure of one, all instructions from the function's entry on must be measured. Most need not be: a branch with
+    a 32-bit distance has five bytes and more that fit just one target. That other bytes than a branch's do so happens
+    by chance alone, once in some ten thousand kernels' text for one target. So one that may have no prefix is taken
+    for an instruction if it also is one to who begins to measure a few instructions before; all others are
+    measured from the entry.
+    """
     found = []
-    places = insn.boundaries(code, start, [opcode for opcode, _ in opcodes])
-    for at, (opcode, target) in zip(places, opcodes, strict=True):
-        if at == opcode or insn.only_prefixes(code, at, opcode):
-            first = code[opcode]
-            size = opcode - at + _SIZES.get(first, 2)
-            found.append(Branch(at, size, first == _CALL, target))
+    known = start  # an instruction begins here for sure
+    for opcode, target in opcodes:
+        first = code[opcode]
+        size = _SIZES.get(first, 2)
+        at = opcode
+        near = opcode - _A_FEW_INSTRUCTIONS
+        if (
+            size == 2
+            or known >= near
+            or code[opcode - 1] in insn.PREFIXES
+            or insn.boundary(code, near, opcode) != opcode
+        ):
+            at = known = insn.boundary(code, known, opcode)
+            if at != opcode and not insn.only_prefixes(code, at, opcode):
+                continue
+        found.append(Branch(at, opcode - at + size, first == _CALL, target))
     return found
 
 
