@@ -13,10 +13,21 @@ PACKAGES = python3-venv qemu-system-x86 busybox-static kmod bpftool bpftrace
 setup: packages .venv/.ready
 
 # --system-site-packages: Debian's python3-bpfcc, where it is installed, cannot be had from pip.
-.venv/.ready: pyproject.toml
+.venv/.ready: pyproject.toml Makefile
 	test -x .venv/bin/python || $(PYTHON) -m venv --system-site-packages .venv
 	.venv/bin/pip install --quiet --editable '.[dev]'
+	$(LAUNCHER)
 	touch $@
+
+# pip's own script for the command does the same, after Python has looked for installed packages: a quarter of a second
+# in a guest. Here Python starts without (-S), and looks for them when klasy first needs one: klasy.startup.
+# A #! line takes no blanks in the interpreter's path, and 127 characters on older kernels: else pip's script stays.
+define LAUNCHER
+	@python='$(CURDIR)/.venv/bin/python'; \
+	case "$$python" in *[[:space:]]*) exit;; esac; \
+	test "$${#python}" -gt 120 || printf '%s\n' "#!$$python -IS" 'import sys' \
+	    'sys.path.append("$(CURDIR)/src")' 'from klasy.__main__ import entry_point' 'entry_point()' > .venv/bin/klasy
+endef
 
 packages:
 	@missing=; \

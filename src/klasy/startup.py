@@ -197,7 +197,25 @@ def install() -> PackFinder:
     """From now on import from the pack, where there is one that this interpreter can use."""
     finder = PackFinder(pack_path())
     sys.meta_path.insert(0, finder)
+    if sys.flags.no_site:
+        sys.meta_path.append(PackagesFinder())
     return finder
+
+
+class PackagesFinder:
+    """The last finder of a Python that was started without ``site`` (-S): the first module that nobody else finds has
+    it look for installed packages after all. That takes 12 million instructions, and a weave needs none of them."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The spec of a module of an installed package."""
+        if "." in name:
+            return None
+        sys.meta_path.remove(self)
+        import site
+        from importlib.machinery import PathFinder
+
+        site.main()
+        return PathFinder.find_spec(name)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

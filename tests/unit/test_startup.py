@@ -181,3 +181,15 @@ def test_what_is_left_out():
     assert names["f"](1) == LEAN.splitlines().index("    return sys._getframe().f_lineno") + 1
     with pytest.raises(AssertionError):
         names["f"](0)
+
+
+def test_packages_are_found_when_needed():
+    """Started without site, klasy is there at once, installed packages from the first that is imported, others not."""
+    code = (
+        f"import sys\nsys.path.append({str(SOURCES.parent)!r})\nfrom klasy import startup\nstartup.install()\n"
+        "import klasy.cli.main\nprint('site' in sys.modules)\n"
+        "import hypothesis\nprint('site' in sys.modules, hypothesis.__name__)\n"
+        "try:\n    import klasy_has_no_such_friend\nexcept ImportError as error:\n    print(error.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False", "True hypothesis", "klasy_has_no_such_friend"]
