@@ -1,0 +1,1 @@
+"""Which instructions access the members of structs: types propagated over live machine code."""

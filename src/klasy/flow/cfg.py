@@ -1,0 +1,272 @@
+"""Functions as basic blocks: which instructions follow which.
+
+A function here is a *unit*: its own text and the unlikely pieces (``.cold``) that it jumps to, which have no entry of
+their own. Jump labels, which the kernel rewrites as it runs, count as going both ways. Indirect jumps end a unit: the
+kernels klasy knows are built without jump tables (retpolines forbid them); the few there are lie in assembly.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+
+from klasy.flow import decode as d
+from klasy.kernel import insn_x86_64 as insn
+from klasy.kernel.image import RETURN_THUNKS
+from klasy.kernel.kallsyms import clone_of
+from klasy.kernel.model import Clone
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from klasy.flow.decode import Op
+    from klasy.kernel.image import KernelImage
+
+# Functions that never return; the compiler lets nothing follow a call of them.
+NO_RETURN = frozenset(
+    (
+        "__stack_chk_fail panic do_exit make_task_dead do_group_exit __module_put_and_kthread_exit kthread_exit "
+        "kthread_complete_and_exit fortify_panic __fortify_panic usercopy_abort __reiserfs_panic rewind_stack_and_make_dead "
+        "__ubsan_handle_builtin_unreachable __invalid_creds nmi_panic machine_real_restart stop_this_cpu cpu_startup_entry "
+        "start_secondary x86_64_start_kernel rust_begin_unwind xen_start_kernel ex_handler_msr_mce cpu_bringup_and_idle "
+        "arch_cpu_idle_dead hlt_play_dead play_dead native_play_dead __do_panic vpanic snp_abort sev_es_terminate"
+    ).split()
+)
+
+
+class Text:
+    """The text of the kernel proper or of a module, and what must be known to follow its jumps.
+
+    Offsets are from ``base``. ``labels`` maps the offset of a jump label to that of its target.
+    """
+
+    def __init__(self, kernel: KernelImage, module: str | None) -> None:
+        symbols = kernel.symbols[module]
+        self.kernel = kernel
+        self.module = module
+        self.base = symbols.base
+        self.symbols = symbols
+        self.code = kernel.object_text(module)
+        self.starts = symbols.starts
+        self.labels = _labels(kernel, module, self.base)
+
+    def function_index(self, offset: int) -> int | None:
+        """The function that holds an offset; of several names of one, the first."""
+        return self.symbols.at(self.base + offset)
+
+    def is_cold(self, index: int) -> bool:
+        """Whether a function symbol is that of an unlikely piece."""
+        return clone_of(self.symbols.name(index))[1] is Clone.COLD
+
+    def units(self) -> list[int]:
+        """The functions that are units, by index: one name of each address, no unlikely pieces."""
+        found = []
+        last = -1
+        names = self.symbols.all_names()
+        for index, start in enumerate(self.starts):
+            if start != last and ".cold" not in names[index] and self.symbols.sizes[index]:
+                found.append(index)
+            last = start
+        return found
+
+
+def _labels(kernel: KernelImage, module: str | None, base: int) -> dict[int, int]:
+    from klasy.errors import SystemRefusal
+    from klasy.kernel import patchsites
+
+    try:
+        address, table = patchsites.tables(kernel, module)[1]
+    except SystemRefusal:
+        return {}
+    labels = {}
+    signed = int.from_bytes
+    for at in range(0, len(table) - 15, 16):
+        code = address + at + signed(table[at : at + 4], "little", signed=True) - base
+        target = address + at + 4 + signed(table[at + 4 : at + 8], "little", signed=True) - base
+        labels[code] = target
+    return labels
+
+
+class Block:
+    """Instructions from ``first`` up to ``last`` (indices of the unit's lists), one after the other.
+
+    ``next`` are the offsets of the blocks that may follow.
+    """
+
+    __slots__ = ("first", "last", "next", "start")
+
+    def __init__(self, start: int, first: int, last: int) -> None:
+        self.start = start
+        self.first = first
+        self.last = last
+        self.next: list[int] = []
+
+
+class Unit:
+    """A function's instructions and blocks. ``at[i]`` and ``end[i]`` are offsets in the text, ``ops[i]`` what it does.
+
+    ``order`` holds the reachable blocks so that, loops apart, a block stands behind those before it.
+    """
+
+    __slots__ = ("at", "blocks", "end", "ops", "order", "start", "text")
+
+    def __init__(self, text: Text, index: int) -> None:
+        self.text = text
+        self.start = text.starts[index]
+        self.at: list[int] = []
+        self.end: list[int] = []
+        self.ops: list[Op] = []
+        self.blocks: dict[int, Block] = {}
+        self._build(index)
+        self.order = self._reverse_postorder()
+
+    def _build(self, index: int) -> None:
+        text = self.text
+        leaders: set[int] = {self.start}
+        stops: dict[int, tuple[int, ...]] = {}  # index of a block's last instruction -> where it may go
+        pieces = [index]
+        at = 0
+        while at < len(pieces):
+            start = text.starts[pieces[at]]
+            end = start + text.symbols.sizes[pieces[at]]
+            at += 1
+            for target in self._sweep(start, end, leaders, stops):
+                outside = text.function_index(target)
+                if outside is not None and outside not in pieces and text.is_cold(outside):
+                    pieces.append(outside)
+        self._cut(leaders, stops)
+
+    def _sweep(self, start: int, end: int, leaders: set[int], stops: dict[int, tuple[int, ...]]) -> list[int]:
+        """Decode a piece; where it jumps out of itself."""
+        code, known, labels = self.text.code, d._known, self.text.labels
+        outside: list[int] = []
+        leaders.add(start)
+        match = insn._one().match
+        ats, ends, ops = self.at, self.end, self.ops
+        place = start
+        while place < end and (found := match(code, place, end)):
+            behind = found.end()
+            raw = found[0]
+            op = known.get(raw) or d.decode(raw)
+            kind = op[0]
+            if kind >= d.FIRST_TRANSFER:
+                op = self._transfer(op, place, behind, start, end, leaders, stops, outside)
+            elif place in labels:
+                leaders.update((labels[place], behind))
+                stops[len(ats)] = (labels[place], behind)
+            ats.append(place)
+            ends.append(behind)
+            ops.append(op)
+            place = behind
+        return outside
+
+    def _transfer(
+        self,
+        op: Op,
+        place: int,
+        behind: int,
+        start: int,
+        end: int,
+        leaders: set[int],
+        stops: dict[int, tuple[int, ...]],
+        outside: list[int],
+    ) -> Op:
+        """Note where a transfer of control goes."""
+        kind = op[0]
+        here = len(self.at)
+        if kind in (d.BRANCH, d.JUMP):
+            target = behind + op[5]
+            label = self.text.labels.get(place)
+            goes = (target, behind) if kind == d.BRANCH or label is not None else (target,)
+            leaders.update(goes)
+            leaders.add(behind)
+            stops[here] = goes
+            if not start <= target < end:
+                outside.append(target)
+        elif kind == d.CALL:
+            if self._never_returns(behind + op[5]):
+                leaders.add(behind)
+                stops[here] = ()
+        elif kind in (d.RETURN, d.STOP, d.JUMP_INDIRECT):
+            leaders.add(behind)
+            stops[here] = ()
+        return op
+
+    def _never_returns(self, target: int) -> bool:
+        return callee_name(self.text, target) in NO_RETURN
+
+    def _cut(self, leaders: set[int], stops: dict[int, tuple[int, ...]]) -> None:
+        """Cut the instructions into blocks."""
+        ats, ends = self.at, self.end
+        count = len(ats)
+        first = 0
+        for here in range(count):
+            following = ends[here]
+            last = here + 1 == count or ats[here + 1] != following
+            if here in stops or last or following in leaders:
+                block = Block(ats[first], first, here + 1)
+                if here in stops:
+                    block.next = list(stops[here])
+                elif not last:
+                    block.next = [following]
+                self.blocks[block.start] = block
+                first = here + 1
+        for block in self.blocks.values():
+            block.next = [target for target in block.next if target in self.blocks]
+
+    def _reverse_postorder(self) -> list[Block]:
+        order: list[Block] = []
+        if self.start not in self.blocks:
+            return order
+        seen = {self.start}
+        stack = [(self.blocks[self.start], 0)]
+        while stack:
+            block, branch = stack.pop()
+            if branch < len(block.next):
+                stack.append((block, branch + 1))
+                target = block.next[branch]
+                if target not in seen:
+                    seen.add(target)
+                    stack.append((self.blocks[target], 0))
+            else:
+                order.append(block)
+        order.reverse()
+        return order
+
+
+_names: dict[tuple[int, int], str] = {}
+
+
+def callee_name(text: Text, target: int) -> str:
+    """The name of the function that begins at an offset, empty where none does."""
+    key = text.base, target
+    found = _names.get(key)
+    if found is None:
+        found = ""
+        symbols, offset = text.symbols, target
+        if not 0 <= target < len(text.code):
+            holder = text.kernel.object_at(text.base + target)
+            if holder is None:
+                return _names.setdefault(key, "")
+            symbols = holder[1]
+            offset = text.base + target - symbols.base
+        place = bisect_right(symbols.starts, offset) - 1
+        if place >= 0 and symbols.starts[place] == offset:
+            index = symbols.at(symbols.base + offset)
+            found = symbols.name(index) if index is not None else ""
+        _names[key] = found
+    return found
+
+
+_THUNK = re.compile(r"__x86_indirect_(?:call_|jump_)?(?:its_)?thunk_(r\w+)")
+_LONG_NAMES = {f"r{name}": number for number, name in enumerate(d.REGISTERS[:8])} | {f"r{n}": n for n in range(8, 16)}
+
+
+def thunk_register(name: str) -> int | None:
+    """The register through which a retpoline thunk calls; None for another function."""
+    found = _THUNK.match(name)
+    return _LONG_NAMES.get(found[1]) if found else None
+
+
+def is_return(name: str) -> bool:
+    """Whether a function is what mitigations jump to in the place of a return."""
+    return name in RETURN_THUNKS

@@ -1,0 +1,242 @@
+"""Where the parts of structs lie: what a pointer points to after a load, and which struct holds which.
+
+A *place* is a type id and an offset in bytes: what a pointer points to. Types are those of one object's BTF; ids are
+of types without qualifiers and typedefs. What is asked once is remembered: functions ask the same thousands of times.
+"""
+
+from __future__ import annotations
+
+from klasy.btf.read import BtfError
+from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Typedef, Var, Void
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Place = tuple[int, int]
+
+_DEEPEST = 16
+
+# Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> (struct pointed to, flags
+# that are always set). include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/net/sock.h
+_TAGGED = {
+    ("sk_buff", "_skb_refdst"): ("dst_entry", 0),
+    ("sk_buff", "_nfct"): ("nf_conn", 0),
+    ("page", "compound_head"): ("page", 1),
+    ("rb_node", "__rb_parent_color"): ("rb_node", 0),
+    ("sock", "sk_user_data"): ("", 0),
+    ("fd", "word"): ("file", 0),
+}
+
+
+class Types:
+    """The types of the kernel proper, or of a module (whose ids begin where the kernel's end)."""
+
+    def __init__(self, btf: Btf, base: Types | None = None) -> None:
+        self.btf = btf
+        self.base = base
+        self._pointers: dict[tuple[int, int], int] = {}
+        self._sizes: dict[int, int] = {}
+        self._within: dict[tuple[int, int, int], bool] = {}
+        self._pointees: dict[int, int] = {}
+        self._containers: dict[int, list[tuple[int, int]]] = {}
+        self._arrays: dict[tuple[int, int], int] = {}
+
+    # --- single types
+
+    def _home(self, type_id: int) -> Types:
+        return self.base if self.base is not None and type_id < self.btf.first else self
+
+    def size(self, type_id: int) -> int:
+        """Size in bytes, 0 where there is none."""
+        found = self._sizes.get(type_id)
+        if found is None:
+            kind = self.btf.type(type_id)
+            found = self._sizes[type_id] = kind.size if isinstance(kind, Datasec) else self.btf.size_of(type_id)
+        return found
+
+    def pointee(self, type_id: int) -> int:
+        """What a pointer type points to: the id of a struct, a pointer, a function type or an array; 0 for others.
+
+        Others are void and what has no parts: pointers to them say nothing of what lies there.
+        """
+        found = self._pointees.get(type_id)
+        if found is None:
+            found = self._pointees[type_id] = self._find_pointee(type_id)
+        return found
+
+    def _find_pointee(self, type_id: int) -> int:
+        target = self.btf.pointee(type_id)
+        return self.canonical(target) if target is not None else 0
+
+    def canonical(self, type_id: int) -> int:
+        """The id of a type with parts, without qualifiers and typedefs; 0 for one without parts.
+
+        A module's own copy of one of the kernel's structs counts as the kernel's.
+        """
+        resolved = self.btf.resolve(type_id)
+        found = self.btf.type(resolved)
+        if isinstance(found, Struct):
+            if self.base is not None and resolved >= self.btf.first and found.name:
+                for same in self.base.btf.find(found.name, type(found)):
+                    if self.base.size(same) == found.size:
+                        return same
+            return resolved
+        return resolved if isinstance(found, Ptr | FuncProto | Array | Datasec) else 0
+
+    def is_struct(self, type_id: int) -> bool:
+        """Whether it is a struct or a union."""
+        return isinstance(self.btf.type(type_id), Struct)
+
+    def name(self, type_id: int) -> str:
+        """As C writes it."""
+        found = self.btf.type(type_id)
+        return found.name if isinstance(found, Datasec) else self.btf.c_name(type_id)
+
+    # --- parts
+
+    def parts(self, type_id: int, offset: int) -> Iterator[tuple[int, int, int, str]]:
+        """What lies over a byte of a type, outermost first: (type id, its offset there, depth, member's name).
+
+        Members of anonymous structs and unions count as deep as these. Of an array, its element.
+        """
+        yield from self._parts(type_id, offset, 0)
+
+    def _parts(self, type_id: int, offset: int, depth: int) -> Iterator[tuple[int, int, int, str]]:
+        found = self.btf.type(type_id)
+        if depth > _DEEPEST:
+            return
+        if isinstance(found, Struct):
+            for member in found.members:
+                if member.bitfield_size:
+                    continue
+                inside = offset - member.bit_offset // 8
+                part = self.btf.resolve(member.type_id)
+                size = self.size(part)
+                if inside < 0 or (inside >= size and not self._is_flexible(part, size)):
+                    continue
+                yield part, inside, depth, member.name
+                yield from self._parts(part, inside, depth if not member.name else depth + 1)
+        elif isinstance(found, Array):
+            part = self.btf.resolve(found.type_id)
+            size = self.size(part)
+            if size:
+                yield part, offset % size, depth, ""
+                yield from self._parts(part, offset % size, depth)
+        elif isinstance(found, Datasec):
+            for variable in found.variables:
+                if variable.offset <= offset < variable.offset + variable.size:
+                    holder = self.btf.type(variable.type_id)
+                    assert isinstance(holder, Var)
+                    part = self.btf.resolve(holder.type_id)
+                    yield part, offset - variable.offset, depth, holder.name
+                    yield from self._parts(part, offset - variable.offset, depth + 1)
+
+    def _is_flexible(self, type_id: int, size: int) -> bool:
+        return not size and isinstance(self.btf.type(type_id), Array)
+
+    def loaded(self, type_id: int, offset: int) -> Place | None:
+        """What the 8 bytes at a place point to, if they are a pointer to something with parts.
+
+        Of several members of a union the one that is least deep counts, if it alone is; else nothing is known.
+        """
+        key = type_id, offset
+        found = self._pointers.get(key)
+        if found is None:
+            try:
+                found = self._find_loaded(type_id, offset)
+            except BtfError:
+                found = 0
+            self._pointers[key] = found
+        return (found >> 4, found & 15) if found else None
+
+    def _find_loaded(self, type_id: int, offset: int) -> int:
+        outer = self.btf.type(type_id)
+        if isinstance(outer, Ptr):
+            return self.pointee(type_id) << 4 if offset % 8 == 0 else 0
+        best: set[int] = set()
+        best_depth = _DEEPEST + 1
+        holder = outer.name if isinstance(outer, Struct) else ""
+        for part, inside, depth, name in self.parts(type_id, offset):
+            kind = self.btf.type(part)
+            if isinstance(kind, Struct) and kind.name:
+                holder = kind.name
+            if inside or depth > best_depth:
+                continue
+            target = 0
+            if isinstance(kind, Ptr):
+                target = self.pointee(part) << 4
+            elif (holder, name) in _TAGGED:
+                wanted, flags = _TAGGED[holder, name]
+                ids = self.btf.find(wanted, Struct)
+                target = ids[0] << 4 | flags if len(ids) == 1 else 0
+            if target:
+                if depth < best_depth:
+                    best, best_depth = set(), depth
+                best.add(target)
+        return best.pop() if len(best) == 1 else 0
+
+    def array_element(self, type_id: int, offset: int) -> int:
+        """Size of the elements of the innermost array that holds a byte, 0 where none does."""
+        key = type_id, offset
+        found = self._arrays.get(key)
+        if found is None:
+            found = 0
+            for part, _, _, _ in self.parts(type_id, offset):
+                kind = self.btf.type(part)
+                if isinstance(kind, Array):
+                    found = self.size(self.btf.resolve(kind.type_id))
+            self._arrays[key] = found
+        return found
+
+    def holds(self, outer: int, offset: int, inner: int) -> bool:
+        """Whether a type has, at an offset, a part of another type (or is it, at offset 0)."""
+        if outer == inner:
+            return offset == 0
+        if offset < 0:
+            return False
+        key = outer, offset, inner
+        found = self._within.get(key)
+        if found is None:
+            found = any(part == inner and not inside for part, inside, _, _ in self.parts(outer, offset))
+            self._within[key] = found
+        return found
+
+    def containers(self, inner: int) -> list[tuple[int, int]]:
+        """The structs that have a type as a member of their own: (struct, offset). Anonymous ones as they are."""
+        found = self._containers.get(inner)
+        if found is None:
+            found = self._containers[inner] = self._find_containers(inner)
+        return found
+
+    def _find_containers(self, inner: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        wanted = [inner]
+        level: Btf | None = self.btf
+        own = self.btf.type(inner)
+        if isinstance(own, Struct) and own.name == "":
+            wanted += [i for i in self._typedefs_of(inner)]
+        while level is not None:
+            for type_id in wanted:
+                for index, place in level.blob.holders_of_word(type_id):
+                    outer = level.first + index
+                    kind = level.type(outer)
+                    if isinstance(kind, Struct) and (place - 3) % 3 == 1:
+                        member = kind.members[(place - 3) // 3]
+                        if member.type_id == type_id and not member.bitfield_size:
+                            found.append((self.canonical(outer) or outer, member.bit_offset // 8))
+            level = level.base
+        return sorted(set(found))
+
+    def _typedefs_of(self, inner: int) -> Iterator[int]:
+        level: Btf | None = self.btf
+        while level is not None:
+            for index, place in level.blob.holders_of_word(inner):
+                if place == 2 and isinstance(level.type(level.first + index), Typedef):
+                    yield level.first + index
+            level = level.base
+
+    def is_void(self, type_id: int) -> bool:
+        """Whether a pointer type points to void."""
+        target = self.btf.pointee(type_id)
+        return target is not None and isinstance(self.btf.resolved(target), Void)

@@ -1,0 +1,158 @@
+"""What is known of types before any instruction is looked at: prototypes, per-CPU variables, assembly's manners."""
+
+from __future__ import annotations
+
+from klasy.btf.types import Enum, Func, FuncProto, Int, Ptr, Struct
+from klasy.flow import cfg
+from klasy.flow import decode as d
+from klasy.flow.members import Types
+from klasy.kernel.arch_x86_64 import LONGEST_STRUCT_IN_REGISTERS
+from klasy.kernel.kallsyms import clone_of
+from klasy.kernel.model import Clone
+from klasy.plain import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from klasy.btf.types import Btf
+    from klasy.kernel.image import KernelImage
+
+CALLER_SAVED = (d.AX, d.CX, d.DX, d.SI, d.DI, 8, 9, 10, 11)
+
+# Assembly that the compiler is told to change fewer registers than a call does. arch/x86/lib/{get,put}user.S,
+# arch/x86/entry/thunk_64.S, arch/x86/lib/hweight.S
+_GENTLE = {
+    "__get_user_": (d.AX, d.CX, d.DX),
+    "__put_user_": (d.AX, d.BX, d.CX),
+    "preempt_schedule_thunk": (),
+    "preempt_schedule_notrace_thunk": (),
+    "__sw_hweight": (d.AX,),
+    "__raw_callee_save_": (d.AX,),
+    "__fentry__": (),
+    "copy_user_generic": (d.AX, d.CX, d.DX, d.SI, d.DI, 8, 9, 10, 11),
+    "clear_page_": (d.AX, d.CX, d.DI),
+    "rep_stos_alternative": (d.AX, d.CX, d.DI),
+    "rep_movs_alternative": (d.AX, d.CX, d.DX, d.SI, d.DI, 8, 9, 10, 11),
+    "this_cpu_cmpxchg16b_emu": (d.AX, d.DX),
+    "delay_": CALLER_SAVED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """What a call does. ``parameters``: what the pointers in the argument registers point to, 0 where that is unknown
+    or no pointer. ``kinds``: their types in BTF. ``result``: what the result points to; ``clobbers``: registers."""
+
+    name: str
+    parameters: tuple[int, ...]
+    kinds: tuple[int, ...]
+    result: int
+    clobbers: tuple[int, ...]
+    known: bool
+
+
+class Seeds:
+    """Prototypes of functions, by address. ``types_of`` the types of each object."""
+
+    def __init__(self, kernel: KernelImage) -> None:
+        self.kernel = kernel
+        self._types: dict[str | None, Types] = {}
+        self._callees: dict[int, Callee] = {}
+        self._ids: dict[str | None, dict[str, int]] = {}
+        self._protos: dict[tuple[str | None, int], Callee] = {}
+
+    def types_of(self, module: str | None) -> Types:
+        """The types of the kernel proper or of a module; the kernel's where a module has none."""
+        found = self._types.get(module)
+        if found is None:
+            btf = self.kernel.btf if module is None else self.kernel.btf_of(module)
+            base = self.types_of(None) if module is not None else None
+            found = self._types[module] = Types(btf, base) if btf is not None else self.types_of(None)
+        return found
+
+    def percpu(self, types: Types) -> int:
+        """The section of per-CPU variables, 0 where BTF has none."""
+        from klasy.btf.types import Datasec
+
+        found = types.btf.find(".data..percpu", Datasec)
+        return found[0] if found else 0
+
+    def callee(self, address: int) -> Callee:
+        """What a call to an address does."""
+        found = self._callees.get(address)
+        if found is None:
+            found = self._callees[address] = self._find(address)
+        return found
+
+    def _find(self, address: int) -> Callee:
+        holder = self.kernel.object_at(address)
+        index = holder[1].at(address) if holder else None
+        if holder is None or index is None or holder[1].address(index) != address:
+            return Callee("", (), (), 0, CALLER_SAVED, False)
+        module, symbols = holder
+        names = [symbols.name(index)]
+        while index + 1 < len(symbols) and symbols.starts[index + 1] == symbols.starts[index]:
+            index += 1
+            names.append(symbols.name(index))
+        for name in names:
+            for prefix, clobbers in _GENTLE.items():
+                if name.startswith(prefix):
+                    return Callee(name, (), (), 0, clobbers, True)
+        for name in names:
+            if clone_of(name)[1] is Clone.NONE and (func := self._func_id(module, name)) is not None:
+                btf = self.types_of(module).btf
+                return self._from_proto(module, btf.proto(func), name)
+        return Callee(names[0], (), (), 0, CALLER_SAVED, False)
+
+    def _func_id(self, module: str | None, name: str) -> int | None:
+        """The Func of a name, if all of that name are of one type."""
+        btf = self.kernel.btf_of(module)
+        if btf is None:
+            return None
+        ids = [found for found in btf.find(name, Func) if found >= btf.first]
+        if len(ids) > 1 and len({btf.c_prototype(found) for found in ids}) > 1:
+            return None
+        return ids[0] if ids else None
+
+    def prototype(self, module: str | None, type_id: int) -> Callee:
+        """What a call through a pointer to a function type does."""
+        key = module, type_id
+        found = self._protos.get(key)
+        if found is None:
+            types = self.types_of(module)
+            proto = types.btf.type(type_id)
+            assert isinstance(proto, FuncProto)
+            found = self._protos[key] = self._from_proto(module, proto, "")
+        return found
+
+    def _from_proto(self, module: str | None, proto: FuncProto, name: str) -> Callee:
+        types = self.types_of(module)
+        parameters: list[int] = []
+        kinds: list[int] = []
+        for parameter in proto.params:
+            registers = registers_of(types.btf, parameter.type_id)
+            if registers == 0 or len(kinds) + registers > 6:
+                continue  # on the stack; further ones may still fit
+            pointer = isinstance(types.btf.resolved(parameter.type_id), Ptr)
+            parameters += [types.pointee(parameter.type_id) if pointer else 0] + [0] * (registers - 1)
+            kinds += [types.btf.resolve(parameter.type_id)] + [0] * (registers - 1)
+        result = types.pointee(proto.ret) if isinstance(types.btf.resolved(proto.ret), Ptr) else 0
+        return Callee(name, tuple(parameters), tuple(kinds), result, CALLER_SAVED, True)
+
+    def by_name(self, name: str) -> int:
+        """The struct of a name in the kernel's types, 0 where there is none or several."""
+        found = self.types_of(None).btf.find(name, Struct)
+        return found[0] if len(found) == 1 else 0
+
+
+def registers_of(btf: Btf, type_id: int) -> int:
+    """How many argument registers a parameter takes; 0: it lies on the stack, or in a vector register."""
+    kind = btf.resolved(type_id)
+    if isinstance(kind, Int | Enum | Ptr):
+        return (btf.size_of(type_id) + 7) // 8
+    if isinstance(kind, Struct):
+        return (kind.size + 7) // 8 if 0 < kind.size <= LONGEST_STRUCT_IN_REGISTERS else 0
+    return 0
+
+
+def thunk(name: str) -> int | None:
+    """The register through which a retpoline calls, if that is what a function is."""
+    return d.AX if name == "__x86_indirect_thunk_array" else cfg.thunk_register(name)
