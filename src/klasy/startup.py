@@ -211,11 +211,22 @@ class PackagesFinder:
         if "." in name:
             return None
         sys.meta_path.remove(self)
-        import site
         from importlib.machinery import PathFinder
 
-        site.main()
+        find_packages()
         return PathFinder.find_spec(name)
+
+
+def find_packages() -> None:
+    """From now on installed packages can be imported, and asked for, where Python was started without ``site``."""
+    if sys.flags.no_site and "site" not in sys.modules:
+        import site
+
+        site.main()
+        own = os.path.dirname(_HERE)
+        if own in sys.path:  # last, as for an editable installation: its klasy.egg-info is of no use
+            sys.path.remove(own)
+            sys.path.append(own)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import klasy
+from klasy import startup
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ UNUSED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib
 
 def closure(directory: Path) -> bytes:
     """The archive. It holds the working directory ``directory``, empty where that is not in klasy's checkout."""
+    startup.find_packages()  # the environment's, and where that is
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in MERGED:
