@@ -99,6 +99,15 @@ def _take_back(descriptor: int, size: int) -> None:
         return
 
 
+def nobody_reads(descriptor: int) -> bool:
+    """Whether a descriptor is the end of a pipe, socket or terminal whose other end is closed."""
+    import select
+
+    ask = select.poll()
+    ask.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in ask.poll(0))
+
+
 def follow(
     output: LogOutput,
     reader: LogReader,
@@ -106,7 +115,10 @@ def follow(
     interrupts: Interrupts,
     limit: float | None = None,
 ) -> None:
-    """Print records as they come until a signal, ``limit`` seconds are over, or none of the aspects is woven."""
+    """Print records as they come until a signal, ``limit`` seconds are over, or none of the aspects is woven.
+
+    Raises BrokenPipeError if nobody reads any more, be there records or not.
+    """
     end = None if limit is None else time.monotonic() + limit
     identities = []
     for woven in aspects:
@@ -115,6 +127,8 @@ def follow(
     while not interrupts.requested:
         there = any(map(still_there, identities))
         output.drain()
+        if nobody_reads(sys.stdout.fileno()):
+            raise BrokenPipeError
         left = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
         if left <= 0 or not there:
             return

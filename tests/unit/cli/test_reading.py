@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from support.logrecords import SYMBOLS, FakeRing, fields, record, schema
 
 from klasy.cli import reading
 from klasy.cli.interrupts import Interrupts
-from klasy.cli.reading import LogOutput, WriteRefused, follow, losses, say_losses
+from klasy.cli.reading import LogOutput, WriteRefused, follow, losses, nobody_reads, say_losses
 from klasy.log import reader
 from klasy.log.reader import LogReader
 from klasy.weaver.counts import Count
@@ -191,3 +193,20 @@ def test_say_losses(capsys):
     ]
     say_losses(aspects[2:], still_woven=False)
     assert capsys.readouterr().err == "klasy: a: 2 returns not followed because too many calls were under way\n"
+
+
+def test_whether_anybody_reads(tmp_path):
+    """A pipe or socket is read until its other end is closed; a file always is."""
+    reading_end, writing_end = os.pipe()
+    assert not nobody_reads(writing_end)
+    os.close(reading_end)
+    assert nobody_reads(writing_end)
+    os.close(writing_end)
+    ours, theirs = socket.socketpair()
+    with ours:
+        assert not nobody_reads(ours.fileno())
+        theirs.close()
+        assert nobody_reads(ours.fileno())
+    for path in (tmp_path / "log", Path(os.devnull)):
+        with path.open("w") as file:
+            assert not nobody_reads(file.fileno())
