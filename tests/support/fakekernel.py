@@ -361,6 +361,10 @@ class FakeKernel:
         """All call sites, by address."""
         return list(self._sites)
 
+    def lengthen(self, site: CallSite, length: int) -> None:
+        """Make a call instruction as long as said."""
+        self._sites[self._sites.index(site)] = site._replace(length=length)
+
     # --- the protocol
 
     def module_btf(self, module: str) -> Btf | None:
@@ -406,6 +410,9 @@ class FakeKernel:
         if way in (Way.FENTRY, Way.FEXIT) and function.duplicates > 1:
             return Refusal("duplicate-name", f"{function.duplicates} functions are called {function.name}")
         return None
+
+    def site_refusal(self, site: CallSite) -> Refusal | None:
+        return self.refusal(site.address, site.caller, Way.KPROBE)
 
     def why_absent(self, name: str) -> str | None:
         return self._absent.get(name)

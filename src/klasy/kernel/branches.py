@@ -14,7 +14,7 @@ from itertools import accumulate, compress, repeat
 from operator import add
 
 from klasy.kernel import insn_x86_64 as insn
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -36,8 +36,7 @@ _SHORT_OPCODE = re.compile(rb"[\x70-\x7f\xeb]")
 _A_FEW_INSTRUCTIONS = 40  # bytes: by then who began in the middle of one has fallen into step
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """A call or jump: offset and length of the instruction, and of its opcode; the target's offset.
 
     ``call`` tells calls from jumps. ``target`` is None for a call through a register or memory.

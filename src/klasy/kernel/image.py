@@ -6,7 +6,7 @@ kernel, ``snapshot`` from a file.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import cached_property
 
 from klasy.btf.types import Btf, Func
@@ -18,13 +18,14 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from klasy.kernel.branches import Branch
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.model import DataSymbol, Refusal, Way
     from klasy.kernel.traceable import Traceability
 
-_set = object.__setattr__
+    Reached = tuple[int, int, bool, int]  # a branch: address, length, whether it is a call, address it leads to
 
 # Ways to return and to call through a pointer that the kernel's mitigations put into the place of the instructions
 RETURN_THUNKS = frozenset(
@@ -34,22 +35,38 @@ INDIRECT_THUNK = "__x86_indirect_"
 
 
 class KernelFunction(Function):
-    """A function of a ``KernelImage``: its prototype is looked up when asked for, since most never are."""
+    """A function of a ``KernelImage``.
 
-    __slots__ = ("_kernel",)
+    Its names and its prototype are looked up when asked for: of the thousands of callers of a function most are only
+    counted.
+    """
+
+    __slots__ = ("_index", "_kernel", "_symbols")
+    _index: int
     _kernel: KernelImage
+    _symbols: Symbols
 
     def __init__(self, kernel: KernelImage, module: str | None, symbols: Symbols, index: int) -> None:
-        name = symbols.name(index)
-        _set(self, "name", name)
-        base, clone = (name, Clone.NONE) if "." not in name else clone_of(name)
-        _set(self, "base", base)
-        _set(self, "clone", clone)
-        _set(self, "_kernel", kernel)
-        _set(self, "address", symbols.base + symbols.starts[index])
-        _set(self, "size", symbols.sizes[index])
-        _set(self, "module", module)
-        _set(self, "duplicates", symbols.shares[index])
+        _set_kernel(self, kernel)
+        _set_symbols(self, symbols)
+        _set_index(self, index)
+        _set_address(self, symbols.base + symbols.starts[index])
+        _set_size(self, symbols.sizes[index])
+        _set_module(self, module)
+
+    def __getattr__(self, attribute: str) -> Any:
+        """What was not looked up so far: this is called where a slot is empty."""
+        if attribute == "name":
+            found: object = self._symbols.name(self._index)
+        elif attribute == "duplicates":
+            found = self._symbols.shares[self._index]
+        elif attribute in ("base", "clone"):
+            base, clone = clone_of(self.name)
+            found = base if attribute == "base" else clone
+        else:
+            raise AttributeError(attribute)
+        object.__setattr__(self, attribute, found)
+        return found
 
     @property
     def proto(self) -> int | None:
@@ -71,6 +88,13 @@ class KernelFunction(Function):
         return f"KernelFunction({self} at {self.address:#x}, {self.size} bytes)"
 
 
+# The slots' own way to be set; the class lets nothing be changed.
+_set_kernel = KernelFunction.__dict__["_kernel"].__set__
+_set_symbols = KernelFunction.__dict__["_symbols"].__set__
+_set_index = KernelFunction.__dict__["_index"].__set__
+_set_address, _set_size, _set_module = (Function.__dict__[name].__set__ for name in ("address", "size", "module"))
+
+
 class KernelImage:
     """A ``Kernel`` over symbols, memory and BTF.
 
@@ -84,7 +108,7 @@ class KernelImage:
     def __init__(self, release: str, build_id: str) -> None:
         self.release = release
         self.build_id = build_id
-        self._functions: dict[tuple[str | None, int], KernelFunction] = {}
+        self._functions: dict[str | None, dict[int, KernelFunction]] = {}
         self._btfs: dict[str | None, Btf | None] = {}
         self._protos: dict[KernelFunction, int | None] = {}
         self._texts: dict[str | None, bytes] = {}
@@ -185,19 +209,24 @@ class KernelImage:
 
     def functions(self, pattern: str) -> list[Function]:
         """Functions whose base name or symbol matches a glob, clones included, by address."""
-        found: list[Function] = [
-            self._function(module, index)
-            for module, symbols in self.symbols.items()
-            for index in symbols.matching(pattern)
-        ]
-        return sorted(found, key=lambda function: function.address)
+        found: list[Function] = []
+        for _, _, module in self._objects:
+            found += self._functions_at(module, self.symbols[module].matching(pattern))
+        return found
+
+    def _functions_at(self, module: str | None, indices: Iterable[int]) -> list[KernelFunction]:
+        """Functions of the kernel proper or a module by their places in its table. Of one place there is one object."""
+        made, symbols = self._functions.setdefault(module, {}), self.symbols[module]
+        found = []
+        for index in indices:
+            function = made.get(index)
+            if function is None:
+                function = made[index] = KernelFunction(self, module, symbols, index)
+            found.append(function)
+        return found
 
     def _function(self, module: str | None, index: int) -> KernelFunction:
-        key = module, index
-        found = self._functions.get(key)
-        if found is None:
-            found = self._functions[key] = KernelFunction(self, module, self.symbols[module], index)
-        return found
+        return self._functions_at(module, (index,))[0]
 
     @cached_property
     def _objects(self) -> list[tuple[int, int, str | None]]:
@@ -297,31 +326,56 @@ class KernelImage:
             if callee.clone is not Clone.COLD:
                 wanted.setdefault(callee.address, callee)
         found: list[CallSite] = []
-        for start, _, module in self._objects if wanted else ():
-            found += self._callers_in(module, start, wanted)
+        branches = self.branches_to(wanted.keys())
+        for start, end, module in self._objects if branches else ():
+            low, high = bisect_left(branches, (start,)), bisect_left(branches, (end,))
+            found += self._sites(module, branches[low:high], wanted)
         return found
 
-    def _callers_in(self, module: str | None, start: int, wanted: Mapping[int, Function]) -> Iterator[CallSite]:
-        """The sites in the kernel proper or a module, whose text begins at ``start``. Function by function."""
+    def branches_to(self, targets: Collection[int]) -> list[Reached]:
+        """The calls and jumps in all text that lead to one of some addresses. By address."""
         from klasy.kernel import branches
 
-        code, symbols = self.object_text(module), self.symbols[module]
-        starts, sizes = symbols.starts, symbols.sizes
-        here: list[tuple[int, int]] = []
-        index, end = None, 0
-        for place in [*branches.candidates(code, [address - start for address in wanted]), (len(code), 0)]:
-            if place[0] >= end:
-                if here and index is not None:
-                    caller = self._function(module, index)
-                    for branch in branches.confirm(code, starts[index], here):
-                        assert branch.target is not None
-                        site = _site(branch, start, caller, wanted[start + branch.target])
-                        if site is not None:
-                            yield site
-                here = []
-                index = symbols.at(start + place[0])
-                end = place[0] + 1 if index is None else starts[index] + sizes[index]
-            here.append(place)
+        found: list[Reached] = []
+        for start, _, module in self._objects if targets else ():
+            starts, sizes = self.symbols[module].starts, self.symbols[module].sizes
+            code = self.object_text(module)
+            here: list[tuple[int, int]] = []
+            entry, behind = None, 0
+            for place in [*branches.candidates(code, [address - start for address in targets]), (len(code), 0)]:
+                if place[0] >= behind:
+                    if here and entry is not None:
+                        found += [
+                            (start + at, length, call, start + target)
+                            for at, length, call, target in branches.confirm(code, entry, here)
+                            if target is not None
+                        ]
+                    here = []
+                    index = bisect_right(starts, place[0]) - 1
+                    entry, behind = None, place[0] + 1
+                    if index >= 0 and place[0] < starts[index] + sizes[index]:
+                        entry, behind = starts[index], starts[index] + sizes[index]
+                here.append(place)
+        return found
+
+    def _sites(
+        self, module: str | None, branches: Sequence[Reached], wanted: Mapping[int, Function]
+    ) -> Iterator[CallSite]:
+        """The call sites that branches in the text of the kernel proper or of a module are."""
+        symbols = self.symbols[module]
+        starts, base = symbols.starts, symbols.base
+        direct, tail = CallKind.DIRECT, CallKind.TAIL
+        caller, behind = None, 0
+        for address, length, call, target in branches:
+            if address >= behind or caller is None:
+                first = starts[bisect_right(starts, address - base) - 1]
+                caller = self._function(module, bisect_left(starts, first))  # of several names of one place, the first
+                behind = caller.end
+            callee = wanted[target]
+            if call:
+                yield CallSite(address, length, direct, caller, callee)
+            elif _is_tail_call(caller, callee):
+                yield CallSite(address, length, tail, caller, callee)
 
     def calls_in(self, functions: Iterable[Function]) -> list[CallSite]:
         """All call sites, INDIRECT ones included, in the text of the functions. By address."""
@@ -351,8 +405,9 @@ class KernelImage:
     def _any_site(self, branch: Branch, caller: Function) -> CallSite | None:
         if branch.target is None:
             return CallSite(caller.address + branch.at, branch.length, CallKind.INDIRECT, caller, None)
-        callee = self.function_at(caller.address + branch.target)
-        if callee is None or callee.address != caller.address + branch.target:
+        target = caller.address + branch.target
+        callee = self.function_at(target)
+        if callee is None or callee.address != target:
             return None
         if callee.name.startswith(INDIRECT_THUNK):
             if not branch.call:
@@ -373,6 +428,10 @@ class KernelImage:
         """Why an address of a function cannot be probed that way; None when it is believed that it can."""
         return self.traceability.refusal(address, function, way)
 
+    def site_refusal(self, site: CallSite) -> Refusal | None:
+        """Why a call instruction, which is known to be one, cannot be probed; None when it is believed that it can."""
+        return self.traceability.site_refusal(site)
+
     def has_ftrace_site(self, address: int) -> bool:
         """Whether the function that begins at an address can be traced by ftrace.
 
@@ -383,6 +442,8 @@ class KernelImage:
         index = holder[1].at(address) if holder else None
         if holder and index is not None and holder[1].listed is not None and not holder[1].listed[index]:
             return False
+        if holder and index is not None and holder[1].listed is not None and holder[1].shares[index] == 1:
+            return True  # no other function can be meant
         code = self.text(address, arch.ENTRY_BYTES)
         found = arch.ftrace_offset(code)
         return found is not None and (found[1] is None or self._tracer_call(address, code) is not None)
@@ -396,8 +457,14 @@ def _site(branch: Branch, start: int, caller: Function, callee: Function) -> Cal
     """The call site that a branch is, or None where it stays within one function of the source."""
     if branch.call:
         return CallSite(start + branch.at, branch.length, CallKind.DIRECT, caller, callee)
+    if _is_tail_call(caller, callee):
+        return CallSite(start + branch.at, branch.length, CallKind.TAIL, caller, callee)
+    return None
+
+
+def _is_tail_call(caller: Function, callee: Function) -> bool:
+    """Whether a jump leaves the function of the source."""
     if callee.clone is Clone.COLD or callee.name in RETURN_THUNKS or callee.address == caller.address:
-        return None  # to a piece without an entry, a return, a loop around the whole function
-    if caller.clone is Clone.COLD and (caller.base, caller.module) == (callee.base, callee.module):
-        return None  # from a piece back to the function
-    return CallSite(start + branch.at, branch.length, CallKind.TAIL, caller, callee)
+        return False  # to a piece without an entry, a return, a loop around the whole function
+    # from a piece back to the function
+    return not (caller.clone is Clone.COLD and (caller.base, caller.module) == (callee.base, callee.module))

@@ -172,17 +172,6 @@ def boundary(code: bytes, start: int, limit: int) -> int:
     return found.end() if found else start
 
 
-def boundaries(code: bytes, start: int, limits: Iterable[int]) -> list[int]:
-    """``boundary`` for several limits, ascending, each counted from the one before."""
-    match = _many().match
-    found = []
-    for limit in limits:
-        place = match(code, start, limit)
-        start = place.end() if place else start
-        found.append(start)
-    return found
-
-
 def instructions(code: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Offset and length of the instructions from ``start`` up to ``end``, up to the first that is none."""
     match = _one().match

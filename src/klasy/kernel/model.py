@@ -9,7 +9,7 @@ import enum
 from collections.abc import Collection, Iterable, Sequence
 
 from klasy.btf.types import Btf
-from klasy.plain import Protocol, dataclass, field
+from klasy.plain import NamedTuple, Protocol, dataclass, field
 
 
 class Clone(enum.Enum):
@@ -61,8 +61,7 @@ class CallKind(enum.Enum):
     INDIRECT = "indirect"  # call *reg, call *mem, or through a retpoline thunk
 
 
-@dataclass(frozen=True, slots=True)
-class CallSite:
+class CallSite(NamedTuple):
     """One call instruction in live text.
 
     ``length`` in bytes; a DIRECT or INDIRECT call returns to ``address + length`` (``return_address``, which for a
@@ -165,6 +164,9 @@ class Kernel(Protocol):
 
     def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
         """Why an address of a function cannot be probed that way; None when it is believed that it can."""
+
+    def site_refusal(self, site: CallSite) -> Refusal | None:
+        """Why a call instruction, which is known to be one, cannot be probed; None when it is believed that it can."""
 
     def why_absent(self, name: str) -> str | None:
         """What is known of a function name that has no symbol: inlined everywhere (BTF or another trace of it is

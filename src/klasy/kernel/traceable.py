@@ -13,14 +13,14 @@ from functools import cached_property
 from klasy.btf.types import Array, Enum, Float, FuncProto, Int, Ptr, Struct, Union
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import insn_x86_64 as insn
-from klasy.kernel.model import Clone, Refusal, Way
+from klasy.kernel.model import CallKind, Clone, Refusal, Way
 from klasy.kernel.patchsites import patch_sites
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
     from klasy.kernel.image import KernelImage
-    from klasy.kernel.model import Function
+    from klasy.kernel.model import CallSite, Function
     from klasy.kernel.patchsites import PatchSites
 
 # Functions that a BPF trampoline, or the entry into a program, itself calls before it can notice that it runs already.
@@ -127,6 +127,7 @@ class Traceability:
         self._kernel = kernel
         self._notrace: dict[int, bool] = {}
         self._patched: dict[str | None, PatchSites] = {}
+        self._closed: dict[int, Refusal | None] = {}
 
     def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
         """Why an address of a function cannot be probed in a way, or None."""
@@ -147,6 +148,30 @@ class Traceability:
         return self._trampoline(function)
 
     # --- kprobes
+
+    def site_refusal(self, site: CallSite) -> Refusal | None:
+        """Why a call instruction cannot be probed, or None. Nothing is decoded that was to find it."""
+        function, address = site.caller, site.address
+        if site.kind is CallKind.INDIRECT or address < function.address + arch.ENTRY_BYTES:
+            return self._kprobe(address, function)
+        if function.address not in self._closed:
+            self._closed[function.address] = self._closed_to_kprobes(function)
+        refusal = self._closed[function.address]
+        if refusal is _BLACKLIST or self._listed(address):
+            return _BLACKLIST
+        return refusal or self._rewritten(address, function.module)
+
+    def _closed_to_kprobes(self, function: Function) -> Refusal | None:
+        """Why no instruction of a function but its first may be probed, or None."""
+        base = self._base_of_piece(function)
+        if base is not None and self._listed(base):
+            return _BLACKLIST
+        if self.notrace(function):
+            return _NOTRACE
+        if function.module is not None and function.end == self._kernel.symbols[function.module].end:
+            code = self._kernel.text(function.address, function.size)
+            return _HOLE if self._ends_at_a_hole(function, code) else None
+        return None
 
     def _kprobe(self, address: int, function: Function) -> Refusal | None:
         if self._blacklisted(address, function):

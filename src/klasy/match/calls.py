@@ -141,7 +141,7 @@ class CallPlanner:
     def _site_refusal(self, match: Match) -> Refusal | None:
         site = match.shadow.site
         assert site is not None
-        return self.kernel.refusal(site.address, site.caller, Way.KPROBE)
+        return self.kernel.site_refusal(site)
 
     def _dispatch_refusal(
         self, match: AdviceMatch, callee: Function, calls: Sequence[Match], indirect: Sequence[IndirectSite]
@@ -177,7 +177,7 @@ class CallPlanner:
             if len(tails) <= MOST_FOREIGN_TAILS:
                 dispatch.indirect = outcomes
                 for site in tails:
-                    if self.kernel.refusal(site.address, site.caller, Way.KPROBE) is None:
+                    if self.kernel.site_refusal(site) is None:
                         self.marked_tails[site.address] = site
         (self.exits if match.advice.kind is AdviceKind.AFTER else self.entries).append(dispatch)
 

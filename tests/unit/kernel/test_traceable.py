@@ -112,6 +112,20 @@ def test_call_sites(kernel):
     assert sum(refusal is None for _, refusal in answers) > len(sites) / 2
 
 
+@pytest.mark.parametrize("name", ["consume_skb", "skb_dequeue", "kfree", "putname", "might_resched", "cond_resched"])
+def test_a_call_found_needs_no_decoding(kernel, name):
+    """Of a call that was found as one it is said as of any instruction whether it can be probed."""
+    answers = set()
+    for site in kernel.callers(kernel.functions(name)):
+        try:
+            refusal = kernel.refusal(site.address, site.caller, Way.KPROBE)
+        except KernelRefused:
+            continue  # the snapshot does not hold the caller's text
+        assert kernel.site_refusal(site) == refusal
+        answers.add(refusal and refusal.code)
+    assert None in answers or name.endswith("resched")
+
+
 def test_rewritten_places(kernel):
     """Static calls and jump labels in text that is held are refused, each by its name."""
     sites = patch_sites(kernel, None)

@@ -66,7 +66,7 @@ def test_behind_one_call_comes_before_the_next() -> None:
     makes the former run first (the kernel runs what was registered last first)."""
     kernel = FakeKernel(DECLARATIONS, "user: take take")
     first, second = kernel.all_sites()
-    object.__setattr__(first, "length", second.address - first.address)
+    kernel.lengthen(first, second.address - first.address)
     made = plan(kernel, BOTH)
     assert [shape(p) for p in made.probes] == [
         "kprobe site address write-call: user+0x10 user+0x20",
