@@ -1,8 +1,10 @@
-"""``dataclass``, ``NamedTuple`` and what else classes are declared with, without the standard library's import cost.
+"""``dataclass``, ``NamedTuple``, ``Enum`` and the like, without the standard library's import cost.
 
 The standard decorator compiles five methods for each class when its module is imported and pulls in ``inspect``:
 some hundred classes cost a third of the time that a weave may take, and ``typing`` alone another tenth. Here
 ``__init__`` is compiled when the first object of a class is made, and the other methods are shared by all classes.
+``enum``, ``functools`` and ``contextlib`` bring ``collections`` and a dozen others with them, another tenth, for what
+takes some lines: what is here does what its name says in the standard library, as far as klasy uses it.
 Type checkers take all of it for what it stands for: to them ``TYPE_CHECKING`` is true, whoever defines it.
 """
 
@@ -10,7 +12,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import contextmanager as contextmanager  # noqa: PLC0414
+    from contextlib import suppress as suppress  # noqa: PLC0414
+    from enum import Enum as Enum  # noqa: PLC0414
+    from enum import IntEnum as IntEnum  # noqa: PLC0414
+    from functools import cache as cache  # noqa: PLC0414
+    from functools import cached_property as cached_property  # noqa: PLC0414
     from typing import Any, TypeVar, dataclass_transform
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414
     from typing import Protocol as Protocol  # noqa: PLC0414
@@ -231,3 +239,135 @@ if not TYPE_CHECKING:
         "_asdict": lambda self: dict(zip(self._fields, self, strict=True)),
         "_replace": lambda self, **changes: type(self)(**(self._asdict() | changes)),
     }
+
+
+# --- enumerations -----------------------------------------------------------------------------------------------------
+
+if not TYPE_CHECKING:
+
+    class _EnumType(type):
+        """Makes members of the values in the class body: all that are no methods."""
+
+        def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+            cls = super().__new__(mcs, name, bases, body)
+            cls._by_value = members = {}
+            for key, value in body.items():
+                if key[0] != "_" and not hasattr(value, "__get__"):
+                    member = cls.__new__(cls, value) if issubclass(cls, int) else object.__new__(cls)
+                    member.name = key
+                    member.value = value
+                    members[value] = member
+                    type.__setattr__(cls, key, member)
+            return cls
+
+        def __call__(cls, value: object) -> Any:
+            try:
+                return cls._by_value[value]
+            except KeyError:
+                raise ValueError(f"{value!r} is not a valid {cls.__qualname__}") from None
+
+        def __iter__(cls) -> Iterator[Any]:
+            return iter(cls._by_value.values())
+
+        def __len__(cls) -> int:
+            return len(cls._by_value)
+
+    class Enum(metaclass=_EnumType):
+        """As ``enum.Enum``: members by name, by value and in turn; each is one object. No aliases."""
+
+        def __repr__(self) -> str:
+            return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
+
+        def __str__(self) -> str:
+            return f"{type(self).__name__}.{self.name}"
+
+        def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
+            return type(self), (self.value,)
+
+    class IntEnum(int, Enum):
+        """As ``enum.IntEnum``: members that are numbers."""
+
+        __repr__ = Enum.__repr__
+        __str__ = int.__repr__
+
+
+# --- of functools and contextlib --------------------------------------------------------------------------------------
+
+if not TYPE_CHECKING:
+
+    class cached_property:  # the name in the standard library
+        """A property that is computed once; the object keeps it under the same name, and gives it out itself then."""
+
+        def __init__(self, function: Callable[[Any], Any]) -> None:
+            self.function = function
+            self.__doc__ = function.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self.name = name
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            if instance is None:
+                return self
+            value = instance.__dict__[self.name] = self.function(instance)
+            return value
+
+    def cache(function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function whose results are kept, by its arguments."""
+        known: dict[tuple[Any, ...], Any] = {}
+
+        def cached(*arguments: Any) -> Any:
+            if arguments not in known:
+                known[arguments] = function(*arguments)
+            return known[arguments]
+
+        cached.__wrapped__ = function
+        cached.cache_clear = known.clear
+        return cached
+
+    class suppress:
+        """A context that some exceptions end quietly."""
+
+        def __init__(self, *exceptions: type[BaseException]) -> None:
+            self.exceptions = exceptions
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+            return kind is not None and issubclass(kind, self.exceptions)
+
+    class _Context:
+        """The context that a generator makes: up to its only ``yield``, and from there on."""
+
+        def __init__(self, generator: Any) -> None:
+            self.generator = generator
+
+        def __enter__(self) -> Any:
+            return next(self.generator)
+
+        def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+            if error is None:
+                for _ in self.generator:
+                    raise RuntimeError("the generator went on")
+                return False
+            try:
+                self.generator.throw(error)
+            except StopIteration as end:
+                return end is not error
+            except BaseException as raised:
+                # A generator turns a StopIteration that goes through it into the cause of a RuntimeError.
+                if raised is not error and not (isinstance(error, StopIteration) and raised.__cause__ is error):
+                    raise
+                error.__traceback__ = trace
+                return False
+            raise RuntimeError("the generator went on")
+
+    def contextmanager(function: Callable[..., Any]) -> Callable[..., _Context]:
+        """A function that makes contexts, from one that makes generators."""
+
+        def make(*args: Any, **kwargs: Any) -> _Context:
+            return _Context(function(*args, **kwargs))
+
+        make.__wrapped__ = function
+        make.__doc__ = function.__doc__
+        return make

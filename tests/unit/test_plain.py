@@ -1,6 +1,9 @@
 """klasy.plain does what the standard dataclasses do, for what klasy uses."""
 
+import contextlib
+import copy
 import dataclasses
+import enum
 import pickle
 
 import pytest
@@ -163,3 +166,132 @@ def test_named_tuples_are_as_the_standard_ones():
     with pytest.raises(AttributeError):
         ours(1).x = 2
     assert not hasattr(ours(1), "__dict__")
+
+
+def enumerations(module):
+    """The same enumerations, made by either module."""
+
+    class Colour(module.Enum):
+        """Colours."""
+
+        RED = "red"
+        BLUE = "blue"
+
+        @property
+        def short(self):
+            return self.value[0]
+
+    class Number(module.IntEnum):
+        NONE = 0
+        ONE = 1
+
+    return Colour, Number
+
+
+COLOUR, NUMBER = enumerations(plain)
+COLOUR.__qualname__, NUMBER.__qualname__ = "COLOUR", "NUMBER"  # for pickle
+
+
+@pytest.mark.parametrize("colour_and_number", [(COLOUR, NUMBER), enumerations(enum)])
+def test_enumerations_are_as_the_standard_ones(colour_and_number):
+    """Members by name and value, their texts, order, comparison, use as keys and as numbers."""
+    colour, number = colour_and_number
+    assert [m.name for m in colour] == ["RED", "BLUE"]
+    assert [m.value for m in colour] == ["red", "blue"]
+    assert colour("red") is colour.RED
+    assert (colour.RED == colour.RED, colour.RED == colour.BLUE, colour.RED == "red") == (True, False, False)
+    assert {colour.RED: 1, colour.BLUE: 2}[colour("blue")] == 2
+    assert (str(colour.RED), repr(colour.RED)) == ("Colour.RED", "<Colour.RED: 'red'>")
+    assert (colour.BLUE.short, len(colour), isinstance(colour.RED, colour)) == ("b", 2, True)
+    with pytest.raises(ValueError, match="'green' is not a valid"):
+        colour("green")
+    assert (number.ONE + 1, number(1) is number.ONE, str(number.ONE), f"{number.ONE}", number.NONE < number.ONE) == (
+        2, True, "1", "1", True
+    )  # fmt: skip
+    assert (repr(number.ONE), [1, 2].index(number.ONE), bool(number.NONE)) == ("<Number.ONE: 1>", 0, False)
+
+
+def test_members_stay_themselves():
+    """A copy of a member is the member."""
+    for member in (COLOUR.RED, NUMBER.ONE):
+        assert copy.deepcopy([member])[0] is copy.copy(member) is member
+
+
+def contexts(module, error):
+    """What happens with a context that meets an error or none: as it was seen by each side."""
+    seen = []
+
+    @module.contextmanager
+    def context(quiet=False, other=None):
+        seen.append("in")
+        try:
+            yield "value"
+        except LookupError as caught:
+            seen.append(repr(caught))
+            if other:
+                raise other from None
+            if not quiet:
+                raise
+        finally:
+            seen.append("out")
+
+    for arguments in ({}, {"quiet": True}, {"other": ZeroDivisionError("new")}):
+        try:
+            with context(**arguments) as value:
+                seen.append(value)
+                if error:
+                    raise error
+        except BaseException as raised:
+            seen += [repr(raised), raised is error]
+    return seen
+
+
+@pytest.mark.parametrize(
+    "error", [None, KeyError("k"), OSError("o"), StopIteration("s"), GeneratorExit(), SystemExit(1)]
+)
+def test_contexts_are_as_the_standard_ones(error):
+    """What goes in and comes out of a generator's context is the same."""
+    assert contexts(plain, error) == contexts(contextlib, error)
+
+
+def test_a_context_goes_on_once():
+    """A generator with two yields is a mistake, and said to be one."""
+
+    @plain.contextmanager
+    def twice():
+        yield
+        yield
+
+    with pytest.raises(RuntimeError, match="went on"), twice():
+        pass
+
+
+def test_suppress():
+    """The exceptions that are named, and those derived from them, end there; others do not."""
+    with plain.suppress(LookupError, OSError):
+        raise KeyError
+    with pytest.raises(ValueError, match="x"), plain.suppress(LookupError):
+        raise ValueError("x")
+
+
+def test_cached():
+    """Computed once for each object, and for each arguments."""
+    calls = []
+
+    class Holder:
+        @plain.cached_property
+        def value(self):
+            """A value."""
+            calls.append(self)
+            return len(calls)
+
+    @plain.cache
+    def twice(x, y=0):
+        calls.append(x)
+        return 2 * x + y
+
+    one, other = Holder(), Holder()
+    assert (one.value, other.value, one.value, Holder.value.__doc__) == (1, 2, 1, "A value.")
+    assert (twice(3), twice(3), twice(3, 1), calls[2:]) == (6, 6, 7, [3, 3])
+    twice.cache_clear()
+    assert (twice(3), len(calls)) == (6, 5)
