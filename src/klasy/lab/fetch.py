@@ -139,7 +139,7 @@ class _PrivateApt:
 
     def _run(self, tool: str, arguments: list[str], what: str, cwd: Path | None = None) -> str:
         hint = (
-            "the network or the Debian mirror may be out of reach; try `apt-get update`, or name another mirror: "
+            "the network or the Debian mirror may be out of reach; try 'apt-get update', or name another mirror: "
             "KLASY_MIRROR=URI klasy lab .."
         )
         return checked([tool, *self.options, *arguments], what, cwd=cwd, hint=hint)

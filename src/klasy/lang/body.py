@@ -74,8 +74,8 @@ class ExpressionChecker:
     def _unknown(self, name: ast.Name, why: str) -> None:
         hints = near(name.name, self.candidates())
         if name.name in DATA_NAMES:
-            hints = [f"`{name.name}` is bound in the advice of `get`, `set` and `access`"]
-        self.bag.error("unknown-name", f"`{name.name}` is not known here, so {why}", name.span, hints=hints)
+            hints = [f"'{name.name}' is bound in the advice of 'get', 'set' and 'access'"]
+        self.bag.error("unknown-name", f"'{name.name}' is not known here, so {why}", name.span, hints=hints)
 
     # --- expressions ---
 
@@ -90,12 +90,12 @@ class ExpressionChecker:
         elif isinstance(expr, ast.Index):
             self._index(expr)
         elif isinstance(expr, ast.Unary):
-            self._dereferenced(expr.operand, f"`{expr.op}` cannot be applied to it" if expr.op in "*&" else None)
+            self._dereferenced(expr.operand, f"'{expr.op}' cannot be applied to it" if expr.op in "*&" else None)
         elif isinstance(expr, ast.Assign | ast.IncDec):
             if isinstance(expr, ast.Assign):
                 self.check(expr.value)
             if self.condition:
-                hints = ["`==` compares"] if expr.op == "=" else []
+                hints = ["'==' compares"] if expr.op == "=" else []
                 self.bag.error("condition-changes", "a condition must not change anything", expr.span, hints=hints)
             else:
                 self._target(expr.target, expr.op)
@@ -117,7 +117,7 @@ class ExpressionChecker:
         if name == JOINPOINT:
             self.bag.error(
                 "bare-joinpoint",
-                "`joinpoint` is no value by itself",
+                "'joinpoint' is no value by itself",
                 expr.span,
                 hints=["use one of " + ", ".join(f"joinpoint.{m}" for m in JOINPOINT_MEMBERS)],
             )
@@ -126,14 +126,14 @@ class ExpressionChecker:
             if state.keys:
                 self.bag.error(
                     "missing-key",
-                    f"`{name}` has a slot for each key, so a key must say which",
+                    f"'{name}' has a slot for each key, so a key must say which",
                     expr.span,
                     hints=[f"{name}[{', '.join(k.span.text for k in state.keys)}]"],
                 )
         elif name in FUNCTIONS and name not in CONTEXT_NAMES:
             self.bag.error(
                 "function-as-value",
-                f"`{name}` is a function of the language",
+                f"'{name}' is a function of the language",
                 expr.span,
                 hints=[f"call it: {FUNCTIONS[name].form}"],
             )
@@ -149,15 +149,15 @@ class ExpressionChecker:
             if expr.name not in JOINPOINT_MEMBERS:
                 self.bag.error(
                     "unknown-member",
-                    f"`joinpoint` has no `{expr.name}`",
+                    f"'joinpoint' has no '{expr.name}'",
                     expr.span,
                     hints=near(expr.name, list(JOINPOINT_MEMBERS)) or ["it has " + ", ".join(JOINPOINT_MEMBERS)],
                 )
             elif expr.arrow:
-                self.bag.error("joinpoint-arrow", "`joinpoint` is no pointer", expr.span,
+                self.bag.error("joinpoint-arrow", "'joinpoint' is no pointer", expr.span,
                                hints=[f"joinpoint.{expr.name}"])  # fmt: skip
             return
-        self._dereferenced(expr.object, f"it has no member `{expr.name}`")
+        self._dereferenced(expr.object, f"it has no member '{expr.name}'")
 
     def _index(self, expr: ast.Index) -> None:
         for key in expr.keys:
@@ -171,12 +171,12 @@ class ExpressionChecker:
                 )
         elif not state.keys:
             if state.type is None or not state.type.pointers:
-                self.bag.error("key-of-scalar", f"`{state.name}` was declared without a key", expr.span,
+                self.bag.error("key-of-scalar", f"'{state.name}' was declared without a key", expr.span,
                                related=[(state.span, "declared here")])  # fmt: skip
         elif len(state.keys) != len(expr.keys):
             self.bag.error(
                 "wrong-keys",
-                f"`{state.name}` has {_count(len(state.keys), 'key')}, here {_are(len(expr.keys))} given",
+                f"'{state.name}' has {_count(len(state.keys), 'key')}, here {_are(len(expr.keys))} given",
                 expr.span,
                 related=[(state.span, "declared here")],
             )
@@ -206,12 +206,12 @@ class ExpressionChecker:
             return
         self._arity(expr, function.least, function.most, function.form)
         if not function.value and not statement:
-            self.bag.error("no-value", f"`{function.name}` gives no value", expr.span,
+            self.bag.error("no-value", f"'{function.name}' gives no value", expr.span,
                            hints=["it stands alone as a statement"])  # fmt: skip
         if function.name == "deny" and not self.around:
             self.bag.error(
                 "deny-outside-around",
-                "only `around` advice can deny: the others run beside the join point, not in its place",
+                "only 'around' advice can deny: the others run beside the join point, not in its place",
                 expr.span,
             )
         if function.name not in ("sample", "limit"):  # their arguments are rates: 1/100, 100/s
@@ -221,11 +221,11 @@ class ExpressionChecker:
     def _unknown_function(self, callee: ast.Name) -> None:
         name = callee.name
         if self.known(name):
-            message, hints = f"`{name}` is no function", []
+            message, hints = f"'{name}' is no function", []
         elif name in FOREIGN_FUNCTIONS:
-            message, hints = f"there is no function `{name}`", [f"use {FOREIGN_FUNCTIONS[name]}"]
+            message, hints = f"there is no function '{name}'", [f"use {FOREIGN_FUNCTIONS[name]}"]
         else:
-            message, hints = f"there is no function `{name}`", near(name, list(FUNCTIONS))
+            message, hints = f"there is no function '{name}'", near(name, list(FUNCTIONS))
             if not hints:
                 hints = ["advice can call the functions of the language only, not the kernel's"]
         self.bag.error("unknown-function", message, callee.span, hints=hints)
@@ -237,9 +237,9 @@ class ExpressionChecker:
         if callee.name not in STATE_METHODS:
             self.bag.error(
                 "unknown-method",
-                f"`{state.name}` has no `{callee.name}`",
+                f"'{state.name}' has no '{callee.name}'",
                 callee.span,
-                hints=near(callee.name, list(STATE_METHODS)) or [f"a state is changed by `{state.name}.add(value)`"],
+                hints=near(callee.name, list(STATE_METHODS)) or [f"a state is changed by '{state.name}.add(value)'"],
             )
         else:
             self._arity(expr, STATE_METHODS[callee.name], STATE_METHODS[callee.name], f"{state.name}.add(value)")
@@ -250,7 +250,7 @@ class ExpressionChecker:
             wanted = _count(least, "argument") if least == most else f"at least {_count(least, 'argument')}"
             self.bag.error(
                 "wrong-arguments",
-                f"`{expr.callee.span.text}` takes {wanted}, here {_are(given)} given",
+                f"'{expr.callee.span.text}' takes {wanted}, here {_are(given)} given",
                 expr.span,
                 hints=[form],
             )
@@ -258,7 +258,7 @@ class ExpressionChecker:
     # --- what can be assigned ---
 
     def _target(self, target: ast.Expr, op: str) -> None:
-        what = "be assigned to" if op.endswith("=") else f"be changed by `{op}`"
+        what = "be assigned to" if op.endswith("=") else f"be changed by '{op}'"
         if isinstance(target, ast.Name):
             name = target.name
             if self.variable(name) is not None:
@@ -266,10 +266,10 @@ class ExpressionChecker:
             if name in self.state:
                 self._name(target)
             elif name in CONTEXT_NAMES or name == JOINPOINT or (self.data and name in DATA_NAMES):
-                self.bag.error("not-assignable", f"`{name}` is given by the join point and cannot {what}", target.span)
+                self.bag.error("not-assignable", f"'{name}' is given by the join point and cannot {what}", target.span)
             else:
-                hints = near(name, self.candidates()) or [f"declare it first: `u64 {name} = ..;`"]
-                self.bag.error("unknown-name", f"`{name}` is not declared", target.span, hints=hints)
+                hints = near(name, self.candidates()) or [f"declare it first: 'u64 {name} = ..;'"]
+                self.bag.error("unknown-name", f"'{name}' is not declared", target.span, hints=hints)
             return
         self.check(target)
         root = target
@@ -279,17 +279,17 @@ class ExpressionChecker:
             if root.name != JOINPOINT or self.variable(JOINPOINT):
                 return  # an element or member of a local or a state; whether it is one the compiler knows
             text = target.span.text
-            self.bag.error("not-assignable", f"`{text}` is given by the join point and cannot {what}", target.span)
+            self.bag.error("not-assignable", f"'{text}' is given by the join point and cannot {what}", target.span)
             return
         if isinstance(target, ast.Member | ast.Index) or (isinstance(target, ast.Unary) and target.op == "*"):
             self.bag.error(
                 "kernel-memory",
-                f"`{target.span.text}` lies in the kernel's memory, which advice may read but not change",
+                f"'{target.span.text}' lies in the kernel's memory, which advice may read but not change",
                 target.span,
             )
         else:
-            self.bag.error("not-assignable", f"`{target.span.text}` cannot {what}", target.span,
-                           hints=["`==` compares"] if op == "=" else [])  # fmt: skip
+            self.bag.error("not-assignable", f"'{target.span.text}' cannot {what}", target.span,
+                           hints=["'==' compares"] if op == "=" else [])  # fmt: skip
 
 
 class BodyChecker(ExpressionChecker):
@@ -344,8 +344,8 @@ class BodyChecker(ExpressionChecker):
         elif isinstance(statement, ast.Break | ast.Continue):
             if not self.loops:
                 word = "break" if isinstance(statement, ast.Break) else "continue"
-                hints = ["`return;` ends the advice"]
-                self.bag.error("outside-loop", f"`{word}` stands in no loop", statement.span, hints=hints)
+                hints = ["'return;' ends the advice"]
+                self.bag.error("outside-loop", f"'{word}' stands in no loop", statement.span, hints=hints)
         elif isinstance(statement, ast.Delete):
             self._delete(statement)
 
@@ -359,10 +359,10 @@ class BodyChecker(ExpressionChecker):
         if statement.value:
             self.check(statement.value)
         if name in self.scopes[-1]:
-            self.bag.error("declared-twice", f"`{name}` is declared twice", statement.span,
+            self.bag.error("declared-twice", f"'{name}' is declared twice", statement.span,
                            related=[(self.scopes[-1][name], "first declared here")])  # fmt: skip
         elif name in self.state:
-            self.bag.error("hides-state", f"`{name}` would hide the state of that name", statement.span,
+            self.bag.error("hides-state", f"'{name}' would hide the state of that name", statement.span,
                            related=[(self.state[name].span, "the state")])  # fmt: skip
         self.scopes[-1][name] = statement.span
 
@@ -370,7 +370,7 @@ class BodyChecker(ExpressionChecker):
         target = statement.target
         state = self._state_of(target.object) if isinstance(target, ast.Index) else self._state_of(target)
         if state is None:
-            self.bag.error("delete-no-state", f"`{target.span.text}` is no state, and only state can be deleted",
+            self.bag.error("delete-no-state", f"'{target.span.text}' is no state, and only state can be deleted",
                            target.span)  # fmt: skip
         elif not isinstance(target, ast.Name):
             self.check(target)

@@ -115,9 +115,9 @@ class AstBuilder:
             if c[0].text != "void":
                 self.bag.error(
                     "parameter-without-name",
-                    f"this parameter has a type, `{c[0].text}`, but no name",
+                    f"this parameter has a type, '{c[0].text}', but no name",
                     self._span(c[0]),
-                    hints=["a parameter of a pointcut or an advice binds by its name: `int len`"],
+                    hints=["a parameter of a pointcut or an advice binds by its name: 'int len'"],
                 )
             return (), span.end
         return tuple(c), span.end
@@ -126,7 +126,7 @@ class AstBuilder:
         type_, declarator = c
         type_ = self._declared(type_, declarator, decay=True)
         if type_.name == "void" and not type_.pointers:
-            self.bag.error("void-variable", f"`{declarator.name.text}` cannot be `void`", span)
+            self.bag.error("void-variable", f"'{declarator.name.text}' cannot be 'void'", span)
         return ast.Param(span, type_, declarator.name.text)
 
     # --- state ---
@@ -135,7 +135,7 @@ class AstBuilder:
         type_, (pointers, name, keys) = c
         type_ = replace(type_, pointers=pointers)
         if type_.name == "void" and not pointers:
-            self.bag.error("void-variable", f"`{name.text}` cannot be `void`", span)
+            self.bag.error("void-variable", f"'{name.text}' cannot be 'void'", span)
         return ast.StateDecl(span, ast.StateKind.SCALAR, type_, name.text, keys)
 
     def _on_aggregation(self, c: list[Any], span: Span) -> ast.StateDecl:
@@ -159,7 +159,7 @@ class AstBuilder:
     ) -> ast.StateDecl:
         pointers, name, keys = declarator
         if pointers:
-            self.bag.error("bad-state", f"`{kind.value}` is no type that a pointer can point to", span)
+            self.bag.error("bad-state", f"'{kind.value}' is no type that a pointer can point to", span)
         return ast.StateDecl(span, kind, None, name.text, keys, bounds)
 
     def _on_state_declarator(self, c: list[Any], _: Span) -> tuple[int, Token, tuple[ast.Expr, ...]]:
@@ -317,7 +317,7 @@ class AstBuilder:
         elif words[0] in BASIC_WORDS:
             name = normalise(words) or ""
             if not name:
-                self.bag.error("bad-type", f"`{' '.join(words)}` is not a type of C", span)
+                self.bag.error("bad-type", f"'{' '.join(words)}' is not a type of C", span)
         return ast.TypeRef(span, tag, name or "int", const="const" in qualifiers, volatile="volatile" in qualifiers)
 
     _on_definite_type = _on_type_name = _on_declared_type = _on_cast_type = _type
@@ -356,7 +356,7 @@ class AstBuilder:
         for declarator, value, place in declarators:
             full = self._declared(type_, declarator)
             if full.name == "void" and not full.pointers:
-                self.bag.error("void-variable", f"`{declarator.name.text}` cannot be `void`", place)
+                self.bag.error("void-variable", f"'{declarator.name.text}' cannot be 'void'", place)
             made.append(ast.Declare(type_.span.to(place), full, declarator.name.text, value))
         return _Declarations(tuple(made), span)
 
@@ -370,7 +370,7 @@ class AstBuilder:
                 "declaration-without-block",
                 "a declaration cannot stand alone here: nothing could use what it declares",
                 statement.span,
-                hints=["put it and what uses it between `{` and `}`"],
+                hints=["put it and what uses it between '{' and '}'"],
             )
             return ast.Block(statement.span, statement.statements)
         result: ast.Stmt = statement

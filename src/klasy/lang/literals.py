@@ -27,9 +27,9 @@ def integer(text: str, span: Span, bag: DiagnosticBag) -> ast.IntLiteral:
     suffix = match[2] if match else ""
     if not match or (suffix and (suffix.lower() not in _SUFFIXES or "lL" in suffix or "Ll" in suffix)):
         if "." in text:
-            bag.error("bad-number", f"`{text}` is no integer: there is no floating point in the kernel", span)
+            bag.error("bad-number", f"'{text}' is no integer: there is no floating point in the kernel", span)
         else:
-            bag.error("bad-number", f"`{text}` is not a number", span, hints=_number_hints(text))
+            bag.error("bad-number", f"'{text}' is not a number", span, hints=_number_hints(text))
         return ast.IntLiteral(span, 0)
     digits = match[1]
     if digits[:2] in ("0x", "0X", "0b", "0B"):
@@ -41,7 +41,7 @@ def integer(text: str, span: Span, bag: DiagnosticBag) -> ast.IntLiteral:
     else:
         value = int(digits)
     if value >> 64:
-        bag.error("bad-number", f"`{text}` does not fit into 64 bits", span)
+        bag.error("bad-number", f"'{text}' does not fit into 64 bits", span)
         value = 0
     suffix = suffix.lower()
     decimal = not digits.startswith("0") or digits == "0"
@@ -54,7 +54,7 @@ def _number_hints(text: str) -> list[str]:
     if text[0] == "0" and text.isdigit():
         return ["a number that begins with 0 is octal, with digits 0 to 7"]
     if text[0].isdigit() and text.isalnum():
-        return ["behind the digits may stand `u`, `l`, `ul`, `ll` or `ull`"]
+        return ["behind the digits may stand 'u', 'l', 'ul', 'll' or 'ull'"]
     return []
 
 
@@ -96,8 +96,8 @@ def _unescape(body: str, span: Span, bag: DiagnosticBag) -> str:
                 return chr(0xDC00 + code)
         start = span.start + 1 + match.start()
         place = Span(span.file, start, start + len(match.group()))
-        hint = r"a backslash itself is written `\\`" if simple is not None else r"a byte is at most `\xff`"
-        bag.error("bad-escape", f"`{match.group()}` means nothing in a string", place, hints=[hint])
+        hint = r"a backslash itself is written '\\'" if simple is not None else r"a byte is at most '\xff'"
+        bag.error("bad-escape", f"'{match.group()}' means nothing in a string", place, hints=[hint])
         return "?"
 
     return _ESCAPE.sub(one, body) if "\\" in body else body

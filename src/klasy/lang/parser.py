@@ -88,7 +88,7 @@ class _FileParser:
     def _extra_brace(self, problem: ExtraBrace) -> Diagnostic:
         place = Span(self.file, problem.start, problem.end)
         brace = Span(self.file, problem.brace, problem.brace + 1)
-        message = f"`{place.text}` must stand in an aspect"
+        message = f"'{place.text}' must stand in an aspect"
         return Diagnostic(
             Severity.ERROR, "outside-aspect", message, place, related=((brace, "this closed the aspect"),)
         )

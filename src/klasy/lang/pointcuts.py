@@ -70,9 +70,9 @@ class Binder:
             for binding in inner.names.values():
                 self.bag.error(
                     "bound-under-not",
-                    f"`{binding.name}` cannot be bound under `!`: there it stands for what did not happen",
+                    f"'{binding.name}' cannot be bound under '!': there it stands for what did not happen",
                     binding.span,
-                    hints=["in a signature under `!` write types only, or `..`"],
+                    hints=["in a signature under '!' write types only, or '..'"],
                 )
             return Bound(inner.names)
         if isinstance(pointcut, ast.Cflow):
@@ -114,7 +114,7 @@ class Binder:
     def _twice(self, first: Binding, second: Binding) -> None:
         self.bag.error(
             "bound-twice",
-            f"`{first.name}` is bound twice",
+            f"'{first.name}' is bound twice",
             second.span,
             related=[(first.span, "it is bound here already")] if first.span.start != second.span.start else [],
         )
@@ -126,9 +126,9 @@ class Binder:
                 if name not in other.names and not other.any:
                     self.bag.error(
                         "bound-in-one-arm",
-                        f"`{name}` is bound in one arm of `||` only: where the other matches, it would have no value",
+                        f"'{name}' is bound in one arm of '||' only: where the other matches, it would have no value",
                         binding.span,
-                        hints=[f"bind `{name}` in both arms, or write two advice"],
+                        hints=[f"bind '{name}' in both arms, or write two advice"],
                         related=[(arm.span, "this arm does not bind it")],
                     )
         return Bound({**left.names, **right.names}, left.any and right.any)
@@ -223,4 +223,4 @@ def condition_names(pointcut: ast.Pointcut) -> dict[str, Span]:
 def near(name: str, candidates: list[str]) -> list[str]:
     """A hint naming what was probably meant, or none."""
     found = suggest(name, candidates)
-    return [f"did you mean `{'` or `'.join(found)}`?"] if found else []
+    return [f"did you mean '{'' or ''.join(found)}'?"] if found else []

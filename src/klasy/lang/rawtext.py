@@ -35,14 +35,14 @@ class RawToken:
     def describe(self) -> str:
         """How a message calls it."""
         if self.kind == "string":
-            return "this string" if self.text[0] != "'" else f"`{self.text}`"
+            return "this string" if self.text[0] != "'" else self.text
         if self.kind == "end":
             return "the end of the file"
         if self.kind == "c_body":
             return "this C body"
         if self.kind == "stray" and not self.text.isprintable():
             return f"the character U+{ord(self.text):04X}"
-        return f"`{self.text}`"
+        return f"'{self.text}'"
 
 
 def raw_token(text: str, position: int, end: int) -> RawToken:

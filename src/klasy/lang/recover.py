@@ -116,7 +116,7 @@ class Recovery:
         if found.kind == "end" and failure.previous is None:
             message = f"there is no {what} between the quotes"
         elif found.kind == "end":
-            closing = [e for e in expected if e in ("`)`", "`]`")]
+            closing = [e for e in expected if e in ("')'", "']'")]
             message = f"this {what} ends too early: expected {either(closing or expected)}"
         elif not expected:
             message = f"{found.describe()} cannot follow a whole {what}"
@@ -148,7 +148,7 @@ class Recovery:
         elif repair and repair.insert in _CODES and not repair.skipped and previous:
             self._say_missing(repair.insert, failure.stack, previous)
         elif found.text in _OPENING and not self._opened(failure.stack, _OPENING[found.text]):
-            self._error("closes-nothing", f"this `{found.text}` closes nothing", found.start, found.end)
+            self._error("closes-nothing", f"this '{found.text}' closes nothing", found.start, found.end)
         else:
             code, message, hint = self.help.unexpected(states, found)
             self._error(code, message, found.start, found.end, hint=hint)
@@ -183,10 +183,10 @@ class Recovery:
 
     def _say_missing(self, text: str, stack: Stack, previous: Token) -> None:
         opening = self._opened(stack, _OPENING.get(text, ""))
-        related = [self._note(opening, f"to close this `{opening.text}`")] if opening else []
+        related = [self._note(opening, f"to close this '{opening.text}'")] if opening else []
         if related and related[0][0].line == self.file.position(previous.end)[0]:
             related = []  # seen at a glance
-        self._error(_CODES[text], f"missing `{text}`", previous.end, previous.end, related=related)
+        self._error(_CODES[text], f"missing '{text}'", previous.end, previous.end, related=related)
 
     def _opened(self, stack: Stack, text: str) -> Token | None:
         """The innermost bracket of a kind that is still open."""
@@ -213,10 +213,10 @@ class Recovery:
         near = suggest(name.text, designators) or [d for d in designators if d.startswith(name.text)]
         self._error(
             "unknown-designator",
-            f"there is no designator `{name.text}`",
+            f"there is no designator '{name.text}'",
             name.start,
             name.end,
-            hint=f"did you mean `{near[0]}`?" if near else "signatures stand in `call`, `execution` and `within`",
+            hint=f"did you mean '{near[0]}'?" if near else "signatures stand in 'call', 'execution' and 'within'",
         )
         return True
 
@@ -225,10 +225,10 @@ class Recovery:
     def _lexical(self, failure: Failure, found: RawToken) -> tuple[bool, int | None]:
         start = found.start
         if found.kind == "comment":
-            self._error("unterminated-comment", "this comment is not closed", start, start + 2, hint="`*/` closes it")
+            self._error("unterminated-comment", "this comment is not closed", start, start + 2, hint="'*/' closes it")
             return True, None
         if found.kind == "open_c_body":
-            self._error("unterminated-c-body", "this C body is not closed", start, start + 2, hint="`%}` closes it")
+            self._error("unterminated-c-body", "this C body is not closed", start, start + 2, hint="'%}' closes it")
             return True, None
         if found.kind in ("open_string", "open_character"):
             return True, self._open_string(failure, found)
@@ -240,7 +240,7 @@ class Recovery:
         """A character that the language does not use. It is skipped; of a preprocessor's line all is."""
         if found.text == "#":
             hint = "there is no preprocessor: the kernel's types and enum constants are known"
-            self._error("stray-character", "`#` has no meaning here", found.start, found.end, hint=hint)
+            self._error("stray-character", "'#' has no meaning here", found.start, found.end, hint=hint)
             rest = _LINE_REST.match(self.text, found.start)
             return rest.end() if rest else found.end
         name = found.describe()
@@ -266,7 +266,7 @@ class Recovery:
             return end
         closing = "”" if found.text[0] in "“”„" else found.text[0]
         message = "this string is not closed on its line"
-        self._error("unterminated-string", message, start, found.end, hint=f"`{closing}` closes it")
+        self._error("unterminated-string", message, start, found.end, hint=f"'{closing}' closes it")
         string = _kind("STRING")
         if quoted or self.machine.fits(states, string) is None:
             return self._give_up(failure, found, forced=False)
@@ -283,7 +283,7 @@ class Recovery:
         opening = self._opened(stack, "{")
         if found.kind != "end" or opening is None:
             return False, None
-        self._error("missing-brace", "this `{` is not closed before the file ends", opening.start, opening.end)
+        self._error("missing-brace", "this '{' is not closed before the file ends", opening.start, opening.end)
         if self.machine.fits(stack.states, self.machine.punctuation["}"]) is None:  # in the midst of something
             self._drop(stack, found.start)
         closed = self._close_until(stack, END, self.end)
@@ -302,7 +302,7 @@ class Recovery:
         word = next(group for group in match.groups() if group)
         opening, end = self._opened(stack, "{"), stack.ends[index]
         related = [self._note(opening, "opened here")] if opening else []
-        self._error("missing-brace", f"missing `}}` before `{word}`", end, end, related=related)
+        self._error("missing-brace", f"missing '}}' before '{word}'", end, end, related=related)
         stack.cut(index + 1)
         return True, start if self._close_until(stack, self.machine.keywords[word], end) else None
 
@@ -339,7 +339,7 @@ class Recovery:
             for word in suggest(written.text, [w for w in keywords if w != written.text]):
                 repair = self._try(before, word, keywords[word], written.end, skipped=True)
                 if repair.helps:
-                    message, hint = f"`{written.text}` means nothing here", f"did you mean `{word}`?"
+                    message, hint = f"'{written.text}' means nothing here", f"did you mean '{word}'?"
                     self._error("misspelt", message, written.start, written.end, hint=hint)
                     stack.cut(height)
                     self.machine.advance(stack, Token(repair.kind, word, written.start, written.end), self.builder)

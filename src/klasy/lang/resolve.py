@@ -42,8 +42,8 @@ def resolve(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
     seen: dict[str, Span] = {}
     for aspect in tree.aspects:
         if aspect.name in seen:
-            bag.error("duplicate-aspect", f"there are two aspects named `{aspect.name}`", aspect.name_span,
-                      related=[(seen[aspect.name], "the first one")])  # fmt: skip
+            bag.error("duplicate-aspect", f"two aspects are named '{aspect.name}'", aspect.name_span,
+                      related=[(seen[aspect.name], "the first is here")])  # fmt: skip
         seen.setdefault(aspect.name, aspect.name_span)
     return [_AspectResolver(aspect, tree, bag, broken).resolve() for aspect in tree.aspects]
 
@@ -79,7 +79,7 @@ class _AspectResolver:
             if not self._broken(advice):
                 self._check_advice(advice, index)
         if not aspect.advice and not self.incomplete:
-            self.bag.error("no-advice", f"aspect `{aspect.name}` has no advice, so it would do nothing",
+            self.bag.error("no-advice", f"aspect '{aspect.name}' has no advice, so it would do nothing",
                            aspect.name_span, hints=["before() { log(..); }"])  # fmt: skip
         advice_list: tuple[ast.Advice, ...] = ()
         if not self.bag.errors:
@@ -101,7 +101,7 @@ class _AspectResolver:
                         "two-anonymous-pointcuts",
                         "an aspect can have one anonymous pointcut",
                         declaration.span,
-                        hints=["join them with `||`, or name them: `pointcut name(): ..;`"],
+                        hints=["join them with '||', or name them: 'pointcut name(): ..;'"],
                         related=[(self.anonymous.span, "the first one")],
                     )
                 else:
@@ -109,7 +109,7 @@ class _AspectResolver:
             elif declaration.name in self.named:
                 self.bag.error(
                     "duplicate-pointcut",
-                    f"there are two pointcuts named `{declaration.name}`",
+                    f"there are two pointcuts named '{declaration.name}'",
                     declaration.span,
                     related=[(self.named[declaration.name].span, "the first one")],
                 )
@@ -117,10 +117,10 @@ class _AspectResolver:
                 self.named[declaration.name] = declaration
         for state in self.aspect.state:
             if state.name in self.state:
-                self.bag.error("declared-twice", f"`{state.name}` is declared twice", state.span,
+                self.bag.error("declared-twice", f"'{state.name}' is declared twice", state.span,
                                related=[(self.state[state.name].span, "first declared here")])  # fmt: skip
             elif state.name in CONTEXT_NAMES or state.name == JOINPOINT:
-                self.bag.error("hides-context", f"`{state.name}` has a meaning of its own in advice", state.span,
+                self.bag.error("hides-context", f"'{state.name}' has a meaning of its own in advice", state.span,
                                hints=["choose another name for the state"])  # fmt: skip
             self.state.setdefault(state.name, state)
 
@@ -133,10 +133,10 @@ class _AspectResolver:
         found: dict[str, ast.Param] = {}
         for param in params:
             if param.name in found:
-                self.bag.error("declared-twice", f"there are two parameters named `{param.name}`", param.span,
+                self.bag.error("declared-twice", f"there are two parameters named '{param.name}'", param.span,
                                related=[(found[param.name].span, "the first one")])  # fmt: skip
             elif param.name in self.state:
-                self.bag.error("hides-state", f"`{param.name}` would hide the state of that name", param.span,
+                self.bag.error("hides-state", f"'{param.name}' would hide the state of that name", param.span,
                                related=[(self.state[param.name].span, "the state")])  # fmt: skip
             found.setdefault(param.name, param)
         return found
@@ -164,7 +164,7 @@ class _AspectResolver:
                 if not reported.intersection(ring):
                     reported.update(ring)
                     first = self.named[ring[0]]
-                    how = " uses ".join(f"`{n}`" for n in [*ring, name])
+                    how = " uses ".join(f"'{n}'" for n in [*ring, name])
                     self.bag.error("recursive-pointcut", f"a pointcut cannot use itself: {how}", first.span)
                 return
             declaration = self.named.get(name)
@@ -193,12 +193,12 @@ class _AspectResolver:
             hints = near(reference.name, [*self.named, *DESIGNATORS])
             others = [a.name for a in self.tree.aspects if any(p.name == reference.name for p in a.pointcuts)]
             if others:
-                hints = [f"aspect `{others[0]}` has one of that name, but a pointcut serves its own aspect only"]
-            self.bag.error("unknown-pointcut", f"there is no pointcut `{reference.name}`", reference.span, hints=hints)
+                hints = [f"aspect '{others[0]}' has one of that name, but a pointcut serves its own aspect only"]
+            self.bag.error("unknown-pointcut", f"there is no pointcut '{reference.name}'", reference.span, hints=hints)
             return False
         wanted, args = len(declaration.params), reference.args
         if ".." in args[:-1]:
-            self.bag.error("wrong-arguments", "nothing can follow `..`, which stands for all further arguments",
+            self.bag.error("wrong-arguments", "nothing can follow '..', which stands for all further arguments",
                            reference.span)  # fmt: skip
             return False
         given = len(args) - (args[-1:] == ("..",))
@@ -206,7 +206,7 @@ class _AspectResolver:
             plural = "" if wanted == 1 else "s"
             self.bag.error(
                 "wrong-arguments",
-                f"pointcut `{reference.name}` takes {wanted or 'no'} argument{plural}, here {given or 'none'} "
+                f"pointcut '{reference.name}' takes {wanted or 'no'} argument{plural}, here {given or 'none'} "
                 f"{'is' if given <= 1 else 'are'} given",
                 reference.span,
                 related=[(declaration.span, "declared here")],
@@ -230,7 +230,7 @@ class _AspectResolver:
                 if param.name in conditions:
                     self.bag.error(
                         "argument-needed",
-                        f"pointcut `{reference.name}` tests `{param.name}` in `if`, so a name must be given for it",
+                        f"pointcut '{reference.name}' tests '{param.name}' in 'if', so a name must be given for it",
                         reference.span,
                         related=[(conditions[param.name], "tested here")],
                     )
@@ -242,10 +242,10 @@ class _AspectResolver:
 
                 self.bag.error(
                     "unknown-name",
-                    f"`{argument}` is no parameter here, so pointcut `{reference.name}` cannot bind it",
+                    f"'{argument}' is no parameter here, so pointcut '{reference.name}' cannot bind it",
                     reference.span,
                     hints=near(argument, list(params))
-                    or [f"add a parameter: `{print_declaration(param.type, argument)}`"],
+                    or [f"add a parameter: '{print_declaration(param.type, argument)}'"],
                 )
                 sound = False
         return sound
@@ -262,19 +262,19 @@ class _AspectResolver:
             if binding.type and types_disagree(binding.type, wanted):
                 self.bag.error(
                     "type-mismatch",
-                    f"`{name}` is `{_written(wanted)}` here, but the pointcut binds `{_written(binding.type)}`",
+                    f"'{name}' is '{_written(wanted)}' here, but the pointcut binds '{_written(binding.type)}'",
                     params[name].span,
                     related=[(binding.span, "bound here")],
                 )
         if returning and returning.name in bound.names and params[returning.name] is returning:
-            self.bag.error("bound-twice", f"`{returning.name}` is the result, and bound by the pointcut too",
+            self.bag.error("bound-twice", f"'{returning.name}' is the result, and bound by the pointcut too",
                            returning.span, related=[(bound.names[returning.name].span, "bound here")])  # fmt: skip
         for name, param in params.items():
             if name not in bound.names and not bound.any and param is not returning:
                 hint = self._how_to_bind(param, pointcut, set(bound.names))
                 self.bag.error(
                     "unbound-parameter",
-                    f"{whose} does not bind the parameter `{name}`",
+                    f"{whose} does not bind the parameter '{name}'",
                     param.span,
                     hints=[hint],
                     related=[(pointcut.span, "the pointcut")],
@@ -294,10 +294,10 @@ class _AspectResolver:
                     if pattern.name:
                         offered.append(pattern.name)
                     elif pattern.type and pattern.type.name == param.name and not pattern.type.pointers:
-                        place = f"parameter {index + 1} of `{part.signature.name}`"
-                        return f"in a signature a lone word is a type: write `{wanted}` for {place}"
+                        place = f"parameter {index + 1} of '{part.signature.name}'"
+                        return f"in a signature a lone word is a type: write '{wanted}' for {place}"
             elif isinstance(part, ast.Within) and any(p.name == param.name for p in part.signature.params or ()):
-                return "`within` binds nothing: the function that it names is not the one that is called"
+                return "'within' binds nothing: the function that it names is not the one that is called"
             elif isinstance(part, ast.Access) and part.data.name:
                 offered.append(part.data.name)
         offered = [name for name in offered if name not in bound]
@@ -305,9 +305,9 @@ class _AspectResolver:
         if hints:
             return hints[0]
         if len(offered) == 1:
-            return f"the pointcut names `{offered[0]}`"
+            return f"the pointcut names '{offered[0]}'"
         function = functions[0] if len(functions) == 1 else "f"
-        return f"name it in the signature: `{function}({wanted}, ..)`"
+        return f"name it in the signature: '{function}({wanted}, ..)'"
 
     def _check_conditions(self, pointcut: ast.Pointcut, variables: Mapping[str, Span]) -> None:
         data = any(isinstance(p, ast.Access) for p in designators(pointcut))
@@ -327,9 +327,9 @@ class _AspectResolver:
                 if name.name in documented and name.name not in variables:
                     self.bag.error(
                         "unbound-name",
-                        f"`{name.name}` is named in the signature, but is no parameter here, so `if` cannot test it",
+                        f"'{name.name}' is named in the signature, but is no parameter here, so 'if' cannot test it",
                         name.span,
-                        hints=[f"add a parameter `{name.name}` with its type"],
+                        hints=[f"add a parameter '{name.name}' with its type"],
                         related=[(documented[name.name], "named here")],
                     )
                     break
@@ -344,13 +344,13 @@ class _AspectResolver:
         pointcut = advice.pointcut or (declaration.expr if declaration else None)
         if pointcut is None:
             if not self.incomplete:
-                hints = ["add an anonymous `pointcut ..;`"]
+                hints = ["add an anonymous 'pointcut ..;'"]
                 if self.named:
-                    uses = " or ".join(f"`{n}({', '.join(p.name for p in d.params)})`" for n, d in self.named.items())
-                    hints.insert(0, f"add `:` and a pointcut behind the parameters: {uses}")
+                    uses = " or ".join(f"'{n}({', '.join(p.name for p in d.params)})'" for n, d in self.named.items())
+                    hints.insert(0, f"add ':' and a pointcut behind the parameters: {uses}")
                 self.bag.error(
                     "no-pointcut",
-                    f"this `{advice.kind.value}` names no pointcut, and the aspect has no anonymous one",
+                    f"this '{advice.kind.value}' names no pointcut, and the aspect has no anonymous one",
                     advice.head,
                     hints=hints,
                 )
@@ -398,7 +398,7 @@ class _AspectResolver:
                 if name in params and name not in own:
                     self.bag.error(
                         "captured-name",
-                        f"pointcut `{part.name}` tests `{name}`, which this parameter would hide",
+                        f"pointcut '{part.name}' tests '{name}', which this parameter would hide",
                         params[name].span,
                         hints=["give the parameter another name"],
                         related=[(span, "tested here")],

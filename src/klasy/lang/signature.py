@@ -45,9 +45,9 @@ class WordReader:
             if len(before) > 1:
                 self._error(
                     "bad-signature",
-                    "a `*` alone in front of a signature means any type, and only the function's name may follow it",
+                    "a '*' alone in front of a signature means any type, and only the function's name may follow it",
                     before[1],
-                    hints=["a pointer's `*` stands behind its type: `void *kmalloc(..)`"],
+                    hints=["a pointer's '*' stands behind its type: 'void *kmalloc(..)'"],
                 )
             return self._named(None, last, params, span)
         glued = _GLUED.match(last.text)
@@ -55,7 +55,7 @@ class WordReader:
             before, last = [*before, _cut(last, *glued.span(1))], _cut(last, glued.start(2), None)
         if before[-1].text in TAGS:
             written = f"{before[-1].text} {last.text}"
-            self._error("bad-signature", f"a signature needs the name of a function; `{written}` is a type", last)
+            self._error("bad-signature", f"a signature needs the name of a function; '{written}' is a type", last)
             return ast.Signature(span, None, last.text, params)
         stars, rest = _leading_stars(last)
         if not rest.text:  # `int *(..)`: the last star is the name
@@ -63,7 +63,7 @@ class WordReader:
         type_words = [*before, stars] if stars.text else before
         result, left = self.type(type_words)
         if left:
-            self._too_many(left[0], "a signature is `type name(parameters)`, the type and the parameters optional")
+            self._too_many(left[0], "a signature is 'type name(parameters)', the type and the parameters optional")
         first = self._named(result, rest, params, span)
         if stars.text and rest.text != "*":
             result, _ = self.type(before)
@@ -89,9 +89,9 @@ class WordReader:
         if name.text in RESERVED_WORDS or name.text in DROPPED_WORDS:
             self._error(
                 "bad-signature",
-                f"a signature needs the name of a function; `{name.text}` is none",
+                f"a signature needs the name of a function; '{name.text}' is none",
                 name,
-                hints=["`*` stands for any name: `unsigned long *(..)` is any function with that result"],
+                hints=["'*' stands for any name: 'unsigned long *(..)' is any function with that result"],
             )
         return ast.Signature(span, result, name.text, params)
 
@@ -111,16 +111,16 @@ class WordReader:
         """One parameter of a signature: a type, a type and a name, or ``*`` and perhaps a name."""
         if words[0].text in ("*", "%"):
             if len(words) > 2 or (len(words) == 2 and not _NAME.match(words[1].text)):
-                self._error("bad-signature", "behind `*`, one parameter of any type, only its name may stand", words[1])
+                self._error("bad-signature", "behind '*', one parameter of any type, only its name may stand", words[1])
             return ast.ParamPattern(span, ast.ParamKind.ANY_ONE, None, words[1].text if len(words) > 1 else None)
         type_, left = self.type(words)
         if len(left) > 1:
-            self._too_many(left[1], "a parameter is `type name`, the name optional")
+            self._too_many(left[1], "a parameter is 'type name', the name optional")
         name = left[0] if left else None
         if name and (not _NAME.match(name.text) or name.text in RESERVED_WORDS):
             self._error(
                 "bad-signature",
-                f"`{name.text}` cannot name a parameter",
+                f"'{name.text}' cannot name a parameter",
                 name,
                 hints=["wildcards may stand in a parameter's type, not in its name"] if "*" in name.text else [],
             )
@@ -133,15 +133,15 @@ class WordReader:
         only = found[0] if len(found) == 1 else None
         if only and only.type and only.type.name == "void" and not only.type.pointers:
             if only.name:
-                self.bag.error("bad-signature", "a parameter cannot be `void`", only.span)
+                self.bag.error("bad-signature", "a parameter cannot be 'void'", only.span)
             return ()
         for param in found:
             if param.type and param.type.name == "void" and not param.type.pointers:
-                self.bag.error("bad-signature", "a parameter cannot be `void`", param.span)
+                self.bag.error("bad-signature", "a parameter cannot be 'void'", param.span)
         for param in found[:-1]:
             if param.kind is ast.ParamKind.VARIADIC:
-                self.bag.error("bad-signature", "nothing can follow `...`, which says that the function is variadic",
-                               param.span, hints=["`..`, two dots, stands for any parameters"])  # fmt: skip
+                self.bag.error("bad-signature", "nothing can follow '...', which says that the function is variadic",
+                               param.span, hints=["'..', two dots, stands for any parameters"])  # fmt: skip
         return tuple(found)
 
     # --- types ---
@@ -164,7 +164,7 @@ class WordReader:
             elif base is None and not basic and text in TAGS:
                 tag = ast.TagKind(text)
                 if not queue:
-                    self._error("bad-type", f"`{text}` needs a name behind it", word)
+                    self._error("bad-type", f"'{text}' needs a name behind it", word)
                     base = _cut(word, 0, 0)
                 else:
                     base, behind = self._base(queue.pop(0), last=not queue)
@@ -187,7 +187,7 @@ class WordReader:
             used.append(word)
         if base is None and not basic:
             if const or volatile:
-                self._error("bad-type", f"`{used[0].text}` says nothing without a type", used[0])
+                self._error("bad-type", f"'{used[0].text}' says nothing without a type", used[0])
             return None, queue
         span = Span(self.file, used[0].start, queue[0].start if queue else words[-1].end)
         text = span.text.rstrip()
@@ -198,7 +198,7 @@ class WordReader:
         if name is None:
             written = " ".join(b.text for b in basic)
             self.bag.error(
-                "bad-type", f"`{written}` is not a type of C", Span(self.file, basic[0].start, basic[-1].end)
+                "bad-type", f"'{written}' is not a type of C", Span(self.file, basic[0].start, basic[-1].end)
             )
         return ast.TypeRef(span, tag, name or "int", pointers, (), const, volatile), queue
 
@@ -213,7 +213,7 @@ class WordReader:
         bare = len(text.rstrip("*"))
         base = _cut(word, 0, bare)
         if base.text in RESERVED_WORDS:
-            self._error("bad-type", f"`{base.text}` is not the name of a type", base)
+            self._error("bad-type", f"'{base.text}' is not the name of a type", base)
         return base, [_cut(word, bare, None)] if bare < len(text) else []
 
     # --- data ---
@@ -224,13 +224,13 @@ class WordReader:
         glued = _GLUED.match(words[0].text)
         if len(words) == 1 and not glued:
             if last.text in RESERVED_WORDS:
-                self._error("bad-data", f"`{last.text}` names no data", last, hints=[_DATA_HINT])
+                self._error("bad-data", f"'{last.text}' names no data", last, hints=[_DATA_HINT])
             return self._path(last, span, None)
         stars, rest = _leading_stars(last)
         if _leads_on(rest.text) and not _ends_in_tag(words[:-1]):  # struct net init_net.ipv4.sysctl_ip_default_ttl
             type_, left = self.type([*words[:-1], stars] if stars.text else words[:-1])
             if left:
-                self._too_many(left[0], "data of a given type is `unsigned long avenrun[0]`", "bad-data")
+                self._too_many(left[0], "data of a given type is 'unsigned long avenrun[0]'", "bad-data")
             return self._path(rest, span, type_)
         dotted = next((i for i, w in enumerate(words) if "." in w.text), None)
         if dotted is not None:  # struct tcp_sock.*cwnd*
@@ -238,19 +238,19 @@ class WordReader:
             type_, left = self.type([*words[:dotted], _cut(words[dotted], 0, len(name))])
             behind = left or words[dotted + 1 :]
             if behind:
-                self._too_many(behind[0], "a member by its type is `struct sk_buff.len`", "bad-data")
+                self._too_many(behind[0], "a member by its type is 'struct sk_buff.len'", "bad-data")
             if type_ and type_.pointers:
-                self.bag.error("bad-data", "a member by its type is written without `*`", type_.span,
+                self.bag.error("bad-data", "a member by its type is written without '*'", type_.span,
                                hints=[f"{type_.tag.value} {type_.name}.{path}".strip()])  # fmt: skip
             return ast.DataPattern(span, type_, tuple(path.split(".")))
         type_, left = self.type(words)
         if not left:
-            self.bag.error("bad-data", f"`{span.text}` names a type, but no data", span, hints=[_DATA_HINT])
+            self.bag.error("bad-data", f"'{span.text}' names a type, but no data", span, hints=[_DATA_HINT])
             return ast.DataPattern(span, type_, ())
         if len(left) > 1:
             self._too_many(left[1], _DATA_HINT, "bad-data")
         if not _NAME.match(left[0].text) or left[0].text in RESERVED_WORDS:
-            self._error("bad-data", f"`{left[0].text}` cannot name data", left[0], hints=[_DATA_HINT])
+            self._error("bad-data", f"'{left[0].text}' cannot name data", left[0], hints=[_DATA_HINT])
         return ast.DataPattern(span, type_, (), left[0].text)
 
     def _path(self, word: Token, span: Span, declared: ast.TypeRef | None) -> ast.DataPattern:
@@ -259,7 +259,7 @@ class WordReader:
         if text.startswith("per_cpu("):
             found = _PER_CPU.match(text)
             if found is None:
-                self._error("bad-data", f"`{text}` names no data", word, hints=["write per_cpu(variable, 0)"])
+                self._error("bad-data", f"'{text}' names no data", word, hints=["write per_cpu(variable, 0)"])
                 return ast.DataPattern(span, None, ("?",), None, declared)
             text, cpu = found[1] + text[found.end() :], int(found[2])
         steps = []
@@ -269,7 +269,7 @@ class WordReader:
                 index = name[1:-1].strip()
                 if not index.isdecimal():
                     place = _cut(word, *(at + len(word.text) - len(text) for at in step.span()))
-                    self._error("bad-data", f"`{name}`: an element of an array is written with its number", place)
+                    self._error("bad-data", f"'{name}': an element of an array is written with its number", place)
                     index = "0"
                 name = f"[{int(index)}]"
             steps.append(name)
@@ -281,11 +281,11 @@ class WordReader:
         self.bag.error(code, message, Span(self.file, token.start, token.end), hints=hints or ())
 
     def _too_many(self, token: Token, form: str, code: str = "bad-signature") -> None:
-        self._error(code, f"`{token.text}` is one word too many", token, hints=[form])
+        self._error(code, f"'{token.text}' is one word too many", token, hints=[form])
 
 
 _DATA_HINT = (
-    "data is a global (`jiffies`), a member by its type (`struct sk_buff.len`) or an object (`struct sk_buff *skb`)"
+    "data is a global ('jiffies'), a member by its type ('struct sk_buff.len') or an object ('struct sk_buff *skb')"
 )
 
 

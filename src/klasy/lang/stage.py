@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 # Node of the tree: how the construct is called.
 _NODES: dict[type[ast.Node], str] = {
-    ast.Import: "`import`",
-    ast.CBody: "a body in C, `%{ .. %}`",
+    ast.Import: "'import'",
+    ast.CBody: "a body in C, '%{ .. %}'",
     ast.StateDecl: "state kept by an aspect",
-    ast.Syscall: "`syscall`",
-    ast.Event: "`event`",
-    ast.At: "`at`",
-    ast.WithinFile: "`withinfile`",
-    ast.Cflow: "`cflow`",
-    ast.Args: "`args`",
-    ast.Target: "`target`",
-    ast.For: "`for`",
-    ast.While: "`while`",
-    ast.Break: "`break`",
-    ast.Continue: "`continue`",
-    ast.Delete: "`delete`",
+    ast.Syscall: "'syscall'",
+    ast.Event: "'event'",
+    ast.At: "'at'",
+    ast.WithinFile: "'withinfile'",
+    ast.Cflow: "'cflow'",
+    ast.Args: "'args'",
+    ast.Target: "'target'",
+    ast.For: "'for'",
+    ast.While: "'while'",
+    ast.Break: "'break'",
+    ast.Continue: "'continue'",
+    ast.Delete: "'delete'",
 }
 
 FUNCTIONS = frozenset(
@@ -57,11 +57,11 @@ def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int], params: froz
         what = _NODES.get(type(node))
         span = node.span
         if isinstance(node, ast.AdviceDecl) and node.kind is ast.AdviceKind.AROUND:
-            what, span = "`around` advice", node.head
+            what, span = "'around' advice", node.head
         elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
-            what = f"`{node.callee.name}`"
+            what = f"'{node.callee.name}'"
         elif isinstance(node, ast.Access) and ((node.data.type and node.data.path) or node.data.name in params):
             form = "a member by its type" if node.data.path else "the members of an object"
-            what = f"`{node.kind.value}` of {form}"
+            what = f"'{node.kind.value}' of {form}"
         if what and span.start not in said:  # what is wrong besides is said first
             bag.error("not-built-yet", f"{what} is not built yet", span)

@@ -68,52 +68,52 @@ _NAMELESS = (
     "before(struct x @ before(x * @ before(struct x * @ before(int x, struct x @ before(const x @"
     "before(int x, const x @ before(unsigned int @ before(int x, int"
 )
-_A_PARAMETER = "a parameter has a type and a name: `struct sock *sk`"
+_A_PARAMETER = "a parameter has a type and a name: 'struct sock *sk'"
 
 NAMED: tuple[Named, ...] = (
     # --- files and aspects ---
-    Named("outside-aspect", "`<found>` must stand in an aspect",
+    Named("outside-aspect", "'<found>' must stand in an aspect",
           _in_file(' @ aspect a { } @ import "x";', "before @ after @ around @ pointcut"),
           "aspect name { .. }", give_up=True),
-    Named("closes-nothing", "this `}` closes nothing",
+    Named("closes-nothing", "this '}' closes nothing",
           _in_file(' @ aspect a { } @ import "x";', "}")),
     Named("aspect-without-name", "the aspect has no name",
           _in_file("aspect", "{ @ ; @ string"),
           "aspect name { .. }"),
-    Named("missing-brace", "missing `{` behind the aspect's name",
+    Named("missing-brace", "missing '{' behind the aspect's name",
           _in_file("aspect a", "before @ after @ around @ pointcut"), behind=True),
     Named("no-inheritance", "an aspect stands alone: it has no parameters and extends nothing",
           _in_file("aspect a", ": @ ( @ x"),
           "aspect <before> { .. }", skip_to="{"),
-    Named("import-needs-string", "`import` takes a file name in double quotes",
+    Named("import-needs-string", "'import' takes a file name in double quotes",
           _in_file("import", "x @ < @ ; @ '*'"),
           'import "other.asp";'),
     # --- advice ---
     Named("advice-without-body", "this advice has no body",
           _in_aspect("before() @ after() @ around() @ after() returning (int x) @ before(): x()", "; @ }"),
-          "a body is `{ statements }` or `%{ C %}`", behind=True, instead="%{%}"),
-    Named("advice-without-parameters", "behind `<before>` stands a parameter list, empty if need be",
+          "a body is '{ statements }' or '%{ C %}'", behind=True, instead="%{%}"),
+    Named("advice-without-parameters", "behind '<before>' stands a parameter list, empty if need be",
           _in_aspect("before @ after @ around", "{ @ : @ x"),
           "<before>(): POINTCUT { .. }"),
-    Named("misplaced-returning", "`returning` stands behind the parameters",
+    Named("misplaced-returning", "'returning' stands behind the parameters",
           _in_aspect("after", "returning"),
           "after(PARAMETERS) returning (int result): .."),
-    Named("no-exceptions", "there is no `<found>`: the kernel has no exceptions",
+    Named("no-exceptions", "there is no '<found>': the kernel has no exceptions",
           _in_aspect("after @ after()", "throwing"),
-          "`after() returning (long result)` gives the result, from which an error shows", give_up=True),
-    Named("returning-needs-parameter", "`returning` names the result, with its type",
+          "'after() returning (long result)' gives the result, from which an error shows", give_up=True),
+    Named("returning-needs-parameter", "'returning' names the result, with its type",
           _in_aspect("after() returning", "{ @ :") + _in_aspect("after() returning (", ")"),
           "after() returning (int result)"),
-    Named("returning-only-after", "only `after` advice has a result to name",
+    Named("returning-only-after", "only 'after' advice has a result to name",
           _in_aspect("before() @ around()", "returning"),
           "after(PARAMETERS) returning (int result): ..", give_up=True),
-    Named("bad-parameter", "`<before>` alone is no parameter",
+    Named("bad-parameter", "'<before>' alone is no parameter",
           _in_aspect("before(x @ before(int x, x", ") @ ,"),
           _A_PARAMETER, behind=True),
     Named("parameter-without-name", "this parameter has a type but no name",
           _in_aspect(_NAMELESS, ") @ ,") + _in_aspect("before(int", ","),
           _A_PARAMETER, behind=True),
-    Named("no-wildcard-parameters", "the parameters of advice are names to bind: `<found>` stands in signatures only",
+    Named("no-wildcard-parameters", "the parameters of advice are names to bind: '<found>' stands in signatures only",
           _in_aspect("before( @ before(int x,", ".. @ ..."),
           "leave out what the advice does not use"),
     # --- pointcuts ---
@@ -126,27 +126,27 @@ NAMED: tuple[Named, ...] = (
     Named("designator-as-name", "a pointcut cannot have the name of a designator",
           (),  # looks like the one above, but for the name
           "these are taken: " + ", ".join(DESIGNATORS), symbol=1, give_up=True),
-    Named("reference-without-arguments", "`<before>` needs an argument list, empty if need be",
+    Named("reference-without-arguments", "'<before>' needs an argument list, empty if need be",
           _in_aspect("before(): x @ before(): !x @ before(): x() && x @ before(): (x @ pointcut x() : x",
                      "{ @ && @ || @ ) @ ;") + _in_aspect("pointcut x", "; @ && @ ||"),
           "<before>()", behind=True),
-    Named("designator-without-parentheses", "what `<before>` selects stands in parentheses",
+    Named("designator-without-parentheses", "what '<before>' selects stands in parentheses",
           _in_aspect(_BARE_DESIGNATORS, "; @ x @ string @ && @ || @ {"),
           "<before>(..)", behind=True),
     Named("empty-signature", "nothing is said of which functions",
           _in_aspect("pointcut call( @ pointcut execution( @ pointcut within(", ")"),
-          "a function is `type name(parameters)`: `int foo(struct bar *b, ..)`, `tcp_*`"),
+          "a function is 'type name(parameters)': 'int foo(struct bar *b, ..)', 'tcp_*'"),
     Named("empty-data", "nothing is said of which data",
           _in_aspect("pointcut get( @ pointcut set( @ pointcut access(", ")"),
-          "data is a global (`jiffies`), a member by its type (`struct sk_buff.len`) "
-          "or an object (`struct sk_buff *skb`)"),
+          "data is a global ('jiffies'), a member by its type ('struct sk_buff.len') "
+          "or an object ('struct sk_buff *skb')"),
     Named("empty-condition", "the condition is missing",
           _in_aspect("pointcut if(", ")") + _in_body("if ( @ while (", ")")),
-    Named("pointcut-operator", "pointcuts are joined by `&&` and `||`, not by `<found>`",
+    Named("pointcut-operator", "pointcuts are joined by '&&' and '||', not by '<found>'",
           _in_aspect(_OPEN_POINTCUTS, "& @ and"), instead="&&"),
-    Named("pointcut-operator", "pointcuts are joined by `&&` and `||`, not by `<found>`",
+    Named("pointcut-operator", "pointcuts are joined by '&&' and '||', not by '<found>'",
           _in_aspect(_OPEN_POINTCUTS, "| @ or @ ,"), instead="||"),
-    Named("bad-event", "an event is `category:name`",
+    Named("bad-event", "an event is 'category:name'",
           _in_aspect("pointcut event(x", ") @ , @ /") + _in_aspect("pointcut event(", ")"),
           "event(sched:sched_switch)"),
     Named("place-needs-quotes", "a source line is written in quotes",
@@ -166,7 +166,7 @@ NAMED: tuple[Named, ...] = (
     Named("return-value", "advice gives no value back",
           _in_body("return", "x @ number @ - @ ( @ ! @ string"),
           "return;"),
-    Named("else-without-if", "this `else` belongs to no `if`",
+    Named("else-without-if", "this 'else' belongs to no 'if'",
           _in_body(" @ x;", "else")),
     Named("no-initialiser-list", "a list in braces is no value",
           _in_body("x x = @ int x = @ x =", "{"),
@@ -176,11 +176,11 @@ NAMED: tuple[Named, ...] = (
 )  # fmt: skip
 
 _FOREIGN_WORDS = {
-    "switch": "use `if` and `else`",
-    "case": "use `if` and `else`",
-    "default": "use `if` and `else`",
-    "do": "use `while`",
-    "goto": "use `if` and `else`",
+    "switch": "use 'if' and 'else'",
+    "case": "use 'if' and 'else'",
+    "default": "use 'if' and 'else'",
+    "do": "use 'while'",
+    "goto": "use 'if' and 'else'",
     "static": "what lasts from one run of the advice to the next is state of the aspect",
     "extern": "types and enum constants of the kernel are known without declaration",
     "typedef": "types are the kernel's own",
@@ -196,7 +196,7 @@ _DESCRIPTIONS = {
     "INTEGER": "a number",
     "CHARACTER": "a character",
     "STRING": "a string",
-    "CBODY": "`%{ C %}`",
+    "CBODY": "'%{ C %}'",
     "WORD": "a name",
     "DATA_WORD": "a name",
     "QUOTED": "a text in quotes",
@@ -279,19 +279,19 @@ class SyntaxHelp:
         marks = sorted(
             (t for t in texts if not t[0].isalpha()), key=lambda t: (t not in (";", ")", "]", "}", ",", ":"), t)
         )
-        return parts + [f"`{t}`" for t in marks + sorted(t for t in texts if t[0].isalpha())]
+        return parts + [f"'{t}'" for t in marks + sorted(t for t in texts if t[0].isalpha())]
 
     def unexpected(self, states: list[int], found: RawToken) -> tuple[str, str, str]:
         """Code, message and hint for an error without a name."""
         word = found.text if found.kind == "word" else ""
         if word in _FOREIGN_WORDS:
-            return "no-such-word", f"there is no `{word}` in the language", _FOREIGN_WORDS[word]
+            return "no-such-word", f"there is no '{word}' in the language", _FOREIGN_WORDS[word]
         expected = self.expected(states)
         if word in RESERVED_WORDS and not {"a name", "an expression"}.isdisjoint(expected):
-            return "reserved-word", f"`{word}` is a word of C and cannot be a name", ""
+            return "reserved-word", f"'{word}' is a word of C and cannot be a name", ""
         near = suggest(word, list(self.keywords(states))) if word else []
         if near:
-            return "misspelt", f"`{word}` means nothing here", f"did you mean `{near[0]}`?"
+            return "misspelt", f"'{word}' means nothing here", f"did you mean '{near[0]}'?"
         what = "the file ends too early" if found.kind == "end" else f"{found.describe()} cannot stand here"
         return "unexpected", f"{what}: expected {either(expected)}", ""
 

@@ -33,7 +33,7 @@ def test_examples_get_their_message(named: Named, example: str) -> None:
 @pytest.mark.parametrize("case", cases("parse", "good_*.test"), ids=str)
 def test_what_is_expected_is_said_in_the_users_terms(case: Case) -> None:
     """Wherever a program may break off, what could follow is named as the user knows it, and something could."""
-    known = re.compile(r"an? [a-z]+|`[^`A-Z]+`|`%\{ C %\}`|a text in quotes")
+    known = re.compile(r"an? [a-z]+|'[^'A-Z]+'|'%\{ C %\}'|a text in quotes")
     machine = Machine()
     help_ = SyntaxHelp(machine)
     stack, position = machine.start("file"), 0
