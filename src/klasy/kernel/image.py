@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from klasy.kernel.branches import Branch
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.model import DataSymbol, Refusal, Way
+    from klasy.kernel.references import Reference
     from klasy.kernel.traceable import Traceability
 
     Reached = tuple[int, int, bool, int]  # a branch: address, length, whether it is a call, address it leads to
@@ -151,6 +152,20 @@ class KernelImage:
     def why_absent(self, name: str) -> str | None:
         """What is known of a function name that has no symbol."""
         raise NotImplementedError
+
+    # --- accesses to data
+
+    def references(self, address: int, size: int, per_cpu: int | None = None) -> list[Reference]:
+        """The instructions that name data's address."""
+        from klasy.kernel import references
+
+        return references.direct(self, address, size, per_cpu=per_cpu)
+
+    def access_before(self, ip: int) -> Reference | None:
+        """The instruction whose access to data left the processor at ``ip``."""
+        from klasy.kernel import references
+
+        return references.before(self, ip)
 
     # --- types
 

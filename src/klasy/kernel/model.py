@@ -9,7 +9,10 @@ import enum
 from collections.abc import Collection, Iterable, Sequence
 
 from klasy.btf.types import Btf
-from klasy.plain import NamedTuple, Protocol, dataclass, field
+from klasy.plain import TYPE_CHECKING, NamedTuple, Protocol, dataclass, field
+
+if TYPE_CHECKING:
+    from klasy.kernel.references import Reference
 
 
 class Clone(enum.Enum):
@@ -174,3 +177,12 @@ class Kernel(Protocol):
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
         """Global variables whose name matches a glob."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Memory as it is now. Raises SystemRefusal where it cannot be read."""
+
+    def references(self, address: int, size: int, per_cpu: int | None = None) -> list[Reference]:
+        """The instructions that name data's address; ``per_cpu``: its offset in a CPU's area, where it is a copy."""
+
+    def access_before(self, ip: int) -> Reference | None:
+        """The instruction whose access to data left the processor at ``ip``; None where that cannot be told."""

@@ -14,7 +14,7 @@ from klasy.kernel.access_x86_64 import READ, TWO_PLACES, access, is_repeated_str
 from klasy.plain import TYPE_CHECKING, Protocol, dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from klasy.kernel.kallsyms import Symbols
     from klasy.kernel.model import Function
@@ -38,9 +38,6 @@ class Code(Protocol):
 
     def text(self, address: int, size: int) -> bytes:
         """Live text."""
-
-    def modules(self) -> Collection[str]:
-        """Names of the loaded modules."""
 
     def function_at(self, address: int) -> Function | None:
         """The function whose text holds an address."""
@@ -68,8 +65,7 @@ def direct(kernel: Code, address: int, size: int, *, per_cpu: int | None = None)
     """
     found: list[Reference] = []
     named = address if per_cpu is None else per_cpu
-    for module in (None, *kernel.modules()):
-        symbols = kernel.symbols[module]
+    for module, symbols in kernel.symbols.items():
         code = kernel.object_text(module)
         places = set(_relative(code, named - symbols.base, size))
         places.update(_in_full(code, named, size))

@@ -25,11 +25,13 @@ _MOST_LOOKED_UP = 50
 
 def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
     """An alternative that selects no kind of join point, or two at once."""
-    if conjunct.calls:
+    kinds = {"a call": conjunct.calls, "an execution": conjunct.executions, "an access to data": conjunct.accesses}
+    selected = {kind: leaves[0] for kind, leaves in kinds.items() if leaves}
+    if selected:
         matcher.bag.error(
             "matches-nothing",
-            "no join point is both a call and an execution",
-            _span_of(matcher, [conjunct.calls[0], conjunct.executions[0]]),
+            f"no join point is both {' and '.join(selected)}",
+            _span_of(matcher, list(selected.values())),
             hints=["for both write '||'; for calls made in the body of a function: call(f) && within(g)"],
         )
         return

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
     from klasy.kernel.model import CallSite, Function, Kernel
     from klasy.lang.ast import Advice, Aspect, Expr
+    from klasy.match.datum import Datum
     from klasy.match.plan import Binding, Unreached
-    from klasy.match.shadow import Shadow
+    from klasy.match.shadow import JoinPointKind, Shadow
     from klasy.match.sites import Sites
 
 
@@ -34,6 +35,16 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessMatch:
+    """Accesses to a datum that an advice matches. ``ranges``: by code that lies there (start, end); None: by any."""
+
+    kind: JoinPointKind
+    datum: Datum
+    outcome: Outcome
+    ranges: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class IndirectSite:
     """An indirect call that may reach functions named by ``call``: the outcomes by the callee's address."""
 
@@ -53,6 +64,7 @@ class AdviceMatch:
 
     advice: Advice
     executions: list[Match] = field(default_factory=list)
+    accesses: list[AccessMatch] = field(default_factory=list)
     calls: list[Match] = field(default_factory=list)
     callees: dict[int, Function] = field(default_factory=dict)
     unknown: dict[int, Outcome] = field(default_factory=dict)

@@ -77,6 +77,7 @@ class _Conjunct:
     literals: tuple[Literal, ...]
     calls: list[int] = field(default_factory=list)
     executions: list[int] = field(default_factory=list)
+    accesses: list[int] = field(default_factory=list)
     withins: list[int] = field(default_factory=list)
     modules: list[int] = field(default_factory=list)
     usable: bool = True
@@ -184,11 +185,13 @@ class AdviceMatcher:
                 conjunct.calls.append(literal.leaf)
             elif isinstance(leaf, ast.Execution):
                 conjunct.executions.append(literal.leaf)
+            elif isinstance(leaf, ast.Access):
+                conjunct.accesses.append(literal.leaf)
             elif isinstance(leaf, ast.Within):
                 conjunct.withins.append(literal.leaf)
             elif isinstance(leaf, ast.WithinModule):
                 conjunct.modules.append(literal.leaf)
-        if bool(conjunct.calls) == bool(conjunct.executions):
+        if (bool(conjunct.calls), bool(conjunct.executions), bool(conjunct.accesses)).count(True) != 1:
             from klasy.match import lint
 
             lint.report_kinds(self, conjunct)
@@ -198,6 +201,11 @@ class AdviceMatcher:
     # --- candidates
 
     def _match_conjunct(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
+        if conjunct.accesses:
+            from klasy.match.accesses import match_accesses
+
+            match_accesses(self, conjunct, result)
+            return
         if conjunct.executions:
             functions = self.named(conjunct.executions)
             if len(functions) > MOST_SHADOWS and len(conjunct.literals) == 1 and self.advice.returning is None:
@@ -346,10 +354,10 @@ class AdviceMatcher:
 
     def _combine(self, alternatives: list[tuple[_Conjunct, tuple[Binding, ...]]], target: Function) -> Outcome:
         (conjunct, bindings), *rest = alternatives
-        guard = self._guard(conjunct)
+        guard = self.guard(conjunct)
         for conjunct, others in rest:
             bindings = self.binder.merge(bindings, others, target)
-            guard = either(guard, self._guard(conjunct))
+            guard = either(guard, self.guard(conjunct))
         outcome = Outcome(bindings, guard)
         return self._shared.setdefault(outcome, outcome)
 
@@ -359,6 +367,8 @@ class AdviceMatcher:
             leaf = self.form.leaves[literal.leaf]
             if isinstance(leaf, ast.Call | ast.Execution):
                 truth = kind is isinstance(leaf, ast.Call) and target in self.resolved[literal.leaf].found
+            elif isinstance(leaf, ast.Access):
+                truth = False
             elif isinstance(leaf, ast.If):
                 continue
             elif bits is None:
@@ -369,7 +379,8 @@ class AdviceMatcher:
                 return False
         return True
 
-    def _guard(self, conjunct: _Conjunct) -> ast.Expr | None:
+    def guard(self, conjunct: _Conjunct) -> ast.Expr | None:
+        """What a conjunct leaves to run time."""
         guard: ast.Expr | None = None
         for literal in conjunct.literals:
             leaf = self.form.leaves[literal.leaf]

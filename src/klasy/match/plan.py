@@ -41,13 +41,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from klasy.match.shadow import Shadow
+from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
     from klasy.diag import Diagnostic
     from klasy.kernel.model import Function
     from klasy.lang.ast import Aspect, Expr, TypeRef
+    from klasy.match.datum import Datum, Piece
 
 
 class Mechanism(enum.Enum):
@@ -59,6 +60,7 @@ class Mechanism(enum.Enum):
     KRETPROBE = "kretprobe"
     KPROBE_MULTI = "kprobe.multi"
     KRETPROBE_MULTI = "kretprobe.multi"
+    BREAKPOINT = "debug register"
 
 
 class Context(enum.Enum):
@@ -71,6 +73,7 @@ class Context(enum.Enum):
     TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]
     BEHIND = "behind"  # pt_regs at the instruction behind a call: result in rax, arguments only from the mark
     RETURN = "return"  # pt_regs in a kretprobe: result in rax, arguments only from the mark
+    WATCH = "watch"  # pt_regs behind an instruction that accessed watched memory: the ip is that behind it
 
 
 class Locator(enum.Enum):
@@ -136,9 +139,17 @@ class JoinPoint:
     why: str
 
 
+READS, WRITES = 1, 2  # what an instruction does to data, as bits
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One advice as a probe runs it. The maps give the id of the join point at an address."""
+    """One advice as a probe runs it. The maps give the id of the join point at an address.
+
+    Of a WATCH probe: the advice runs at accesses that do what ``does`` says (READS, WRITES, 0: either), and at those of
+    which the program cannot tell (the reader of log and counts can); where ``ranges`` is given, only at instructions
+    that lie there.
+    """
 
     advice: int
     bindings: tuple[Binding, ...]
@@ -146,6 +157,8 @@ class Arm:
     by_address: Mapping[int, int]
     by_return_address: Mapping[int, int] = field(default_factory=dict)
     otherwise: int | None = None
+    does: int = 0
+    ranges: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +167,22 @@ class Point:
 
     address: int
     function: Function
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a debug register watches, on every CPU: a piece of a datum; writes alone, or reads too.
+
+    ``slot`` numbers the watches of a plan, ``datum`` their data. ``kinds``: what instructions that are known
+    beforehand do (READS, WRITES), by the address behind them; empty for ``writes_only``, where it is no question.
+    """
+
+    slot: int
+    datum: int
+    data: Datum
+    piece: Piece
+    writes_only: bool
+    kinds: Mapping[int, int] = field(default_factory=dict)
 
 
 class MarkUse(enum.Enum):
@@ -175,7 +204,7 @@ class MarkRole(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One program and its points. FENTRY and FEXIT probes have exactly one point.
+    """One program and its points. FENTRY and FEXIT probes have exactly one point, WATCH probes a ``watch`` and none.
 
     ``role`` is that of the marks it uses. ``condition`` is for TAIL probes on conditional jumps: the x86 condition
     code (the opcode's low four bits), of which the flags must tell that the jump will be taken, else the program does
@@ -191,6 +220,7 @@ class Probe:
     arms: tuple[Arm, ...]
     role: MarkRole = MarkRole.CALL
     condition: int | None = None
+    watch: Watch | None = None
 
     @property
     def name(self) -> str:
@@ -217,3 +247,8 @@ class Plan:
     probes: tuple[Probe, ...]
     unreached: tuple[Unreached, ...]
     diagnostics: tuple[Diagnostic, ...]
+
+    def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum]]:
+        """The data whose accesses an advice runs at, with how."""
+        shadows = (joinpoint.shadow for joinpoint in self.joinpoints if joinpoint.advice == advice)
+        return list(dict.fromkeys((s.kind, s.datum) for s in shadows if s.datum is not None))

@@ -44,6 +44,10 @@ class Planner:
         """Plan everything."""
         self.executions.plan()
         CallPlanner(self).plan()
+        if any(match.accesses for match in self.matched.advice):
+            from klasy.match.accesses import plan_accesses
+
+            plan_accesses(self)
         joinpoints, probes = self.probes.build()
         if self._unreached:
             from klasy.match import lint

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
 
-Leaf = ast.Call | ast.Execution | ast.Within | ast.WithinModule | ast.If
+Leaf = ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.If
 
 KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
 MOST_CONJUNCTS = 512
@@ -39,7 +39,6 @@ class NormalForm:
 
 
 _DESIGNATORS = {
-    ast.Access: "get, set and access",
     ast.Syscall: "syscall",
     ast.Event: "event",
     ast.At: "at",
@@ -97,7 +96,7 @@ def _expand(node: ast.Pointcut, positive: bool, leaves: list[Leaf]) -> list[tupl
         if len(left) * len(right) > MOST_CONJUNCTS:
             return None
         return [a + tuple([literal for literal in b if literal not in a]) for a in left for b in right]
-    if not isinstance(node, ast.Call | ast.Execution | ast.Within | ast.WithinModule | ast.If):
+    if not isinstance(node, ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.If):
         raise TypeError(f"{type(node).__name__} in a resolved pointcut")
     leaves.append(node)
     return [(Literal(len(leaves) - 1, positive),)]

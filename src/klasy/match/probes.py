@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
     from klasy.match.matched import Outcome
+    from klasy.match.plan import Watch
     from klasy.match.shadow import Shadow
 
 
@@ -23,6 +24,7 @@ class Kind:
     role: MarkRole = MarkRole.CALL
     condition: int | None = None
     group: int = 0
+    watch: Watch | None = field(default=None, compare=False)
 
 
 @dataclass(eq=False)
@@ -32,12 +34,14 @@ class _ArmDraft:
     by_address: dict[int, int] = field(default_factory=dict)
     by_return_address: dict[int, int] = field(default_factory=dict)
     otherwise: int | None = None
+    does: int = 0
+    ranges: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(eq=False)
 class _Draft:
     points: dict[int, Function] = field(default_factory=dict)
-    arms: dict[tuple[int, int], _ArmDraft] = field(default_factory=dict)
+    arms: dict[tuple[int, int, int], _ArmDraft] = field(default_factory=dict)
 
 
 # The order in which probes are registered, see plan.py. Kprobes at one place run in the opposite order: a mark is
@@ -47,7 +51,7 @@ class _Draft:
 def _rank(kind: Kind) -> int:
     dispatched = kind.locator is Locator.DISPATCH
     match kind.context:
-        case Context.FENTRY:
+        case Context.FENTRY | Context.WATCH:
             return 0
         case Context.FEXIT:
             return 1 if dispatched else 2
@@ -89,9 +93,13 @@ class ProbeSet:
         draft.points[address] = function
         return draft
 
-    def arm(self, draft: _Draft, advice: Advice, outcome: Outcome) -> _ArmDraft:
-        """The arm of a probe that runs an advice with some bindings and guard."""
-        key = advice.index, id(outcome)
+    def watch(self, kind: Kind) -> _Draft:
+        """Have a probe of a kind that watches data."""
+        return self._drafts.setdefault(kind, _Draft())
+
+    def arm(self, draft: _Draft, advice: Advice, outcome: Outcome, which: int = 0) -> _ArmDraft:
+        """The arm of a probe that runs an advice with some bindings and guard. ``which`` tells several such apart."""
+        key = advice.index, id(outcome), which
         arm = draft.arms.get(key)
         if arm is None:
             arm = draft.arms[key] = _ArmDraft(advice.index, outcome)
@@ -103,10 +111,12 @@ class ProbeSet:
         ordered = sorted(range(len(drafts)), key=lambda i: _place(drafts[i]))
         self._number = {old: new for new, old in enumerate(ordered)}
         joinpoints = tuple([JoinPoint(new, *drafts[old]) for new, old in enumerate(ordered)])
-        kinds = sorted(
-            self._drafts, key=lambda kind: (_rank(kind), min(self._drafts[kind].points), kind.condition or 0)
-        )
+        kinds = sorted(self._drafts, key=lambda kind: (_rank(kind), self._first(kind), kind.condition or 0))
         return joinpoints, tuple([self._probe(index, kind) for index, kind in enumerate(kinds)])
+
+    def _first(self, kind: Kind) -> int:
+        """The lowest of the places of a probe."""
+        return kind.watch.piece.address if kind.watch else min(self._drafts[kind].points)
 
     def _probe(self, index: int, kind: Kind) -> Probe:
         draft, number = self._drafts[kind], self._number
@@ -117,7 +127,18 @@ class ProbeSet:
             by_return_address = {address: number[i] for address, i in arm.by_return_address.items()}
             otherwise = None if arm.otherwise is None else number[arm.otherwise]
             outcome = arm.outcome
-            arms.append(Arm(arm.advice, outcome.bindings, outcome.guard, by_address, by_return_address, otherwise))
+            arms.append(
+                Arm(
+                    arm.advice,
+                    outcome.bindings,
+                    outcome.guard,
+                    by_address,
+                    by_return_address,
+                    otherwise,
+                    arm.does,
+                    arm.ranges,
+                )
+            )
         return Probe(
             index,
             kind.mechanism,
@@ -128,6 +149,7 @@ class ProbeSet:
             tuple(arms),
             kind.role,
             kind.condition,
+            kind.watch,
         )
 
 

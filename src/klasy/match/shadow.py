@@ -5,7 +5,10 @@ from __future__ import annotations
 import enum
 
 from klasy.kernel.model import CallKind, CallSite, Function
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from klasy.match.datum import Datum, Piece
 
 
 class JoinPointKind(enum.Enum):
@@ -13,6 +16,9 @@ class JoinPointKind(enum.Enum):
 
     CALL = "call"
     EXECUTION = "execution"
+    GET = "get"
+    SET = "set"
+    ACCESS = "access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +28,8 @@ class Shadow:
     ``function`` is the one it lies in: the function itself for an execution, the caller for a call. ``address`` is
     the entry or the call instruction. ``site`` and ``callee`` are None for an execution. A call that only dispatch at
     the callee's entry can see (indirect, or from a caller not known) has no ``site``: then ``function`` is None and
-    ``address`` is 0.
+    ``address`` is 0. Of accesses to data that a debug register sees, ``function`` is None (where they happen is known
+    when they do) and ``address`` is that of the ``piece`` of the ``datum`` that the register watches.
     """
 
     kind: JoinPointKind
@@ -30,11 +37,20 @@ class Shadow:
     address: int
     callee: Function | None = None
     site: CallSite | None = None
+    datum: Datum | None = None
+    piece: Piece | None = None
 
     @property
     def offset(self) -> int:
         """Bytes from the entry of the function it lies in."""
         return self.address - self.function.address if self.function else 0
+
+    @property
+    def data(self) -> str | None:
+        """The data that is accessed, as a person reads it."""
+        if self.datum is None:
+            return None
+        return self.datum.piece_text(self.piece) if self.piece else self.datum.text
 
     @property
     def call_kind(self) -> CallKind | None:

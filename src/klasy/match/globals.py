@@ -1,0 +1,308 @@
+"""From the name of a global, or a path from one, to its place in this kernel's memory and its type.
+
+A path is evaluated when the aspect is matched: pointers on the way are read from live memory. Types come from BTF for
+per-CPU variables; of others BTF knows nothing, so their type is written in the pointcut, or in the reviewed table
+:mod:`klasy.kernel.known_globals`. Either is compared with the room that the symbol has.
+"""
+
+from __future__ import annotations
+
+from klasy.btf.types import Datasec, Fwd, Struct, Var
+from klasy.btf.walk import find_member, member_names
+from klasy.errors import SystemRefusal
+from klasy.kernel import member_macros
+from klasy.kernel.known_globals import KNOWN, fits
+from klasy.lang import ast
+from klasy.match.datum import DataType, Datum
+from klasy.match.glob import is_glob
+from klasy.match.typeref import TypeRefError, find_base, spelled
+from klasy.plain import TYPE_CHECKING, dataclass, replace
+
+if TYPE_CHECKING:
+    from klasy.btf.types import Btf
+    from klasy.diag import DiagnosticBag
+    from klasy.kernel.model import DataSymbol, Kernel
+    from klasy.source import Span
+
+_WORD = 8
+_INT = 4
+
+
+class NoData(Exception):
+    """The path cannot be followed; what is wrong was reported."""
+
+
+def find_data(pattern: ast.DataPattern, kernel: Kernel, bag: DiagnosticBag) -> list[Datum]:
+    """What a data pattern that names a global means: one datum, or each CPU's copy of a per-CPU variable.
+
+    Empty where an error was reported. Raises SystemRefusal where symbols or memory cannot be read.
+    """
+    try:
+        return _Finder(pattern, kernel, bag).find()
+    except NoData:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a path has led to so far."""
+
+    text: str
+    address: int
+    type: DataType
+    followed: tuple[tuple[str, int], ...] = ()
+
+
+class _Finder:
+    def __init__(self, pattern: ast.DataPattern, kernel: Kernel, bag: DiagnosticBag) -> None:
+        self.pattern = pattern
+        self.kernel = kernel
+        self.bag = bag
+        named = pattern.name is not None and not pattern.path  # unsigned long jiffies
+        self.path = (pattern.name or "",) if named else pattern.path
+        self.declared = pattern.type if named else pattern.declared
+        self.name = self.path[0]
+
+    def fail(self, code: str, message: str, *hints: str, span: Span | None = None) -> NoData:
+        """Report an error; the exception to raise."""
+        self.bag.error(code, message, span or self.pattern.span, hints=[hint for hint in hints if hint])
+        return NoData()
+
+    def find(self) -> list[Datum]:
+        if any(is_glob(step.strip("[]->")) for step in self.path):
+            raise self.fail(
+                "bad-data", f"'{self.pattern.span.text}': the name of a global has no wildcards",
+                "four debug registers watch four places; name each",
+            )  # fmt: skip
+        symbol = self._symbol()
+        start = self._type(symbol)
+        if symbol.percpu:
+            return [self._follow(symbol, start, cpu, base) for cpu, base in self._cpus()]
+        if self.pattern.cpu is not None:
+            raise self.fail("not-per-cpu", f"'{self.name}' is no per-CPU variable: there is one of it")
+        return [self._follow(symbol, start, None, 0)]
+
+    # --- the variable
+
+    def _symbol(self) -> DataSymbol:
+        found = [symbol for symbol in self.kernel.data_symbols(self.name) if symbol.name == self.name]
+        if not found:
+            raise self._absent()
+        if len({symbol.address for symbol in found}) > 1:
+            where = ", ".join(f"{s.address:#x}" + (f" [{s.module}]" if s.module else "") for s in found[:5])
+            raise self.fail(
+                "ambiguous-data", f"{len(found)} variables are named '{self.name}': {where}",
+                "static variables of one name cannot be told apart by it",
+            )  # fmt: skip
+        return found[0]
+
+    def _absent(self) -> NoData:
+        name = self.name
+        if self.kernel.functions(name):
+            return self.fail(
+                "not-data", f"'{name}' is a function", f"its calls are call({name}), its body is execution({name})"
+            )
+        btf = self.kernel.btf
+        if btf.find(name, Struct) or btf.find(name):
+            rest = "".join(step if step[0] in "-[" else f".{step}" for step in self.path[1:])
+            return self.fail(
+                "not-built-yet", f"'{name}' is a type and no variable; members by type are not built yet: "
+                f"'{name}{rest or '.member'}'", "name a global variable of that type",
+            )  # fmt: skip
+        from klasy.match.near import near
+
+        close = near(name, sorted({symbol.name for symbol in self.kernel.data_symbols("*")}))
+        return self.fail(
+            "unknown-data", f"this kernel has no variable '{name}'",
+            f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "",
+            "" if close else "static variables and those of modules that are loaded are known, too; macros are not",
+        )  # fmt: skip
+
+    # --- its type
+
+    def _type(self, symbol: DataSymbol) -> DataType:
+        known = self._of_percpu(symbol) if symbol.percpu else self._of_table(symbol)
+        if self.declared is None:
+            if known is None:
+                raise self._untyped(symbol)
+            return known
+        declared = self._written(self.declared)
+        if self.path[1:2] and self.path[1].startswith("[") and declared.element() is None and declared.size:
+            # unsigned long avenrun[0]: what is written is the type of an element
+            declared = replace(declared, counts=(symbol.size // declared.size, *declared.counts))
+        if known is not None and not _agree(declared, known):
+            raise self.fail(
+                "wrong-data-type", f"'{self.name}' is '{known.name}', not '{spelled(self.declared)}'",
+                "leave the type out: klasy knows it",
+            )  # fmt: skip
+        if known is None and not 0 < declared.size <= symbol.size:
+            raise self.fail(
+                "wrong-data-type",
+                f"'{spelled(self.declared)}' has {declared.size} bytes, and '{self.name}' has {symbol.size}",
+                "the next variable begins there" if declared.size else "",
+            )
+        return known or declared
+
+    def _of_percpu(self, symbol: DataSymbol) -> DataType | None:
+        """BTF describes the per-CPU variables: by name, and by the offset in the section."""
+        btf = self.kernel.btf
+        for section in btf.find(".data..percpu", Datasec):
+            found = btf.type(section)
+            assert isinstance(found, Datasec)
+            for variable in found.variables:
+                described = btf.type(variable.type_id)
+                same = isinstance(described, Var) and described.name == symbol.name
+                if same and variable.offset == symbol.address - self._percpu_start():
+                    assert isinstance(described, Var)
+                    return DataType(btf, described.type_id)
+        return None
+
+    def _percpu_start(self) -> int:
+        found = self.kernel.data_symbols("__per_cpu_start")
+        return found[0].address if found else 0
+
+    def _of_table(self, symbol: DataSymbol) -> DataType | None:
+        """The table's word for it, where it fits this kernel."""
+        if symbol.module is not None or symbol.name not in KNOWN:
+            return None
+        text, count = KNOWN[symbol.name]
+        words = text.replace("*", " ").split()
+        tag = ast.TagKind(words[0]) if words[0] in ("struct", "union", "enum") else ast.TagKind.NONE
+        name = " ".join(words[1:] if tag is not ast.TagKind.NONE else words)
+        ref = ast.TypeRef(self.pattern.span, tag, name, text.count("*"), (count,) if count else ())
+        try:
+            known = _typed(self.kernel.btf, ref)
+        except TypeRefError:
+            return None
+        return known if fits(known.size, symbol.size) else None
+
+    def _written(self, ref: ast.TypeRef) -> DataType:
+        try:
+            return _typed(self.kernel.btf, ref)
+        except TypeRefError as error:
+            error.report(self.bag)
+            raise NoData from None
+
+    def _untyped(self, symbol: DataSymbol) -> NoData:
+        rest = self.pattern.text.removeprefix(self.name) if self.pattern.path else ""
+        first = next((n for n in (8, 4, 2, 1) if symbol.size >= n and symbol.address % n == 0), 1)
+        example = "struct TYPE" if rest else {8: "unsigned long", 4: "int", 2: "short", 1: "char"}[first]
+        return self.fail(
+            "unknown-data-type",
+            f"of what type '{self.name}' is, the kernel's type information does not say ({symbol.size} bytes)",
+            f'write its type in front, as its source declares it: "{example} {self.name}{rest}"',
+        )
+
+    # --- the way to it
+
+    def _cpus(self) -> list[tuple[int, int]]:
+        """The CPUs whose copy is meant, with where each one's area lies."""
+        table = self.kernel.data_symbols("__per_cpu_offset")
+        number = self.kernel.data_symbols("nr_cpu_ids")
+        if not table or not number:
+            raise self.fail("no-per-cpu", "this kernel does not tell where its per-CPU variables lie")
+        count = int.from_bytes(self.kernel.read(number[0].address, _INT), "little")
+        wanted = range(count) if self.pattern.cpu is None else [self.pattern.cpu]
+        if self.pattern.cpu is not None and self.pattern.cpu >= count:
+            raise self.fail("no-such-cpu", f"this machine has no CPU {self.pattern.cpu}: they are 0 to {count - 1}")
+        offsets = self.kernel.read(table[0].address, _WORD * count)
+        return [(cpu, int.from_bytes(offsets[_WORD * cpu : _WORD * cpu + _WORD], "little")) for cpu in wanted]
+
+    def _follow(self, symbol: DataSymbol, start: DataType, cpu: int | None, base: int) -> Datum:
+        text = self.name if cpu is None else f"per_cpu({self.name}, {cpu})"
+        place = _Place(text, (symbol.address + base) & (1 << 64) - 1, start)
+        for step in self.path[1:]:
+            if step.startswith("["):
+                place = self._element(place, int(step[1:-1]))
+            elif step.startswith("->"):
+                place = self._member(self._pointed(place, step), step[2:], step)
+            else:
+                place = self._member(place, step, f".{step}")
+        if not place.type.size:
+            raise self.fail("no-size", f"'{place.text}' is of type '{place.type.name}': there is nothing to watch")
+        offset = place.address - base & (1 << 64) - 1 if cpu is not None and not place.followed else None
+        return Datum(place.text, place.address, place.type, symbol.module, offset, place.followed)
+
+    def _member(self, place: _Place, name: str, step: str) -> _Place:
+        struct = self._complete(place.type)
+        if struct is None:
+            hint = f"write '{place.text}->{name}'" if place.type.target() is not None else ""
+            raise self.fail("not-a-struct", f"'{place.text}' is of type '{place.type.name}', and has no members", hint)
+        btf, type_id = struct
+        found = find_member(btf, type_id, name) or member_macros.find(btf, type_id, name)
+        if found is None:
+            from klasy.match.near import near
+
+            close = near(name, member_names(btf, type_id))
+            hint = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
+            raise self.fail("unknown-member", f"'{btf.c_name(type_id)}' has no member '{name}'", hint)
+        if found.bitfield_size:
+            raise self.fail(
+                "bit-field", f"'{name}' is a bit-field: what accesses it accesses its neighbours, too",
+                "a debug register cannot tell them apart",
+            )  # fmt: skip
+        text = f"{place.text}{step}"
+        return _Place(text, place.address + found.byte_offset, DataType(btf, found.type_id), place.followed)
+
+    def _complete(self, kind: DataType) -> tuple[Btf, int] | None:
+        """The struct or union that a type is; the definition where only its name is given."""
+        found = kind.resolved
+        if isinstance(found, Struct):
+            return kind.btf, kind.btf.resolve(kind.type_id)
+        if isinstance(found, Fwd):
+            defined = self.kernel.btf.find(found.name, Struct)
+            if len(defined) == 1:
+                return self.kernel.btf, defined[0]
+        return None
+
+    def _pointed(self, place: _Place, step: str) -> _Place:
+        target = place.type.target()
+        if target is None:
+            hint = f"write '{place.text}.{step[2:]}'" if self._complete(place.type) else ""
+            raise self.fail("not-a-pointer", f"'{place.text}' is of type '{place.type.name}', no pointer", hint)
+        return self._at(place, target, 0)
+
+    def _at(self, place: _Place, target: DataType, offset: int) -> _Place:
+        """Where a pointer leads to, now."""
+        try:
+            address = int.from_bytes(self.kernel.read(place.address, _WORD), "little")
+        except SystemRefusal as refusal:
+            raise self.fail("path-ends", f"'{place.text}' cannot be read: {refusal.message}") from None
+        if not address >> 63:
+            raise self.fail(
+                "path-ends", f"'{place.text}' is {f'{address:#x}' if address else 'NULL'} now: the path ends there",
+                "a path is followed when the aspect is woven",
+            )  # fmt: skip
+        return _Place(place.text, address + offset, target, (*place.followed, (place.text, address)))
+
+    def _element(self, place: _Place, index: int) -> _Place:
+        text = f"{place.text}[{index}]"
+        found = place.type.element()
+        if found is not None:
+            kind, count = found
+            if index >= count:
+                raise self.fail("out-of-bounds", f"'{place.text}' has {count} elements, 0 to {count - 1}")
+            return _Place(text, place.address + index * kind.size, kind, place.followed)
+        target = place.type.target()
+        if target is None or not target.size:
+            raise self.fail("not-an-array", f"'{place.text}' is of type '{place.type.name}', and has no elements")
+        there = self._at(place, target, index * target.size)
+        return _Place(text, there.address, there.type, there.followed)
+
+
+def _typed(btf: Btf, ref: ast.TypeRef) -> DataType:
+    """A type as written. Raises TypeRefError."""
+    return DataType(btf, find_base(btf, ref), ref.pointers, tuple(count or 0 for count in ref.array))
+
+
+def _agree(written: DataType, known: DataType) -> bool:
+    """Whether a type that was written can be the one that is known: of its size, and a struct only if it is the one."""
+    one_element, other_element = written.element(), known.element()
+    if one_element and other_element:
+        return _agree(one_element[0], other_element[0])
+    if written.size != known.size:
+        return False
+    one, other = written.resolved, known.resolved
+    if isinstance(one, Struct) or isinstance(other, Struct):
+        return written.btf.resolve(written.type_id) == known.btf.resolve(known.type_id)
+    return True
