@@ -40,6 +40,35 @@ def test_functions_are_where_kallsyms_says(kernel):
         assert listed
 
 
+def test_calls_are_kept(kernel, tmp_path, monkeypatch):
+    """Who asks again for the calls of a function is told the same without text being read, until a module comes."""
+    monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
+    expected = kernel.callers(kernel.functions("*_output"))
+    assert len(expected) > 20
+
+    def first() -> LiveKernel:
+        return LiveKernel()
+
+    def without_text() -> LiveKernel:
+        found = LiveKernel()
+        monkeypatch.setattr(found, "object_text", None)
+        return found
+
+    patterns = ("ip_output", "*_output", "ip_output", "kfree")
+    for pattern, opened in zip(patterns, (first, first, without_text, first), strict=True):
+        wanted = kernel.functions(pattern)
+        sites = opened().callers(wanted)
+        assert [(s.address, s.length, s.kind, s.caller.name, s.callee.name) for s in sites] == [
+            (s.address, s.length, s.kind, s.caller.name, s.callee.name) for s in kernel.callers(wanted)
+        ]
+    subprocess.run(["modprobe", "dummy"], check=True)
+    try:
+        with pytest.raises(TypeError):
+            without_text().callers(kernel.functions("ip_output"))
+    finally:
+        subprocess.run(["modprobe", "-r", "dummy"], check=True)
+
+
 def test_callers_in_live_text(kernel):
     """The sites that callers() finds in functions drawn at random are those capstone finds there, modules included."""
     rng = random.Random(1)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 import zlib
-from functools import cache, cached_property
 
 from klasy.btf.read import Layout
 from klasy.btf.types import Btf
@@ -16,19 +14,23 @@ from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols, SymbolsHidden
 from klasy.kernel.model import DataSymbol
 from klasy.kernel.text import Kcore
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cache, cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from io import FileIO
 
+    from klasy.kernel.callerindex import CallerIndex
+    from klasy.kernel.image import Reached
     from klasy.kernel.kprobes import Covered
 
-_SYMBOLS_VERSION = 3
+_SYMBOLS_VERSION = 4
 _LAYOUT_VERSION = 1
 _CHUNK = 1 << 16
 _KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
+
+_STATIC_CALL = b"\0__SCT__"  # so begin the names of static calls' trampolines
 
 # Symbols other than functions' that are kept with them
 _PLACES = (
@@ -36,6 +38,8 @@ _PLACES = (
     "__stop_static_call_sites",
     "__start___jump_table",
     "__stop___jump_table",
+    "__static_call_text_start",
+    "__static_call_text_end",
     "kprobe_table",
 )
 
@@ -150,6 +154,8 @@ class LiveKernel(KernelImage):
             raise KernelLacks(hidden.message, hint=hidden.hint) from None
         found.update(kallsyms.module_symbols(self.listing, self._module_bases))
         kallsyms.note_traceable(found, contents(f"{self._sys}/kernel/tracing/available_filter_functions"))
+        import re  # here, for what finds the symbols kept needs none of it
+
         named = "|".join(_PLACES).encode()
         for line in re.finditer(rb"^([0-9a-f]+) \w (" + named + rb")$", self.listing, re.MULTILINE):
             self._places[line[2].decode()] = int(line[1], 16)
@@ -186,6 +192,42 @@ class LiveKernel(KernelImage):
         except OSError:
             return {}
         return found
+
+    # --- calls
+
+    def branches_to(self, targets: Collection[int]) -> list[Reached]:
+        """The calls and jumps in all text that lead to one of some addresses. By address."""
+        index = self._caller_index if targets else None
+        if index is None:
+            return super().branches_to(targets)
+        missing = [target for target in targets if target not in index]
+        if missing:
+            found = super().branches_to(missing)
+            if any(covered.first is None for covered in self.probed().values()):
+                return super().branches_to(targets)  # what lies under a probe had to be guessed: nothing to keep
+            index.add(missing, found)
+        return index.calls(targets)
+
+    @cached_property
+    def _caller_index(self) -> CallerIndex | None:
+        """The calls that were found before in text as it is now; None where it cannot be told whether it changed."""
+        modules = [(module, self._module_id(module)) for module in self._module_bases]
+        boot = contents(f"{self._proc}/sys/kernel/random/boot_id")
+        if not self._use_cache or not boot or not all(build for _, build in modules):
+            return None
+        from klasy.kernel.callerindex import CallerIndex
+
+        loaded = "".join(f"{module} {build} {self._module_bases[module]:x}\n" for module, build in sorted(modules))
+        return CallerIndex(f"callers-{self.build_id}", b"".join((boot, loaded.encode(), self._trampolines())))
+
+    def _trampolines(self) -> bytes:
+        """What static calls call now."""
+        start, end = self.place("__static_call_text_start"), self.place("__static_call_text_end")
+        found = [self.read(start, end - start)] if start and end and start < end else []
+        for module, symbols in self.symbols.items():
+            if module is not None and _STATIC_CALL in symbols.names:
+                found += [self.read(symbols.address(i), symbols.sizes[i]) for i in symbols.matching("__SCT__*")]
+        return b"".join(found)
 
     # --- memory
 
