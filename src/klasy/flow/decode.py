@@ -11,6 +11,7 @@ registers it writes, and the memory it reads or writes. Encodings: Intel SDM vol
 
 from __future__ import annotations
 
+from klasy.kernel import insn_x86_64 as insn
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ def decode(code: bytes) -> Op:
         if found[4] is None or found[4][0] != IP:  # each address that code names would be remembered for itself
             _known[code] = found
     return found
+
+
+def length(code: bytes, at: int) -> int | None:
+    """Length of the instruction at an offset of ``code``, or None where there is none."""
+    return insn.length(code, at)
 
 
 class _Decoder:

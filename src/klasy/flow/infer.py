@@ -12,10 +12,13 @@ from __future__ import annotations
 from klasy.flow import decode as d
 from klasy.flow import state
 from klasy.flow.state import _SHIFT, CONSTANT, OPAQUE, STACK, constant_of
-from klasy.plain import TYPE_CHECKING
+from klasy.flow.enlarge import enlarge
+from klasy.flow.sites import AROUND, GIVEN, PROVED
+from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from klasy.flow.members import Place, Types
     from klasy.flow.seeds import Callee, Seeds
@@ -23,9 +26,36 @@ if TYPE_CHECKING:
 
     Known = Place | None
 
-_NOT_YET = (-1, 0)  # of a symbol whose turn has not come: the top of the lattice
+_LONGEST_REASON = 5
+NOT_YET = (-1, 0)  # of a symbol whose turn has not come: the top of the lattice
 _ROUNDS = 12
+_HINT_ROUNDS = 3
 _SMALLEST_ADDRESS = 4096  # constants nearer to zero are null and error codes: no objects, and at a join no objection
+
+
+def is_small(number: int) -> bool:
+    """Whether a value is a constant that is no address: null, or an error code."""
+    return number >> _SHIFT == CONSTANT and abs(constant_of(number)) < _SMALLEST_ADDRESS
+
+
+class Row(NamedTuple):
+    """One access: where, what, how. ``at`` is the instruction's offset in the text.
+
+    ``type_id`` 0: unknown, ``offset`` then the displacement. ``register`` (31: none) points ``shift`` bytes behind the
+    object's start before the instruction; ``moves``: the index chooses among objects. ``percpu``: relative to gs.
+    """
+
+    at: int
+    type_id: int
+    offset: int
+    shift: int
+    width: int
+    rw: int
+    register: int
+    percpu: bool
+    moves: bool
+    confidence: int
+    reason: str
 
 
 def meet(types: Types, first: Known, second: Known) -> Known:
@@ -34,9 +64,9 @@ def meet(types: Types, first: Known, second: Known) -> Known:
         return first
     if first is None or second is None:
         return None
-    if first == _NOT_YET:
+    if first == NOT_YET:
         return second
-    if second == _NOT_YET:
+    if second == NOT_YET:
         return first
     if types.holds(second[0], second[1] - first[1], first[0]):
         return first
@@ -57,6 +87,8 @@ class Inference:
         percpu: int,
         percpu_offsets: frozenset[int],
         result: int,
+        name: str,
+        evidence: Mapping[int, str] | None = None,
     ) -> None:
         self.flow = flow
         self.seeds = known
@@ -67,20 +99,27 @@ class Inference:
         self.percpu = percpu
         self.percpu_offsets = percpu_offsets
         self.result = result
+        self.name = name
+        self.evidence = evidence or {}
         self.hinted: dict[int, Place] = {}
+        self.why: dict[int, tuple[int, str]] = {}  # of those: how sure, and in words
         self.place: list[Known] = []
         self._forward()
-        for _ in range(3):
-            if not self._take_hints():
+        for _ in range(_HINT_ROUNDS):
+            changed = self._take_hints()
+            if changed:
+                self._forward()
+            if self._enlarge():
+                self._forward()
+            elif not changed:
                 break
-            self._forward()
 
     # --- forward
 
     def _forward(self) -> None:
         values = self.flow.values
         count = len(values.kind)
-        place: list[Known] = [_NOT_YET] * count
+        place: list[Known] = [NOT_YET] * count
         place[CONSTANT] = place[OPAQUE] = place[STACK] = None
         self.place = place
         kinds, hinted = values.kind, self.hinted
@@ -101,7 +140,7 @@ class Inference:
             for symbol in changed:  # what still moves is not known
                 place[symbol] = None
         for symbol, found in enumerate(place):
-            if found == _NOT_YET:
+            if found == NOT_YET:
                 place[symbol] = None
 
     def place_of(self, number: int) -> Known:
@@ -110,7 +149,7 @@ class Inference:
         if symbol == CONSTANT:
             return self._global(constant_of(number))
         found = self.place[symbol]
-        if found is None or found == _NOT_YET:
+        if found is None or found == NOT_YET:
             return found
         return found[0], found[1] + constant_of(number)
 
@@ -119,35 +158,30 @@ class Inference:
 
     def _evaluate(self, kind: int, symbol: int) -> Known:
         values = self.flow.values
+        a: Any = values.a[symbol]  # what it is depends on the kind
+        b: Any = values.b[symbol]
         if kind == state.LOADED:
-            number = values.a[symbol]
-            index, gs = values.b[symbol]  # type: ignore[misc]
-            return self._loaded(number, index, gs)  # type: ignore[arg-type]
+            return self._loaded(a, b[0], b[1])
         if kind == state.JOIN:
-            return self._joined(values.a[symbol])  # type: ignore[arg-type]
+            return self._joined(a)
         if kind == state.RESULT:
-            result = self.seeds.callee(values.a[symbol]).result  # type: ignore[arg-type]
+            result = self.seeds.callee(a).result
             return (result, 0) if result else None
         if kind == state.RESULT_INDIRECT:
-            callee = self.called(values.a[symbol])  # type: ignore[arg-type]
+            callee = self.called(a)
             if callee is None:
-                return self._waiting(values.a[symbol])  # type: ignore[arg-type]
+                return self._waiting(a)
             return (callee.result, 0) if callee.result else None
         if kind == state.SUM:
-            number = values.a[symbol]
-            other, scale = values.b[symbol]  # type: ignore[misc]
-            return self.summed(number, other, scale)  # type: ignore[arg-type]
+            return self.summed(a, b[0], b[1])
         if kind == state.MASKED:
-            mask: int = values.b[symbol]  # type: ignore[assignment]
-            return self.place_of(values.a[symbol]) if -16 <= mask <= -2 else None  # type: ignore[arg-type]
+            return self.place_of(a) if -16 <= b <= -2 else None
         if kind == state.ARGUMENT:
-            return self.arguments.get(values.a[symbol])  # type: ignore[call-overload,no-any-return]
-        if kind == state.FILLED:
-            return self._filled(values.a[symbol], values.b[symbol])  # type: ignore[arg-type]
-        return None
+            return self.arguments.get(a)
+        return self._filled(a, b) if kind == state.FILLED else None
 
     def _waiting(self, number: int) -> Known:
-        return _NOT_YET if self.place_of(number) == _NOT_YET else None
+        return NOT_YET if self.place_of(number) == NOT_YET else None
 
     def _loaded(self, number: int, index: tuple[int, int] | None, gs: bool) -> Known:
         symbol = number >> _SHIFT
@@ -163,7 +197,7 @@ class Inference:
                 found = self._global(constant)
         else:
             found = self.place[symbol]
-            if found == _NOT_YET:
+            if found == NOT_YET:
                 return found
             if found is not None:
                 found = found[0], found[1] + constant_of(number)
@@ -174,9 +208,9 @@ class Inference:
         return self.types.loaded(found[0], found[1])
 
     def _joined(self, numbers: list[int]) -> Known:
-        found: Known = _NOT_YET
+        found: Known = NOT_YET
         for number in numbers:
-            if number >> _SHIFT == CONSTANT and abs(constant_of(number)) < _SMALLEST_ADDRESS:
+            if is_small(number):
                 continue
             found = meet(self.types, found, self.place_of(number))
             if found is None:
@@ -188,7 +222,7 @@ class Inference:
         from klasy.btf.types import FuncProto
 
         place = self.place_of(number)
-        if place is None or place == _NOT_YET or place[1]:
+        if place is None or place == NOT_YET or place[1]:
             return None
         if not isinstance(self.types.btf.type(place[0]), FuncProto):
             return None
@@ -219,7 +253,7 @@ class Inference:
 
         Within an array it is some element; whole objects further on it is another object of the same type.
         """
-        if place is None or place == _NOT_YET:
+        if place is None or place == NOT_YET:
             return place
         number, scale = index
         added = self.place_of(number)
@@ -254,24 +288,22 @@ class Inference:
                 continue
             best: Known = None
             for place in offered:
+                best = place if best is None else self._more_specific(best, place)
                 if best is None:
-                    best = place
-                else:
-                    best = self._more_specific(best, place)
-                    if best is None:
-                        break
+                    break
             now = self.place[symbol]
             if best is None or best == now:
                 continue
             if now is not None and self._more_specific(now, best) != best:
                 continue
             self.hinted[symbol] = best
+            self.why[symbol] = GIVEN, offered.get(best, "")
             changed = True
             if values.kind[symbol] == state.JOIN:
                 for number in values.a[symbol]:  # type: ignore[attr-defined]
                     source = number >> _SHIFT
                     if source >= state.FIRST and source not in self.hinted and self.place[source] is None:
-                        pending.append((source, {(best[0], best[1] - constant_of(number))}))
+                        pending.append((source, {(best[0], best[1] - constant_of(number)): self.why[symbol][1]}))
         return changed
 
     def _more_specific(self, first: Place, second: Place) -> Known:
@@ -284,48 +316,183 @@ class Inference:
             return first
         return None
 
-    def _hints(self) -> dict[int, set[Place]]:
-        found: dict[int, set[Place]] = {}
+    def _hints(self) -> dict[int, dict[Place, str]]:
+        """What symbols are given to: the places they would have, each with what says so."""
+        found: dict[int, dict[Place, str]] = {}
 
-        def hint(number: int, target: int) -> None:
+        def hint(number: int, target: int, what: str) -> None:
             symbol = number >> _SHIFT
             if symbol >= state.FIRST and target and self.types.is_struct(target):
-                found.setdefault(symbol, set()).add((target, -constant_of(number)))
+                found.setdefault(symbol, {}).setdefault((target, -constant_of(number)), what)
 
         for _, target, direct, arguments in self.flow.calls:
             callee = self.seeds.callee(target) if direct else self.called(target)
             if callee is not None:
                 for number, parameter in zip(arguments, callee.parameters, strict=False):
                     if parameter:
-                        hint(number, parameter)
+                        hint(number, parameter, f"given to {callee.name or 'a function pointer'}")
         for address, number in self.flow.stores:
             if number >> _SHIFT >= state.FIRST:
                 place = self.place_of(address)
                 if place is not None and place[1] >= 0:
                     member = self.types.loaded(place[0], place[1])
                     if member is not None and not member[1]:
-                        hint(number, member[0])
+                        hint(number, member[0], f"stored in a member of {self.types.name(place[0])}")
         for number in self.flow.returns:
             if self.result:
-                hint(number, self.result)
+                hint(number, self.result, "returned")
         return found
+
+    # --- around
+
+    def _enlarge(self) -> bool:
+        """Find the objects around the known ones beyond whose ends there are accesses; whether one was found."""
+        uses: dict[int, set[tuple[int, int]]] = {}
+        beyond: set[int] = set()
+        sizes = self.types.size
+        for _, address, index, width, *_ in self.flow.accesses:
+            symbol = address >> _SHIFT
+            if symbol >= state.FIRST and index is None:
+                found = self.place[symbol]
+                if found is not None and self.types.is_struct(found[0]):
+                    constant = constant_of(address)
+                    uses.setdefault(symbol, set()).add((constant, width))
+                    if not 0 <= found[1] + constant < sizes(found[0]):
+                        beyond.add(symbol)
+        changed = False
+        for symbol in beyond:
+            if self.why.get(symbol, (0, ""))[0] == AROUND:
+                continue
+            now = self.place[symbol]
+            assert now is not None
+            larger = enlarge(self.types, now, uses[symbol], self.name)
+            if larger is not None:
+                self.why[symbol] = AROUND, f"{self.reason(symbol)}, a part of {self.types.name(larger[0])}"
+                self.hinted[symbol] = larger
+                changed = True
+        return changed
 
     # --- the outcome
 
-    def accesses(self) -> list[tuple[int, Known, int, int, bool]]:
-        """All accesses but those of stack slots: (index of the instruction, place, width, READ | WRITE, indexed)."""
-        found = []
-        ops = self.flow.unit.ops
-        for here, address, index, width, rw in self.flow.accesses:
+    def confidence(self, symbol: int, depth: int = 0) -> int:
+        """How sure a symbol's type is: as the least sure of those it comes from."""
+        if symbol in self.why:
+            return self.why[symbol][0]
+        kind, operand = self.flow.values.kind[symbol], self.flow.values.a[symbol]
+        if depth > _LONGEST_REASON:
+            return GIVEN
+        if kind in (state.LOADED, state.SUM, state.MASKED):
+            return self.confidence(operand >> _SHIFT, depth + 1)  # type: ignore[operator]
+        if kind == state.JOIN:
+            sources = [number >> _SHIFT for number in operand]  # type: ignore[attr-defined]
+            found = [self.confidence(s, depth + 1) for s in sources if s >= state.FIRST and s != symbol]
+            return min(found, default=PROVED)
+        return GIVEN if kind == state.ARGUMENT and operand in self.evidence else PROVED
+
+    def reason(self, symbol: int, depth: int = 0) -> str:
+        """In a few words, where a symbol's type comes from."""
+        if symbol in self.why:
+            return self.why[symbol][1]
+        if symbol == CONSTANT:
+            return "a known variable"
+        values = self.flow.values
+        kind, operand = values.kind[symbol], values.a[symbol]
+        if depth > _LONGEST_REASON:
+            return ".."
+        if kind == state.ARGUMENT:
+            assert isinstance(operand, int)
+            place = self.arguments.get(operand)
+            shown = f" ({self.types.name(place[0])} *)" if place else ""
+            return f"argument {operand + 1} of {self.name}{shown}{self.evidence.get(operand, '')}"
+        if kind == state.RESULT:
+            return f"result of {self.seeds.callee(operand).name}"  # type: ignore[arg-type]
+        if kind == state.RESULT_INDIRECT:
+            return f"result of a call through {self.reason(operand >> _SHIFT, depth + 1)}"  # type: ignore[operator]
+        if kind == state.LOADED:
+            return self._reason_of_load(operand, depth)  # type: ignore[arg-type]
+        if kind == state.JOIN:
+            for number in operand:  # type: ignore[attr-defined]
+                source = number >> _SHIFT
+                if source >= state.FIRST and source != symbol and self.place[source] is not None:
+                    return self.reason(source, depth + 1)
+            return "a join"
+        if kind in (state.SUM, state.MASKED):
+            return self.reason(operand >> _SHIFT, depth + 1)  # type: ignore[operator]
+        if kind == state.FILLED:
+            return f"filled in by {self.seeds.callee(operand).name}"  # type: ignore[arg-type]
+        return "unknown"
+
+    def _reason_of_load(self, address: int, depth: int) -> str:
+        symbol = address >> _SHIFT
+        place = self.place_of(address)
+        if symbol == CONSTANT and place is None and self.percpu:
+            place = self.percpu, constant_of(address)
+        if place is None:
+            return self.reason(symbol, depth + 1)
+        name = self.types.member_name(place[0], place[1])
+        if symbol == CONSTANT or place[0] == self.percpu:
+            return f"per-CPU {name}" if place[0] == self.percpu else name
+        return f"{self.reason(symbol, depth + 1)} -> {name}"
+
+    def rows(self) -> list[Row]:
+        """All accesses but those of stack slots and of nameless variables, typed or not."""
+        found: list[Row] = []
+        unit = self.flow.unit
+        ops, ats, size_of = unit.ops, unit.at, self.types.size
+        for here, address, index, width, rw, register, added in self.flow.accesses:
             symbol = address >> _SHIFT
             if symbol == STACK:
                 continue
             m = ops[here][4]
-            if symbol == CONSTANT and m is not None and m[4] == d.GS:
-                place: Known = (self.percpu, constant_of(address)) if self.percpu else None
+            gs = m is not None and m[4] == d.GS
+            place: Known
+            if symbol == CONSTANT:
+                place = (self.percpu, constant_of(address)) if gs and self.percpu else self.place_of(address)
+                if place is None:
+                    continue
             else:
                 place = self.place_of(address)
-            if index is not None:
+            moves = False
+            if index is not None and place is not None:
+                before = place
                 place = self.indexed(place, index)
-            found.append((here, place, width, rw, index is not None))
+                size = size_of(before[0])
+                moves = bool(size) and index[1] * self._multiple(index[0]) % size == 0
+            if place is not None and not (place[1] >= 0 and place[1] + width <= size_of(place[0])):
+                place = None
+            if place is None:
+                found.append(
+                    Row(
+                        ats[here],
+                        0,
+                        constant_of(address) if index is None else added,
+                        0,
+                        width,
+                        rw,
+                        31,
+                        False,
+                        False,
+                        0,
+                        "",
+                    )
+                )
+                continue
+            if not self.types.is_struct(place[0]) and place[0] != self.percpu:
+                continue
+            shift = place[1] - added if symbol != CONSTANT else 0
+            found.append(
+                Row(
+                    ats[here],
+                    place[0],
+                    place[1],
+                    shift,
+                    width,
+                    rw,
+                    register if register >= 0 and symbol != CONSTANT else 31,
+                    gs,
+                    moves,
+                    self.confidence(symbol) if symbol >= state.FIRST else PROVED,
+                    self.reason(symbol),
+                )
+            )
         return found

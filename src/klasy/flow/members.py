@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Place = tuple[int, int]
 
 _DEEPEST = 16
+_ELEMENTS = 16  # of an array of structs, whose members are told apart
 
 # Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> (struct pointed to, flags
 # that are always set). include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/net/sock.h
@@ -41,6 +42,8 @@ class Types:
         self._pointees: dict[int, int] = {}
         self._containers: dict[int, list[tuple[int, int]]] = {}
         self._arrays: dict[tuple[int, int], int] = {}
+        self._embedded: dict[tuple[int, int], list[int]] = {}
+        self._own_structs: dict[int, list[tuple[int, int]]] = {}
 
     # --- single types
 
@@ -176,6 +179,18 @@ class Types:
                 best.add(target)
         return best.pop() if len(best) == 1 else 0
 
+    def member_name(self, type_id: int, offset: int) -> str:
+        """The member at a place, as C writes it behind a dot: the first of those in a union."""
+        names: list[str] = []
+        depth_seen = -1
+        for _, _, depth, name in self.parts(type_id, offset):
+            if depth <= depth_seen:
+                break
+            if name:
+                names.append(name)
+                depth_seen = depth
+        return ".".join(names) or f"+{offset:#x}"
+
     def array_element(self, type_id: int, offset: int) -> int:
         """Size of the elements of the innermost array that holds a byte, 0 where none does."""
         key = type_id, offset
@@ -227,6 +242,68 @@ class Types:
                             found.append((self.canonical(outer) or outer, member.bit_offset // 8))
             level = level.base
         return sorted(set(found))
+
+    def embedded(self, outer: int, inner: int) -> list[int]:
+        """At which offsets a struct lies within a type; of arrays, within the first elements."""
+        key = outer, inner
+        found = self._embedded.get(key)
+        if found is None:
+            found = self._embedded[key] = []
+            self._embed(outer, inner, 0, 0, found)
+        return found
+
+    def _embed(self, outer: int, inner: int, at: int, depth: int, found: list[int]) -> None:
+        if outer == inner:
+            found.append(at)
+            return
+        if depth > _DEEPEST or self.size(outer) < self.size(inner):
+            return
+        for part, place in self._structs_in(outer):
+            self._embed(part, inner, at + place, depth + 1, found)
+
+    def _structs_in(self, outer: int) -> list[tuple[int, int]]:
+        """The structs among a type's own members, and the first elements of arrays of such: (type, offset)."""
+        found = self._own_structs.get(outer)
+        if found is None:
+            found = self._own_structs[outer] = []
+            kind = self.btf.type(outer)
+            if isinstance(kind, Struct):
+                for member in kind.members:
+                    found += self._struct_parts(member.type_id, member.bit_offset // 8)
+            elif isinstance(kind, Array):
+                found += self._struct_parts(outer, 0)
+            elif isinstance(kind, Datasec):
+                for variable in kind.variables:
+                    holder = self.btf.type(variable.type_id)
+                    assert isinstance(holder, Var)
+                    found += self._struct_parts(holder.type_id, variable.offset)
+        return found
+
+    def _struct_parts(self, type_id: int, at: int) -> list[tuple[int, int]]:
+        part = self.canonical(type_id)
+        kind = self.btf.type(part)
+        if isinstance(kind, Struct):
+            return [(part, at)]
+        if isinstance(kind, Array):
+            element = self.canonical(kind.type_id)
+            if isinstance(self.btf.type(element), Struct | Array):
+                step = self.size(element)
+                return [(element, at + step * i) for i in range(max(1, min(kind.count, _ELEMENTS)))]
+        return []
+
+    def around(self, inner: int, limit: int) -> list[int] | None:
+        """The offsets at which a struct lies in all structs that hold it, 0 included; None: more than a limit."""
+        offsets = {0}
+        level = {(inner, 0)}
+        seen = set(level)
+        while level:
+            outer = {(holder, at + place) for type_id, at in level for holder, place in self.containers(type_id)} - seen
+            seen |= outer
+            offsets |= {at for _, at in outer}
+            if len(offsets) > limit or len(seen) > 8 * limit:
+                return None
+            level = outer
+        return sorted(offsets)
 
     def _typedefs_of(self, inner: int) -> Iterator[int]:
         level: Btf | None = self.btf

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from klasy.btf.types import Enum, Func, FuncProto, Int, Ptr, Struct
+from klasy.btf import read
+from klasy.btf.types import Enum, FuncProto, Int, Ptr, Struct
 from klasy.flow import cfg
 from klasy.flow import decode as d
 from klasy.flow.members import Types
@@ -56,7 +57,7 @@ class Seeds:
         self.kernel = kernel
         self._types: dict[str | None, Types] = {}
         self._callees: dict[int, Callee] = {}
-        self._ids: dict[str | None, dict[str, int]] = {}
+        self._ids: dict[str | None, dict[str, list[int]]] = {}
         self._protos: dict[tuple[str | None, int], Callee] = {}
 
     def types_of(self, module: str | None) -> Types:
@@ -107,7 +108,9 @@ class Seeds:
         btf = self.kernel.btf_of(module)
         if btf is None:
             return None
-        ids = [found for found in btf.find(name, Func) if found >= btf.first]
+        if module not in self._ids:
+            self._ids[module] = functions_by_name(btf)
+        ids = self._ids[module].get(name, [])
         if len(ids) > 1 and len({btf.c_prototype(found) for found in ids}) > 1:
             return None
         return ids[0] if ids else None
@@ -141,6 +144,17 @@ class Seeds:
         """The struct of a name in the kernel's types, 0 where there is none or several."""
         found = self.types_of(None).btf.find(name, Struct)
         return found[0] if len(found) == 1 else 0
+
+
+def functions_by_name(btf: Btf) -> dict[str, list[int]]:
+    """The Funcs of an object, not its base's, by name: a few names have several."""
+    found: dict[str, list[int]] = {}
+    words, offsets = btf.blob.words, btf.blob.layout.offsets
+    for entry in btf.blob.layout.names:
+        index = entry & 0xFFFF_FFFF
+        if read.kind_of(words[offsets[index] + 1]) == read.FUNC:
+            found.setdefault(btf._name(entry >> 32), []).append(btf.first + index)
+    return found
 
 
 def registers_of(btf: Btf, type_id: int) -> int:

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from klasy.flow.seeds import Seeds
     from klasy.flow.state import State
 
-    # index of the instruction, address, (value of the index, scale) or None, width, READ | WRITE
-    Access = tuple[int, int, tuple[int, int] | None, int, int]
+    # index of the instruction, address, (value of the index, scale) or None, width, READ | WRITE, the register that
+    # holds the pointer, what is added to it
+    Access = tuple[int, int, tuple[int, int] | None, int, int, int, int]
     # index of the instruction, what is called (an address, or the value of a pointer), direct, argument registers
     Call = tuple[int, int, bool, tuple[int, ...]]
     Records = tuple[list[Access], list[Call], list[tuple[int, int]], list[int]]
@@ -136,21 +137,21 @@ class Flow:
 
     # --- addresses
 
-    def _address(self, m: Memory, behind: int, registers: list[int]) -> tuple[int, tuple[int, int] | None]:
-        """The value of an address, without its index, and the index."""
+    def _address(self, m: Memory, behind: int, registers: list[int]) -> tuple[int, tuple[int, int] | None, int]:
+        """The value of an address, without its index; the index; and the register that holds the pointer."""
         base, index, scale, shift, _ = m
         if base == d.IP:
-            return value(CONSTANT, _as_signed(self._base + behind + shift)), None
+            return value(CONSTANT, _as_signed(self._base + behind + shift)), None, d.NONE
         number = registers[base] + shift if base >= 0 else ZERO_VALUE + shift
         if index < 0:
-            return number, None
+            return number, None, base
         other = registers[index]
         if other >> _SHIFT == CONSTANT:
-            return number + scale * constant_of(other), None
-        if scale == 1 and (base < 0 or number >> _SHIFT <= OPAQUE or number >> _SHIFT == CONSTANT):
+            return number + scale * constant_of(other), None, base
+        if scale == 1 and (base < 0 or number >> _SHIFT <= OPAQUE):
             # the "index" may be the pointer, as in [rdx + symbol] or with the operands swapped
-            return other + shift, ((number - shift, 1) if base >= 0 else None)
-        return number, (other, scale)
+            return other + shift, ((number - shift, 1) if base >= 0 else None), index
+        return number, (other, scale), base
 
     # --- one block
 
@@ -168,11 +169,10 @@ class Flow:
                 continue
             _, width, to, source, m, imm, rw = op
             if m is not None and kind != d.LEA:
-                address, index = self._address(m, ends[here], registers)
-                if address >> _SHIFT != STACK or index is not None:
-                    accesses.append((here, address, index, width, rw))
-                else:
-                    accesses.append((here, address, None, width, rw))
+                address, index, pointer = self._address(m, ends[here], registers)
+                if rw:
+                    accesses.append((here, address, index, width, rw, pointer, m[3]))
+                if address >> _SHIFT == STACK and index is None:
                     if kind == d.STORE:
                         place = constant_of(address)
                         if width == 8:
@@ -211,10 +211,8 @@ class Flow:
                 registers[to] = value(CONSTANT, number)
             elif kind == d.LEA:
                 assert m is not None
-                address, index = self._address(m, ends[here], registers)
-                registers[to] = (
-                    address if index is None else new((ats[here], to), ats[here], SUM, address, index)
-                )
+                address, index, _ = self._address(m, ends[here], registers)
+                registers[to] = address if index is None else new((ats[here], to), ats[here], SUM, address, index)
             elif kind == d.ADD_CONST:
                 if registers[to] >> _SHIFT != OPAQUE:
                     registers[to] += imm
@@ -310,7 +308,7 @@ class Flow:
             start = registers[register]
             whole = size if opcode in (0xA4, 0xAA) or not repeat else width
             if whole:
-                records.append((here, start, None, whole, rw))
+                records.append((here, start, None, whole, rw, register, 0))
             if start >> _SHIFT == STACK and rw == d.WRITE:
                 _forget(slots, constant_of(start), size or 4096)
             registers[register] = start + size if size and start >> _SHIFT != OPAQUE else OPAQUE_VALUE
@@ -354,7 +352,7 @@ class Flow:
                 at = unit.at[here]
                 address = 0
                 assert op[4] is not None
-                address, index = self._address(op[4], unit.end[here], registers)
+                address, index, _ = self._address(op[4], unit.end[here], registers)
                 called = self.values.new((at, 17), at, LOADED, address, (index, False))
             self._call(here, called, False, into)
             if kind == d.JUMP_INDIRECT:

@@ -1,0 +1,169 @@
+"""One function at a time: from its text to the rows of its accesses. ``index`` asks for many, and keeps them.
+
+A function whose prototype BTF has not (a clone, whose parameters the compiler changed) takes the types of its
+arguments from its callers, where they all agree: ``Engine.callers`` says who they are.
+"""
+
+from __future__ import annotations
+
+from klasy.flow import cfg, infer, seeds, transfer
+from klasy.flow.state import _SHIFT, FIRST
+from klasy.kernel.kallsyms import clone_of
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from klasy.flow.infer import Row
+    from klasy.flow.members import Place
+    from klasy.kernel.image import KernelImage
+
+_DEEPEST = 2  # callers of callers
+
+# Global variables whose type BTF does not tell, though everybody knows it
+_GLOBALS = {
+    "init_task": "task_struct",
+    "init_net": "net",
+    "init_mm": "mm_struct",
+    "init_user_ns": "user_namespace",
+    "init_pid_ns": "pid_namespace",
+    "init_uts_ns": "uts_namespace",
+    "init_cred": "cred",
+    "init_files": "files_struct",
+    "init_fs": "fs_struct",
+    "tcp_hashinfo": "inet_hashinfo",
+    "tcp_prot": "proto",
+    "udp_prot": "proto",
+    "root_task_group": "task_group",
+    "contig_page_data": "pglist_data",
+}
+
+
+class Engine:
+    """Analyses functions of one kernel. ``callers``: for functions without a prototype, by address, their callers'."""
+
+    def __init__(self, kernel: KernelImage) -> None:
+        self.kernel = kernel
+        self.seeds = seeds.Seeds(kernel)
+        self.callers: dict[int, list[int]] = {}
+        self._texts: dict[str | None, cfg.Text] = {}
+        self._arguments: dict[int, dict[int, Place]] = {}
+        types = self.seeds.types_of(None)
+        self._percpu = self.seeds.percpu(types)
+        self._percpu_offsets = self._find_percpu_offsets()
+        self._globals = self._find_globals()
+
+    def _find_percpu_offsets(self) -> frozenset[int]:
+        """Where the distances of the per-CPU sections stand: this CPU's, and the table of all."""
+        found = []
+        for name in ("this_cpu_off", "__per_cpu_offset"):
+            for symbol in self.kernel.data_symbols(name):
+                found.append(symbol.address if symbol.percpu else symbol.address - (1 << 64))
+        return frozenset(found)
+
+    def _find_globals(self) -> dict[int, Place]:
+        found: dict[int, Place] = {}
+        types = self.seeds.types_of(None)
+        for name, struct in _GLOBALS.items():
+            type_id = self.seeds.by_name(struct)
+            if type_id:
+                for symbol in self.kernel.data_symbols(name):
+                    if symbol.module is None and not symbol.percpu:
+                        start = symbol.address - (1 << 64)
+                        for offset in range(0, min(types.size(type_id), symbol.size), 1):
+                            found[start + offset] = type_id, offset
+        return found
+
+    def text(self, module: str | None) -> cfg.Text:
+        """The text of the kernel proper or of a module."""
+        found = self._texts.get(module)
+        if found is None:
+            found = self._texts[module] = cfg.Text(self.kernel, module)
+        return found
+
+    def unit_of(self, module: str | None, index: int) -> int | None:
+        """The unit that a function symbol belongs to: the function that an unlikely piece is of, else itself."""
+        symbols = self.kernel.symbols[module]
+        name = symbols.name(index)
+        if ".cold" not in name:
+            return symbols.at(symbols.address(index))
+        whole = symbols.named(name[: name.index(".cold")])
+        return min(whole, key=lambda i: abs(symbols.starts[i] - symbols.starts[index])) if whole else None
+
+    def has_prototype(self, module: str | None, index: int) -> bool:
+        """Whether the parameters of a function are known."""
+        return self.seeds.callee(self.kernel.symbols[module].address(index)).known
+
+    def infer(self, module: str | None, index: int, depth: int = 0) -> infer.Inference:
+        """The types of the values in a function."""
+        text = self.text(module)
+        unit = cfg.Unit(text, index)
+        address = text.base + unit.start
+        callee = self.seeds.callee(address)
+        evidence: dict[int, str] = {}
+        if callee.known:
+            arguments = {place: (target, 0) for place, target in enumerate(callee.parameters) if target}
+        else:
+            arguments = self._from_callers(module, address, depth)
+            evidence = dict.fromkeys(arguments, ", as all callers give it")
+        name = clone_of(text.symbols.name(index))[0]
+        return infer.Inference(
+            transfer.Flow(unit, self.seeds),
+            self.seeds,
+            arguments,
+            self._globals,
+            self._percpu,
+            self._percpu_offsets,
+            callee.result,
+            name,
+            evidence,
+        )
+
+    def _from_callers(self, module: str | None, address: int, depth: int) -> dict[int, Place]:
+        """What the arguments of a function without a prototype point to, by its callers."""
+        found = self._arguments.get(address)
+        if found is not None:
+            return found
+        if depth >= _DEEPEST:
+            return {}
+        self._arguments[address] = {}  # for what calls itself
+        types = self.seeds.types_of(module)
+        agreed: dict[int, infer.Known] = {}
+        for caller in self.callers.get(address, ()):
+            known = self.infer(module, caller, depth + 1)
+            for _, target, direct, arguments in known.flow.calls:
+                if direct and target == address:
+                    for place, number in enumerate(arguments):
+                        here = known.place_of(number)
+                        if number >> _SHIFT < FIRST and here is None and _is_null(number):
+                            continue
+                        agreed[place] = infer.meet(types, agreed[place], here) if place in agreed else here
+        found = {place: known for place, known in agreed.items() if known is not None and known != infer.NOT_YET}
+        if depth == 0:
+            self._arguments[address] = found
+        else:
+            del self._arguments[address]
+        return found
+
+    def rows(self, module: str | None, index: int) -> list[Row]:
+        """The accesses of a unit."""
+        return self.infer(module, index).rows()
+
+
+def _is_null(number: int) -> bool:
+    return infer.is_small(number)
+
+
+def find_callers(engine: Engine, module: str | None, indices: Iterable[int]) -> Mapping[int, list[int]]:
+    """Of functions of an object, by address, the units that call them directly."""
+    symbols = engine.kernel.symbols[module]
+    functions = [f for i in indices if (f := engine.kernel.function_at(symbols.address(i))) is not None]
+    found: dict[int, set[int]] = {}
+    for site in engine.kernel.callers(functions):
+        if site.callee is None or site.caller.module != module:
+            continue
+        index = symbols.at(site.caller.address)
+        unit = engine.unit_of(module, index) if index is not None else None
+        if unit is not None:
+            found.setdefault(site.callee.address, set()).add(unit)
+    return {address: sorted(units) for address, units in found.items()}

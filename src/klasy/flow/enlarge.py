@@ -1,0 +1,114 @@
+"""``container_of`` and C's casts to a larger struct: what a known part is a part of.
+
+An access beyond a known object is one of an object around it. Which, follows where only one kind of struct in the
+kernel holds such a part and has a member where each access is; or where the function's name names one of them, as
+tcp_rcv_established's does of the structs that begin with a struct sock. Parts that are everywhere (list_head) are left.
+"""
+
+from __future__ import annotations
+
+from klasy.btf.types import Array, Struct
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from klasy.flow.members import Place, Types
+
+_MANY = 60  # containers: a part in more structs says nothing
+_DEEPEST = 5
+
+
+def enlarge(types: Types, place: Place, uses: Collection[tuple[int, int]], function: str) -> Place | None:
+    """The place in the larger object, if there is one answer.
+
+    ``place``: what a symbol points to. ``uses``: (offset from the symbol, width) of the accesses through it, and of
+    the parts whose addresses are taken (width 0). ``function``: the name of the function they are in.
+    """
+    found = candidates(types, place, uses)
+    if len(found) == 1:
+        return found[0]
+    named = [candidate for candidate in found if affinity(types.name(candidate[0]), function)]
+    if len(named) > 1:
+        best = max(affinity(types.name(candidate[0]), function) for candidate in named)
+        named = [candidate for candidate in named if affinity(types.name(candidate[0]), function) == best]
+    if len(named) == 1:
+        return named[0]
+    if not named and types.base is not None:
+        own = [candidate for candidate in found if candidate[0] >= types.btf.first]
+        if len(own) == 1:
+            return own[0]  # a module handles its own kind
+    return None
+
+
+def candidates(types: Types, place: Place, uses: Collection[tuple[int, int]]) -> list[Place]:
+    """The smallest structs around a place in which all uses fit."""
+    found: list[Place] = []
+    level = [place]
+    seen = {place}
+    for _ in range(_DEEPEST):
+        outer: list[Place] = []
+        for type_id, offset in level:
+            holders = types.containers(type_id)
+            if len(holders) > _MANY:
+                return []
+            for holder, at in holders:
+                larger = holder, offset + at
+                if larger in seen or not types.is_struct(holder):
+                    continue
+                seen.add(larger)
+                low = min(larger[1] + use for use, _ in uses)
+                high = max(larger[1] + use + width for use, width in uses)
+                named = types.btf.type(holder)
+                if low >= 0 and high <= types.size(holder) and isinstance(named, Struct) and named.name:
+                    if all(fits(types, holder, larger[1] + use, width) for use, width in uses):
+                        found.append(larger)
+                else:
+                    outer.append(larger)
+        level = outer
+        if not level or len(level) > 4 * _MANY:
+            break
+    return found
+
+
+def fits(types: Types, type_id: int, offset: int, width: int) -> bool:
+    """Whether an access could be one of a member: whether a member begins where it begins, or an array holds it."""
+    if width == 0:
+        return True
+    for part, inside, _, _ in types.parts(type_id, offset):
+        kind = types.btf.type(part)
+        if isinstance(kind, Array):
+            return True
+        if not inside and not isinstance(kind, Struct) and (types.size(part) == width or width < types.size(part)):
+            return True
+        if not isinstance(kind, Struct) and inside + width <= types.size(part):
+            return True  # a byte of a larger integer
+    return _in_bits(types, type_id, offset)
+
+
+def _in_bits(types: Types, type_id: int, offset: int) -> bool:
+    """Whether a bit-field lies in a byte of a struct."""
+    kind = types.btf.type(type_id)
+    if not isinstance(kind, Struct):
+        return False
+    for member in kind.members:
+        start = member.bit_offset // 8
+        if member.bitfield_size:
+            if start <= offset <= (member.bit_offset + member.bitfield_size - 1) // 8:
+                return True
+        elif start <= offset < start + types.size(member.type_id) and _in_bits(
+            types, types.btf.resolve(member.type_id), offset - start
+        ):
+            return True
+    return False
+
+
+def affinity(struct: str, function: str) -> int:
+    """How many words a struct's name and a function's begin with together; the last of a struct's does not count."""
+    words = struct.removeprefix("struct ").removeprefix("union ").split("_")
+    found = 0
+    for mine, theirs in zip(words, function.strip("_").split("_"), strict=False):
+        if mine != theirs:
+            break
+        found += 1
+    return found

@@ -1,0 +1,289 @@
+"""The index of typed accesses: filled function by function as members are asked for, and kept for each build.
+
+What was found in an object's text (the kernel proper's or a module's) belongs to its build and is cached by its build
+id. A question about members looks only at functions that can hold such an access: their code has a displacement that
+leads to the member. Those that were not looked at before are analysed, by as many processes as there are CPUs.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from itertools import pairwise
+
+from klasy.flow import candidates, engine, sites
+from klasy.flow import decode as d
+from klasy.kernel import caches
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from klasy.flow.infer import Row
+    from klasy.flow.sites import Access, Member, Sites
+    from klasy.kernel.image import KernelImage
+
+    Progress = Callable[[int, int], None]  # functions done, of how many
+
+VERSION = 1  # of the cache; of the analysis too: another one may find other sites
+_COLUMNS = "IIiiHHI"  # at, type, offset, shift, width, how, reason
+_AT, _TYPE, _OFFSET, _SHIFT, _WIDTH, _HOW, _REASON = range(7)
+_HEAD = struct.Struct("<3I")  # rows, units, bytes of reasons
+_NO_REGISTER = 31
+_WIDEST = 0xFFFF
+
+
+class ObjectIndex:
+    """What was found in one object. ``done``: the units looked at, by their offsets in the text."""
+
+    def __init__(self) -> None:
+        self.columns = [array(code) for code in _COLUMNS]
+        self.done: set[int] = set()
+        self.reasons: list[str] = [""]
+        self._numbers: dict[str, int] = {"": 0}
+        self._by_type: dict[int, list[int]] | None = None
+
+    def add(self, unit: int, rows: Iterable[Row]) -> None:
+        """Add what was found in a unit."""
+        self.done.add(unit)
+        self._by_type = None
+        for row in rows:
+            number = self._numbers.get(row.reason)
+            if number is None:
+                number = self._numbers[row.reason] = len(self.reasons)
+                self.reasons.append(row.reason)
+            how = row.rw | row.register << 2 | row.percpu << 7 | row.moves << 8 | row.confidence << 9
+            packed = (row.at, row.type_id, row.offset, row.shift, min(row.width, _WIDEST), how, number)
+            for column, number in zip(self.columns, packed, strict=True):
+                if not -(1 << 31) <= number < 1 << 32 or (column.typecode == "i" and number >= 1 << 31):
+                    number = 0
+                column.append(number)
+
+    def merge(self, other: ObjectIndex) -> None:
+        """Add what another process found."""
+        self._by_type = None
+        self.done |= other.done
+        numbers = []
+        for reason in other.reasons:
+            number = self._numbers.get(reason)
+            if number is None:
+                number = self._numbers[reason] = len(self.reasons)
+                self.reasons.append(reason)
+            numbers.append(number)
+        for mine, theirs in zip(self.columns[:_REASON], other.columns, strict=False):
+            mine.extend(theirs)
+        self.columns[_REASON].extend([numbers[i] for i in other.columns[_REASON]])
+
+    def dump(self) -> bytes:
+        """All of it, for ``load``."""
+        reasons = "\n".join(self.reasons).encode()
+        units = array("I", sorted(self.done))
+        head = _HEAD.pack(len(self.columns[0]), len(units), len(reasons))
+        return b"".join((head, units.tobytes(), *(column.tobytes() for column in self.columns), reasons))
+
+    @classmethod
+    def load(cls, data: memoryview) -> ObjectIndex:
+        """What ``dump`` gave. Raises ValueError for anything else."""
+        if len(data) < _HEAD.size:
+            raise ValueError("too short")
+        count, units, length = _HEAD.unpack_from(data)
+        found = cls()
+        widths = [4 * units] + [column.itemsize * count for column in found.columns] + [length]
+        ends = [_HEAD.size]
+        for width in widths:
+            ends.append(ends[-1] + width)
+        if len(data) != ends[-1]:
+            raise ValueError("lengths do not agree")
+        spans = list(pairwise(ends))
+        found.done = set(data[slice(*spans[0])].cast("I") if units else ())
+        for column, span in zip(found.columns, spans[1:-1], strict=True):
+            column.frombytes(data[slice(*span)])
+        found.reasons = str(data[slice(*spans[-1])], "utf-8").split("\n")
+        found._numbers = {reason: number for number, reason in enumerate(found.reasons)}
+        return found
+
+    @property
+    def by_type(self) -> dict[int, list[int]]:
+        """The rows of each type; 0: of those whose type is unknown."""
+        if self._by_type is None:
+            self._by_type = {}
+            for row, type_id in enumerate(self.columns[_TYPE]):
+                self._by_type.setdefault(type_id, []).append(row)
+        return self._by_type
+
+
+class Index:
+    """The index of a kernel. ``use_cache`` False neither reads nor writes what is kept."""
+
+    def __init__(self, kernel: KernelImage, *, use_cache: bool = True, processes: int | None = None) -> None:
+        self.kernel = kernel
+        self._use_cache = use_cache
+        self._processes = processes
+        self._objects: dict[str | None, ObjectIndex] = {}
+        self._engine: engine.Engine | None = None
+
+    @property
+    def engine(self) -> engine.Engine:
+        """What analyses; made when first needed."""
+        if self._engine is None:
+            self._engine = engine.Engine(self.kernel)
+        return self._engine
+
+    # --- what is kept
+
+    def _cache_name(self, module: str | None) -> str | None:
+        if module is None:
+            return f"flow-{self.kernel.build_id}"
+        found: Callable[[str], str | None] | None = getattr(self.kernel, "module_id", None)
+        build = found(module) if found else None
+        # a module's type ids go on where the kernel's end, so both builds count
+        return f"flow-{self.kernel.build_id[:16]}-{build}" if build else None
+
+    def object(self, module: str | None) -> ObjectIndex:
+        """What is known so far of the kernel proper or of a module."""
+        found = self._objects.get(module)
+        if found is None:
+            name = self._cache_name(module) if self._use_cache else None
+            data = caches.load(name, VERSION) if name else None
+            try:
+                found = ObjectIndex.load(data) if data else ObjectIndex()
+            except ValueError:
+                found = ObjectIndex()
+            self._objects[module] = found
+        return found
+
+    def _keep(self, module: str | None) -> None:
+        name = self._cache_name(module) if self._use_cache else None
+        if name:
+            caches.store(name, VERSION, self._objects[module].dump())
+
+    # --- filling
+
+    def fill(self, wanted: dict[str | None, Sequence[int]], progress: Progress | None = None) -> None:
+        """Analyse functions, given by index in each object's symbols, that were not looked at before."""
+        from klasy.flow import workers
+
+        todo: list[tuple[str | None, int]] = []
+        for module, indices in wanted.items():
+            done, starts = self.object(module).done, self.kernel.symbols[module].starts
+            todo += [(module, index) for index in indices if starts[index] not in done]
+        if not todo:
+            return
+        self._find_callers(todo)
+        for module, part in workers.run(self._analyse, todo, self._processes, progress):
+            self.object(module).merge(ObjectIndex.load(memoryview(part)))
+        for module in {module for module, _ in todo}:
+            self._keep(module)
+
+    def _find_callers(self, todo: Sequence[tuple[str | None, int]]) -> None:
+        """Find who calls the functions without prototypes, and whoever calls those."""
+        by_module: dict[str | None, list[int]] = {}
+        for module, index in todo:
+            by_module.setdefault(module, []).append(index)
+        for module, indices in by_module.items():
+            base = self.kernel.symbols[module].base
+            starts = self.kernel.symbols[module].starts
+            for _ in range(2):
+                bare = [
+                    index
+                    for index in indices
+                    if base + starts[index] not in self.engine.callers and not self.engine.has_prototype(module, index)
+                ]
+                if not bare:
+                    break
+                found = engine.find_callers(self.engine, module, bare)
+                self.engine.callers.update({base + starts[index]: [] for index in bare} | dict(found))
+                indices = sorted({caller for callers in found.values() for caller in callers})
+
+    def _analyse(self, todo: Sequence[tuple[str | None, int]]) -> list[tuple[str | None, bytes]]:
+        parts: dict[str | None, ObjectIndex] = {}
+        for module, index in todo:
+            part = parts.setdefault(module, ObjectIndex())
+            part.add(self.kernel.symbols[module].starts[index], self.engine.rows(module, index))
+        return [(module, part.dump()) for module, part in parts.items()]
+
+    # --- asking
+
+    def accesses(self, members: Sequence[Member], progress: Progress | None = None, *, whole: bool = False) -> Sites:
+        """The instructions that access some members. ``whole``: look at all functions, not only likely ones."""
+        modules = list(self.kernel.symbols)
+        looked_at: dict[str | None, Sequence[int]] = {}
+        total = 0
+        for module in modules:
+            text = self.engine.text(module)
+            units = text.units()
+            total += len(units)
+            looked_at[module] = units if whole else candidates.units(self.engine, module, units, members)
+        self.fill(looked_at, progress)
+        found: list[Access] = []
+        untyped = 0
+        for module in modules:
+            more, left = self._select(module, members)
+            found += more
+            untyped += left
+        found.sort(key=lambda access: access.address)
+        return sites.Sites(found, untyped, sum(map(len, looked_at.values())), total)
+
+    def _select(self, module: str | None, members: Sequence[Member]) -> tuple[list[Access], int]:
+        """Of what is known of an object, the accesses of some members."""
+        part = self.object(module)
+        types = self.engine.seeds.types_of(module)
+        at, _, offsets, _, widths, _, _ = part.columns
+        wanted: dict[int, list[tuple[Member, int]]] = {}  # row -> members, and where their struct lies in the type
+        for member in members:
+            if member.module is not None and member.module != module:
+                continue
+            for type_id, rows in part.by_type.items():
+                places = types.embedded(type_id, member.struct) if type_id else ()
+                for place in places:
+                    for row in rows:
+                        if sites.covers(member, offsets[row] - place, widths[row], -1):
+                            wanted.setdefault(row, []).append((member, place))
+        untyped = sum(
+            any(sites.covers(member, offsets[row], widths[row], -1) for member in members)
+            for row in part.by_type.get(0, ())
+        )
+        return [
+            a for row in sorted(wanted, key=at.__getitem__) if (a := self._access(module, row, wanted[row]))
+        ], untyped
+
+    def _access(self, module: str | None, row: int, wanted: list[tuple[Member, int]]) -> Access | None:
+        part, text = self.object(module), self.engine.text(module)
+        at, type_id, offset, shift, width, how, reason = (column[row] for column in part.columns)
+        address = text.base + at
+        function = self.kernel.function_at(address)
+        length = d.length(text.code, at)
+        if function is None or length is None:
+            return None
+        code = text.code[at : at + length]
+        op = d.decode(code)
+        touched = sites.touched_bits(code, op)
+        covered = [pair for pair in wanted if sites.covers(pair[0], offset - pair[1], width, touched)]
+        if not covered:
+            return None
+        place = covered[0][1]
+        m = op[4]
+        register = how >> 2 & 31
+        moves = bool(how >> 8 & 1)
+        index = m[1] if moves and m and m[1] != register else m[0] if moves and m else d.NONE
+        return sites.Access(
+            address=address,
+            length=length,
+            function=function,
+            code=code,
+            reads=bool(how & d.READ),
+            writes=bool(how & d.WRITE),
+            width=width,
+            members=tuple(dict.fromkeys(member for member, _ in covered)),
+            base=d.NONE if register == _NO_REGISTER else register,
+            base_offset=shift - place,
+            index=index,
+            scale=m[2] if moves and m and m[1] == index else 1,
+            per_cpu=bool(how >> 7 & 1),
+            source=sites.source_of(op),
+            touched=touched,
+            confidence=how >> 9,
+            derivation=part.reasons[reason],
+            placed_in=self.engine.seeds.types_of(module).name(type_id),
+            place_offset=offset,
+        )
