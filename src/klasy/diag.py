@@ -6,10 +6,8 @@ found an error, so that all errors of a file come in one go.
 
 from __future__ import annotations
 
-import enum
-
 from klasy.errors import InputError
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING, Enum, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from klasy.source import Span
 
 
-class Severity(enum.Enum):
+class Severity(Enum):
     """How bad a diagnostic is. Only errors stop a weave."""
 
     ERROR = "error"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import cached_property
 
-from klasy.plain import dataclass
+from klasy.plain import cached_property, dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -174,7 +174,7 @@ def _designators() -> st.SearchStrategy[ast.Pointcut]:
         st.builds(ast.Call, span, signatures),
         st.builds(ast.Execution, span, signatures),
         st.builds(ast.Within, span, signatures),
-        st.builds(ast.Access, span, st.sampled_from(ast.AccessKind), data),
+        st.builds(ast.Access, span, st.sampled_from(list(ast.AccessKind)), data),
         st.builds(ast.Syscall, span, globs),
         st.builds(ast.Event, span, globs, globs),
         st.builds(ast.At, span, words, st.integers(0, 4096)),
@@ -207,7 +207,7 @@ _params = st.lists(st.builds(ast.Param, st.just(SPAN), types(void=False), words)
 
 @st.composite
 def _advice(draw: st.DrawFn) -> ast.AdviceDecl:
-    kind = draw(st.sampled_from(ast.AdviceKind))
+    kind = draw(st.sampled_from(list(ast.AdviceKind)))
     returning = st.builds(ast.Param, st.just(SPAN), types(void=False), words)
     return ast.AdviceDecl(
         SPAN, kind, draw(_params), draw(st.one_of(st.none(), returning)) if kind is ast.AdviceKind.AFTER else None,

@@ -16,11 +16,9 @@ every machine, and nothing here touches the kernel.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 from klasy.bpf import uapi as u
 from klasy.bpf.insn import EncodingError, Instruction
-from klasy.plain import TYPE_CHECKING, NamedTuple
+from klasy.plain import TYPE_CHECKING, NamedTuple, contextmanager
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -8,13 +8,12 @@ parts them.
 from __future__ import annotations
 
 import errno
-import functools
 import struct
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
 from klasy.bpf.sys import Buffer, Descriptor
-from klasy.plain import TYPE_CHECKING, NamedTuple
+from klasy.plain import TYPE_CHECKING, NamedTuple, cache
 
 if TYPE_CHECKING:
     import mmap
@@ -298,7 +297,7 @@ def map_type(name: str) -> int:
     return number
 
 
-@functools.cache
+@cache
 def possible_cpus(path: str = POSSIBLE_CPUS) -> int:
     """How many CPUs the machine can ever have: as many values has an element of a per-CPU map."""
     with open(path) as file:

@@ -35,14 +35,13 @@ and never sleeps for ever. On a machine with weaker ordering this file needs rea
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import select
 import time
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,7 +184,7 @@ class RingReader(RingView):
         for view in (self._words, self._data, self._producer, self._consumer):
             view.release()
         # a part of a record that somebody still holds keeps the mapping, which then goes with it
-        with contextlib.suppress(BufferError):
+        with suppress(BufferError):
             self._producer_map.close()
         self._consumer_map.close()
         self._epoll.close()

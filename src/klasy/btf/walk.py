@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from klasy.btf.types import Btf, Int, Member, Struct
-from klasy.plain import dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DEEPEST = 12  # anonymous structs inside structs; malformed BTF may nest without end
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from contextlib import contextmanager
 
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, contextmanager
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
     from typing import Self
+else:
+    import _signal as signal  # all of it but the enumerations, which take ten times as long to import
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, suppress
 
 from klasy.cli.table import plural, show_diagnostics
 from klasy.errors import EXIT_OK, UsageError
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -154,18 +153,16 @@ def _weave_for_a_while(
         interrupts.check()
         progress.step(aspect, name)
 
-    with ExitStack() as stack:
-        aspects = _weave(artifacts, args, step)
-        ours = _Ours(aspects)
-        stack.callback(ours.take_out)
-        for woven in aspects:
-            stack.enter_context(woven)
+    ours = _Ours(_weave(artifacts, args, step))
+    try:
         _report(artifacts, args)
         if args.follow:
             _follow(ours, args, limit, interrupts)
         else:
             assert limit is not None
             _sleep(ours, args, limit, interrupts)
+    finally:
+        ours.close()
 
 
 class _Ours:
@@ -194,6 +191,14 @@ class _Ours:
             if still_there(which):
                 with suppress(NotWoven):
                     unweave([name])
+
+    def close(self) -> None:
+        """Unweave what is still there, and let the rest go."""
+        try:
+            for woven in self.aspects:
+                woven.close()
+        finally:
+            self.take_out()
 
 
 def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts) -> None:

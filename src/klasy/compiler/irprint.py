@@ -6,10 +6,12 @@ it must. Not meant to be read back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from klasy.compiler import ir
 from klasy.compiler.ir import Block, Op, Operand, Part, Program, Value, Var
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "udiv": "udiv", "umod": "umod", "sdiv": "sdiv", "smod": "smod", "and": "&",

@@ -5,8 +5,6 @@ Expressions are ``lowerexpr``'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from klasy.compiler import ir, tree
 from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering
@@ -15,6 +13,8 @@ from klasy.match.plan import Argument, Locator, MarkUse
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from klasy.compiler.ir import Block, Operand
     from klasy.match.plan import Arm, Probe
 

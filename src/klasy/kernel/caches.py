@@ -13,13 +13,12 @@ reader's own (or root's) regular file that nobody else may write, and whole. A f
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import struct
 import zlib
 
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +87,7 @@ def store(name: str, version: int, contents: bytes) -> bool:
                     rest = rest[file.write(rest) :]
         os.rename(draft, where)
     except OSError:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(draft)
         return False
     return True

@@ -8,9 +8,9 @@ whether they can be probed it does not tell.
 from __future__ import annotations
 
 import re
-from functools import cached_property
 
 from klasy.kernel.live import LiveKernel, contents
+from klasy.plain import cached_property
 
 _SPACING = 16  # bytes: as functions are aligned
 _FIRST = 0xFFFF_FFFF_8000_0000

@@ -7,14 +7,13 @@ kernel, ``snapshot`` from a file.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from functools import cached_property
 
 from klasy.btf.types import Btf, Func
 from klasy.errors import KernelLacks
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel.kallsyms import Symbols, clone_of
 from klasy.kernel.model import CallKind, CallSite, Clone, Function
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

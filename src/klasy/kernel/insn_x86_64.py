@@ -10,12 +10,10 @@ emulated guest. ``disasm`` has the real disassembler, and tests compare the two 
 
 from __future__ import annotations
 
-import re
-from functools import cache
-
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cache
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Iterator
 
 
@@ -149,11 +147,15 @@ def _expression() -> bytes:
 
 @cache
 def _one() -> re.Pattern[bytes]:
+    import re  # here, for what probes entries only needs none of it
+
     return re.compile(_expression(), re.DOTALL)
 
 
 @cache
 def _many() -> re.Pattern[bytes]:
+    import re
+
     return re.compile(b"(?:%s)*+" % _expression(), re.DOTALL)
 
 

@@ -7,13 +7,9 @@ of a kernel, searched by C's routines, and valid wherever the object is loaded.
 
 from __future__ import annotations
 
-import re
 import struct
-from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from itertools import accumulate, compress, groupby, pairwise, repeat
-from operator import sub
 
 from klasy.errors import SystemRefusal
 from klasy.kernel.model import Clone, DataSymbol
@@ -76,6 +72,10 @@ class Symbols:
     @classmethod
     def build(cls, base: int, addresses: list[int], ends: list[int], names: list[bytes]) -> Symbols:
         """From addresses in ascending order, the next different symbol's address behind each, and names."""
+        from array import array
+        from collections import Counter
+        from operator import sub
+
         counts = Counter(names)
         blob = b"\0" + b"\0".join(names) + b"\0"
         arrays = (
@@ -149,6 +149,8 @@ class Symbols:
         if "*" not in pattern:
             literal = pattern.encode()
             return [self._index(p) for p in self._places_of(literal) if self._ends(p + len(literal), b"\0.")]
+        import re  # here and below, not in the head: what names one function exactly needs none of it
+
         parts = pattern.encode().split(b"*")
         whole = re.compile(rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?")
         names, found, done = self.names, [], 0
@@ -187,8 +189,8 @@ class Symbols:
 
 def text_start(listing: bytes) -> int | None:
     """The address of ``_text``, where the kernel's text begins, from (the beginning of) a listing; None: not there."""
-    found = re.search(rb"^([0-9a-f]+) T _text$", listing, re.MULTILINE)
-    return int(found[1], 16) if found else None
+    end = listing.find(b" T _text\n")
+    return int(listing[listing.rfind(b"\n", 0, end) + 1 : end], 16) if end >= 0 else None
 
 
 def _refuse_hidden() -> SymbolsHidden:
@@ -249,6 +251,8 @@ def _without_padding(lines: bytes) -> bytes:
 
 def _numbers(digits: list[bytes]) -> list[int]:
     """Numbers from their 16 hexadecimal digits."""
+    from array import array
+
     numbers = array("Q", bytes.fromhex(b"".join(digits).decode()))
     numbers.byteswap()  # the digits stand with the highest first
     return numbers.tolist()
@@ -319,6 +323,8 @@ def _lines_with(listing: bytes, part: bytes) -> Iterator[tuple[int, int]]:
 
 def lookup(listing: bytes, pattern: str) -> list[tuple[Symbol, int]]:
     """All symbols whose name matches a glob (only ``*`` is special), and where in the listing their lines end."""
+    import re
+
     parts = pattern.encode().split(b"*")
     name = re.compile(rb"[^\s]*".join(map(re.escape, parts)))
     found = []

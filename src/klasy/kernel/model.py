@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection, Iterable, Sequence
-
-from klasy.btf.types import Btf
-from klasy.plain import TYPE_CHECKING, NamedTuple, Protocol, dataclass, field
+from klasy.plain import TYPE_CHECKING, Enum, NamedTuple, Protocol, dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from klasy.btf.types import Btf
     from klasy.kernel.references import Reference
 
 
-class Clone(enum.Enum):
+class Clone(Enum):
     """A copy or a piece of a function that the compiler made, told by the suffix of its symbol."""
 
     NONE = ""
@@ -56,7 +55,7 @@ class Function:
         return f"{self.name} [{self.module}]" if self.module else self.name
 
 
-class CallKind(enum.Enum):
+class CallKind(Enum):
     """How control reaches the callee."""
 
     DIRECT = "direct"  # call rel32
@@ -88,7 +87,7 @@ class CallSite(NamedTuple):
         return self.address + self.length
 
 
-class Way(enum.Enum):
+class Way(Enum):
     """A way of probing, as far as refusals differ by it."""
 
     KPROBE = "kprobe"  # an instruction, by int3 or at a function's entry

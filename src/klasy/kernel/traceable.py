@@ -8,14 +8,13 @@ kernel/trace/trace_kprobe.c, arch/x86/kernel/kprobes/core.c, kernel/bpf/verifier
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import cached_property
 
 from klasy.btf.types import Array, Enum, Float, FuncProto, Int, Ptr, Struct, Union
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.model import CallKind, Clone, Refusal, Way
 from klasy.kernel.patchsites import patch_sites
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type

@@ -6,9 +6,7 @@ resolved form, in which named pointcuts are expanded and each advice stands alon
 
 from __future__ import annotations
 
-import enum
-
-from klasy.plain import dataclass, field
+from klasy.plain import Enum, dataclass, field
 from klasy.source import SourceFile, Span
 
 
@@ -22,7 +20,7 @@ class Node:
 # --- types and signatures -------------------------------------------------------------------------------------------
 
 
-class TagKind(enum.Enum):
+class TagKind(Enum):
     """The keyword a type was written with. NONE: a typedef's or basic type's name, or the keyword was left out."""
 
     NONE = ""
@@ -48,7 +46,7 @@ class TypeRef(Node):
     volatile: bool = False
 
 
-class ParamKind(enum.Enum):
+class ParamKind(Enum):
     """What one element of a signature's parameter list stands for."""
 
     ONE = "one"  # a parameter of this type
@@ -159,7 +157,7 @@ class Execution(Pointcut):
     signature: Signature
 
 
-class AccessKind(enum.Enum):
+class AccessKind(Enum):
     """Which accesses a data pointcut selects."""
 
     GET = "get"
@@ -477,7 +475,7 @@ class Param(Node):
     name: str
 
 
-class AdviceKind(enum.Enum):
+class AdviceKind(Enum):
     """When advice runs, relative to its join point."""
 
     BEFORE = "before"
@@ -506,7 +504,7 @@ class AdviceDecl(Node):
     head: Span = field(compare=False, repr=False)
 
 
-class StateKind(enum.Enum):
+class StateKind(Enum):
     """What a state holds: a value of a C type, or an aggregation."""
 
     SCALAR = "scalar"

@@ -6,12 +6,11 @@ import fcntl
 import heapq
 import os
 import select
-from contextlib import suppress
 
 from klasy.bpf.ringbuf import RingReader
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log.decode import Decoder
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -38,20 +38,19 @@ are those of the mark.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping
-
 from klasy.match.shadow import JoinPointKind, Shadow
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING, Enum, IntEnum, dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from klasy.diag import Diagnostic
     from klasy.kernel.model import Function
     from klasy.lang.ast import Aspect, Expr, TypeRef
     from klasy.match.datum import Datum, Piece
 
 
-class Mechanism(enum.Enum):
+class Mechanism(Enum):
     """How a probe is put into the kernel; the value is shown to the user."""
 
     FENTRY = "fentry"
@@ -63,7 +62,7 @@ class Mechanism(enum.Enum):
     BREAKPOINT = "debug register"
 
 
-class Context(enum.Enum):
+class Context(Enum):
     """Where a program runs, hence where arguments, result and return address are to be found."""
 
     FENTRY = "fentry"  # ctx: u64 for each argument register
@@ -76,7 +75,7 @@ class Context(enum.Enum):
     WATCH = "watch"  # pt_regs behind an instruction that accessed watched memory: the ip is that behind it
 
 
-class Locator(enum.Enum):
+class Locator(Enum):
     """How a program learns which join point it is at."""
 
     FIXED = "fixed"  # it has one point: the only entry of ``Arm.by_address``
@@ -185,7 +184,7 @@ class Watch:
     kinds: Mapping[int, int] = field(default_factory=dict)
 
 
-class MarkUse(enum.Enum):
+class MarkUse(Enum):
     """What a program does with marks."""
 
     NONE = "none"
@@ -194,7 +193,7 @@ class MarkUse(enum.Enum):
     TAKE = "take"  # looks one up and deletes it
 
 
-class MarkRole(enum.IntEnum):
+class MarkRole(IntEnum):
     """What ties a mark's two ends; the ``tag`` of its key, but for ENTRY."""
 
     CALL = 0  # from a call instruction to the one behind it

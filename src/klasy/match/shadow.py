@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import enum
-
 from klasy.kernel.model import CallKind, CallSite, Function
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, Enum, dataclass
 
 if TYPE_CHECKING:
     from klasy.match.datum import Datum, Piece
 
 
-class JoinPointKind(enum.Enum):
+class JoinPointKind(Enum):
     """What happens at a join point; the name shown to the user."""
 
     CALL = "call"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from klasy.match.options import Features
+from klasy.plain import cached_property
 
 JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
 

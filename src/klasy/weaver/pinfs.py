@@ -22,11 +22,10 @@ import errno
 import fcntl
 import os
 import time
-from contextlib import contextmanager, suppress
 
 from klasy.bpf.sys import rename_exchange
 from klasy.errors import KernelLacks, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, contextmanager, dataclass, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

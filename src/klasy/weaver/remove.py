@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import suppress
 
 from klasy.backend.artifact import CONTROL_ACTIVE, CONTROL_SIZE, MAP_CONTROL
 from klasy.bpf import pins
 from klasy.errors import KernelRefused
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu
 
 if TYPE_CHECKING:

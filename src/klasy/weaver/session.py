@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, dataclass, suppress
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, load
 from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import contextmanager, suppress
-
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, contextmanager, suppress
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
     from types import FrameType
+else:
+    import _signal as signal  # all of it but the enumerations, which take ten times as long to import
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -8,10 +8,9 @@ after.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from klasy.errors import SystemRefusal
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.remove import delete_events, remove
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_token, restore_rcu
 

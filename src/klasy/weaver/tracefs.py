@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager, suppress
 
 from klasy.bpf.sys import lockdown
 from klasy.errors import KernelLacks, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, contextmanager, dataclass, suppress
 from klasy.weaver.pinfs import Token, is_mounted, run_quietly
 
 if TYPE_CHECKING:

@@ -8,14 +8,12 @@ for aspect in read_registry():
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from functools import cached_property
 
 from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_UNKNOWN
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
-from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass
+from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, dataclass, suppress
 from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters
