@@ -156,8 +156,6 @@ class LiveKernel(KernelImage):
         kallsyms.note_traceable(found, contents(f"{self._sys}/kernel/tracing/available_filter_functions"))
         import re  # here, for what finds the symbols kept needs none of it
 
-        import re  # here, for what finds the symbols kept needs none of it
-
         named = "|".join(_PLACES).encode()
         for line in re.finditer(rb"^([0-9a-f]+) \w (" + named + rb")$", self.listing, re.MULTILINE):
             self._places[line[2].decode()] = int(line[1], 16)
