@@ -137,6 +137,12 @@ class Symbols:
             return None
         return bisect_left(self.starts, self.starts[index], 0, index + 1)
 
+    def names_between(self, start: int, end: int) -> list[str]:
+        """The names of the functions that begin from one address up to another."""
+        low, high = max(0, start - self.base), max(0, end - self.base)
+        first, last = bisect_left(self.starts, low), bisect_left(self.starts, high)
+        return [self.name(index) for index in range(first, last)]
+
     def named(self, name: str) -> list[int]:
         """The functions with exactly this name."""
         wanted = name.encode()

@@ -7,6 +7,7 @@ labels are no-operations that become jumps (include/linux/jump_label.h). Both ar
 from __future__ import annotations
 
 import struct
+from operator import add
 
 from klasy.plain import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def static_calls(table: bytes, address: int) -> list[int]:
 
 def jump_labels(table: bytes, address: int) -> list[int]:
     """The addresses of the code that a table, which lies at an address, lists."""
-    return [address + 16 * i + distance for i, (distance, _, _) in enumerate(_JUMP_LABEL.iter_unpack(table))]
+    distances = memoryview(table[: len(table) & -16]).cast("i")[:: _JUMP_LABEL.size // 4]
+    return list(map(add, range(address, address + len(table), _JUMP_LABEL.size), distances))
 
 
 _TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size))

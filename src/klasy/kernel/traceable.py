@@ -162,8 +162,8 @@ class Traceability:
 
     def _closed_to_kprobes(self, function: Function) -> Refusal | None:
         """Why no instruction of a function but its first may be probed, or None."""
-        base = self._base_of_piece(function)
-        if base is not None and self._listed(base):
+        base, dot, _ = self._first_name(function).partition(".")
+        if dot and base in self._listed_names and self._base_is_listed(function):
             return _BLACKLIST
         if self.notrace(function):
             return _NOTRACE
@@ -222,10 +222,23 @@ class Traceability:
 
     def _blacklisted(self, address: int, function: Function) -> bool:
         """Whether an address, or the function from which its piece was split off, is on the blacklist."""
-        if self._listed(address):
-            return True
+        return self._listed(address) or self._base_is_listed(function)
+
+    def _base_is_listed(self, function: Function) -> bool:
         base = self._base_of_piece(function)
         return base is not None and self._listed(base)
+
+    @cached_property
+    def _listed_names(self) -> frozenset[str]:
+        """The names of all functions that begin where the blacklist says something, each up to its dot.
+
+        To look a name up among all takes long, and most pieces are those of functions that are not listed.
+        """
+        found: set[str] = set()
+        for start, end in zip(*self._ranges, strict=True):
+            for symbols in self._kernel.symbols.values():
+                found.update(name.partition(".")[0] for name in symbols.names_between(start, end))
+        return frozenset(found)
 
     def notrace(self, function: Function) -> bool:
         """Whether the kernel holds a function for untraceable: neither it nor what it is a piece of has a hook."""

@@ -93,9 +93,13 @@ class CallPlanner:
     def _decide(self, match: AdviceMatch) -> None:
         """Choose for each callee whose calls an advice matches."""
         by_callee: dict[int, list[Match]] = {}
+        last: Function | None = None
         for found in match.calls:
-            assert found.shadow.callee is not None
-            by_callee.setdefault(found.shadow.callee.address, []).append(found)
+            callee = found.shadow.callee
+            assert callee is not None
+            if callee is not last:
+                here, last = by_callee.setdefault(callee.address, []), callee
+            here.append(found)
         after = match.advice.kind is AdviceKind.AFTER
         indirect = match.indirect() if match.only_indirect and match.restricted else []
         wanted = {*by_callee, *match.unknown, *(address for site in indirect for address in site.outcomes)}
@@ -342,14 +346,16 @@ class CallPlanner:
         """Give a probe at the callee its arms. ``single``: it has no other callee."""
         probes, advice, why = self.probes, dispatch.match.advice, dispatch.why
         draft = probes.point(kind, dispatch.callee.address, dispatch.callee)
-        for found in dispatch.direct:
-            site = found.shadow.site
-            assert site is not None
-            arm = probes.arm(draft, advice, found.outcome)
-            arm.by_return_address[site.return_address] = probes.joinpoint(advice, found.shadow, mechanism, why)
-        for found in dispatch.tails:
-            arm = probes.arm(draft, advice, found.outcome)
-            arm.by_address[found.shadow.address] = probes.joinpoint(advice, found.shadow, mechanism, why)
+        first = probes.joinpoints(advice, dispatch.direct, mechanism, why)
+        last = None
+        for number, (shadow, outcome) in enumerate(dispatch.direct, first):
+            if outcome is not last:  # there are thousands of calls and a few outcomes
+                arm, last = probes.arm(draft, advice, outcome), outcome
+            assert shadow.site is not None
+            arm.by_return_address[shadow.site.return_address] = number
+        first = probes.joinpoints(advice, dispatch.tails, mechanism, why)
+        for number, (shadow, outcome) in enumerate(dispatch.tails, first):
+            probes.arm(draft, advice, outcome).by_address[shadow.address] = number
         named = dispatch.callee if single else None
         for site, outcome in dispatch.indirect:
             arm = probes.arm(draft, advice, outcome)

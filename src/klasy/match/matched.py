@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +26,7 @@ class Outcome:
     guard: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One shadow that an advice matches."""
 
     shadow: Shadow

@@ -287,6 +287,7 @@ class AdviceMatcher:
         shadow_of, matched = self.sites.shadow, result.calls
         known: dict[object, tuple[Outcome | None, bool]] = {}  # by callee, and by where if that matters
         bits: _Bits = ()
+        last: object = None
         for site in sites:
             callee = site.callee
             assert callee is not None
@@ -294,11 +295,12 @@ class AdviceMatcher:
             if asks:
                 bits = bits_of(site.caller)
                 key = callee.address, bits
-            answer = known.get(key)
-            if answer is None:
-                outcome = self.outcome(_CALL, callee, bits)
-                answer = known[key] = outcome, (_CALL, callee.address, bits) in self._altered
-            outcome, altered = answer
+            if key != last:
+                last = key
+                if key not in known:
+                    found = self.outcome(_CALL, callee, bits)
+                    known[key] = found, (_CALL, callee.address, bits) in self._altered
+                outcome, altered = known[key]
             if site.address in seen or (outcome is None and not altered):
                 continue
             seen.add(site.address)

@@ -39,7 +39,7 @@ are those of the mark.
 from __future__ import annotations
 
 from klasy.match.shadow import JoinPointKind, Shadow
-from klasy.plain import TYPE_CHECKING, Enum, IntEnum, dataclass, field
+from klasy.plain import TYPE_CHECKING, Enum, IntEnum, NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,8 +124,7 @@ class Binding:
     type: TypeRef
 
 
-@dataclass(frozen=True, slots=True)
-class JoinPoint:
+class JoinPoint(NamedTuple):
     """One advice at one shadow. ``id`` numbers them in the aspect, from 0, and indexes the counters.
 
     ``mechanism`` and ``why`` are what ``klasy joinpoints`` shows.
@@ -160,8 +159,7 @@ class Arm:
     ranges: tuple[tuple[int, int], ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """Where a probe is attached: an instruction (or entry) at ``address`` in ``function``."""
 
     address: int

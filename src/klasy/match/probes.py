@@ -6,9 +6,11 @@ from klasy.match.plan import Arm, Context, JoinPoint, Locator, MarkRole, MarkUse
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
-    from klasy.match.matched import Outcome
+    from klasy.match.matched import Match, Outcome
     from klasy.match.plan import Watch
     from klasy.match.shadow import Shadow
 
@@ -77,12 +79,18 @@ class ProbeSet:
         self._drafts: dict[Kind, _Draft] = {}
         self._known: dict[int, _Draft] = {}  # the same by the identity of a kind: its hash is dear
         self._seen: list[Kind] = []
-        self._number: dict[int, int] = {}  # ids by the numbers for now
+        self._ids: list[int] = []  # by the numbers for now
 
     def joinpoint(self, advice: Advice, shadow: Shadow, mechanism: str, why: str) -> int:
         """A new join point: its number for now; ``build`` gives the ids."""
         self._joinpoints.append((advice.index, shadow, mechanism, why))
         return len(self._joinpoints) - 1
+
+    def joinpoints(self, advice: Advice, matches: Sequence[Match], mechanism: str, why: str) -> int:
+        """New join points where an advice matches: the first one's number for now, from which the others count on."""
+        first, index = len(self._joinpoints), advice.index
+        self._joinpoints += [(index, match.shadow, mechanism, why) for match in matches]
+        return first
 
     def point(self, kind: Kind, address: int, function: Function) -> _Draft:
         """Attach a probe of a kind to an address too."""
@@ -109,7 +117,9 @@ class ProbeSet:
         """The join points, by advice and place, and the probes, in the order in which they are to be registered."""
         drafts = self._joinpoints
         ordered = sorted(range(len(drafts)), key=lambda i: _place(drafts[i]))
-        self._number = {old: new for new, old in enumerate(ordered)}
+        self._ids = [0] * len(ordered)
+        for new, old in enumerate(ordered):
+            self._ids[old] = new
         joinpoints = tuple([JoinPoint(new, *drafts[old]) for new, old in enumerate(ordered)])
         kinds = sorted(self._drafts, key=lambda kind: (_rank(kind), self._first(kind), kind.condition or 0))
         return joinpoints, tuple([self._probe(index, kind) for index, kind in enumerate(kinds)])
@@ -119,13 +129,13 @@ class ProbeSet:
         return kind.watch.piece.address if kind.watch else min(self._drafts[kind].points)
 
     def _probe(self, index: int, kind: Kind) -> Probe:
-        draft, number = self._drafts[kind], self._number
+        draft, ids = self._drafts[kind], self._ids
         points = [Point(address, draft.points[address]) for address in sorted(draft.points)]
         arms = []
         for arm in sorted(draft.arms.values(), key=lambda arm: arm.advice):
-            by_address = {address: number[i] for address, i in arm.by_address.items()}
-            by_return_address = {address: number[i] for address, i in arm.by_return_address.items()}
-            otherwise = None if arm.otherwise is None else number[arm.otherwise]
+            by_address = {address: ids[number] for address, number in arm.by_address.items()}
+            by_return_address = {address: ids[number] for address, number in arm.by_return_address.items()}
+            otherwise = None if arm.otherwise is None else ids[arm.otherwise]
             outcome = arm.outcome
             arms.append(
                 Arm(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klasy.kernel.model import CallKind, CallSite, Function
-from klasy.plain import TYPE_CHECKING, Enum, dataclass
+from klasy.plain import TYPE_CHECKING, Enum, NamedTuple
 
 if TYPE_CHECKING:
     from klasy.match.datum import Datum, Piece
@@ -19,8 +19,7 @@ class JoinPointKind(Enum):
     ACCESS = "access"
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(NamedTuple):
     """One place where join points happen.
 
     ``function`` is the one it lies in: the function itself for an execution, the caller for a call. ``address`` is

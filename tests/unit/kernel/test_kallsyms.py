@@ -119,6 +119,21 @@ def test_matching(symbols, pattern, names):
     assert [symbols.name(i) for i in symbols.matching(pattern)] == names
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "names"),
+    [
+        (TEXT, TEXT + 0x31, ["startup_64", "helper"]),
+        (TEXT + 1, TEXT + 0x30, []),
+        (TEXT + 0xC0, TEXT + 0xC1, ["free_it.part.0", "free_alias"]),
+        (0, TEXT, []),
+        (TEXT + 0xF0, 2**64, ["last"]),
+    ],
+)
+def test_names_between(symbols, start, end, names):
+    """The names of functions that begin in a range, its end not included, all names of a place among them."""
+    assert symbols.names_between(start, end) == names
+
+
 def test_matching_everything(symbols):
     """A lone star matches every function."""
     assert symbols.matching("*") == list(range(8))
