@@ -10,12 +10,15 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from klasy.backend.artifact import Artifact
     from klasy.cli.options import Arguments, Parser
+    from klasy.match.plan import JoinPoint
     from klasy.weaver.counts import Count
     from klasy.weaver.woven import WovenAspect
+
+    T = TypeVar("T")
 
 HELP = "Show join points: of a file (a dry run), of a woven aspect, or of all that is woven, with their hits."
 EXAMPLE = (
@@ -62,16 +65,17 @@ def _of_file(args: Arguments) -> int:
     for artifact in built:
         show_diagnostics(artifact.plan.diagnostics)
     if args.json:
-        import json
+        from klasy.cli.document import dumps
 
-        shadows = [d for artifact in built for d in _shadows(artifact)]
+        shadows = [d for artifact in built for d in _shadows(artifact, artifact.plan.joinpoints)]
         unreached = [d for artifact in built for d in _unreached(artifact)]
-        print(json.dumps({"shadows": shadows, "unreached": unreached}, indent=2))
+        print(dumps({"shadows": shadows, "unreached": unreached}))
         return EXIT_OK
     for number, artifact in enumerate(built):
-        shadows = _shadows(artifact)
-        print("\n" * (number > 0) + f"aspect {artifact.plan.aspect.name}: {plural(len(shadows), 'join point')}")
-        _print_points(shadows, args, limit=_MANY)
+        points = artifact.plan.joinpoints
+        print("\n" * (number > 0) + f"aspect {artifact.plan.aspect.name}: {plural(len(points), 'join point')}")
+        shown = _first(points, args, _MANY)
+        _print_points(_shadows(artifact, shown), args, more=len(points) - len(shown))
         _print_unreached(_unreached(artifact), args)
         if args.show_code:
             from klasy.backend import show
@@ -80,16 +84,15 @@ def _of_file(args: Arguments) -> int:
     return EXIT_OK
 
 
-def _shadows(artifact: Artifact) -> list[dict[str, Any]]:
+def _shadows(artifact: Artifact, points: Sequence[JoinPoint]) -> list[dict[str, Any]]:
     from klasy.weaver.manifest import SHADOW_COLUMNS, shadow_row
 
-    plan = artifact.plan
-    result = []
-    for point in plan.joinpoints:
-        place = dict(zip(SHADOW_COLUMNS, shadow_row(point.shadow), strict=True))
-        head = {"aspect": plan.aspect.name, "advice": plan.aspect.advice[point.advice].label}
-        result.append(head | place | {"mechanism": point.mechanism, "why": point.why})
-    return result
+    name, labels = artifact.plan.aspect.name, [advice.label for advice in artifact.plan.aspect.advice]
+    columns = ("aspect", "advice", *SHADOW_COLUMNS, "mechanism", "why")
+    return [
+        dict(zip(columns, (name, labels[p.advice], *shadow_row(p.shadow), p.mechanism, p.why), strict=True))
+        for p in points
+    ]
 
 
 def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
@@ -129,9 +132,9 @@ def _of_woven(args: Arguments) -> int:
                 _print_callers(callers[woven.name], args)
                 _print_unreached(missing, args)
     if args.json:
-        import json
+        from klasy.cli.document import dumps
 
-        print(json.dumps({"joinpoints": documents, "unreached": unreached, "unknown_callers": callers}, indent=2))
+        print(dumps({"joinpoints": documents, "unreached": unreached}, {"unknown_callers": callers}))
     elif not aspects:
         print("no aspect is woven")
     return EXIT_OK
@@ -188,11 +191,13 @@ def _print_woven(name: str, points: list[dict[str, Any]], args: Arguments) -> No
     hits = f", {hit} of them hit, {plural(sum(p['hits'] for p in points), 'hit')}" if hit else ""
     print(f"aspect {name}: {plural(len(points), 'join point')}{hits}")
     if happened:
-        _print_points(happened, args, limit=_MANY)
+        shown = _first(happened, args, _MANY)
+        _print_points(shown, args, more=len(happened) - len(shown))
     if silent and happened:
         print(f"never hit, {plural(len(silent), 'join point')}:")
     if silent:
-        _print_points(silent, args, limit=_FEW, counted=not happened)
+        shown = _first(silent, args, _FEW)
+        _print_points(shown, args, more=len(silent) - len(shown), counted=not happened)
 
 
 def _happened(point: dict[str, Any]) -> bool:
@@ -200,12 +205,16 @@ def _happened(point: dict[str, Any]) -> bool:
     return bool(point["hits"] or point["lost"] or point["unmarked"] or (point["missed"] and not point["missed_shared"]))
 
 
-def _print_points(points: Sequence[dict[str, Any]], args: Arguments, *, limit: int, counted: bool = True) -> None:
-    shown = points if args.all or len(points) <= limit + 1 else points[:limit]
+def _first(points: Sequence[T], args: Arguments, limit: int) -> Sequence[T]:
+    """Those that are shown."""
+    return points if args.all or len(points) <= limit + 1 else points[:limit]
+
+
+def _print_points(shown: Sequence[dict[str, Any]], args: Arguments, *, more: int, counted: bool = True) -> None:
     if shown:
         print(_table(shown, why=args.why, counted=counted))
-    _print_more(len(points) - len(shown))
-    if counted and "hits" in points[0]:
+    _print_more(more)
+    if counted and shown and "hits" in shown[0]:
         _print_legend(_missed(point) for point in shown)
 
 
@@ -254,7 +263,7 @@ def _print_unreached(unreached: Sequence[dict[str, Any]], args: Arguments) -> No
     if not unreached:
         return
     print(f"not reached, {plural(len(unreached), 'join point')}:")
-    shown = unreached if args.all or len(unreached) <= _FEW + 1 else unreached[:_FEW]
+    shown = _first(unreached, args, _FEW)
     rows = [[row["advice"], row["kind"], place_text(row), row["reason"]] for row in shown]
     print(table(["ADVICE", "KIND", "JOIN POINT", "REASON"], rows))
     _print_more(len(unreached) - len(shown))
