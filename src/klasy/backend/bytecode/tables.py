@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.bpf.insn import Reg
 
+_KEY = struct.Struct("<Q")
 TREE_LIMIT = 32
 NONE = 0xFFFFFFFF  # in a map: the arm does not run there
 
@@ -56,10 +57,8 @@ class Table:
     def spec(self) -> MapSpec:
         """The map that holds the table."""
         value = struct.Struct(f"<{len(self.columns)}I")
-        rows = tuple(
-            (address.to_bytes(8, "little"), value.pack(*(column.get(address, NONE) for column in self.columns)))
-            for address in self.addresses
-        )
+        columns = [[column.get(address, NONE) for address in self.addresses] for column in self.columns]
+        rows = tuple(zip(map(_KEY.pack, self.addresses), map(value.pack, *columns) if columns else (), strict=True))
         return MapSpec(
             name=self.name,
             type="hash",
