@@ -13,6 +13,7 @@ from support.livekernel import HOME, entry, leftovers, run
 from support.weaving import woven
 
 import klasy
+from klasy.bpf import maps
 from klasy.errors import InputError
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import CallKind, Way
@@ -137,6 +138,28 @@ def test_a_second_aspect_over_probed_tail_calls():
                 assert inner[place] - start[2][place] <= middle[place] - start[1][place], place
                 assert middle[place] - start[1][place] <= outer[place] - start[0][place], place
             assert sum(inner.values()) - sum(start[2].values()) > 0
+
+
+def test_missed_hits_of_advice_with_a_condition():
+    """What a guarded probe missed is told exactly on every kernel, whether or not its condition ever held."""
+    text = "aspect busy {{ pointcut execution(htab_map_update_elem) && if({condition}); before() {{}} }}"
+    for condition, ran in (("pid == 0", 0), (f"pid == {os.getpid()}", 1)):
+        with (
+            woven(text.format(condition=condition), force="kprobe") as aspect,
+            maps.create("hash", name="busy", key_size=4, value_size=4, max_entries=64) as busy,
+        ):
+            (before,) = aspect.aspect.counts()
+            for n in range(60):
+                busy.update(n.to_bytes(4, "little"), bytes(4))  # keeps all kprobe programs off that CPU
+            (middle,) = aspect.aspect.counts()
+            assert (middle.hits, middle.missed - before.missed, middle.partly) == (before.hits, 60, False)
+        text_of_reads = text.replace("htab_map_update_elem", "vfs_read").format(condition=condition)
+        with woven(text_of_reads, force="kprobe") as aspect:
+            (before,) = aspect.aspect.counts()
+            reads(500, 1)
+            (after,) = aspect.aspect.counts()
+            assert after.hits - before.hits >= 500 * ran
+            assert (after.missed, after.partly) == (before.missed, False)
 
 
 def test_one_link_for_many_functions():

@@ -14,6 +14,7 @@ from klasy.compiler.ireval import Logged, Outcome, World
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS, PT_REGS_BYTES
 from klasy.kernel.model import Clone, Function
 from klasy.lang import load
+from klasy.lang.ast import And, If
 from klasy.match.plan import (
     Arm,
     Context,
@@ -27,6 +28,7 @@ from klasy.match.plan import (
     Probe,
 )
 from klasy.match.shadow import JoinPointKind, Shadow
+from klasy.plain import replace
 from klasy.record import COUNTERS, HEADER, HEADER_SIZE
 from klasy.source import SourceFile
 
@@ -74,6 +76,14 @@ def probe(
     return Probe(index, mechanism, context, locator, mark, where, made, role, condition)
 
 
+def guarded(made: Probe) -> Probe:
+    """The same, with a condition on its advice: only in the plan, for a hand-made program tests it or not."""
+    (aspect,) = load(SourceFile("g.asp", "aspect g { before(): execution(f) && if(pid) { } }"))
+    pointcut = aspect.advice[0].pointcut
+    assert isinstance(pointcut, And) and isinstance(pointcut.right, If)  # noqa: PT018
+    return replace(made, arms=tuple(replace(arm, guard=pointcut.right.condition) for arm in made.arms))
+
+
 def plan(*probes: Probe, joinpoints: int = 4, sites: Sequence[CallSite] = ()) -> Plan:
     """A plan of some probes. The first join points are calls at ``sites``."""
     (aspect,) = load(SourceFile("t.asp", ADVICE))
@@ -87,9 +97,11 @@ def plan(*probes: Probe, joinpoints: int = 4, sites: Sequence[CallSite] = ()) ->
     return Plan(aspect, tuple(points), probes, (), ())
 
 
-def generate(programs: Sequence[ir.Program], made: Plan, kernel: Kernel | None = None) -> Artifact:
+def generate(
+    programs: Sequence[ir.Program], made: Plan, kernel: Kernel | None = None, options: backend.Options | None = None
+) -> Artifact:
     """The artifact of hand-made programs."""
-    return backend.generate(made, Compiled(tuple(programs), (), ()), kernel=kernel)
+    return backend.generate(made, Compiled(tuple(programs), (), ()), options or backend.Options(), kernel)
 
 
 def trampoline_context(arguments: Sequence[int], result: int | None = None) -> bytes:

@@ -30,11 +30,21 @@ def generate(
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emit import generate_program
     from klasy.backend.bytecode.rethook import find_rethook
+    from klasy.match.runs import must_count
 
     counters = Counters(plan)
     by_return = any(p.locator is Locator.DISPATCH or p.role is MarkRole.TAIL for p in plan.probes)
     rethook = find_rethook(kernel) if kernel is not None and by_return else None
-    generated = [generate_program(plan, program, counters, rethook) for program in compiled.programs]
+    generated = [
+        generate_program(
+            plan,
+            program,
+            counters,
+            rethook,
+            count_runs=options.count_runs and must_count(plan, plan.probes[program.probe]),
+        )
+        for program in compiled.programs
+    ]
     used = frozenset().union(*(each.shared for each in generated))
     maps = shared_maps(plan, used, options)
     maps += [spec for each in generated for spec in each.maps]

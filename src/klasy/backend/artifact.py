@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Names of the maps every aspect has.
 MAP_EVENTS = "events"  # ring buffer of log records
 MAP_COUNTERS = "counters"  # per-CPU array of record.COUNTERS, by join point id
+MAP_RUNS = "runs"  # per-CPU array of u64, by probe: runs of its program; only where the plan has one to count
 MAP_CONTROL = "control"  # array of one CONTROL value
 MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has any
 MAP_UNKNOWN = (

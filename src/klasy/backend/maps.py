@@ -8,6 +8,7 @@ from klasy.backend.artifact import (
     MAP_COUNTERS,
     MAP_EVENTS,
     MAP_MARKS,
+    MAP_RUNS,
     MAP_UNKNOWN,
     MARK_KEY_SIZE,
     MARK_SIZE,
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How large an aspect's maps are.
+    """How large an aspect's maps are, and what is counted.
 
     ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
-    once whose return is waited for.
+    once whose return is waited for. ``count_runs``: programs count their runs where nothing else tells them: for
+    kernels that do not count what a kprobe's program is refused.
     """
 
     ring_bytes: int = 1 << 20
     marks: int = 16384
     unknown: int = 1024
+    count_runs: bool = False
 
 
 def shared_maps(plan: Plan, used: Collection[str], options: Options) -> list[MapSpec]:
@@ -44,6 +47,8 @@ def shared_maps(plan: Plan, used: Collection[str], options: Options) -> list[Map
     ]
     if MAP_MARKS in used:
         specs.append(MapSpec(MAP_MARKS, "hash", MARK_KEY_SIZE, MARK_SIZE, options.marks))
+    if MAP_RUNS in used:
+        specs.append(MapSpec(MAP_RUNS, "percpu_array", 4, 8, len(plan.probes)))
     if MAP_UNKNOWN in used:
         specs.append(MapSpec(MAP_UNKNOWN, "hash", 8, 8, options.unknown))
     return specs

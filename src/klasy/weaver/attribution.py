@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.match.plan import Locator, MarkUse
+from klasy.match.plan import MarkUse
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,32 +43,3 @@ def _sort_in(joinpoints: Iterable[JoinPoint], at: dict[int, set[int]]) -> None:
             at[shadow.callee.address].add(joinpoint.id)
         if shadow.site is not None and shadow.site.return_address in at:
             at[shadow.site.return_address].add(joinpoint.id)
-
-
-def whole(plan: Plan, probe: Probe) -> list[list[int] | None]:
-    """For each point, the join points whose hits add up to the runs of the program there; None where none do.
-
-    They do where an advice runs at every hit, without a condition of its own.
-    """
-    if probe.condition is not None:
-        return [None] * len(probe.points)
-    unconditional = [arm for arm in probe.arms if arm.guard is None]
-    if probe.locator is Locator.ADDRESS:
-        at = [[arm.by_address.get(point.address) for arm in unconditional] for point in probe.points]
-        return [next(([i] for i in ids if i is not None), None) for ids in at]
-    for arm in unconditional:
-        if probe.locator is Locator.FIXED:
-            return [sorted(arm.by_address.values())]
-        if probe.locator is not Locator.DISPATCH or arm.otherwise is None:
-            continue
-        if _marked(plan, probe) <= set(arm.by_address):
-            return [sorted({*arm.by_address.values(), *arm.by_return_address.values(), arm.otherwise})]
-    return [None] * len(probe.points)
-
-
-def _marked(plan: Plan, probe: Probe) -> set[int]:
-    """Where the marks are written that the probe may find."""
-    if probe.mark is MarkUse.NONE:
-        return set()
-    writers = (p for p in plan.probes if p.mark is MarkUse.WRITE and p.role == probe.role)
-    return {point.address for writer in writers for point in writer.points}

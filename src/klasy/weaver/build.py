@@ -98,6 +98,8 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
     from klasy.backend import Options, generate
     from klasy.compiler import check_aspect, compile_plan
     from klasy.match import plan_aspect
+    from klasy.match.runs import must_count
+    from klasy.weaver.features import counts_refused
 
     try:
         plan = plan_aspect(aspect, kernel, options)
@@ -109,4 +111,7 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
         raise
     compiled = compile_plan(plan, kernel)
     plan = replace(plan, diagnostics=(*plan.diagnostics, *compiled.diagnostics))
-    return generate(plan, compiled, limits or Options(), kernel)
+    limits = limits or Options()
+    if any(must_count(plan, probe) for probe in plan.probes) and not counts_refused(kernel):
+        limits = replace(limits, count_runs=True)
+    return generate(plan, compiled, limits, kernel)

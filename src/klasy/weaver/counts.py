@@ -11,8 +11,9 @@ probe point or by program; which join points a point serves, the registry entry 
 A kprobe is missed in two ways. Either the CPU is in another kprobe's handler: the kernel counts that at each point
 (nmissed). Or the handler runs, but a BPF program of that kind, or a map's update by bpf(2), is under way on the CPU:
 the program is refused. From 6.7 on the program counts that (recursion_misses). Before, it shows only as a difference:
-between the kernel's hits at the point and ours, at points where an advice runs without a condition. The kernel's are
-read first, and counted from a base read just after the switching on, so that the difference is never too large.
+between the kernel's hits at the point and ours, where an advice runs without a condition; else between the kernel's
+hits at all points of the probe and the runs that its program counts (the map ``runs``). The kernel's are read first,
+and counted from a base read just after the switching on, so that the difference is never too large.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from klasy.weaver.tracefs import SiteCount
+
+
+_BY_FPROBE = frozenset(("kprobe.multi", "kretprobe.multi"))  # of match.plan.Mechanism, which need not be imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +76,41 @@ def combine(
     profile: Mapping[int, Sequence[SiteCount]],
     base: Mapping[int, Sequence[int]],
     refused: Mapping[int, int],
+    *,
+    runs: Mapping[int, int] | None = None,
 ) -> list[Count]:
     """The counts of each join point: the programs' own, and what was missed.
 
     ``document`` is the registry entry. ``profile`` has the kernel's counts for each point of each kernel probe event
     and ``base`` its hits when the aspect was switched on, both by the event's number; ``refused`` the hits that
-    programs counted as refused, by the probe's index.
+    programs counted as refused, and ``runs`` how often those that count it have run, by the probe's index.
     """
+    runs = runs or {}
     tally = _Tally([0] * len(own), [False] * len(own), [False] * len(own), [0.0] * len(own))
     for index, probe in enumerate(document["probes"]):
         points: list[list[int]] = probe["joinpoints"]
         by_program = refused.get(index, 0)
         by_point = [0] * len(points)
+        unseen: list[list[int]] = []  # what the points serve where the hits of no join point tell the runs
         event = probe["event"]
         if event is not None:
             sites = profile.get(event, ())
             tally.add(points, [site.misses for site in sites])
-            for at, (site, before, whole) in enumerate(zip(sites, base.get(event, ()), probe["whole"], strict=False)):
+            passed = [site.hits - before for site, before in zip(sites, base.get(event, ()), strict=False)]
+            for at, (hits, whole) in enumerate(zip(passed, probe["whole"], strict=False)):
                 if whole is not None:
-                    by_point[at] = max(0, site.hits - before - sum(own[i][0] for i in whole))
+                    by_point[at] = max(0, hits - sum(own[i][0] for i in whole))
             if not document["counts_refused"]:
-                unknown = [ids for ids, whole in zip(points, probe["whole"], strict=True) if whole is None]
-                tally.leave_open(unknown if event in base else points)
-        if sum(by_point) > by_program:
+                unseen = [ids for ids, whole in zip(points, probe["whole"], strict=True) if whole is None]
+                if index not in runs or event not in base:
+                    tally.leave_open(unseen if event in base else points)
+        elif probe.get("mechanism") in _BY_FPROBE and not document["counts_refused"]:
+            tally.leave_open(points)
+        if unseen and index in runs and event in base:
+            tally.add(points, by_point)
+            rest = max(0, sum(passed) - runs[index] - sum(by_point))
+            tally.add([sorted({i for ids in unseen for i in ids})], [rest])
+        elif sum(by_point) > by_program:
             tally.add(points, by_point)
         else:
             tally.add([sorted({i for ids in points for i in ids})], [by_program])

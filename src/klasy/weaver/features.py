@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from klasy.errors import KernelLacks
 from klasy.match.options import Features
-from klasy.plain import cached_property
+from klasy.plain import TYPE_CHECKING, cached_property
+
+if TYPE_CHECKING:
+    from klasy.btf.types import Btf
+    from klasy.kernel.model import Kernel
 
 JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
+
+
+def counts_refused(kernel: Kernel) -> bool:
+    """Whether a kernel counts the hits for which it does not run a kprobe's program: see counts.py.
+
+    That came in one series with this member (6.7: dd8657894c11 "bpf: Count missed stats in trace_call_bpf",
+    3acf8ace6823 "bpf: Add missed value to kprobe perf link info").
+    """
+    try:
+        return _has_member(kernel.btf, "bpf_link_info", "missed")
+    except KernelLacks:
+        return False  # without types nothing is woven
+
+
+def _has_member(btf: Btf, struct: str, name: str) -> bool:
+    """Whether a struct has a member of that name at any depth, named structs and unions included."""
+    from klasy.btf.types import Struct
+
+    todo = btf.find(struct, Struct)
+    while todo:
+        found = btf.resolved(todo.pop())
+        if isinstance(found, Struct):
+            if any(member.name == name for member in found.members):
+                return True
+            todo += [member.type_id for member in found.members]
+    return False
 
 
 class RunningFeatures(Features):

@@ -184,7 +184,8 @@ def table_length(table: dict[str, Any]) -> int:
 
 
 def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
-    from klasy.weaver.attribution import served, whole
+    from klasy.match.runs import whole
+    from klasy.weaver.attribution import served
 
     return {
         "name": probe.name,

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from klasy.backend.artifact import Artifact, MapSpec
     from klasy.bpf.maps import Map
-    from klasy.btf.types import Btf
     from klasy.kernel.model import Kernel
     from klasy.weaver.attach import Attached
     from klasy.weaver.pinfs import Staging
@@ -59,24 +58,10 @@ class Machine:
 def machine_of(kernel: Kernel) -> Machine:
     """What there is to say of a kernel and of this klasy."""
     from klasy import __version__
+    from klasy.weaver.features import counts_refused
 
-    # Counting what a kprobe's program is refused came in one series with this member (6.7: dd8657894c11 "bpf: Count
-    # missed stats in trace_call_bpf", 3acf8ace6823 "bpf: Add missed value to kprobe perf link info").
-    return Machine(kernel.release, kernel.build_id, __version__, _has_member(kernel.btf, "bpf_link_info", "missed"))
-
-
-def _has_member(btf: Btf, struct: str, name: str) -> bool:
-    """Whether a struct has a member of that name at any depth, named structs and unions included."""
-    from klasy.btf.types import Struct
-
-    todo = btf.find(struct, Struct)
-    while todo:
-        found = btf.resolved(todo.pop())
-        if isinstance(found, Struct):
-            if any(member.name == name for member in found.members):
-                return True
-            todo += [member.type_id for member in found.members]
-    return False
+    _ = kernel.btf  # a kernel without types is told here, not by what its programs lack
+    return Machine(kernel.release, kernel.build_id, __version__, counts_refused(kernel))
 
 
 def weave(

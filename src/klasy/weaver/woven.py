@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_UNKNOWN
+from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_RUNS, MAP_UNKNOWN
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
@@ -159,7 +159,7 @@ class WovenAspect:
         counters = self.map(MAP_COUNTERS)
         values = {int.from_bytes(key, "little"): joined for key, joined in counters.items()}
         own = sum_counters(values[i] for i in range(number))
-        return combine(own, self.document, profile, self._base(), self._refused())
+        return combine(own, self.document, profile, self._base(), self._refused(), runs=self._runs())
 
     def unknown_callers(self) -> dict[int, int]:
         """Hits of dispatched calls from no known site, by the address they would return to."""
@@ -195,6 +195,15 @@ class WovenAspect:
                 number = len(probe["points"])
                 base[probe["event"]], hits = hits[:number], hits[number:]
         return base
+
+    def _runs(self) -> dict[int, int]:
+        """How often the programs have run that count it, by the probe's index: those whose points have no whole."""
+        try:
+            found = self.map(MAP_RUNS)
+        except KernelRefused:
+            return {}
+        totals = {int.from_bytes(k, "little"): sum(memoryview(joined).cast("Q")) for k, joined in found.items()}
+        return {i: totals[i] for i, probe in enumerate(self.document["probes"]) if None in probe["whole"]}
 
     def _links(self) -> Iterator[tuple[int, LinkInfo, program.ProgramInfo]]:
         """What the kernel knows of the link and the program of each probe, with the probe's index."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 
 import pytest
-from support.backend import ENTRY, Runner, function, generate, plan, probe, registers
+from support.backend import ENTRY, Runner, function, generate, guarded, plan, probe, registers
 
 from klasy.backend import Options, show
 from klasy.backend import generate as generate_compiled
-from klasy.backend.artifact import MAP_CONTROL, MAP_EVENTS
+from klasy.backend.artifact import MAP_CONTROL, MAP_EVENTS, MAP_RUNS
 from klasy.bpf import uapi
 from klasy.compiler import Compiled, ir
 from klasy.compiler.builder import Builder
@@ -131,6 +131,37 @@ def test_a_join_point_counted_by_two_programs_is_counted_atomically() -> None:
     runner.run(registers(), 1)
     assert runner.counters()[0] == (2, 0, 0)
     assert "lock" not in show(generate([program(ir.CountHit(0))], plan(PROBE)))
+
+
+def _sevens(build: ir.Program) -> ir.Program:
+    """A program that counts a hit where the first argument is 7."""
+    entry, then, end = ir.Block(0), ir.Block(1), ir.Block(2)
+    value = ir.Value(0)
+    entry.ops = [ir.Argument(value, Argument(0)), ir.Branch("eq", value, 7, then, end)]
+    then.ops = [ir.CountHit(0), ir.Jump(end)]
+    end.ops = [ir.Return()]
+    build.blocks = [entry, then, end]
+    return build
+
+
+def test_runs_are_counted_where_hits_do_not_tell_them() -> None:
+    """With ``Options.count_runs`` a program that does not always hit counts its runs; the others need not."""
+    made = plan(guarded(probe(Context.ENTRY)), probe(Context.ENTRY, index=1))
+    second = program(ir.CountHit(1))
+    second.probe = 1
+    programs = _sevens(program()), second
+    runner = Runner(generate(programs, made, options=Options(count_runs=True)))
+    assert (runner.artifact.maps[3].name, runner.artifact.maps[3].max_entries) == (MAP_RUNS, 2)
+    for value in (7, 8, 7, 9, 0):
+        runner.run(registers(di=value))
+        runner.run(registers(di=value), 1)
+    assert runner.counters()[:2] == [(2, 0, 0), (5, 0, 0)]
+    runs = [int.from_bytes(runner.maps[MAP_RUNS][n.to_bytes(4, "little")], "little") for n in range(2)]
+    assert runs == [5, 0]
+    runner.maps[MAP_CONTROL].update(bytes(4), bytes(8))
+    runner.run(registers(di=7))
+    assert int.from_bytes(runner.maps[MAP_RUNS][bytes(4)], "little") == 5
+    assert MAP_RUNS not in {spec.name for spec in generate(programs, made).maps}
 
 
 def test_arguments_on_the_stack() -> None:

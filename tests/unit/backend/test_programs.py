@@ -6,10 +6,10 @@ from random import Random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.backend import Runner, argument_registers, generate, plan, probe, registers
+from support.backend import Runner, argument_registers, generate, guarded, plan, probe, registers
 from support.irgen import ARGUMENTS, BASE, MEMORY, TEXTS, Generator
 
-from klasy.backend import show
+from klasy.backend import Options, show
 from klasy.compiler import ircheck, ireval
 from klasy.compiler.ireval import World
 from klasy.compiler.irprint import render
@@ -38,8 +38,8 @@ def _world(random: Random) -> World:
 
 
 @SLOW
-@given(st.integers(0, 1 << 32), st.sampled_from([5, 20, 60, 120]))
-def test_the_instructions_do_what_the_program_means(seed: int, length: int) -> None:
+@given(st.integers(0, 1 << 32), st.sampled_from([5, 20, 60, 120]), st.booleans())
+def test_the_instructions_do_what_the_program_means(seed: int, length: int, counting: bool) -> None:
     """The records and counts of a random program are the same in the IR's interpreter and in BPF's."""
     random = Random(seed)
     program = Generator(random, length).make()
@@ -47,7 +47,7 @@ def test_the_instructions_do_what_the_program_means(seed: int, length: int) -> N
     world = _world(random)
     expected = ireval.run(program, world)
     try:
-        artifact = generate([program], plan(probe(Context.SITE)))
+        artifact = generate([program], plan(guarded(probe(Context.SITE))), options=Options(count_runs=counting))
     except InputError as error:
         assert "advice-too-large" in str([d.code for d in error.diagnostics])  # noqa: PT017
         assert length > 20

@@ -10,9 +10,10 @@ from support.handmade import artifact, function
 from klasy import lang
 from klasy.match import PlanOptions, plan_aspect
 from klasy.match.plan import Locator, MarkUse, Mechanism, Plan, Point
+from klasy.match.runs import must_count, whole
 from klasy.record import COUNTERS
 from klasy.source import SourceFile
-from klasy.weaver.attribution import served, whole
+from klasy.weaver.attribution import served
 from klasy.weaver.counts import Count, combine, missed_in_all, sum_counters
 from klasy.weaver.tracefs import SiteCount
 
@@ -101,6 +102,47 @@ def test_without_a_base_nothing_is_derived():
     assert combine([(1, 0, 0)], document, {0: [SiteCount(99, 0)]}, {}, {}) == [Count(1, 0, 0, 0, partly=True)]
 
 
+def test_runs_that_a_program_counts_tell_the_refusals_of_guarded_advice():
+    """What the kernel saw and the program did not run for was missed there: at one point its own, at several shared."""
+    own = [(3, 0, 0), (0, 0, 0)]
+    one = entry(probe([[0]]), counts_refused=False)
+    assert combine(own[:1], one, {0: [SiteCount(113, 2)]}, {0: [100]}, {}, runs={0: 9}) == [Count(3, 0, 0, 6)]
+    two = entry(probe([[0], [1]]), counts_refused=False)
+    profile = {0: [SiteCount(113, 2), SiteCount(20, 0)]}
+    assert combine(own, two, profile, {0: [100, 0]}, {}, runs={0: 30}) == [
+        Count(3, 0, 0, 5, shared=True),
+        Count(0, 0, 0, 3, shared=True),
+    ]
+    assert combine(own, two, profile, {0: [100, 0]}, {}, runs={0: 33})[1] == Count(0, 0, 0, 0)
+    assert combine(own, two, profile, {0: [100, 0]}, {}, runs={0: 34})[1] == Count(0, 0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9), st.booleans()), min_size=1, max_size=8))
+def test_refusals_add_up_where_only_some_points_are_guarded(points):
+    """With advice that is guarded at some points of a probe and not at others, all that was refused is found, once."""
+    guarded = [n for n, (_, _, is_guarded) in enumerate(points) if is_guarded]
+    whole = [None if n in guarded else [n] for n in range(len(points))]
+    document = entry(probe([[n] for n in range(len(points))], whole=whole), counts_refused=False)
+    own = [(ran // 2 if n in guarded else ran, 0, 0) for n, (ran, _, _) in enumerate(points)]
+    profile = {0: [SiteCount(ran + refused, 0) for ran, refused, _ in points]}
+    runs = {0: sum(ran for ran, _, _ in points)} if guarded else {}
+    counts = combine(own, document, profile, {0: [0] * len(points)}, {}, runs=runs)
+    assert missed_in_all(counts) == sum(refused for _, refused, _ in points)
+    assert not any(count.partly for count in counts)
+    for n, (_, refused, is_guarded) in enumerate(points):
+        assert is_guarded or counts[n].missed == refused
+
+
+def test_many_functions_by_one_link_on_a_kernel_that_counts_no_refusals():
+    """A link to many functions has no profile: where the kernel counts no refusals more may have been missed."""
+    for mechanism in (Mechanism.KPROBE_MULTI, Mechanism.KRETPROBE_MULTI):
+        multi = probe([[0]], event=None) | {"mechanism": mechanism.value}
+        assert combine([(1, 0, 0)], entry(multi, counts_refused=False), {}, {}, {})[0].partly
+        assert not combine([(1, 0, 0)], entry(multi), {}, {}, {})[0].partly
+    fentry = probe([[0]], event=None) | {"mechanism": Mechanism.FENTRY.value}
+    assert not combine([(1, 0, 0)], entry(fentry, counts_refused=False), {}, {}, {})[0].partly
+
+
 KERNEL = """
 struct list { int n; };
 struct item *take(struct list *from);
@@ -161,3 +203,5 @@ def test_whole_tells_whose_hits_are_the_runs():
     assert whole(made.plan, made.plan.probes[1]) == [[2]]
     guarded = plan("before(struct list *l): p(l) && if(l->n) {}", "sites")
     assert all(ids is None for one in guarded.probes for ids in whole(guarded, one))
+    assert all(must_count(guarded, one) for one in guarded.probes)
+    assert not any(must_count(made.plan, one) for one in made.plan.probes)

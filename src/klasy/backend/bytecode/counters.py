@@ -1,4 +1,5 @@
-"""Counting: hits, lost records and marks that could not be kept, by join point, in the per-CPU array ``counters``.
+"""Counting: hits, lost records and marks that could not be kept, by join point, in the per-CPU array ``counters``;
+and where it is asked for, runs by probe, in the per-CPU array ``runs``.
 
 A counter is read, incremented and written back in three plain instructions. That loses no count: a word of a join
 point on one CPU is written by one program only (else :class:`Counters` makes the addition atomic), and the kernel
@@ -9,7 +10,7 @@ recursion misses), for kprobes ``bpf_prog_active``. An atomic addition costs som
 
 from __future__ import annotations
 
-from klasy.backend.artifact import MAP_COUNTERS
+from klasy.backend.artifact import MAP_COUNTERS, MAP_RUNS
 from klasy.bpf.insn import R0, R1, R10, add, atomic_add, jump_if, load, mov, store, store_imm
 from klasy.match.plan import MarkUse
 from klasy.plain import TYPE_CHECKING
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from klasy.compiler.ir import Operand
     from klasy.match.plan import Plan, Probe
 
-_KEY = -8
+_KEY, _CTX = -8, -16
+RUNS_SCRATCH = 16  # bytes
 
 
 class Counters:
@@ -47,6 +49,16 @@ class Counters:
         else:
             e.asm.emit(load(R1, R0, counter), add(R1, 1), store(R0, counter, R1))
         e.asm.label(done)
+
+
+def count_run(e: Emitter, probe: int) -> None:
+    """Add 1 to the runs of a probe's program, as its first act: r1, the context, is as before. Takes RUNS_SCRATCH."""
+    done = e.asm.fresh_label("run")
+    e.asm.emit(store(R10, _CTX, R1), store_imm(R10, _KEY, probe, 4))
+    e.lookup(MAP_RUNS, _KEY)
+    e.asm.emit(jump_if(R0, "==", 0, done), load(R1, R0, 0), add(R1, 1), store(R0, 0, R1))
+    e.asm.label(done)
+    e.asm.emit(load(R1, R10, _CTX))
 
 
 def _run_by(probe: Probe) -> set[int]:

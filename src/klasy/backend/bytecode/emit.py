@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL, MAP_MARKS, MAP_UNKNOWN, ProgramSpec
+from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL, MAP_MARKS, MAP_RUNS, MAP_UNKNOWN, ProgramSpec
 from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
+from klasy.backend.bytecode.counters import RUNS_SCRATCH, count_run
 from klasy.backend.bytecode.emitter import OUT, Emitter
 from klasy.backend.bytecode.frame import STACK_BYTES, Slot
 from klasy.backend.bytecode.liveness import READ, intervals
@@ -42,17 +43,22 @@ class Generated:
     shared: frozenset[str]
 
 
-def generate_program(plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None = None) -> Generated:
+def generate_program(
+    plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None = None, *, count_runs: bool = False
+) -> Generated:
     """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
 
-    ``rethook``: how to look behind kretprobes of others.
+    ``rethook``: how to look behind kretprobes of others. ``count_runs``: the program counts how often it runs.
     """
-    return _Generator(plan, program, counters, rethook).run()
+    return _Generator(plan, program, counters, rethook, count_runs=count_runs).run()
 
 
 class _Generator:
-    def __init__(self, plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None) -> None:
+    def __init__(
+        self, plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None, *, count_runs: bool
+    ) -> None:
         self.plan = plan
+        self.count_runs = count_runs
         self.program = program
         self.probe: Probe = plan.probes[program.probe]
         ops = list(program.ops())
@@ -79,7 +85,7 @@ class _Generator:
         target = self.probe.points[0].function if self.probe.context in _TYPES else None
         spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
         own = tuple(self.locating.maps())
-        return Generated(spec, own, frozenset(set(code.map_names) & {MAP_MARKS, MAP_UNKNOWN}))
+        return Generated(spec, own, frozenset(set(code.map_names) & {MAP_MARKS, MAP_RUNS, MAP_UNKNOWN}))
 
     # --- allocation
 
@@ -87,6 +93,8 @@ class _Generator:
         selector = self.selector
         ops = [op for block in self.blocks for op in block.ops]
         scratch = (max(selector.scratch(op) for op in ops) + 7) & ~7
+        if self.count_runs:
+            scratch = max(scratch, RUNS_SCRATCH)
         alive = intervals(self.blocks, selector.effects)
         by_local = {interval.local: interval for interval in alive}
         for op in ops:
@@ -123,8 +131,10 @@ class _Generator:
     # --- emission
 
     def _start(self, e: Emitter) -> None:
-        """Nothing happens unless the aspect is active; then the context goes to its place."""
+        """Nothing happens unless the aspect is active; then the run is counted, and the context goes to its place."""
         e.asm.emit(load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE), load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+        if self.count_runs:
+            count_run(e, self.probe.index)
         place = e.place(self.origin.ctx)
         if isinstance(place, Slot):
             e.asm.emit(store(R10, place.offset, R1))
