@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 from klasy.lang.ast import Node
+from klasy.plain import Enum
 from klasy.source import SourceFile, Span
 
 
@@ -28,4 +28,4 @@ def dump(node: Node, indent: int = 0, label: str = "") -> str:
 
 
 def _plain(value: Any) -> str:
-    return value.name if isinstance(value, enum.Enum) else repr(value)
+    return value.name if isinstance(value, Enum) else repr(value)
