@@ -5,6 +5,7 @@ some hundred classes cost a third of the time that a weave may take, and ``typin
 ``__init__`` is compiled when the first object of a class is made, and the other methods are shared by all classes.
 ``enum``, ``functools`` and ``contextlib`` bring ``collections`` and a dozen others with them, another tenth, for what
 takes some lines: what is here does what its name says in the standard library, as far as klasy uses it.
+``re`` needs all of these and compiles in Python; :func:`pattern` does without where the pack holds what it compiled.
 Type checkers take all of it for what it stands for: to them ``TYPE_CHECKING`` is true, whoever defines it.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterator
     from contextlib import contextmanager as contextmanager  # noqa: PLC0414
     from contextlib import suppress as suppress  # noqa: PLC0414
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from enum import IntEnum as IntEnum  # noqa: PLC0414
     from functools import cache as cache  # noqa: PLC0414
     from functools import cached_property as cached_property  # noqa: PLC0414
-    from typing import Any, TypeVar, dataclass_transform
+    from typing import Any, AnyStr, TypeVar, dataclass_transform
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414
     from typing import Protocol as Protocol  # noqa: PLC0414
 
@@ -371,3 +373,23 @@ if not TYPE_CHECKING:
         make.__wrapped__ = function
         make.__doc__ = function.__doc__
         return make
+
+
+# --- regular expressions ----------------------------------------------------------------------------------------------
+
+MULTILINE, DOTALL, ASCII = 8, 16, 256  # as in re
+
+
+def pattern(text: AnyStr, flags: int = 0, compiled: tuple[Any, ...] | None = None) -> re.Pattern[AnyStr]:
+    """As ``re.compile``. Who calls it gives constants, and :func:`klasy.startup.lean` adds the rest to the call."""
+    if compiled is None:
+        import re
+
+        return re.compile(text, flags)
+    from _sre import compile  # type: ignore[import-not-found]
+
+    whole_flags, code, groups, names, name_of_group = compiled
+    expression: re.Pattern[AnyStr] = compile(
+        text, whole_flags, memoryview(code).cast("I").tolist(), groups, dict(names), name_of_group
+    )
+    return expression

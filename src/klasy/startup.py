@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
+    from typing import Any
 else:
     ModuleSpec = type(__spec__)
     ModuleType = type(sys)
@@ -362,6 +363,8 @@ def lean(text: bytes, source: str) -> ast.Module:
             for rest in (arguments.vararg, arguments.kwarg):
                 if rest is not None:
                     rest.annotation = None
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pattern":
+            _compile_pattern(node)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
             body = [
                 statement
@@ -371,6 +374,29 @@ def lean(text: bytes, source: str) -> ast.Module:
             ]
             node.body[:] = body or [ast.copy_location(ast.Pass(), node.body[0])] if node.body else []
     return tree
+
+
+def _compile_pattern(call: ast.Call) -> None:
+    """Add what ``re`` would compile to a call of :func:`klasy.plain.pattern` whose arguments are constants."""
+    import ast
+    from array import array
+    from re import _compiler, _parser  # type: ignore[attr-defined]  # the pack is of this interpreter alone
+
+    from klasy import plain
+
+    arguments = [getattr(plain, a.id, None) if isinstance(a, ast.Name) else a.value for a in call.args
+                 if isinstance(a, ast.Name | ast.Constant)]  # fmt: skip
+    if len(arguments) != len(call.args) or call.keywords:
+        return
+    text, flags = (*arguments, 0)[:2]
+    parsed = _parser.parse(text, flags)
+    code = array("I", _compiler._code(parsed, flags)).tobytes()
+    names = parsed.state.groupdict
+    name_of_group = dict(map(reversed, names.items()))
+    names_in_order = tuple(map(name_of_group.get, range(parsed.state.groups)))
+    compiled: Any = (flags | parsed.state.flags, code, parsed.state.groups - 1, tuple(names.items()), names_in_order)
+    added = ast.keyword("compiled", ast.copy_location(ast.Constant(compiled), call))
+    call.keywords.append(ast.copy_location(added, call))
 
 
 def _for_type_checkers(statement: ast.If) -> bool:

@@ -1,5 +1,6 @@
 """Modules come out of the pack exactly when their sources are what was packed."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -193,3 +194,34 @@ def test_packages_are_found_when_needed():
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["False", "True hypothesis", "klasy_has_no_such_friend"]
+
+
+PATTERNS = """
+from klasy.plain import ASCII, DOTALL, MULTILINE, pattern
+A = pattern(r"(?P<word>[a-z_]\\w*)(\\s+(?P<number>\\d+))?", ASCII)
+B = pattern(rb"^(x|.)\\n", MULTILINE)
+C = pattern("(?i)no.flags")
+D = pattern("not " + "constant", DOTALL)
+"""
+
+
+def test_regular_expressions_come_compiled():
+    """What the pack's compiler adds to a call of pattern() makes the same expression, and re is not imported."""
+    compiled: dict = {}
+    exec(compile(startup.lean(PATTERNS.encode(), "p.py"), "p.py", "exec"), compiled)
+    usual: dict = {}
+    exec(PATTERNS, usual)
+    assert "compiled=" in ast.unparse(startup.lean(PATTERNS.encode(), "p.py"))
+    for name in "ABCD":
+        one, other = compiled[name], usual[name]
+        assert (one.pattern, one.flags, one.groups, one.groupindex) == (
+            other.pattern, other.flags, other.groups, other.groupindex
+        )  # fmt: skip
+    for text in ("ab 12", "ab", "ä1 2", "_x\t7"):
+        assert str(compiled["A"].match(text)) == str(usual["A"].match(text))
+        assert [m.groupdict() for m in compiled["A"].finditer(text)] == [
+            m.groupdict() for m in usual["A"].finditer(text)
+        ]
+        assert [m.lastgroup for m in compiled["A"].finditer(text)] == [m.lastgroup for m in usual["A"].finditer(text)]
+    assert compiled["B"].findall(b"x\ny\n\n") == usual["B"].findall(b"x\ny\n\n") == [b"x", b"y"]
+    assert compiled["C"].match("NO-FLAGS")

@@ -3,6 +3,8 @@
 # ruff: noqa
 # fmt: off
 
+from klasy.plain import ASCII, pattern
+
 # Names of the symbols, one a line: terminals, the end of the text, nonterminals.
 SYMBOLS = """\
 BASIC
@@ -190,8 +192,20 @@ words"""
 END = 95
 
 # The regular expressions of what is skipped, and of the terminals in the order they are tried.
-IGNORE = '(?:[ \t\r\n\x0c\\v]+)|(?:\\/\\/[^\n]*)|(?:\\/\\*[^*]*\\*+(?:[^\\/*][^*]*\\*+)*\\/)'
-PATTERNS = ((4, '(?:(?:(?:__)?[us](?:8|16|32|64)|__[lb]e(?:16|32|64)|bool|[A-Za-z_]\\w*_t)(?=\\s*\\))|(?!(?:auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|_Bool)\\b)[A-Za-z_]\\w*(?=\\s+(?:const|volatile)\\b|\\s*\\*[\\s*]*(?:const\\b|volatile\\b|\\))|\\s*\\)\\s*[\\w"\'(~!“”„]))'), (5, '(?!(?:delete|container_of|pointcut|before|after|around|lhist)\\b)(?!(?:auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|_Bool)\\b)[A-Za-z_]\\w*(?=\\s+[A-Za-z_]|\\s*\\*[\\s*]*(?:const\\b|volatile\\b|[A-Za-z_]\\w*\\s*[;=,\\[]))'), (6, '(?!(?:auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|_Bool)\\b)[A-Za-z_]\\w*'), (7, '(?:per_cpu\\([^()\n]*\\)|[A-Za-z_*%])(?:[\\w*%]|\\.(?=[\\w*%])|->(?=[A-Za-z_])|\\[[^\\]\n]*\\])*'), (8, '"(?:[^"\\\\\n]|\\\\.)*"|[“”„](?:[^“”„\\\\\n]|\\\\.)*[“”„]'), (9, '[A-Za-z_*%](?:[\\w*%]|\\.(?=[\\w*%]))*'), (10, '["“”„\'‘’][^"“”„\'‘’\n]*["“”„\'‘’]'), (11, '%\\{[^%]*(?:%(?!\\})[^%]*)*%\\}'), (12, '[0-9](?:\\w|\\.(?=\\d))*'), (13, "'(?:[^'\\\\\n]|\\\\.)+'"), (14, '[^\\s()"\'“”„‘’,;]+'))
+IGNORE = pattern('(?:[ \t\r\n\x0c\\v]+|\\/\\/[^\n]*|\\/\\*[^*]*\\*+(?:[^\\/*][^*]*\\*+)*\\/)*', ASCII)
+PATTERNS = (
+    (4, pattern('(?:(?:(?:__)?[us](?:8|16|32|64)|__[lb]e(?:16|32|64)|bool|[A-Za-z_]\\w*_t)(?=\\s*\\))|(?!(?:auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|_Bool)\\b)[A-Za-z_]\\w*(?=\\s+(?:const|volatile)\\b|\\s*\\*[\\s*]*(?:const\\b|volatile\\b|\\))|\\s*\\)\\s*[\\w"\'(~!“”„]))', ASCII)),
+    (5, pattern('(?!(?:delete|container_of|pointcut|before|after|around|lhist)\\b)(?!(?:auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|_Bool)\\b)[A-Za-z_]\\w*(?=\\s+[A-Za-z_]|\\s*\\*[\\s*]*(?:const\\b|volatile\\b|[A-Za-z_]\\w*\\s*[;=,\\[]))', ASCII)),
+    (6, pattern('(?!(?:auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|_Bool)\\b)[A-Za-z_]\\w*', ASCII)),
+    (7, pattern('(?:per_cpu\\([^()\n]*\\)|[A-Za-z_*%])(?:[\\w*%]|\\.(?=[\\w*%])|->(?=[A-Za-z_])|\\[[^\\]\n]*\\])*', ASCII)),
+    (8, pattern('"(?:[^"\\\\\n]|\\\\.)*"|[“”„](?:[^“”„\\\\\n]|\\\\.)*[“”„]', ASCII)),
+    (9, pattern('[A-Za-z_*%](?:[\\w*%]|\\.(?=[\\w*%]))*', ASCII)),
+    (10, pattern('["“”„\'‘’][^"“”„\'‘’\n]*["“”„\'‘’]', ASCII)),
+    (11, pattern('%\\{[^%]*(?:%(?!\\})[^%]*)*%\\}', ASCII)),
+    (12, pattern('[0-9](?:\\w|\\.(?=\\d))*', ASCII)),
+    (13, pattern("'(?:[^'\\\\\n]|\\\\.)+'", ASCII)),
+    (14, pattern('[^\\s()"\'“”„‘’,;]+', ASCII)),
+)
 KEYWORDS = {'void': 0, 'char': 0, 'short': 0, 'int': 0, 'long': 0, 'signed': 0, 'unsigned': 0, '_Bool': 0, 'float': 0, 'double': 0, 'const': 1, 'volatile': 1, 'struct': 2, 'union': 2, 'enum': 2, 'count': 3, 'sum': 3, 'min': 3, 'max': 3, 'avg': 3, 'hist': 3, 'container_of': 15, 'withinmodule': 16, 'cflowbelow': 17, 'withinfile': 18, 'execution': 19, 'returning': 20, 'continue': 21, 'pointcut': 22, 'syscall': 23, 'access': 24, 'around': 25, 'aspect': 26, 'before': 27, 'delete': 28, 'import': 29, 'return': 30, 'sizeof': 31, 'target': 32, 'within': 33, 'after': 34, 'break': 35, 'cflow': 36, 'event': 37, 'lhist': 38, 'while': 39, 'args': 40, 'call': 41, 'else': 42, 'for': 43, 'get': 44, 'set': 45, 'at': 49, 'if': 50}
 PUNCTUATION = {'<<=': 46, '>>=': 47, '...': 48, '||': 51, '&&': 52, '|=': 53, '^=': 54, '==': 55, '!=': 56, '<=': 57, '>=': 58, '<<': 59, '>>': 60, '..': 61, '++': 62, '--': 63, '->': 64, '+=': 65, '-=': 66, '*=': 67, '/=': 68, '%=': 69, '&=': 70, '&': 71, '!': 72, '^': 73, ':': 74, ',': 75, '.': 76, '=': 77, '{': 78, '<': 79, '(': 80, '[': 81, '-': 82, '>': 83, '%': 84, '+': 85, '?': 86, '}': 87, ')': 88, ']': 89, ';': 90, '/': 91, '*': 92, '~': 93, '|': 94}
 

@@ -7,13 +7,11 @@ plausible node takes their place.
 
 from __future__ import annotations
 
-import re
-
 from klasy.lang import ast, literals
 from klasy.lang.lalr import Token
 from klasy.lang.signature import WordReader
 from klasy.lang.typenames import BASIC_WORDS, QUALIFIERS, TAGS, normalise
-from klasy.plain import TYPE_CHECKING, NamedTuple, replace
+from klasy.plain import ASCII, TYPE_CHECKING, NamedTuple, pattern, replace
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
 
-_PLACE = re.compile(r"\s*([^\s:]+):([0-9]+)\s*\Z", re.ASCII)
+_PLACE = pattern(r"\s*([^\s:]+):([0-9]+)\s*\Z", ASCII)
 
 
 class _Declarator(NamedTuple):

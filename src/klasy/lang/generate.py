@@ -33,14 +33,18 @@ _TEMPLATE = '''"""Parsing tables of the aspect language. Generated: do not edit,
 # ruff: noqa
 # fmt: off
 
+from klasy.plain import ASCII, pattern
+
 # Names of the symbols, one a line: terminals, the end of the text, nonterminals.
 SYMBOLS = """\\
 {symbols}"""
 END = {end}
 
 # The regular expressions of what is skipped, and of the terminals in the order they are tried.
-IGNORE = {ignore!r}
-PATTERNS = {patterns!r}
+IGNORE = pattern({ignore!r}, ASCII)
+PATTERNS = (
+{patterns}
+)
 KEYWORDS = {keywords!r}
 PUNCTUATION = {punctuation!r}
 
@@ -111,8 +115,8 @@ def generate(grammar: str) -> str:
     return _TEMPLATE.format(
         symbols="\n".join(symbols),
         end=number[_END],
-        ignore="|".join(f"(?:{i})" for i in ignored),
-        patterns=tuple(patterns),
+        ignore=f"(?:{'|'.join(ignored)})*",
+        patterns="\n".join(f"    ({index}, pattern({text!r}, ASCII))," for index, text in patterns),
         keywords=keywords,
         punctuation=punctuation,
         rules="\n".join(_rule(rule, number) for rule in parser.rules),

@@ -8,12 +8,11 @@ This is what lark's own parser does with the same tables (a test compares them),
 
 from __future__ import annotations
 
-import re
-
 from klasy.lang import _tables
-from klasy.plain import TYPE_CHECKING, Protocol
+from klasy.plain import ASCII, TYPE_CHECKING, Protocol, pattern
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
     from typing import Any
 
@@ -21,6 +20,7 @@ END = _tables.END
 MAX_DEPTH = 200  # of the tree: what comes after the parser walks it recursively
 ERROR = -1  # kind of a token that no rule can use where it stands
 SYMBOLS = _tables.SYMBOLS.split("\n")
+_WORD = pattern(r"[A-Za-z_]\w*", ASCII)
 
 
 class Token:
@@ -113,9 +113,8 @@ class Machine:
         self._rules: dict[int, tuple[int, int, str, bool, list[tuple[int, bool]]]] = {}
         self._only_rules: dict[int, int | None] = {}
         self._patterns_of_state: dict[int, list[tuple[int, re.Pattern[str]]]] = {}
-        self._compiled: dict[int, re.Pattern[str]] = {}
-        self._ignore = re.compile(f"(?:{_tables.IGNORE})*", re.ASCII)
-        self._word = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+        self._ignore = _tables.IGNORE
+        self._word = _WORD
         self.keywords = _tables.KEYWORDS
         self.punctuation = _tables.PUNCTUATION
 
@@ -156,8 +155,8 @@ class Machine:
             keyword = self.keywords.get(word.group())
             if keyword is not None and keyword in row:
                 return Token(keyword, word.group(), position, word.end())
-        for kind, pattern in self._patterns(state):
-            match = pattern.match(text, position, end)
+        for kind, expression in self._patterns(state):
+            match = expression.match(text, position, end)
             if match:
                 return Token(kind, match.group(), position, match.end())
         for width in (3, 2, 1):
@@ -171,12 +170,7 @@ class Machine:
         patterns = self._patterns_of_state.get(state)
         if patterns is None:
             row = self.row(state)
-            patterns = []
-            for kind, text in _tables.PATTERNS:
-                if kind in row:
-                    if kind not in self._compiled:
-                        self._compiled[kind] = re.compile(text, re.ASCII)
-                    patterns.append((kind, self._compiled[kind]))
+            patterns = [(kind, expression) for kind, expression in _tables.PATTERNS if kind in row]
             self._patterns_of_state[state] = patterns
         return patterns
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
 from klasy.lang import ast
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import ASCII, DOTALL, TYPE_CHECKING, pattern
 from klasy.source import Span
 
 if TYPE_CHECKING:
+    import re
+
     from klasy.diag import DiagnosticBag
 
-_INTEGER = re.compile(r"(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)(\w*)\Z", re.ASCII)
+_INTEGER = pattern(r"(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)(\w*)\Z", ASCII)
 _SUFFIXES = {"u": 0, "l": 1, "ul": 1, "lu": 1, "ll": 2, "ull": 2, "llu": 2}
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|(.?))", re.DOTALL)
+_ESCAPE = pattern(r"\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|(.?))", DOTALL)
 _SIMPLE_ESCAPES = {
     "a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
     "\\": "\\", "'": "'", '"': '"', "?": "?",

@@ -12,19 +12,17 @@ Where a star could be read both ways the second reading goes into ``Signature.ot
 
 from __future__ import annotations
 
-import re
-
 from klasy.lang import ast
 from klasy.lang.lalr import Token
 from klasy.lang.typenames import BASIC_WORDS, DROPPED_WORDS, QUALIFIERS, RESERVED_WORDS, TAGS, normalise
-from klasy.plain import TYPE_CHECKING, replace
+from klasy.plain import ASCII, TYPE_CHECKING, pattern, replace
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
 
-_NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
-_GLUED = re.compile(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)\Z", re.ASCII)  # mbuf*m
+_NAME = pattern(r"[A-Za-z_]\w*\Z", ASCII)
+_GLUED = pattern(r"([A-Za-z_]\w*)(\*+)([A-Za-z_]\w*)\Z", ASCII)  # mbuf*m
 
 
 class WordReader:
@@ -290,8 +288,8 @@ _DATA_HINT = (
 
 
 # The steps of a path: the first name, then members, members through pointers, elements.
-_STEP = re.compile(r"\.?[\w*%]+|->\w+|\[[^\]]*\]")
-_PER_CPU = re.compile(r"per_cpu\(\s*([A-Za-z_]\w*)\s*,\s*(\d+)\s*\)")
+_STEP = pattern(r"\.?[\w*%]+|->\w+|\[[^\]]*\]")
+_PER_CPU = pattern(r"per_cpu\(\s*([A-Za-z_]\w*)\s*,\s*(\d+)\s*\)")
 
 
 def _leads_on(text: str) -> bool:
