@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Kinds of Op. ``d`` and ``s`` are registers, ``m`` is a memory operand.
-NOTHING = 0  # neither registers nor memory
+NOTHING = 0  # neither registers nor memory; d: a register that is compared with zero, or NONE
 MOVE = 1  # d = s, 64 bits
 CONST = 2  # d = immediate
 LEA = 3  # d = address of m
@@ -43,13 +43,14 @@ SCALE = 20  # d = s * immediate, 64 bits (shl, imul)
 CALL = 24  # by a distance, which is ``imm``
 CALL_INDIRECT = 25  # through register s, or m where s is -1
 JUMP = 26  # by a distance
-BRANCH = 27  # by a distance, or on
+BRANCH = 27  # by a distance, or on; d: the condition
 JUMP_INDIRECT = 28
 RETURN = 29
 TRAP = 30  # ud2: a warning, behind which it goes on, or a bug
 STOP = 31  # int3, hlt, iret ..: nothing flows on
 
 FIRST_TRANSFER = CALL
+IF_ZERO, IF_NOT_ZERO = 4, 5  # conditions
 
 READ, WRITE = 1, 2
 
@@ -261,7 +262,7 @@ class _Decoder:
         if row == 0x58:
             return _op(POP, 8, (byte & 7) | (self.rex & 1) << 3)
         if byte & 0xF0 == 0x70 or 0xE0 <= byte < 0xE4:
-            return _op(BRANCH, 0, imm=self._signed(1))
+            return _op(BRANCH, 0, byte & 15 if byte < 0x80 else NONE, imm=self._signed(1))
         if row == 0xB8:
             d = (byte & 7) | (self.rex & 1) << 3
             if self.rex & 8:
@@ -309,6 +310,8 @@ class _Decoder:
 
     def _test(self, byte: int, at: int) -> Op:
         m = self._modrm(at)
+        if m is None and byte == 0x85 and self.rex & 8 and self.reg == self.rm:
+            return _op(NOTHING, 8, self.reg)
         return _other((), m, READ if m else 0, self.width if byte & 1 else 1)
 
     def _xchg(self, byte: int, at: int) -> Op:
@@ -448,7 +451,7 @@ class _Decoder:
 
     def _two_byte(self, byte: int, at: int) -> Op:
         if byte & 0xF0 == 0x80:
-            return _op(BRANCH, 0, imm=self._signed(4))
+            return _op(BRANCH, 0, byte & 15, imm=self._signed(4))
         if byte & 0xF0 == 0x40:
             m = self._modrm(at)
             if self.rex & 8:

@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     from klasy.flow.members import Place, Types
 
 _MANY = 60  # containers: a part in more structs says nothing
+_TOO_MANY = 400  # nobody looks at all of them
+_SEVERAL = 4  # different accesses which all fit are more than chance
+_FEW = 3  # large enough ones: one of so few that fits is the one
+# Links that hold objects together are parts of everything; that one struct's name fits is chance.
+_LINKS = frozenset(
+    "list_head hlist_node hlist_nulls_node rb_node llist_node callback_head work_struct timer_list hlist_bl_node "
+    "plist_node kref refcount_struct wait_queue_entry spinlock raw_spinlock qspinlock mutex kobject".split()
+)
 _DEEPEST = 5
+_WORD = 8  # bytes: wider accesses are copies, narrower ones may cover several members
+
+
+# Families of functions whose objects are called otherwise: net/ipv4, net/ipv6
+_FAMILIES = {name: "inet" for name in ("ip", "ip4", "ip6", "ipv6", "igmp", "icmp", "raw", "ping", "cipso")}
 
 
 def enlarge(types: Types, place: Place, uses: Collection[tuple[int, int]], function: str) -> Place | None:
@@ -25,9 +38,19 @@ def enlarge(types: Types, place: Place, uses: Collection[tuple[int, int]], funct
     ``place``: what a symbol points to. ``uses``: (offset from the symbol, width) of the accesses through it, and of
     the parts whose addresses are taken (width 0). ``function``: the name of the function they are in.
     """
-    found = candidates(types, place, uses)
-    if len(found) == 1:
+    if types.name(place[0]).removeprefix("struct ") in _LINKS:
+        return None
+    inside = candidates(types, place, uses)
+    if not inside:
+        return None
+    found = [c for c in inside if all(fits(types, c[0], c[1] + use, width) for use, width in uses)]
+    if len(found) == 1 and len(inside) <= _FEW:
         return found[0]
+    starts = [candidate for candidate in found if candidate[1] == 0]
+    if place[1] < 0 and len(starts) == 1 and len({use for use, _ in uses}) >= _SEVERAL:
+        return starts[0]  # what is a pointer to a whole object, most likely
+    if len(inside) > _MANY:
+        return None
     named = [candidate for candidate in found if affinity(types.name(candidate[0]), function)]
     if len(named) > 1:
         best = max(affinity(types.name(candidate[0]), function) for candidate in named)
@@ -42,7 +65,7 @@ def enlarge(types: Types, place: Place, uses: Collection[tuple[int, int]], funct
 
 
 def candidates(types: Types, place: Place, uses: Collection[tuple[int, int]]) -> list[Place]:
-    """The smallest structs around a place in which all uses fit."""
+    """The smallest structs around a place in which all uses lie."""
     found: list[Place] = []
     level = [place]
     seen = {place}
@@ -50,7 +73,7 @@ def candidates(types: Types, place: Place, uses: Collection[tuple[int, int]]) ->
         outer: list[Place] = []
         for type_id, offset in level:
             holders = types.containers(type_id)
-            if len(holders) > _MANY:
+            if len(holders) > _TOO_MANY:
                 return []
             for holder, at in holders:
                 larger = holder, offset + at
@@ -61,12 +84,11 @@ def candidates(types: Types, place: Place, uses: Collection[tuple[int, int]]) ->
                 high = max(larger[1] + use + width for use, width in uses)
                 named = types.btf.type(holder)
                 if low >= 0 and high <= types.size(holder) and isinstance(named, Struct) and named.name:
-                    if all(fits(types, holder, larger[1] + use, width) for use, width in uses):
-                        found.append(larger)
+                    found.append(larger)
                 else:
                     outer.append(larger)
         level = outer
-        if not level or len(level) > 4 * _MANY:
+        if not level or len(level) > _TOO_MANY:
             break
     return found
 
@@ -79,7 +101,7 @@ def fits(types: Types, type_id: int, offset: int, width: int) -> bool:
         kind = types.btf.type(part)
         if isinstance(kind, Array):
             return True
-        if not inside and not isinstance(kind, Struct) and (types.size(part) == width or width < types.size(part)):
+        if not inside and not isinstance(kind, Struct) and width <= _WORD:
             return True
         if not isinstance(kind, Struct) and inside + width <= types.size(part):
             return True  # a byte of a larger integer
@@ -104,11 +126,12 @@ def _in_bits(types: Types, type_id: int, offset: int) -> bool:
 
 
 def affinity(struct: str, function: str) -> int:
-    """How many words a struct's name and a function's begin with together; the last of a struct's does not count."""
+    """How many words a struct's name and a function's begin with together."""
     words = struct.removeprefix("struct ").removeprefix("union ").split("_")
+    own = function.strip("_").split("_")
     found = 0
-    for mine, theirs in zip(words, function.strip("_").split("_"), strict=False):
-        if mine != theirs:
+    for mine, theirs in zip(words, own, strict=False):
+        if mine != theirs and (found or mine != _FAMILIES.get(theirs)):
             break
         found += 1
     return found

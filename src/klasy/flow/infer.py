@@ -12,7 +12,7 @@ from __future__ import annotations
 from klasy.flow import decode as d
 from klasy.flow import state
 from klasy.flow.state import _SHIFT, CONSTANT, OPAQUE, STACK, constant_of
-from klasy.flow.enlarge import enlarge
+from klasy.flow.enlarge import enlarge, fits
 from klasy.flow.sites import AROUND, GIVEN, PROVED
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
@@ -175,10 +175,22 @@ class Inference:
         if kind == state.SUM:
             return self.summed(a, b[0], b[1])
         if kind == state.MASKED:
-            return self.place_of(a) if -16 <= b <= -2 else None
+            return self._masked(a, b)
         if kind == state.ARGUMENT:
             return self.arguments.get(a)
         return self._filled(a, b) if kind == state.FILLED else None
+
+    def _masked(self, number: int, mask: int) -> Known:
+        """A pointer without the flags in its low bits; of a join of null and such a pointer, that pointer."""
+        if not -16 <= mask <= -2:
+            return None
+        symbol = number >> _SHIFT
+        if symbol >= state.FIRST and self.flow.values.kind[symbol] == state.LOADED and not constant_of(number):
+            address: Any = self.flow.values.a[symbol]
+            place = self.place_of(address)
+            if place is not None and place != NOT_YET and place[1] >= 0:
+                return self.types.loaded(place[0], place[1], tagged=True)
+        return self.place_of(number)
 
     def _waiting(self, number: int) -> Known:
         return NOT_YET if self.place_of(number) == NOT_YET else None
@@ -208,14 +220,23 @@ class Inference:
         return self.types.loaded(found[0], found[1])
 
     def _joined(self, numbers: list[int]) -> Known:
+        """What all values of a join have in common.
+
+        Those of which nothing is known do not count: a join that is used is one variable of the source, of one type.
+        """
         found: Known = NOT_YET
+        unknown = False
         for number in numbers:
             if is_small(number):
                 continue
-            found = meet(self.types, found, self.place_of(number))
+            place = self.place_of(number)
+            if place is None:
+                unknown = True
+                continue
+            found = meet(self.types, found, place)
             if found is None:
                 return None
-        return found
+        return None if found == NOT_YET and unknown else found
 
     def called(self, number: int) -> Callee | None:
         """What a call through a value calls, by the type of the function pointer."""
@@ -365,7 +386,8 @@ class Inference:
                 continue
             now = self.place[symbol]
             assert now is not None
-            larger = enlarge(self.types, now, uses[symbol], self.name)
+            larger = self._around_input(symbol, now, uses[symbol])
+            larger = larger or enlarge(self.types, now, uses[symbol], self.name)
             if larger is not None:
                 self.why[symbol] = AROUND, f"{self.reason(symbol)}, a part of {self.types.name(larger[0])}"
                 self.hinted[symbol] = larger
@@ -373,6 +395,27 @@ class Inference:
         return changed
 
     # --- the outcome
+
+    def _around_input(self, symbol: int, now: Place, uses: set[tuple[int, int]]) -> Known:
+        """Of a join that has only a part in common, the object around it that one of its values is known to be in.
+
+        So it is with ``skb = rb_next(skb)``, whose second value is only known to be an rb_node.
+        """
+        values = self.flow.values
+        if values.kind[symbol] != state.JOIN:
+            return None
+        found: Known = None
+        for number in values.a[symbol]:  # type: ignore[attr-defined]
+            place = self.place_of(number)
+            if place is None or place == now or not self.types.holds(place[0], place[1] - now[1], now[0]):
+                continue
+            if all(0 <= place[1] + use <= self.types.size(place[0]) - width for use, width in uses) and all(
+                fits(self.types, place[0], place[1] + use, width) for use, width in uses
+            ):
+                if found is not None and found != place:
+                    return None
+                found = place
+        return found
 
     def confidence(self, symbol: int, depth: int = 0) -> int:
         """How sure a symbol's type is: as the least sure of those it comes from."""
@@ -385,8 +428,10 @@ class Inference:
             return self.confidence(operand >> _SHIFT, depth + 1)  # type: ignore[operator]
         if kind == state.JOIN:
             sources = [number >> _SHIFT for number in operand]  # type: ignore[attr-defined]
-            found = [self.confidence(s, depth + 1) for s in sources if s >= state.FIRST and s != symbol]
-            return min(found, default=PROVED)
+            sources = [source for source in sources if source >= state.FIRST and source != symbol]
+            if any(self.place[source] is None for source in sources):
+                return GIVEN
+            return min([self.confidence(source, depth + 1) for source in sources], default=PROVED)
         return GIVEN if kind == state.ARGUMENT and operand in self.evidence else PROVED
 
     def reason(self, symbol: int, depth: int = 0) -> str:

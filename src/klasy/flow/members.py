@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 _DEEPEST = 16
 _ELEMENTS = 16  # of an array of structs, whose members are told apart
 
-# Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> (struct pointed to, flags
-# that are always set). include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/net/sock.h
+# Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to. include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/net/sock.h
 _TAGGED = {
-    ("sk_buff", "_skb_refdst"): ("dst_entry", 0),
-    ("sk_buff", "_nfct"): ("nf_conn", 0),
-    ("page", "compound_head"): ("page", 1),
-    ("rb_node", "__rb_parent_color"): ("rb_node", 0),
-    ("sock", "sk_user_data"): ("", 0),
-    ("fd", "word"): ("file", 0),
+    ("sk_buff", "_skb_refdst"): "dst_entry",
+    ("sk_buff", "_nfct"): "nf_conn",
+    ("page", "compound_head"): "page",
+    ("rb_node", "__rb_parent_color"): "rb_node",
+    ("fd", "word"): "file",
 }
 
 
@@ -138,22 +136,23 @@ class Types:
     def _is_flexible(self, type_id: int, size: int) -> bool:
         return not size and isinstance(self.btf.type(type_id), Array)
 
-    def loaded(self, type_id: int, offset: int) -> Place | None:
+    def loaded(self, type_id: int, offset: int, tagged: bool = False) -> Place | None:
         """What the 8 bytes at a place point to, if they are a pointer to something with parts.
 
         Of several members of a union the one that is least deep counts, if it alone is; else nothing is known.
+        ``tagged``: their low bits are masked off, so that they may be an integer that holds a pointer and flags.
         """
-        key = type_id, offset
+        key = type_id, offset << 1 | tagged
         found = self._pointers.get(key)
         if found is None:
             try:
-                found = self._find_loaded(type_id, offset)
+                found = self._find_loaded(type_id, offset, tagged)
             except BtfError:
                 found = 0
             self._pointers[key] = found
-        return (found >> 4, found & 15) if found else None
+        return (found >> 4, 0) if found else None
 
-    def _find_loaded(self, type_id: int, offset: int) -> int:
+    def _find_loaded(self, type_id: int, offset: int, tagged: bool) -> int:
         outer = self.btf.type(type_id)
         if isinstance(outer, Ptr):
             return self.pointee(type_id) << 4 if offset % 8 == 0 else 0
@@ -169,10 +168,10 @@ class Types:
             target = 0
             if isinstance(kind, Ptr):
                 target = self.pointee(part) << 4
-            elif (holder, name) in _TAGGED:
-                wanted, flags = _TAGGED[holder, name]
+            elif tagged and (holder, name) in _TAGGED:
+                wanted = _TAGGED[holder, name]
                 ids = self.btf.find(wanted, Struct)
-                target = ids[0] << 4 | flags if len(ids) == 1 else 0
+                target = ids[0] << 4 if len(ids) == 1 else 0
             if target:
                 if depth < best_depth:
                     best, best_depth = set(), depth

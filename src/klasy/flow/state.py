@@ -62,7 +62,10 @@ PERCPU_BASE = 10  # this CPU's offset
 
 
 class Values:
-    """The symbols of one function. ``kind[s]``, ``a[s]``, ``b[s]`` describe symbol ``s``."""
+    """The symbols of one function. ``kind[s]``, ``a[s]``, ``b[s]`` describe symbol ``s``.
+
+    Keys: (offset of the instruction, register) of what instructions make, (~offset of the block, location) of joins.
+    """
 
     __slots__ = ("_by_key", "a", "b", "kind", "made_at")
 
@@ -124,7 +127,7 @@ def merge(values: Values, block: int, into: State, other: State) -> bool:
         for register in range(16):
             first, second = mine[register], theirs[register]
             if first != second and first >> _SHIFT != OPAQUE:
-                join = values.known((block, register))
+                join = values.known((~block, register))
                 if first != join:
                     mine[register] = _join(values, block, register, second)
                     changed = True
@@ -139,7 +142,7 @@ def merge(values: Values, block: int, into: State, other: State) -> bool:
         for place, first in slots.items():
             second = others[place]
             if first != second and first >> _SHIFT != OPAQUE:
-                join = values.known((block, place - (1 << 32)))
+                join = values.known((~block, place - (1 << 32)))
                 if first != join:
                     slots[place] = _join(values, block, place - (1 << 32), second)
                     changed = True
@@ -152,16 +155,16 @@ def merge(values: Values, block: int, into: State, other: State) -> bool:
 def _join(values: Values, block: int, location: int, second: int) -> int:
     if second >> _SHIFT == OPAQUE:
         return OPAQUE_VALUE
-    return values.new((block, location), block, JOIN, [])
+    return values.new((~block, location), block, JOIN, [])
 
 
 def collect_joins(values: Values, block: int, into: State, incoming: list[State]) -> None:
     """Note, after the fixpoint, what the joins of a block join."""
     for register, number in enumerate(into[0]):
         symbol = number >> _SHIFT
-        if values.kind[symbol] == JOIN and values.known((block, register)) == number:
+        if values.kind[symbol] == JOIN and values.known((~block, register)) == number:
             values.a[symbol] = list({state[0][register] for state in incoming})
     for place, number in into[1].items():
         symbol = number >> _SHIFT
-        if values.kind[symbol] == JOIN and values.known((block, place - (1 << 32))) == number:
+        if values.kind[symbol] == JOIN and values.known((~block, place - (1 << 32))) == number:
             values.a[symbol] = list({state[1][place] for state in incoming if place in state[1]})

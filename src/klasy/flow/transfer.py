@@ -67,7 +67,7 @@ class Flow:
         self.stores: list[tuple[int, int]] = []
         self.returns: list[int] = []
         self._base = unit.text.base
-        self._out: dict[int, State] = {}
+        self._out: dict[tuple[int, int], State] = {}
         self._in: dict[int, State] = {}
         self._records: dict[int, Records] = {}
         self._now: Records = ([], [], [], [])  # of the block that is being run
@@ -98,10 +98,12 @@ class Flow:
                 at += 1
                 continue
             before = entries[block.start]
-            after = self._block(block, (before[0].copy(), before[1].copy()))
-            self._out[block.start] = after
+            out = self._block(block, (before[0].copy(), before[1].copy()))
             lowest = at + 1
+            zero = self._tested(block)
             for target in block.next:
+                after = out if zero is None or zero[1] != target else _with_null(out, zero[0])
+                self._out[block.start, target] = after
                 there = place_of[target]
                 into = entries.get(target)
                 if into is None:
@@ -117,12 +119,13 @@ class Flow:
         """Collect what was found on the last round of each block, and what the joins join."""
         before: dict[int, list[State]] = {}
         for block in order:
-            out = self._out.get(block.start)
-            if out is None:
-                continue
             for target in block.next:
-                before.setdefault(target, []).append(out)
-            records = self._records[block.start]
+                out = self._out.get((block.start, target))
+                if out is not None:
+                    before.setdefault(target, []).append(out)
+            records = self._records.get(block.start)
+            if records is None:
+                continue
             self.accesses += records[0]
             self.calls += records[1]
             self.stores += records[2]
@@ -132,8 +135,22 @@ class Flow:
             if target == self.unit.start:
                 states = [*states, state.entry_state(self.values, target, known=True)]
             state.collect_joins(self.values, target, into, states)
-        self._in = self._out = {}
+        self._in = {}
+        self._out = {}
         self._records = {}
+
+    def _tested(self, block: Block) -> tuple[int, int] | None:
+        """Which register is null if a block goes on to which other, by the test that it ends with."""
+        ops, last = self.unit.ops, block.last - 1
+        if ops[last][0] != d.BRANCH or last == block.first or len(block.next) != 2:
+            return None
+        test = ops[last - 1]
+        if test[0] != d.NOTHING or test[2] < 0 or block.next[0] == block.next[1]:
+            return None
+        condition = ops[last][2]
+        if condition == d.IF_ZERO:
+            return test[2], block.next[0]
+        return (test[2], block.next[1]) if condition == d.IF_NOT_ZERO else None
 
     # --- addresses
 
@@ -231,7 +248,7 @@ class Flow:
                     registers[to] = new((ats[here], to), ats[here]) if slot is None else slot
                 registers[d.SP] = registers[d.SP] + 8 if to != d.SP else registers[to]
             else:
-                self._rare(here, op, into, address if m is not None else 0)
+                self._rare(here, op, into, address if m is not None else 0, index if m is not None else None)
         return into
 
     def _sum(self, at: int, to: int, first: int, second: int) -> int:
@@ -245,7 +262,7 @@ class Flow:
             first, second = second, first
         return self.values.new((at, to), at, SUM, first, (second, 1))
 
-    def _rare(self, here: int, op: d.Op, into: State, address: int) -> None:
+    def _rare(self, here: int, op: d.Op, into: State, address: int, index: tuple[int, int] | None) -> None:
         """The instructions that are no plain moves."""
         registers, slots = into
         kind, width, to, source, _, imm, _ = op
@@ -264,21 +281,21 @@ class Flow:
                 opaque = any(number >> _SHIFT == OPAQUE for number in both)
                 registers[to] = OPAQUE_VALUE if opaque else new((at, to), at, JOIN, both)
         elif kind == d.CHOOSE_LOAD:
-            loaded = new((at, 16 + to), at, LOADED, address, (None, False))
+            loaded = new((at, 16 + to), at, LOADED, address, (index, False))
             if address >> _SHIFT == STACK:
                 loaded = slots.get(constant_of(address), OPAQUE_VALUE)
             both = [registers[to], loaded]
             opaque = any(number >> _SHIFT == OPAQUE for number in both)
             registers[to] = OPAQUE_VALUE if opaque else new((at, to), at, JOIN, both)
         elif kind == d.ADD_LOAD:
-            loaded = new((at, 16 + to), at, LOADED, address, (None, op[4] is not None and op[4][4] == d.GS))
+            loaded = new((at, 16 + to), at, LOADED, address, (index, op[4] is not None and op[4][4] == d.GS))
             registers[to] = self._sum(at, to, registers[to], loaded)
         elif kind == d.SCALE:
             registers[to] = new((at, to), at, SCALED, registers[source], imm) if imm else OPAQUE_VALUE
         elif kind == d.XCHG:
             if address >> _SHIFT != STACK:
                 self._now[2].append((address, registers[to]))
-            registers[to] = new((at, to), at, LOADED, address, (None, False))
+            registers[to] = new((at, to), at, LOADED, address, (index, False))
         elif kind == d.SWAP:
             registers[to], registers[source] = registers[source], registers[to]
         elif kind == d.PUSH_LOAD:
@@ -380,6 +397,17 @@ class Flow:
                     del slots[slot]
                 if callee is not None and place < len(callee.kinds):
                     slots[slot] = new((at, 32 + place), at, FILLED, target, place)
+
+
+def _with_null(out: State, register: int) -> State:
+    """A state in which a register, and whatever has its value, is null."""
+    number = out[0][register]
+    if number >> _SHIFT <= OPAQUE:
+        return out
+    return (
+        [ZERO_VALUE if held == number else held for held in out[0]],
+        {place: ZERO_VALUE if held == number else held for place, held in out[1].items()},
+    )
 
 
 def _forget(slots: dict[int, int], place: int, width: int) -> None:
