@@ -1,0 +1,140 @@
+"""The layout of an aspect's state in its maps: written by compiled advice, read by ``klasy stat``.
+
+Each state has a map of its own. A value in it is a row of 64-bit words, little-endian:
+
+    scalar      the value, extended to 64 bits (its type's low bytes count)
+    count       how many
+    sum         the total, signed
+    min, max    the extreme, coded by :func:`encode_extreme` so that 0 stands for "none yet"
+    avg         how many; their total, signed
+    hist        a word for each bucket: below 0; 0; then [2**k, 2**(k+1)) for k from 0 to 62
+    lhist       a word for each bucket: below low; each step; from high on
+
+A state that advice only adds to (none reads or clears it) is kept per CPU: the value is that of all CPUs together, by
+:func:`join`. A state without a key is the one element of an array.
+
+Beside them is one per-CPU array, ``state_lost``, with three words for each state by its index: updates that found the
+map full, updates that the kernel refused because the map was locked on that CPU, and updates (made all the same) with
+a key or value that came of memory which could not be read.
+"""
+
+from __future__ import annotations
+
+from klasy.plain import TYPE_CHECKING, asdict, dataclass
+from klasy.record import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+MAP_PREFIX = "state__"  # and the state's name
+MAP_LOST = "state_lost"
+MAP_ZEROS = "state_zeros"  # an array of one element: what a new element of a hash is made from
+LOST_WORDS = 3
+LOST_FULL, LOST_BUSY, LOST_FAULT = 0, 1, 2  # its words
+
+HIST_BUCKETS = 65
+MAX_LHIST_BUCKETS = 1000  # the two outer ones not counted
+WORD = 8
+_MASK = (1 << 64) - 1
+_SIGN = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state of an aspect.
+
+    ``kind`` is ``scalar`` or the aggregation's name; ``type_name`` a scalar's type as C writes it. ``value`` says how
+    a scalar is decoded, ``keys`` how each part of a key is, with its offset in the key; ``key_size`` 0: it has none.
+    ``bounds`` are an lhist's low, high and step.
+    """
+
+    index: int
+    name: str
+    kind: str
+    line: int
+    value: Field | None
+    keys: tuple[Field, ...]
+    key_size: int
+    bounds: tuple[int, int, int] | None
+    per_cpu: bool
+
+    @property
+    def words(self) -> int:
+        """How many words a value has."""
+        match self.kind:
+            case "avg":
+                return 2
+            case "hist":
+                return HIST_BUCKETS
+            case "lhist":
+                assert self.bounds is not None
+                return lhist_steps(self.bounds) + 2
+        return 1
+
+    @property
+    def map_name(self) -> str:
+        """The name of its map in the artifact."""
+        return MAP_PREFIX + self.name
+
+    @property
+    def map_type(self) -> str:
+        """The type of its map."""
+        return ("percpu_" if self.per_cpu else "") + ("hash" if self.key_size else "array")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data for the registry entry of a woven aspect."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> State:
+        """The inverse of :meth:`to_json`."""
+        known = dict(data)
+        known["value"] = Field(**data["value"]) if data["value"] else None
+        known["keys"] = tuple(Field(**key) for key in data["keys"])
+        known["bounds"] = tuple(data["bounds"]) if data["bounds"] else None
+        return State(**known)
+
+
+def lhist_steps(bounds: tuple[int, int, int]) -> int:
+    """How many steps a linear histogram has between its bounds; the last may be shorter."""
+    low, high, step = bounds
+    return -(-(high - low) // step)
+
+
+def signed(word: int) -> int:
+    """A word as a signed number."""
+    return word - (1 << 64) if word & _SIGN else word
+
+
+def encode_extreme(kind: str, value: int) -> int:
+    """A signed number as the word of a ``max`` or ``min``: the larger word is always the one to keep."""
+    word = (value & _MASK) ^ _SIGN
+    return word if kind == "max" else word ^ _MASK
+
+
+def decode_extreme(kind: str, word: int) -> int:
+    """The inverse of :func:`encode_extreme`."""
+    return signed((word if kind == "max" else word ^ _MASK) ^ _SIGN)
+
+
+def join(kind: str, rows: Sequence[Sequence[int]]) -> list[int]:
+    """The value that the words of each CPU make together."""
+    if kind in ("min", "max"):
+        return [max(row[0] for row in rows)]
+    return [sum(column) & _MASK for column in zip(*rows, strict=True)]
+
+
+def bucket_range(state: State, bucket: int) -> tuple[int | None, int | None]:
+    """The lowest number of a bucket, and the lowest above it; None: there is no bound."""
+    if state.bounds is None:
+        if bucket == 0:
+            return None, 0
+        return (0, 1) if bucket == 1 else (1 << bucket - 2, 1 << bucket - 1)
+    low, high, step = state.bounds
+    if bucket == 0:
+        return None, low
+    if bucket == state.words - 1:
+        return high, None
+    start = low + (bucket - 1) * step
+    return start, min(start + step, high)
