@@ -519,12 +519,15 @@ class StateKind(Enum):
 
 @dataclass(frozen=True)
 class StateDecl(Node):
-    """``T name;``, ``T name[key, ..];``, ``hist name[..];``, ``lhist(lo, hi, step) name[..];``."""
+    """``T name;``, ``T name[key, ..];``, ``hist name[..];``, ``lhist(lo, hi, step) name[..];``.
+
+    A key is an expression of the key's type, or a type.
+    """
 
     kind: StateKind
     type: TypeRef | None
     name: str
-    keys: tuple[Expr, ...]
+    keys: tuple[Expr | TypeRef, ...]
     bounds: tuple[int, int, int] | None = None
 
 

@@ -193,7 +193,7 @@ class ExpressionChecker:
         if isinstance(callee, ast.Member) and not callee.arrow:
             state = self._state_of(callee.object.object if isinstance(callee.object, ast.Index) else callee.object)
             if state is not None:
-                self._method(expr, callee, state)
+                self._method(expr, callee, state, statement=statement)
                 return
         if not isinstance(callee, ast.Name):
             self.bag.error("not-a-function", "this cannot be called: functions are those of the language", callee.span)
@@ -230,7 +230,7 @@ class ExpressionChecker:
                 hints = ["advice can call the functions of the language only, not the kernel's"]
         self.bag.error("unknown-function", message, callee.span, hints=hints)
 
-    def _method(self, expr: ast.Apply, callee: ast.Member, state: ast.StateDecl) -> None:
+    def _method(self, expr: ast.Apply, callee: ast.Member, state: ast.StateDecl, *, statement: bool) -> None:
         self.check(callee.object)
         for argument in expr.args:
             self.check(argument)
@@ -242,7 +242,11 @@ class ExpressionChecker:
                 hints=near(callee.name, list(STATE_METHODS)) or [f"a state is changed by '{state.name}.add(value)'"],
             )
         else:
-            self._arity(expr, STATE_METHODS[callee.name], STATE_METHODS[callee.name], f"{state.name}.add(value)")
+            wanted = STATE_METHODS[callee.name]
+            self._arity(expr, wanted, wanted, f"{callee.span.text}({'value' if wanted else ''})")
+            if not statement:
+                self.bag.error("no-value", f"'{callee.span.text}' gives no value", expr.span,
+                               hints=["it stands alone as a statement"])  # fmt: skip
 
     def _arity(self, expr: ast.Apply, least: int, most: int | None, form: str) -> None:
         given = len(expr.args)

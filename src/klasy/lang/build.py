@@ -160,9 +160,13 @@ class AstBuilder:
             self.bag.error("bad-state", f"'{kind.value}' is no type that a pointer can point to", span)
         return ast.StateDecl(span, kind, None, name.text, keys, bounds)
 
-    def _on_state_declarator(self, c: list[Any], _: Span) -> tuple[int, Token, tuple[ast.Expr, ...]]:
+    def _on_state_declarator(self, c: list[Any], _: Span) -> tuple[int, Token, tuple[ast.Expr | ast.TypeRef, ...]]:
         pointers, name, *keys = c
         return pointers, name, tuple(keys)
+
+    def _on_key_type(self, c: list[Any], span: Span) -> ast.TypeRef:
+        type_: ast.TypeRef = c[0]
+        return replace(type_, pointers=c[1], span=span)
 
     # --- pointcuts ---
 

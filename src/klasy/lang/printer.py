@@ -176,9 +176,13 @@ def print_advice(advice: ast.AdviceDecl) -> str:
     return f"{text} {print_statement(advice.body)}".replace("\n", "\n" + _INDENT)
 
 
+def _print_key(key: ast.Expr | ast.TypeRef) -> str:
+    return _expr(key, _ASSIGN) if isinstance(key, ast.Expr) else print_declaration(key, "")
+
+
 def print_state(state: ast.StateDecl) -> str:
     """A state declaration."""
-    keys = f"[{_list(state.keys)}]" if state.keys else ""
+    keys = f"[{', '.join(map(_print_key, state.keys))}]" if state.keys else ""
     if state.type is not None:
         return f"{print_declaration(state.type, state.name)}{keys};"
     bounds = f"({', '.join(map(str, state.bounds))})" if state.bounds else ""

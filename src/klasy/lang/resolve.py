@@ -125,9 +125,12 @@ class _AspectResolver:
             self.state.setdefault(state.name, state)
 
     def _check_state(self, state: ast.StateDecl) -> None:
-        checker = ExpressionChecker(self.bag, self.state, {})
+        # A key may be of what advice has: which advice, and whether it fits, is for the compiler to say.
+        known = {param.name: param.span for advice in self.aspect.advice for param in advice.params}
+        checker = ExpressionChecker(self.bag, {}, known, condition=True)
         for key in state.keys:
-            checker.check(key)
+            if isinstance(key, ast.Expr):
+                checker.check(key)
 
     def _params(self, params: Sequence[ast.Param]) -> dict[str, ast.Param]:
         found: dict[str, ast.Param] = {}
