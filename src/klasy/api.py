@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from klasy.btf.types import Btf
     from klasy.kernel.model import Function, Kernel
+    from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent, Schema
     from klasy.log.reader import LogReader
     from klasy.log.symbolize import Symbolizer
@@ -130,6 +131,9 @@ class _LateKernel:
     def function_at(self, address: int) -> Function | None:
         return _kernel().function_at(address)
 
+    def access_before(self, ip: int) -> Reference | None:
+        return _kernel().access_before(ip)
+
     def types(self, module: str | None) -> Btf | None:
         kernel = _kernel()
         return kernel.btf if module is None else kernel.module_btf(module)
@@ -160,7 +164,7 @@ def schema(aspect: WovenAspect) -> Schema:
     from klasy.log.event import LogPoint, Schema
 
     points = tuple(
-        LogPoint(j.kind, j.function, j.offset or 0, j.callee, j.module, j.address or 0, j.file, j.line)
+        LogPoint(j.kind, j.function, j.offset or 0, j.callee, j.module, j.address or 0, j.file, j.line, j.data)
         for j in aspect.joinpoints
     )
     return Schema(aspect.name, tuple(aspect.advice_labels), points, aspect.formats)

@@ -23,6 +23,12 @@ MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has
 MAP_UNKNOWN = (
     "unknown"  # hash: u64 return address -> u64 hits, of dispatched calls from no known site; if there are any
 )
+# Of aspects that watch data, see backend/bytecode/watch.py:
+MAP_TRAPS = "traps"  # per-CPU array: runs of the program of each watch, by its slot
+MAP_LAST = "last"  # one value: for each datum what it was at the last access, and whether there was one
+MAP_FIRST = "first"  # one value: for each datum what it was when the aspect was woven
+MAP_KINDS = "kinds"  # hash: address behind an instruction -> what it does to data, as in plan.READS
+MAP_ACCESSES = "accesses"  # hash: u64 address behind the instruction, u32 join point, u32 what was known -> u64 hits
 
 # The control value: u32 active (0: programs return at once), u32 reserved.
 CONTROL_SIZE = 8
@@ -57,7 +63,7 @@ class ProgramSpec:
 
     name: str
     probe: int
-    type: str  # "kprobe", "fentry", "fexit"
+    type: str  # "kprobe", "fentry", "fexit", "perf_event"
     code: Assembled
     target: Function | None = None
 

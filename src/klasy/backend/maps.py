@@ -51,4 +51,8 @@ def shared_maps(plan: Plan, used: Collection[str], options: Options) -> list[Map
         specs.append(MapSpec(MAP_RUNS, "percpu_array", 4, 8, len(plan.probes)))
     if MAP_UNKNOWN in used:
         specs.append(MapSpec(MAP_UNKNOWN, "hash", 8, 8, options.unknown))
+    if any(probe.watch is not None for probe in plan.probes):
+        from klasy.backend.bytecode.watch import watch_maps
+
+        specs += watch_maps(plan)
     return specs

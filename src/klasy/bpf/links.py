@@ -42,7 +42,7 @@ _NAME_ROOM = 128
 # struct perf_event_attr up to config2, filled up with zeros: type, size, config, sample_period, sample_type,
 # read_format, flags, wakeup, bp_type, config1, config2
 _PERF_ATTR = struct.Struct("<IIQQQQQIIQQ")
-_DISABLED = 1 << 0
+_DISABLED, _PINNED = 1 << 0, 1 << 2
 
 
 class LinkInfo(NamedTuple):
@@ -266,29 +266,32 @@ def perf_tracepoint(number: int) -> PerfEvent:
     return PerfEvent(sys.perf_event_open(attributes, f"opening trace event {number}", cpu=0))
 
 
-def perf_breakpoint(address: int, length: int, access: int, *, cpu: int, disabled: bool = False) -> PerfEvent:
+def perf_breakpoint(
+    address: int, length: int, access: int, *, cpu: int, disabled: bool = False, pinned: bool = False
+) -> PerfEvent:
     """A debug register of one CPU, on ``length`` (1, 2, 4, 8) bytes at an aligned address.
 
     ``access`` is HW_BREAKPOINT_W, HW_BREAKPOINT_RW or, with length 8, HW_BREAKPOINT_X; x86 has none for reads alone.
-    KernelRefused with ENOSPC when the CPU's four are taken.
+    KernelRefused with ENOSPC when the CPU's four are taken. ``pinned``: reading the event fails (EBUSY) unless it is
+    armed on its CPU. It is not any more once its CPU has been offline; then no ioctl arms it again (measured).
     """
     hints = {
         errno.ENOSPC: "all four debug registers of the CPU are in use (gdb, kgdb, perf or another aspect)",
         errno.EINVAL: "the address must be a multiple of the length, and the length 1, 2, 4 or 8",
     }
-    attributes = _breakpoint_attr(address, length, access, disabled)
+    attributes = _breakpoint_attr(address, length, access, disabled, pinned)
     what = f"watching {length} bytes at {address:#x} on CPU {cpu}"
     return PerfEvent(sys.perf_event_open(attributes, what, cpu=cpu, hints=hints))
 
 
-def _breakpoint_attr(address: int, length: int, access: int, disabled: bool) -> bytes:
+def _breakpoint_attr(address: int, length: int, access: int, disabled: bool, pinned: bool = False) -> bytes:
     return _perf_attr(
         u.PERF_TYPE_BREAKPOINT,
         period=1,
         bp_type=access,
         config1=address,
         config2=length,
-        flags=_DISABLED if disabled else 0,
+        flags=_DISABLED * disabled | _PINNED * pinned,
     )
 
 

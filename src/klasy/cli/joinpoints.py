@@ -27,7 +27,7 @@ EXAMPLE = (
     "  klasy joinpoints --json | jq '.joinpoints[] | select(.hits > 0)'"
 )
 
-_PLACE = ("kind", "function", "offset", "address", "module", "callee", "file", "line")
+_PLACE = ("kind", "function", "offset", "address", "module", "callee", "data", "file", "line")
 _MANY = 60  # rows of a table that are shown unless --all is given
 _PARTLY, _SHARED = "+", "*"
 _FEW = 20  # of join points that were never hit, and of those not reached
@@ -175,6 +175,8 @@ def _named(callers: dict[int, int]) -> dict[str, int]:
 def place_text(point: dict[str, Any]) -> str:
     """Where a join point lies, in a few words."""
     module = f" [{point['module']}]" if point["module"] else ""
+    if point.get("data"):
+        return str(point["data"])
     function = point["function"]
     where = f"{function}+{point['offset'] or 0:#x}{module}" if function else "callers not known"
     if point["kind"] == "call":

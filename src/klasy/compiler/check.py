@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from klasy.compiler.formats import Formats
+    from klasy.compiler.observed import DataNames
     from klasy.diag import DiagnosticBag
     from klasy.source import Span
 
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 class AdviceChecker(ExprChecker):
     """Checks one advice."""
 
-    def __init__(self, types: Types, bag: DiagnosticBag, advice: ast.Advice, formats: Formats) -> None:
+    def __init__(
+        self, types: Types, bag: DiagnosticBag, advice: ast.Advice, formats: Formats, data: DataNames | None = None
+    ) -> None:
         super().__init__(types, bag, formats, advice.index)
+        self.data = data
         self.advice = advice
         self.parameters = self._parameters()
         self.scopes = [self.parameters]

@@ -30,7 +30,7 @@ from klasy.compiler.types import (
 from klasy.compiler.wording import a_type, did_you_mean, operand_text, quoted
 from klasy.diag import DiagnosticBag, suggest
 from klasy.lang import ast
-from klasy.lang.vocabulary import CONTEXT_NAMES
+from klasy.lang.vocabulary import CONTEXT_NAMES, DATA_NAMES
 from klasy.match.near import near
 from klasy.match.typeref import TypeRefError
 from klasy.plain import TYPE_CHECKING
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.compiler.formats import Formats
+    from klasy.compiler.observed import DataNames
     from klasy.source import Span
 
 
@@ -50,6 +51,7 @@ class ExprChecker:
         self.bag = bag
         self.formats = formats
         self.advice_index = advice_index
+        self.data: DataNames | None = None  # in the advice of data pointcuts
         self.scopes: list[dict[str, tree.Variable]] = []
 
     # --- what checks of functions and statements use too
@@ -89,7 +91,7 @@ class ExprChecker:
         made = self.call(node) if isinstance(node, ast.Apply) else self.any(node)
         if made is None or isinstance(made, tree.Stmt):
             return made
-        if not isinstance(made, tree.Assign):
+        if not isinstance(node, ast.Assign | ast.IncDec):
             text = node.span.text
             self.bag.warning("no-effect", f"'{text}' has no effect", node.span, hints=[f"log({text}) logs it"])
         return tree.Evaluate(node.span, self.value_of(made))
@@ -156,6 +158,8 @@ class ExprChecker:
             if isinstance(variable.type, Void):
                 return None
             return tree.Local(variable.type, node.span, variable)
+        if self.data is not None and node.name in DATA_NAMES:
+            return self.data.check(self, node)
         fact = context.NAMES.get(node.name)
         if fact is not None:
             return tree.ContextValue(fact.type, node.span, fact.what, fact.shift, fact.bits)

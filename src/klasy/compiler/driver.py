@@ -9,12 +9,15 @@ from klasy.compiler.lower import lower_probe
 from klasy.compiler.passes import pipeline
 from klasy.compiler.types import Types
 from klasy.diag import Diagnostic, DiagnosticBag
+from klasy.lang.ast import Access
+from klasy.match.pointcut import walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler import ir, tree
+    from klasy.compiler.observed import DataNames
     from klasy.kernel.model import Kernel
-    from klasy.lang.ast import Aspect
+    from klasy.lang.ast import Advice, Aspect
     from klasy.match.plan import Plan, Probe
 
 
@@ -22,7 +25,7 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     """See klasy.compiler."""
     bag = DiagnosticBag()
     modules = [point.function.module for probe in plan.probes for point in probe.points if point.function.module]
-    checkers, formats = _checkers(plan.aspect, kernel, bag, modules)
+    checkers, formats = _checkers(plan.aspect, kernel, bag, modules, plan)
     checked = {checker.advice.index: checker.check() for checker in checkers}
     guards = {
         probe.index: {
@@ -55,10 +58,24 @@ def check_aspect(aspect: Aspect, kernel: Kernel) -> tuple[Diagnostic, ...]:
 
 
 def _checkers(
-    aspect: Aspect, kernel: Kernel, bag: DiagnosticBag, modules: list[str]
+    aspect: Aspect, kernel: Kernel, bag: DiagnosticBag, modules: list[str], plan: Plan | None = None
 ) -> tuple[list[AdviceChecker], Formats]:
+    """A checker for each advice. Without a plan, matching failed."""
     types, formats = Types(kernel, modules), Formats()
-    return [AdviceChecker(types, bag, advice, formats) for advice in aspect.advice], formats
+    checkers = []
+    for advice in aspect.advice:
+        data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
+        checkers.append(AdviceChecker(types, bag, advice, formats, data))
+    return checkers, formats
+
+
+def _data_names(advice: Advice, plan: Plan | None) -> DataNames:
+    from klasy.compiler.observed import DataNames
+
+    if plan is None:
+        return DataNames((), known=False)
+    others = any(j.advice == advice.index and j.shadow.datum is None for j in plan.joinpoints)
+    return DataNames(plan.data_of(advice.index), others)
 
 
 def _without_repeats(bag: DiagnosticBag) -> None:

@@ -92,6 +92,9 @@ class _Checker:
             case ir.Extend():
                 if not 1 <= op.bits <= 63:
                     self.fault(op, f"cannot extend from {op.bits} bits")
+            case ir.Observe():
+                if op.what not in ir.OBSERVED:
+                    self.fault(op, f"nothing observes {op.what}")
             case ir.Context():
                 if op.what not in ir.CONTEXT_VALUES:
                     self.fault(op, f"no context value {op.what}")

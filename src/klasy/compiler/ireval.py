@@ -106,6 +106,8 @@ class _Machine:
                 self.variables[op.var] = self.of(op.source)
             case ir.Context():
                 self.values[op.dst] = self.world.context[op.what] & MASK64
+            case ir.Observe():
+                self.values[op.dst] = self.world.observed[op.what] & MASK64
             case ir.Argument():
                 self.values[op.dst] = self.world.arguments[op.source.index] & MASK64
             case ir.Result():

@@ -75,6 +75,8 @@ class _Printer:
                 return f"{op.var!r} = {show(op.source)}"
             case ir.Context():
                 return op.what
+            case ir.Observe():
+                return f"observed {op.what}"
             case ir.Argument():
                 return f"argument {op.source.index}"
             case ir.Mark():

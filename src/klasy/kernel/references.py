@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 from klasy.kernel import insn_x86_64 as insn
-from klasy.kernel.access_x86_64 import READ, TWO_PLACES, access, is_repeated_string
+from klasy.kernel.access_x86_64 import READ, TWO_PLACES, WRITE, access, is_repeated_string
 from klasy.plain import TYPE_CHECKING, Protocol, dataclass
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ _IMMEDIATES = (0, 1, 2, 4)  # bytes that may stand behind the distance: distance
 _WIDEST = 64  # bytes of one access: data may be met by one that begins before it
 _WINDOW = 1 << 16
 _RIP_RELATIVE = 0x05  # ModRM, but for its register: 32 bits of distance
+
+
+KNOWN = READ | WRITE
+
+
+def belongs(joinpoint: str, kind: int) -> bool:
+    """Whether an access is a join point of a kind: ``get``, ``set``, ``access``. Yes where its own is not known."""
+    wanted = {"get": READ, "set": WRITE}.get(joinpoint, KNOWN)
+    return not kind or bool(kind & wanted)
 
 
 class Code(Protocol):

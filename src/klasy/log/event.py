@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LogPoint:
-    """A join point as a log line shows it. ``function`` is None for a caller that is not known."""
+    """A join point as a log line shows it. ``function`` is None for a caller that is not known.
+
+    Of an access to data ``data`` names it, and ``access`` says what the instruction did: ``read``, ``write``, ``read
+    and write``; None where that is not known.
+    """
 
     kind: str
     function: str | None
@@ -22,6 +26,8 @@ class LogPoint:
     address: int = 0
     file: str | None = None
     line: int | None = None
+    data: str | None = None
+    access: str | None = None
 
     @property
     def place(self) -> str:
@@ -29,6 +35,9 @@ class LogPoint:
         if self.kind == "unknown":
             return "a join point not known"
         inside = f" [{self.module}]" if self.module else ""
+        if self.data is not None:
+            code = f"{self.function}+{self.offset:#x}{inside}" if self.function else f"{self.address:#x}"
+            return f"{self.kind} {self.data} in {code}"
         where = f"{self.function}+{self.offset:#x}{inside}" if self.function else "a caller not known"
         if self.kind == "call":
             return f"call {self.callee or 'through a pointer'} in {where}"
@@ -81,4 +90,5 @@ def point_from_json(data: dict[str, Any]) -> LogPoint:
         data.get("address") or 0,
         data.get("file"),
         data.get("line"),
+        data.get("data"),
     )

@@ -120,7 +120,8 @@ class _Stream:
         self._decoder = decoder
         self._start: int | None = None
         self._position: int | None = None
-        self._taken: list[LogEvent] = []  # what lies between the two, as it lies there
+        # What lies between the two, as it lies there; None for a record that is nobody's.
+        self._taken: list[LogEvent | None] = []
 
     def begin(self) -> None:
         """Begin where the kernel's buffer begins: what was taken and not consumed comes again."""
@@ -138,7 +139,7 @@ class _Stream:
         self.may_have_more = len(records) == _BATCH
         self._taken = [self._decoder.decode(record) for record in records]
         # They lie in the order in which they were begun; each took the time a moment before that.
-        self.pending = sorted(self._taken, key=_time)
+        self.pending = sorted((event for event in self._taken if event is not None), key=_time)
 
     def take(self, horizon: int | None) -> list[LogEvent]:
         """Hand on the events up to a time, or all."""
@@ -155,7 +156,8 @@ class _Stream:
 
     def consume_only(self, done: Collection[int]) -> None:
         """Give back the room of the first records, as far as ``done`` holds the id of the event of each."""
-        number = next((i for i, event in enumerate(self._taken) if id(event) not in done), len(self._taken))
+        left = (i for i, event in enumerate(self._taken) if event is not None and id(event) not in done)
+        number = next(left, len(self._taken))
         if number:
             _, position = self.reader.peek(number, self._start)
             self.reader.consume(position)

@@ -6,6 +6,7 @@ from klasy.plain import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from klasy.kernel.model import Function
+    from klasy.kernel.references import Reference
 
 
 class CodeMap(Protocol):
@@ -14,12 +15,15 @@ class CodeMap(Protocol):
     def function_at(self, address: int) -> Function | None:
         """The function whose text holds an address."""
 
+    def access_before(self, ip: int) -> Reference | None:
+        """The instruction whose access to data left the processor at an address."""
+
 
 class Symbolizer:
     """Names of the functions that addresses lie in; remembers what it has looked up."""
 
     def __init__(self, code: CodeMap | None) -> None:
-        self._code = code
+        self.code = code
         self._found: dict[int, tuple[str, str, int] | None] = {}
 
     def place(self, address: int) -> str:
@@ -40,7 +44,7 @@ class Symbolizer:
     def _lookup(self, address: int) -> tuple[str, str, int] | None:
         """Function, module in brackets if in one, and offset."""
         if address not in self._found:
-            function = self._code.function_at(address) if self._code else None
+            function = self.code.function_at(address) if self.code else None
             if function is None:
                 self._found[address] = None
             else:

@@ -137,7 +137,8 @@ class JoinPoint(NamedTuple):
     why: str
 
 
-READS, WRITES = 1, 2  # what an instruction does to data, as bits
+# What an instruction does to data, as bits. 0: that is not known; CHANGED: nor is it, but the value has changed.
+READS, WRITES, CHANGED = 1, 2, 4
 
 
 @dataclass(frozen=True, slots=True)

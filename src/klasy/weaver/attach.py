@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from klasy.bpf.maps import Map
     from klasy.bpf.program import Program
     from klasy.match.plan import Point, Probe
-    from klasy.weaver.pinfs import Token
+    from klasy.weaver.pinfs import PinFS, Token
 
 # Instances of a kretprobe: how many calls of a function can be under way at once before returns are missed. The
 # kernel's own default (10, or two for each CPU) is soon used up by a function that sleeps. An instance takes some
@@ -48,9 +48,8 @@ def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Calla
     """
     attach_type = _ATTACH_TYPES.get(probe.mechanism, 0)
     if probe.mechanism not in (Mechanism.FENTRY, Mechanism.FEXIT):
-        return program.load(
-            u.BPF_PROG_TYPE_KPROBE, spec.code, name=spec.name, maps=maps, expected_attach_type=attach_type
-        )
+        kind = u.BPF_PROG_TYPE_PERF_EVENT if probe.watch is not None else u.BPF_PROG_TYPE_KPROBE
+        return program.load(kind, spec.code, name=spec.name, maps=maps, expected_attach_type=attach_type)
     target = spec.target
     if target is None or target.proto is None:
         raise AssertionError(f"the program {spec.name} has no target")
@@ -67,16 +66,31 @@ def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Calla
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What holds a probe in the kernel. ``event`` is the number of its kernel probe event, if it has one."""
+    """What holds a probe in the kernel: its links, by what is added to the names of their pins.
 
-    link: Link
+    ``event`` is the number of its kernel probe event, if it has one.
+    """
+
+    links: Mapping[str, Link]
     event: int | None = None
+
+    def close(self) -> None:
+        """Close the links: what is pinned stays."""
+        for link in self.links.values():
+            link.close()
 
 
 class Attacher:
-    """Attaches the probes of one weave. ``group`` is where its kernel probe events go, ``events`` how to get there."""
+    """Attaches the probes of one weave. ``group`` is where its kernel probe events go, ``events`` how to get there.
 
-    def __init__(self, token: Token, group: str, events: Callable[[], KprobeEvents]) -> None:
+    ``maps`` are its maps, ``pinfs`` is where woven aspects are.
+    """
+
+    def __init__(
+        self, token: Token, group: str, events: Callable[[], KprobeEvents], maps: Mapping[str, Map], pinfs: PinFS
+    ) -> None:
+        self._maps = maps
+        self._pinfs = pinfs
         self._token = token
         self._group = group
         self._events = events
@@ -85,9 +99,14 @@ class Attacher:
     def attach(self, probe: Probe, loaded: Program) -> Attached:
         """Attach a loaded program. Raises KernelRefused that names the place and the reason."""
         if probe.mechanism in (Mechanism.FENTRY, Mechanism.FEXIT):
-            return Attached(_tracing(probe, loaded))
+            return Attached({"": _tracing(probe, loaded)})
         if probe.mechanism in (Mechanism.KPROBE_MULTI, Mechanism.KRETPROBE_MULTI):
-            return Attached(_multi(probe, loaded))
+            return Attached({"": _multi(probe, loaded)})
+        if probe.watch is not None:
+            from klasy.weaver import watch
+
+            armed = watch.attach(probe.watch, loaded, self._maps[watch.MAP_WATCHES], self._pinfs)
+            return Attached({f"_cpu{cpu}": link for cpu, link in armed.items()})
         return self._kprobe_event(probe, loaded)
 
     def _kprobe_event(self, probe: Probe, loaded: Program) -> Attached:
@@ -112,7 +131,7 @@ class Attacher:
             places = place(probe.points[0]) + (f" and {len(probe.points) - 1} more" if len(probe.points) > 1 else "")
             raise KernelRefused(f"arming the {probe.mechanism.value} at {places}", error.errno) from None
         with event:
-            return Attached(links.attach_perf_event(loaded, event), number)
+            return Attached({"": links.attach_perf_event(loaded, event)}, number)
 
 
 def _tracing(probe: Probe, loaded: Program) -> Link:

@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 MAGIC = b"klasyreg"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<8sIII")  # magic, version, packing, bytes that follow
 _PLAIN, _DEFLATED = 0, 1
 _LONG = 32 * 1024  # bytes from which on compressing is worth the time, and the import, that it takes
 
-SHADOW_COLUMNS = ("kind", "function", "offset", "address", "module", "callee", "callee_module", "call", "file", "line")
+SHADOW_COLUMNS = (
+    "kind",
+    "function",
+    "offset",
+    "address",
+    "module",
+    "callee",
+    "callee_module",
+    "call",
+    "data",
+    "file",
+    "line",
+)
 JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
 _LENGTH = ""  # where a packed table has its number of rows, beside the names of the columns
 UNREACHED_COLUMNS = ("advice", *SHADOW_COLUMNS, "code", "reason")
@@ -143,6 +155,7 @@ def shadow_row(shadow: Shadow) -> list[Any]:
         shadow.callee.name if shadow.callee else None,
         shadow.callee.module if shadow.callee else None,
         call_kind.value if call_kind else None,
+        shadow.data,
         None,
         None,
     ]
@@ -198,4 +211,19 @@ def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
         ],
         "joinpoints": served(plan, probe),
         "whole": whole(plan, probe),
+        "watch": _watch(probe),
+    }
+
+
+def _watch(probe: Probe) -> dict[str, Any] | None:
+    """What is watched, where that is how the probe works."""
+    watch = probe.watch
+    if watch is None:
+        return None
+    return {
+        "slot": watch.slot,
+        "text": watch.data.piece_text(watch.piece),
+        "address": watch.piece.address,
+        "length": watch.piece.length,
+        "writes_only": watch.writes_only,
     }

@@ -33,7 +33,7 @@ def preflight(
             "kprobes are switched off: probes would be put in place and never hit",
             hint=f"echo 1 > {kprobes_enabled}",
         )
-    if mechanisms and _reads(ftrace_enabled, "0"):
+    if mechanisms - {Mechanism.BREAKPOINT} and _reads(ftrace_enabled, "0"):
         raise SystemRefusal(
             "function tracing is switched off: probes at functions would be put in place and never hit",
             hint="sysctl kernel.ftrace_enabled=1",

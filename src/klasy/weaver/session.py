@@ -166,6 +166,11 @@ class _Weave:
         """Make maps, programs and links, held by this process, and switched off."""
         self._create_maps()
         self._attach()
+        if self._watches:
+            from klasy.weaver import watch
+
+            self._step("remember")
+            watch.remember(self._artifact.plan, self._maps)
         self._maps[REGISTRY] = self._registry()
 
     def _refuse_second(self) -> None:
@@ -189,10 +194,19 @@ class _Weave:
             )
             self._maps[spec.name] = created
             _fill(created, spec)
+        if self._watches:
+            from klasy.weaver import watch
+
+            self._maps |= watch.create_maps(self._artifact.plan)
+
+    @property
+    def _watches(self) -> bool:
+        """Whether data is watched."""
+        return any(probe.watch is not None for probe in self._artifact.plan.probes)
 
     def _attach(self) -> None:
         plan = self._artifact.plan
-        attacher = Attacher(self._token, self._group, self._kprobe_events)
+        attacher = Attacher(self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
         modules = ModuleBtf()
         try:
             # In the order of the plan: of two kprobes at one address the kernel runs the younger first.
@@ -251,7 +265,8 @@ class _Weave:
             pins.pin(bpf_map, staging.entry(name if name == REGISTRY else f"map_{name}"))
         for index, held in sorted(self._attached.items()):
             self._step(f"pin link {index}")
-            pins.pin(held.link, staging.entry(f"{LINK_PREFIX}{index}"))
+            for more, link in held.links.items():
+                pins.pin(link, staging.entry(f"{LINK_PREFIX}{index}{more}"))
 
     def _pin_base(self, staging: Staging) -> None:
         """Keep what the kernel has counted so far, where only that way it is learnt that programs were refused."""
@@ -305,7 +320,7 @@ class _Weave:
     def undo(self) -> None:
         """Take back what was done. The lock must be held."""
         for held in reversed(self._attached.values()):
-            held.link.close()
+            held.close()
         if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
             switch(self._staging.path, on=True)
             self._pinfs.exchange(self._staging, self.name)
@@ -318,7 +333,7 @@ class _Weave:
     def close(self) -> None:
         """Close all descriptors: what is pinned stays."""
         for held in self._attached.values():
-            held.link.close()
+            held.close()
         for bpf_map in self._maps.values():
             bpf_map.close()
         if self._staging is not None:

@@ -53,6 +53,7 @@ class WovenJoinPoint(NamedTuple):
     line: int | None
     mechanism: str
     why: str
+    data: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,11 @@ class WovenAspect:
         columns["advice"] = [labels[index] for index in columns["advice"]]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
+    @property
+    def watches_data(self) -> bool:
+        """Whether debug registers of the CPUs are its."""
+        return any(probe.get("watch") for probe in self.document["probes"])
+
     # -- what happened since -----------------------------------------------------------------------------------------
 
     def map(self, name: str) -> Map:
@@ -207,8 +213,9 @@ class WovenAspect:
 
     def _links(self) -> Iterator[tuple[int, LinkInfo, program.ProgramInfo]]:
         """What the kernel knows of the link and the program of each probe, with the probe's index."""
-        for index, _ in enumerate(self.document["probes"]):
-            with suppress(KernelRefused), pins.open_link(f"{self.path}/{LINK_PREFIX}{index}") as link:
+        for index, probe in enumerate(self.document["probes"]):
+            more = "_cpu0" if probe.get("watch") else ""  # all its links have one program; CPU 0 stays
+            with suppress(KernelRefused), pins.open_link(f"{self.path}/{LINK_PREFIX}{index}{more}") as link:
                 info = link.info()
                 with program.open_id(info.program_id) as loaded:
                     yield index, info, loaded.info()
@@ -230,11 +237,27 @@ def read_registry(pinfs: PinFS | None = None) -> list[WovenAspect]:
     """
     fs = pinfs or PinFS()
     clear_leftovers(fs)
+    found = registry_entries(fs)
+    _rearm(found, fs)
+    return found
+
+
+def registry_entries(fs: PinFS) -> list[WovenAspect]:
+    """The same as it stands: nothing is cleared, nothing armed."""
     found = []
     for name in fs.aspects():
         with suppress(NotWoven, manifest.UnknownRegistry):
             found.append(_open(fs, name))
     return found
+
+
+def _rearm(aspects: Sequence[WovenAspect], fs: PinFS) -> None:
+    """Watch data also on CPUs that came up since; as every command does."""
+    watching = [aspect for aspect in aspects if aspect.watches_data]
+    if watching:
+        from klasy.weaver import watch
+
+        watch.rearm(watching, fs)
 
 
 def foreign(pinfs: PinFS | None = None) -> dict[str, str]:
@@ -256,7 +279,9 @@ def open_woven(name: str, pinfs: PinFS | None = None) -> WovenAspect:
     names = fs.aspects()
     if name not in names:
         raise not_woven([name], names)
-    return _open(fs, name)
+    found = _open(fs, name)
+    _rearm([found], fs)
+    return found
 
 
 def not_woven(missing: Sequence[str], names: Sequence[str]) -> NotWoven:

@@ -10,7 +10,7 @@ from klasy.backend.bytecode.emitter import OUT, Emitter
 from klasy.backend.bytecode.frame import STACK_BYTES, Slot
 from klasy.backend.bytecode.liveness import READ, intervals
 from klasy.backend.bytecode.locate import Locating
-from klasy.backend.bytecode.origin import Origin
+from klasy.backend.bytecode.origin import TRAMPOLINE, Origin
 from klasy.backend.bytecode.regs import allocate
 from klasy.backend.bytecode.select import Selector
 from klasy.bpf.asm import assemble
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from klasy.match.plan import Plan, Probe
     from klasy.source import Span
 
-_TYPES = {Context.FENTRY: "fentry", Context.FEXIT: "fexit"}
+_TYPES = {Context.FENTRY: "fentry", Context.FEXIT: "fexit", Context.WATCH: "perf_event"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,13 @@ class _Generator:
         ops = list(program.ops())
         self.origin = Origin(self.probe, ops)
         locates = [op for op in ops if isinstance(op, ir.Locate)]
+        watching = None
+        if self.probe.watch is not None:
+            from klasy.backend.bytecode.watch import Watching
+
+            watching = Watching(self.probe, self.origin, ops)
         self.locating = Locating(plan, self.probe, locates, origin=self.origin, counters=counters, rethook=rethook)
-        self.selector = Selector(self.origin, self.locating, counters)
+        self.selector = Selector(self.origin, self.locating, counters, watching)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
         self.selector.survey(self.blocks)
@@ -82,7 +87,7 @@ class _Generator:
             code = assemble(peephole.tidy(e.asm.instructions))
         except EncodingError as error:
             raise self._too_large(f"its code is too long for one BPF program ({error})") from None
-        target = self.probe.points[0].function if self.probe.context in _TYPES else None
+        target = self.probe.points[0].function if self.probe.context in TRAMPOLINE else None
         spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
         own = tuple(self.locating.maps())
         return Generated(spec, own, frozenset(set(code.map_names) & {MAP_MARKS, MAP_RUNS, MAP_UNKNOWN}))
@@ -132,7 +137,8 @@ class _Generator:
 
     def _start(self, e: Emitter) -> None:
         """Nothing happens unless the aspect is active; then the run is counted, and the context goes to its place."""
-        e.asm.emit(load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE), load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+        if self.probe.watch is None:  # a program that watches data looks itself, later
+            e.asm.emit(load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE), load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
         if self.count_runs:
             count_run(e, self.probe.index)
         place = e.place(self.origin.ctx)

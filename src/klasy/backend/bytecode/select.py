@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.locate import Locating
     from klasy.backend.bytecode.origin import Origin
+    from klasy.backend.bytecode.watch import Watching
 
 _HELPERS = {
     "now": "ktime_get_ns",
@@ -48,7 +49,10 @@ _HELPERS = {
 class Selector:
     """Selects instructions for one program."""
 
-    def __init__(self, origin: Origin, locating: Locating, counters: Counters) -> None:
+    def __init__(
+        self, origin: Origin, locating: Locating, counters: Counters, watching: Watching | None = None
+    ) -> None:
+        self.watching = watching
         self.origin = origin
         self.locating = locating
         self.counters = counters
@@ -69,6 +73,11 @@ class Selector:
         """What an operation does to locals and registers."""
         reads = tuple(o for o in op.operands() if isinstance(o, Value))
         match op:
+            case Prologue() if self.watching is not None:
+                return self.watching.prologue_effects()
+            case ir.Observe():
+                assert self.watching is not None, "only at a probe that watches data"
+                return Effects(reads=(self.watching.found[op.what],), results=(op.dst,))
             case Prologue():
                 return self.locating.prologue_effects()
             case ir.Locate():
@@ -86,7 +95,8 @@ class Selector:
             case ir.Context() | ir.CommEqual():
                 return Effects(results=(op.dst,), calls=True)
             case ir.CountHit():
-                return Effects(reads=reads, calls=True)
+                account = self.watching.account_reads() if self.watching is not None else ()
+                return Effects(reads=reads, late=account, calls=True)
             case ir.Load() | ir.StringEqual():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(reads=reads, late=faults, results=(op.dst,), calls=True)
@@ -102,6 +112,8 @@ class Selector:
     def scratch(self, op: ir.Op) -> int:
         """Bytes of scratch that an operation takes."""
         match op:
+            case Prologue() | ir.CountHit() if self.watching is not None:
+                return self.watching.scratch
             case Prologue() | ir.Locate():
                 return self.locating.scratch()
             case ir.StringEqual() | ir.CommEqual():
@@ -160,6 +172,11 @@ class Selector:
     def emit(self, e: Emitter, op: ir.Op, following: str | None) -> None:
         """Emit an operation; ``following`` is the label of the block that comes next."""
         match op:
+            case Prologue() if self.watching is not None:
+                self.watching.prologue(e)
+            case ir.Observe():
+                assert self.watching is not None
+                self.watching.observe(e, op)
             case Prologue():
                 self.locating.prologue(e)
             case ir.Locate():
@@ -183,6 +200,9 @@ class Selector:
                 e.keep(op.dst, R0)
             case ir.CountHit():
                 self.counters.bump(e, op.joinpoint, COUNTER_HITS)
+                if self.watching is not None:
+                    assert isinstance(op.joinpoint, int), "a watch's join points are known beforehand"
+                    self.watching.account(e, op.joinpoint)
             case ir.Load():
                 _load(e, op)
             case ir.StringEqual() | ir.CommEqual():
