@@ -8,8 +8,8 @@ assigned) lang has seen to before.
 
 from __future__ import annotations
 
-from klasy.compiler import checkmemory, checkops, tree
-from klasy.compiler.builtins import FUNCTIONS, context
+from klasy.compiler import builtins, checkmemory, checkops, tree
+from klasy.compiler.builtins import context
 from klasy.compiler.convert import assignable, convert, rvalue
 from klasy.compiler.types import (
     INT,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.compiler.formats import Formats
-    from klasy.compiler.observed import DataNames
     from klasy.source import Span
 
 
@@ -51,7 +50,6 @@ class ExprChecker:
         self.bag = bag
         self.formats = formats
         self.advice_index = advice_index
-        self.data: DataNames | None = None  # in the advice of data pointcuts
         self.scopes: list[dict[str, tree.Variable]] = []
 
     # --- what checks of functions and statements use too
@@ -158,8 +156,6 @@ class ExprChecker:
             if isinstance(variable.type, Void):
                 return None
             return tree.Local(variable.type, node.span, variable)
-        if self.data is not None and node.name in DATA_NAMES:
-            return self.data.check(self, node)
         fact = context.NAMES.get(node.name)
         if fact is not None:
             return tree.ContextValue(fact.type, node.span, fact.what, fact.shift, fact.bits)
@@ -240,7 +236,7 @@ class ExprChecker:
     def call(self, node: ast.Apply) -> tree.Expr | tree.Stmt | None:
         """A call of one of the language's functions: its value, or a statement where it gives none."""
         assert isinstance(node.callee, ast.Name)
-        return FUNCTIONS[node.callee.name].check(self, node)
+        return builtins.function(node.callee.name).check(self, node)
 
 
 # Each is given the node of its own class only, which the type of a table cannot say.

@@ -68,6 +68,8 @@ def _comma(checker: ExprChecker, node: ast.Binary) -> tree.Expr | None:
     value = checker.value(node.right)
     if first is None or value is None:
         return None
+    if not checker.is_scalar(value, "what ',' gives must be a number or a pointer"):
+        return None
     return tree.Comma(value.type, node.span, first, value)
 
 

@@ -39,11 +39,11 @@ class Layout:
 
     def add(self, kind: str, size: int, value: tree.Expr, shown: CType | None = None, *, signed: bool = False) -> None:
         """A field of the value that is being laid out; ``shown`` is the type the reader decodes or names it by."""
-        alignment = 1
-        if kind == "object":
+        alignment = size
+        if kind in ("object", "buffer"):
             alignment = 8
-        elif kind not in ("string", "joinpoint"):
-            alignment = size
+        elif kind in ("string", "joinpoint", "bytes", "ip6", "mac"):
+            alignment = 1
         offset = -(-self._end // alignment) * alignment
         type_name, module, type_id = "", None, 0
         if isinstance(value, tree.JoinPointAttribute):

@@ -201,6 +201,18 @@ class Extend(Op):
 
 
 @dataclass(eq=False)
+class Swap(Op):
+    """``dst`` = the low ``bits`` (16, 32 or 64) of ``source`` with their bytes in the opposite order, zero-extended."""
+
+    dst: Value
+    source: Operand
+    bits: int
+    mnemonic = "swap"
+    operand_fields = ("source",)
+    pure = True
+
+
+@dataclass(eq=False)
 class Compare(Op):
     """``dst = left op right`` as 1 or 0, with op in COMPARISONS, over all 64 bits."""
 
@@ -274,24 +286,6 @@ class Result(Op):
     pure = True
 
 
-OBSERVED = ("new", "old", "kind", "ip", "failed")
-
-
-@dataclass(eq=False)
-class Observe(Op):
-    """``dst`` = what a WATCH probe found when it was reached, named as in OBSERVED.
-
-    new, old: the data (up to 8 bytes, zero-extended) as it is, and as it was at the access before. kind: what the
-    instruction does, bits as in plan.READS; 0: not known. ip: where the processor is, behind the instruction. failed:
-    1 if the data could not be read.
-    """
-
-    dst: Value
-    what: str
-    mnemonic = "observe"
-    pure = True
-
-
 @dataclass(eq=False)
 class Mark(Op):
     """What the probe does with its mark, ``use`` the plan's MarkUse value: write, read or take.
@@ -339,6 +333,8 @@ class Load(Op):
 class StringEqual(Op):
     """``dst`` = 1 if the string in kernel memory at ``address + offset`` is ``literal``, else 0.
 
+    ``user``: in the memory of the task's process instead.
+
     The string ends at its first NUL or after ``limit`` bytes, which is at least ``len(literal)``; the literal holds no
     NUL and has fewer than MAX_STRING bytes. A string that cannot be read is the empty one, and sets the bits
     ``mask``.
@@ -351,6 +347,7 @@ class StringEqual(Op):
     literal: bytes
     faults: Var | None = None
     mask: int = 0
+    user: bool = False
     mnemonic = "string_equal"
     operand_fields = ("address",)
     pure = True
@@ -406,14 +403,33 @@ class StringField(Part):
     """The NUL-terminated string at ``address + at`` in kernel memory, cut to ``size`` bytes with its NUL.
 
     What stands behind the NUL is not defined. A fault gives the empty string and sets the record's fault bit.
+    ``user``: in the memory of the task's process instead.
     """
 
     size: int
     address: Operand
     at: int
     bit: int
+    user: bool = False
     mnemonic = "string"
     operand_fields = ("address",)
+
+
+@dataclass(eq=False)
+class BufferField(Part):
+    """``length`` as 8 bytes, then as many bytes of kernel memory at ``address + at``, at most ``size - 8``, then zeros.
+
+    A length that is negative, taken as signed, counts as 0; nothing is read then. A fault gives zeros and sets the
+    record's fault bit. ``size`` and ``offset`` are multiples of 8.
+    """
+
+    size: int
+    address: Operand
+    at: int
+    bit: int
+    length: Operand
+    mnemonic = "buffer"
+    operand_fields = ("address", "length")
 
 
 @dataclass(eq=False)

@@ -92,9 +92,9 @@ class _Checker:
             case ir.Extend():
                 if not 1 <= op.bits <= 63:
                     self.fault(op, f"cannot extend from {op.bits} bits")
-            case ir.Observe():
-                if op.what not in ir.OBSERVED:
-                    self.fault(op, f"nothing observes {op.what}")
+            case ir.Swap():
+                if op.bits not in (16, 32, 64):
+                    self.fault(op, f"cannot swap {op.bits} bits")
             case ir.Context():
                 if op.what not in ir.CONTEXT_VALUES:
                     self.fault(op, f"no context value {op.what}")
@@ -126,12 +126,14 @@ class _Checker:
         end = HEADER_SIZE
         for part in sorted(op.parts, key=lambda p: p.offset):
             size = ir.COMM_SIZE
-            if isinstance(part, ir.StoreField | ir.CopyField | ir.StringField):
+            if isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.BufferField):
                 size = part.size
             if isinstance(part, ir.StoreField) and size not in ir.LOAD_SIZES:
                 self.fault(op, f"no store of {size} bytes")
-            if isinstance(part, ir.CopyField | ir.StringField):
+            if isinstance(part, ir.CopyField | ir.StringField | ir.BufferField):
                 self.bit(op, part.bit)
+            if isinstance(part, ir.BufferField) and (part.size % 8 or part.offset % 8 or part.size < 16):
+                self.fault(op, f"no buffer of {part.size} bytes at {part.offset}")
             if part.offset < end or size <= 0:
                 self.fault(op, f"the part at {part.offset} overlaps what stands before it")
             end = max(end, part.offset + size)

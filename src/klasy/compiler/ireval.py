@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from klasy.compiler import ir
 from klasy.compiler.ir import MASK64, Operand, Program, Value, Var
-from klasy.compiler.semantics import binary, compare, signed
+from klasy.compiler.semantics import binary, compare, signed, swap
 from klasy.plain import dataclass, field
 
 OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless loop
@@ -17,7 +17,7 @@ OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless 
 
 @dataclass()
 class World:
-    """What a program finds. ``read`` gives bytes of kernel memory, or None for a fault.
+    """What a program finds. ``read`` gives bytes of kernel memory, or None for a fault; ``read_user`` of the process's.
 
     ``located``: for each arm the id of the join point, or None.
     """
@@ -28,6 +28,8 @@ class World:
     context: Mapping[str, int] = field(default_factory=dict)
     comm: bytes = b""
     located: Sequence[int | None] = ()
+    read_user: Callable[[int, int], bytes | None] = lambda address, size: None
+    store: Store | None = None
 
 
 @dataclass()
@@ -98,6 +100,8 @@ class _Machine:
             case ir.Extend():
                 low = self.of(op.source) & (1 << op.bits) - 1
                 self.values[op.dst] = signed(low, op.bits) & MASK64 if op.signed else low
+            case ir.Swap():
+                self.values[op.dst] = swap(self.of(op.source), op.bits)
             case ir.Compare():
                 self.values[op.dst] = int(compare(op.op, self.of(op.left), self.of(op.right)))
             case ir.Get():
@@ -106,8 +110,6 @@ class _Machine:
                 self.variables[op.var] = self.of(op.source)
             case ir.Context():
                 self.values[op.dst] = self.world.context[op.what] & MASK64
-            case ir.Observe():
-                self.values[op.dst] = self.world.observed[op.what] & MASK64
             case ir.Argument():
                 self.values[op.dst] = self.world.arguments[op.source.index] & MASK64
             case ir.Result():
@@ -122,7 +124,7 @@ class _Machine:
                     self.set_fault(op.faults, op.mask)
                 self.values[op.dst] = int.from_bytes(data or b"", "little")
             case ir.StringEqual():
-                text = self.string(self.of(op.address) + op.offset, min(op.limit, len(op.literal) + 1))
+                text = self.string(self.of(op.address) + op.offset, min(op.limit, len(op.literal) + 1), op.user)
                 if text is None:
                     self.set_fault(op.faults, op.mask)
                 self.values[op.dst] = int((text or b"") == op.literal)
@@ -136,11 +138,12 @@ class _Machine:
     def read(self, address: int, size: int) -> bytes | None:
         return self.world.read(address & MASK64, size)
 
-    def string(self, address: int, limit: int) -> bytes | None:
+    def string(self, address: int, limit: int, user: bool = False) -> bytes | None:
         """The string at an address, at most ``limit`` bytes; None where a byte of it cannot be read."""
+        read = self.world.read_user if user else self.world.read
         text = b""
         while len(text) < limit:
-            byte = self.read(address + len(text), 1)
+            byte = read(address + len(text) & MASK64, 1)
             if byte is None:
                 return None
             if byte == b"\0":
@@ -165,8 +168,14 @@ class _Machine:
                     content = self.read(self.of(part.address) + part.at, part.size)
                     faults |= (content is None) << part.bit
                 case ir.StringField():
-                    content = self.string(self.of(part.address) + part.at, part.size - 1)
+                    content = self.string(self.of(part.address) + part.at, part.size - 1, part.user)
                     faults |= (content is None) << part.bit
+                case ir.BufferField():
+                    length = max(0, signed(self.of(part.length), 64))
+                    taken = min(length, part.size - 8)
+                    bytes_there = self.read(self.of(part.address) + part.at, taken) if taken else b""
+                    faults |= (bytes_there is None) << part.bit
+                    content = length.to_bytes(8, "little") + (bytes_there or b"")
                 case _:
                     content = self.world.comm.ljust(ir.COMM_SIZE, b"\0")
             data[part.offset : part.offset + len(content or b"")] = content or b""

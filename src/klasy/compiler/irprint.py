@@ -67,6 +67,8 @@ class _Printer:
                 return f"{show(op.left)} {_SYMBOLS.get(op.op, op.op)}{width} {show(op.right)}"
             case ir.Extend():
                 return f"{'s' if op.signed else 'u'}{op.bits} {show(op.source)}"
+            case ir.Swap():
+                return f"swap{op.bits} {show(op.source)}"
             case ir.Compare():
                 return f"{show(op.left)} {_SYMBOLS.get(op.op, op.op)} {show(op.right)}"
             case ir.Get():
@@ -75,8 +77,6 @@ class _Printer:
                 return f"{op.var!r} = {show(op.source)}"
             case ir.Context():
                 return op.what
-            case ir.Observe():
-                return f"observed {op.what}"
             case ir.Argument():
                 return f"argument {op.source.index}"
             case ir.Mark():
@@ -86,8 +86,8 @@ class _Printer:
             case ir.Load():
                 return f"load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.mask)}"
             case ir.StringEqual():
-                place = self.place(op.address, op.offset)
-                return f"string {place} up to {op.limit} == {_bytes(op.literal)}{_fault(op.faults, op.mask)}"
+                place = f"{_user(op.user)}string {self.place(op.address, op.offset)}"
+                return f"{place} up to {op.limit} == {_bytes(op.literal)}{_fault(op.faults, op.mask)}"
             case ir.CommEqual():
                 return f"comm == {_bytes(op.literal)}"
             case ir.Emit():
@@ -111,13 +111,21 @@ class _Printer:
             case ir.CopyField():
                 return f"{part.offset}: copy {part.size} of {self.place(part.address, part.at)} else bit {part.bit}"
             case ir.StringField():
-                return f"{part.offset}: string {part.size} of {self.place(part.address, part.at)} else bit {part.bit}"
+                what = f"{_user(part.user)}string {part.size}"
+                return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
+            case ir.BufferField():
+                what = f"buffer {part.size}, {self.operand(part.length)} bytes"
+                return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
             case _:
                 return f"{part.offset}: {part.mnemonic}"
 
 
 def _label(block: Block) -> str:
     return f"b{block.label}"
+
+
+def _user(user: bool) -> str:
+    return "user " if user else ""
 
 
 def _fault(faults: Var | None, mask: int) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from klasy.compiler.ir import Block, Operand
-    from klasy.match.plan import Arm, Probe, Watch
+    from klasy.match.plan import Arm, Probe
 
 
 def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping[int, tree.Expr | None]) -> ir.Program:
@@ -29,9 +29,7 @@ def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping
     for place, arm in enumerate(probe.arms):
         behind = build.block()
         joinpoint = _locate(build, probe, arm, place, behind)
-        body = _Body(build, arm, advice[arm.advice], joinpoint, behind)
-        body.watch = probe.watch
-        body.run(guards[place])
+        _Body(build, arm, advice[arm.advice], joinpoint, behind).run(guards[place])
         build.begin(behind)
     build.add(ir.Return())
     program.formats.sort(key=lambda form: form.index)
@@ -62,8 +60,6 @@ class _Body(ExpressionLowering):
 
     def run(self, guard: tree.Expr | None) -> None:
         self.bind()
-        if self.watch is not None:
-            self.select(self.watch)
         if guard is not None:
             body = self.build.block()
             self.branch(guard, body, self.behind)
@@ -74,29 +70,6 @@ class _Body(ExpressionLowering):
         if not self.build.ended:
             self.build.jump(self.behind)
         self.build.span = None
-
-    def select(self, watch: Watch) -> None:
-        """Of the accesses to watched data go on at those that the arm is for, or may be for."""
-        build = self.build
-        if self.arm.does and not watch.writes_only:
-            kind = build.value()
-            build.add(ir.Observe(kind, "kind"))
-            body = build.block()
-            other = READS if self.arm.does == WRITES else WRITES
-            build.branch("eq", kind, other, self.behind, body)
-            build.begin(body)
-        if self.arm.ranges is not None:
-            ip = build.value()
-            build.add(ir.Observe(ip, "ip"))
-            body = build.block()
-            for low, high in self.arm.ranges:  # the instruction lies before the ip
-                above, beyond = build.block(), build.block()
-                build.branch("ugt", ip, to_signed(low), above, beyond)
-                build.begin(above)
-                build.branch("ule", ip, to_signed(min(high, ir.MASK64)), body, beyond)
-                build.begin(beyond)
-            build.jump(self.behind)
-            build.begin(body)
 
     def bind(self) -> None:
         """The parameters of the advice get their values."""
@@ -130,7 +103,7 @@ class _Body(ExpressionLowering):
                 for part in node.body:
                     self.statement(part)
             case tree.Evaluate():
-                self.value(node.expr)
+                self.discard(node.expr)
             case tree.Declare():
                 self.declare(node)
             case tree.If():
@@ -141,6 +114,21 @@ class _Body(ExpressionLowering):
                 self.log(node)
             case _:
                 raise AssertionError(f"no lowering of {node!r}")
+
+    def discard(self, node: tree.Expr) -> None:
+        """Evaluate for the effect alone."""
+        match node:
+            case tree.StringAt() | tree.Memory():
+                self.value(node.pointer)
+                length = node.length if isinstance(node, tree.Memory) else None
+                if length is not None:
+                    self.value(length)
+            case tree.Formatted():
+                self.value(node.value)
+            case tree.Place():
+                self.value(node.base)
+            case tree.Expr() if isinstance(node.type, Integer | Pointer):
+                self.value(node)
 
     def declare(self, node: tree.Declare) -> None:
         variable = node.variable
@@ -189,7 +177,15 @@ class _Body(ExpressionLowering):
             address, at = self.address(value.pointer)
             if value.whole:
                 return ir.CopyField(field.offset, field.size, address, at, item.bit)
-            return ir.StringField(field.offset, field.size, address, at, item.bit)
+            return ir.StringField(field.offset, field.size, address, at, item.bit, value.user)
+        if isinstance(value, tree.Memory):
+            length = self.value(value.length) if value.length is not None else None
+            address, at = self.address(value.pointer)
+            if length is not None:
+                return ir.BufferField(field.offset, field.size, address, at, item.bit, length)
+            return ir.CopyField(field.offset, field.size, address, at, item.bit)
+        if isinstance(value, tree.Formatted):
+            return ir.StoreField(field.offset, field.size, self.value(value.value))
         if field.kind == "object":
             if value in known:
                 return ir.CopyField(field.offset, field.size, known[value], 0, item.bit)

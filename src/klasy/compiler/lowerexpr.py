@@ -13,7 +13,6 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from klasy.compiler.builder import Builder
     from klasy.compiler.ir import Block, Operand, Var
-    from klasy.match.plan import Watch
 
 _UNSIGNED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "eq", "!=": "ne"}
 _SIGNED = {"<": "slt", "<=": "sle", ">": "sgt", ">=": "sge", "==": "eq", "!=": "ne"}
@@ -34,7 +33,6 @@ class ExpressionLowering:
         self.variables: dict[tree.Variable, Var] = {}
         self.tainted: dict[tree.Variable, Var] = {}  # 1 where the variable's value came of a load that failed
         self.fixed: dict[tree.Variable, Operand] = {}  # variables that are never assigned to
-        self.watch: Watch | None = None  # of a probe that watches data
 
     def statement(self, node: tree.Stmt) -> None:
         """Lower a statement: one that stands within an expression, on the left of a comma."""
@@ -94,10 +92,8 @@ class ExpressionLowering:
     def may_fault(self, node: object) -> bool:
         """Whether a load in an expression may fail, or have failed."""
         match node:
-            case tree.Read() | tree.StringAt() | tree.StringComparison():
+            case tree.Read() | tree.StringAt() | tree.StringComparison() | tree.Memory():
                 return True
-            case tree.Observed():
-                return not node.sure
             case tree.Local():
                 return node.variable in self.tainted
             case tree.AddressOf():
@@ -110,25 +106,6 @@ class ExpressionLowering:
                 return any(self.may_fault(part) for part in vars(node).values())
             case _:
                 return False
-
-    def _observed(self, node: tree.Observed) -> Operand:
-        """What the probe found of the data it watches; at a probe that watches none, 0."""
-        if self.watch is None:
-            return 0
-        if node.what == "address":
-            return to_signed(self.watch.data.address)
-        if not node.sure and self.faults is not None:
-            failed = self.build.value()
-            self.build.add(ir.Observe(failed, "failed"))
-            shifted = self.build.binary("shl", failed, self.bit) if self.bit else failed
-            self.build.set(self.faults, self.build.binary("or", self.build.get(self.faults), shifted))
-        raw = self.build.value()
-        self.build.add(ir.Observe(raw, node.what))
-        if isinstance(node.type, Bool):
-            return self.build.compare("ne", raw, 0)
-        if isinstance(node.type, Integer) and node.type.signed:
-            return self.build.extend(raw, node.type.bits, True)
-        return raw
 
     # --- conditions
 
@@ -185,8 +162,12 @@ class ExpressionLowering:
                 return self._wrapped("sub", 0, self.value(node.operand), tree.integer(node))
             case tree.Complement():
                 return self._wrapped("xor", self.value(node.operand), -1, tree.integer(node))
-            case tree.Observed():
-                return self._observed(node)
+            case tree.SwapBytes():
+                swapped = self.build.value()
+                source = self.value(node.operand)
+                self.build.span = node.span
+                self.build.add(ir.Swap(swapped, source, tree.integer(node).bits))
+                return swapped
             case tree.Arithmetic():
                 return self._arithmetic(node)
             case tree.Shift():
@@ -285,7 +266,8 @@ class ExpressionLowering:
             address, offset = self.address(string.pointer)
             build.span = node.span
             equal = build.value()
-            build.add(ir.StringEqual(equal, address, offset, string.limit, node.literal, self.faults, self._mask))
+            faults, mask = self.faults, self._mask
+            build.add(ir.StringEqual(equal, address, offset, string.limit, node.literal, faults, mask, string.user))
         return build.compare("eq", equal, 0) if node.negated else equal
 
     def _choose(self, condition: tree.Expr, then: tree.Expr | int, otherwise: tree.Expr | int) -> Operand:

@@ -60,6 +60,11 @@ def compare(op: str, left: int, right: int) -> bool:
     raise AssertionError(f"no comparison {op}")
 
 
+def swap(number: int, width: int) -> int:
+    """The low ``width`` bits with their bytes in the opposite order."""
+    return int.from_bytes((number & (1 << width) - 1).to_bytes(width // 8, "little"), "big")
+
+
 def signed(number: int, width: int) -> int:
     """The low ``width`` bits as a signed number."""
     number &= (1 << width) - 1

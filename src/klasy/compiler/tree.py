@@ -67,17 +67,6 @@ class ContextValue(Expr):
 
 
 @dataclass(eq=False)
-class Observed(Expr):
-    """What a probe found of the data it watches: ``what`` of ir.OBSERVED, or ``address``, the data's own.
-
-    ``sure``: its memory is there as long as the kernel is.
-    """
-
-    what: str
-    sure: bool
-
-
-@dataclass(eq=False)
 class Comm(Expr):
     """``comm``: a string."""
 
@@ -93,12 +82,37 @@ class Literal(Expr):
 class StringAt(Expr):
     """The string in kernel memory at the address ``pointer``; at most ``limit`` bytes, its NUL not counted.
 
-    ``whole``: its memory is an array of exactly ``limit`` bytes, all of which belong to it.
+    ``whole``: its memory is an array of exactly ``limit`` bytes, all of which belong to it. ``user``: it lies in the
+    memory of the task's process instead.
     """
 
     pointer: Expr
     limit: int
     whole: bool = False
+    user: bool = False
+
+
+@dataclass(eq=False)
+class Shown(Expr):
+    """A value that can only be logged; of type ``types.Shown``. ``kind`` is that of its record field."""
+
+    kind: str
+
+
+@dataclass(eq=False)
+class Formatted(Shown):
+    """A number, shown in a way of its own."""
+
+    value: Expr
+
+
+@dataclass(eq=False)
+class Memory(Shown):
+    """``size`` bytes of kernel memory at ``pointer``; with a ``length`` as many as it says, at most ``size``."""
+
+    pointer: Expr
+    size: int
+    length: Expr | None = None
 
 
 @dataclass(eq=False)
@@ -154,6 +168,13 @@ class Negate(Expr):
 @dataclass(eq=False)
 class Complement(Expr):
     """``~operand``, of the operand's (promoted) type."""
+
+    operand: Expr
+
+
+@dataclass(eq=False)
+class SwapBytes(Expr):
+    """The operand, which has the expression's (unsigned) type, with its bytes in the opposite order."""
 
     operand: Expr
 

@@ -64,6 +64,10 @@ class String(CType):
     """A string of the language: ``comm``, ``str(p)``, a literal. ``size`` is the most bytes it can have, or 0."""
 
 
+class Shown(CType):
+    """What can only be logged: ``ip4(x)``, ``buf(p, n)``. ``name`` says what it is, with its article."""
+
+
 class Incomplete(CType):
     """A struct or union of which only the name is known; ``tag`` is that name."""
 
@@ -183,6 +187,7 @@ _BASIC: dict[str, CType] = {
 }  # by BTF's spelling: no need to look these up
 
 U64 = Integer(8, False, "u64")
+U16 = Integer(2, False, "u16")
 U32 = Integer(4, False, "u32")
 
 

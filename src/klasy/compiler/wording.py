@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.compiler.types import Array, CType, Opaque, String, Struct, Void
+from klasy.compiler.types import Array, CType, Opaque, Shown, String, Struct, Void
 from klasy.lang import ast
 from klasy.plain import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ def a_type(kind: CType) -> str:
         return "a string"
     if isinstance(kind, Void):
         return "void"
+    if isinstance(kind, Shown):
+        return kind.name
     if isinstance(kind, Array):
         return f"an array, '{kind.name}'"
     if isinstance(kind, Opaque):

@@ -34,9 +34,7 @@ _NODES: dict[type[ast.Node], str] = {
     ast.Delete: "'delete'",
 }
 
-FUNCTIONS = frozenset(
-    ("stack", "ustack", "ustr", "buf", "ip4", "ip6", "mac", "ntohs", "ntohl", "sample", "limit", "stop", "deny")
-)
+FUNCTIONS = frozenset(("stack", "ustack", "sample", "limit", "stop", "deny"))
 
 
 def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:

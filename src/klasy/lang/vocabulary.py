@@ -60,6 +60,11 @@ FOREIGN_FUNCTIONS = {
     "exit": "stop()",
     "kstr": "str(pointer)",
     "ntop": "ip4(address) or ip6(pointer)",
+    "macaddr": "mac(pointer)",
+    "htons": "ntohs(value), which does the same",
+    "htonl": "ntohl(value), which does the same",
+    "be16_to_cpu": "ntohs(value)",
+    "be32_to_cpu": "ntohl(value)",
 }
 
 CONTEXT_NAMES: dict[str, str] = {
@@ -80,7 +85,7 @@ JOINPOINT_MEMBERS = ("kind", "function", "callee", "file", "line", "address", "m
 DATA_NAMES = ("value", "old", "new")
 
 # Methods of a state, with the number of their arguments.
-STATE_METHODS = {"add": 1}
+STATE_METHODS = {"add": 1, "clear": 0}
 
 DESIGNATORS = (
     "call", "execution", "get", "set", "access", "syscall", "event", "at", "within", "withinfile", "withinmodule",

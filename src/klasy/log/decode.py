@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from struct import Struct
 
 from klasy import printf
 from klasy.errors import SystemRefusal
-from klasy.log.access import Accesses
 from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.format_text import value_text
 from klasy.log.memory import decode as decode_memory
-from klasy.log.value import Char, CodeAddress, EnumValue, Fault, Pointer, Value, text_of
+from klasy.log.value import Address, Char, CodeAddress, CutBytes, EnumValue, Fault, Pointer, Value, text_of
 from klasy.plain import TYPE_CHECKING
 from klasy.record import HEADER, HEADER_SIZE
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 _NO_POINT = LogPoint("unknown", None, 0, None)
 _LAST_FAULT_BIT = 63
-_NOT_SHOWN = frozenset(("address", "site", "access"))  # kinds of fields that are no value of the log
-_TWO_WORDS = Struct("<QQ")
 
 
 class Decoder:
@@ -37,9 +33,6 @@ class Decoder:
 
     def __init__(self, schema: Schema, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
         self._schema = schema
-        # Of each format where it tells the instruction that accessed data, if it does.
-        self._sites = [_site(form) for form in schema.formats]
-        self._accesses = Accesses(symbols.code)
         self._types = types
         self._symbols = symbols
         # An event is a line; the newline that a template ends with, from the habit of C, would make it two.
@@ -50,11 +43,8 @@ class Decoder:
         self._wall_offset = time.time_ns() - time.monotonic_ns()
         self._second = (0, "")  # of the record before, with its text
 
-    def decode(self, record: bytes | memoryview) -> LogEvent | None:
-        """One record; None for that of an access to data which proves not to be of its join point's kind.
-
-        Raises SystemRefusal where the bytes are no record of this aspect.
-        """
+    def decode(self, record: bytes | memoryview) -> LogEvent:
+        """One record. Raises SystemRefusal where the bytes are no record of this aspect."""
         if len(record) < HEADER_SIZE:
             raise SystemRefusal(f"a record of aspect {self._schema.aspect} has {len(record)} bytes: no header")
         time_ns, point_id, format_id, cpu, pid, tid, comm, faults = HEADER.unpack_from(record)
@@ -66,13 +56,6 @@ class Decoder:
             ) from None
         points = self._schema.points
         point = points[point_id] if point_id < len(points) else _NO_POINT
-        site = self._sites[format_id]
-        if site is not None:
-            ip, known = _TWO_WORDS.unpack_from(record, site)
-            place = self._accesses.place(point, ip, known) if ip else point
-            if place is None:
-                return None
-            point = place
         values, faulty = self._values(layout, bytes(record), faults, point)
         pieces = self._templates[format_id]
         message = None if pieces is None else self._message(pieces, layout, values)
@@ -98,7 +81,7 @@ class Decoder:
         return f"{self._second[1]}.{rest // 1000:06}"
 
     def _message(self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]]) -> str:
-        sizes = [entry.size for entry in layout.fields if entry.kind not in _NOT_SHOWN]
+        sizes = [entry.size for entry in layout.fields if entry.kind != "address"]
         shown: list[tuple[int | str, int]] = []
         for directive, (_, value), size in zip(printf.directives(pieces), values, sizes, strict=True):
             shown.append((self._printable(directive, value), size))
@@ -134,8 +117,6 @@ class Decoder:
             if entry.kind == "address":  # of the object that the next field holds
                 address = int.from_bytes(record[entry.offset : entry.offset + 8], "little")
                 continue
-            if entry.kind in _NOT_SHOWN:
-                continue
             if faults >> min(position, _LAST_FAULT_BIT) & 1:
                 values.append((entry.name, Fault()))
                 faulty.append(entry.name)
@@ -168,6 +149,10 @@ class Decoder:
                 return raw if types is None else decode_memory(types, entry.type_id, raw, address)
             case "joinpoint":
                 return _attribute(point, entry.type_name)
+            case "buffer":
+                return _buffer(raw)
+            case "ip4" | "ip6" | "mac":
+                return Address(_ADDRESSES[entry.kind](raw))
         return raw
 
     def _constant(self, entry: Field, number: int) -> str | None:
@@ -181,9 +166,26 @@ class Decoder:
         return next((name for name, value in enum.values if value == number), None)
 
 
-def _site(form: Format) -> int | None:
-    """Where a record holds the place of an access to data, followed by what it was."""
-    return next((entry.offset for entry in form.fields if entry.kind == "site"), None)
+def _buffer(raw: bytes) -> Value:
+    wanted, data = int.from_bytes(raw[:8], "little"), raw[8:]
+    return data[:wanted] if wanted <= len(data) else CutBytes(data, wanted - len(data))
+
+
+def _ip4(raw: bytes) -> str:
+    return ".".join(str(byte) for byte in raw)
+
+
+def _ip6(raw: bytes) -> str:
+    from socket import AF_INET6, inet_ntop  # as RFC 5952 has it
+
+    return inet_ntop(AF_INET6, raw)
+
+
+def _mac(raw: bytes) -> str:
+    return raw.hex(":")
+
+
+_ADDRESSES = {"ip4": _ip4, "ip6": _ip6, "mac": _mac}
 
 
 def _attribute(point: LogPoint, name: str) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from klasy.log.value import Char, CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.log.value import Address, Char, CodeAddress, CutBytes, Elements, EnumValue, Fault, Pointer, Record, Value
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
             return None
         case bytes():
             return value.hex()
+        case CutBytes(data, left_out):
+            return {"hex": data.hex(), "left_out": left_out}
+        case Address(text):
+            return text
         case str():
             return _text(value)
         case Char(number):
@@ -68,8 +72,7 @@ def event_json(event: LogEvent, symbols: Symbolizer) -> str:
             "function": point.function,
             "offset": point.offset,
             "callee": point.callee,
-        }
-        | ({"data": point.data, "access": point.access} if point.data is not None else {}),
+        },
         "cpu": event.cpu,
         "pid": event.pid,
         "tid": event.tid,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.log.value import Char, CodeAddress, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.log.value import Address, Char, CodeAddress, CutBytes, Elements, EnumValue, Fault, Pointer, Record, Value
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
             return _quoted(value) if quote else value
         case bytes():
             return value.hex(" ")
+        case CutBytes(data, left_out):
+            return f"{data.hex(' ')} .. {left_out} more"
+        case Address(text):
+            return text
         case Fault():
             return _BAD_ADDRESS
         case Char(number):

@@ -46,6 +46,21 @@ class EnumValue:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a network, as its users write it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutBytes:
+    """Bytes of which the record had room for the first only; ``left_out`` is how many more there were."""
+
+    data: bytes
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A struct or union taken from memory. ``address`` None where it is not known.
 
@@ -66,7 +81,9 @@ class Elements:
 
 
 # A str may hold bytes that are no UTF-8, as lone surrogates (PEP 383): each output says how it shows them.
-Value = int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Record | Elements
+Value = (
+    int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Address | CutBytes | Record | Elements
+)
 
 
 def text_of(raw: bytes) -> str:

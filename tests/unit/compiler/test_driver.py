@@ -12,7 +12,7 @@ from support.compiling import compile_text
 from support.fakekernel import FakeKernel
 
 from klasy.compiler import check_aspect
-from klasy.compiler.builtins import FUNCTIONS, context
+from klasy.compiler.builtins import NAMES, context
 from klasy.compiler.formats import MAX_RECORD
 from klasy.errors import InputError
 from klasy.lang import load, vocabulary
@@ -109,7 +109,7 @@ def test_the_tables_agree_with_the_language():
         with contextlib.suppress(InputError):
             load(SourceFile("test.asp", text % f"{name}({', '.join(['1'] * function.least)})"))
             built.add(name)
-    assert set(FUNCTIONS) == built
+    assert set(NAMES) == built
 
 
 def test_the_compiler_needs_no_bpf():

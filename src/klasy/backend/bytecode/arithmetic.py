@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.backend.bytecode.emitter import fits_immediate
 from klasy.backend.bytecode.frame import Slot
-from klasy.bpf.insn import R0, R1, R10, Reg, alu, and_, arsh, jump_if, load_imm, lsh, mov, rsh, store_imm
+from klasy.bpf.insn import R0, R1, R10, Reg, alu, and_, arsh, jump_if, load_imm, lsh, mov, rsh, store_imm, to_be
 from klasy.compiler import ir
 from klasy.compiler.semantics import compare
 from klasy.plain import TYPE_CHECKING
@@ -80,6 +80,14 @@ def copy(e: Emitter, op: ir.Copy | ir.Get | ir.Set) -> None:
     else:
         e.into(register, source)
     return e.keep(target, register)
+
+
+def swap(e: Emitter, op: ir.Swap) -> None:
+    """``dst`` = source with its bytes swapped: on a little-endian machine what "to big-endian" does."""
+    register = e.result(op.dst)
+    e.into(register, op.source)
+    e.asm.emit(to_be(register, op.bits))
+    e.keep(op.dst, register)
 
 
 def binary(e: Emitter, op: ir.Binary) -> None:

@@ -178,10 +178,11 @@ def pointers_only(ops: Collection[ir.Op]) -> set[ir.Value]:
             fine = {
                 part.value if isinstance(part, ir.StoreField) else part.address
                 for part in op.parts
-                if isinstance(part, ir.CopyField | ir.StringField)
+                if isinstance(part, ir.CopyField | ir.StringField | ir.BufferField)
                 or (isinstance(part, ir.StoreField) and part.size == 8)
             }
             narrow = {p.value for p in op.parts if isinstance(p, ir.StoreField) and p.size != 8}
+            narrow |= {p.length for p in op.parts if isinstance(p, ir.BufferField)}
             arguments -= ({o for o in op.operands() if isinstance(o, ir.Value)} - fine) | narrow
             continue
         arguments.difference_update(o for o in op.operands() if isinstance(o, ir.Value))

@@ -143,7 +143,10 @@ class RecordWriter:
                 self._copy(part, "probe_read_kernel", "==")
             case ir.StringField():
                 self._zero(part.offset, part.size)
-                self._copy(part, "probe_read_kernel_str", "s>=")
+                self._copy(part, "probe_read_user_str" if part.user else "probe_read_kernel_str", "s>=")
+            case ir.BufferField():
+                self._zero(part.offset + 8, part.size - 8)
+                self._buffer(part)
             case ir.CommField():
                 self._comm_again(part.offset)
             case _:
@@ -156,6 +159,28 @@ class RecordWriter:
             e.asm.emit(add(R3, part.at))
         self._address(R1, part.offset)
         e.asm.emit(mov(R2, part.size), call(helper))
+        self._unless_failed(part, succeeded)
+
+    def _buffer(self, part: ir.BufferField) -> None:
+        """The number of bytes asked for, then those of them that there is room for."""
+        e = self.e
+        positive, fits = e.asm.fresh_label("length"), e.asm.fresh_label("fits")
+        e.into(R3, part.address)
+        if part.at:
+            e.asm.emit(add(R3, part.at))
+        e.into(R2, part.length)
+        e.asm.emit(jump_if(R2, "s>=", 0, positive), mov(R2, 0))
+        e.asm.label(positive)
+        e.into(R1, self.record)
+        e.asm.emit(store(R1, part.offset, R2), jump_if(R2, "<=", part.size - 8, fits), mov(R2, part.size - 8))
+        e.asm.label(fits)
+        none = e.asm.fresh_label("none")  # no byte of memory that is not there is missing
+        e.asm.emit(jump_if(R2, "==", 0, none), add(R1, part.offset + 8), call("probe_read_kernel"))
+        self._unless_failed(part, "==")
+        e.asm.label(none)
+
+    def _unless_failed(self, part: ir.CopyField | ir.StringField | ir.BufferField, succeeded: str) -> None:
+        e = self.e
         back = e.asm.fresh_label("copied")
         failed = {"==": "!=", "s>=": "s<"}[succeeded]
         e.asm.emit(jump_if(R0, failed, 0, e.out_of_line(lambda: self._fault(part.bit, back), self.op.span)))

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.locate import Locating
     from klasy.backend.bytecode.origin import Origin
-    from klasy.backend.bytecode.watch import Watching
 
 _HELPERS = {
     "now": "ktime_get_ns",
@@ -49,10 +48,7 @@ _HELPERS = {
 class Selector:
     """Selects instructions for one program."""
 
-    def __init__(
-        self, origin: Origin, locating: Locating, counters: Counters, watching: Watching | None = None
-    ) -> None:
-        self.watching = watching
+    def __init__(self, origin: Origin, locating: Locating, counters: Counters) -> None:
         self.origin = origin
         self.locating = locating
         self.counters = counters
@@ -73,11 +69,6 @@ class Selector:
         """What an operation does to locals and registers."""
         reads = tuple(o for o in op.operands() if isinstance(o, Value))
         match op:
-            case Prologue() if self.watching is not None:
-                return self.watching.prologue_effects()
-            case ir.Observe():
-                assert self.watching is not None, "only at a probe that watches data"
-                return Effects(reads=(self.watching.found[op.what],), results=(op.dst,))
             case Prologue():
                 return self.locating.prologue_effects()
             case ir.Locate():
@@ -95,8 +86,7 @@ class Selector:
             case ir.Context() | ir.CommEqual():
                 return Effects(results=(op.dst,), calls=True)
             case ir.CountHit():
-                account = self.watching.account_reads() if self.watching is not None else ()
-                return Effects(reads=reads, late=account, calls=True)
+                return Effects(reads=reads, calls=True)
             case ir.Load() | ir.StringEqual():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(reads=reads, late=faults, results=(op.dst,), calls=True)
@@ -112,8 +102,6 @@ class Selector:
     def scratch(self, op: ir.Op) -> int:
         """Bytes of scratch that an operation takes."""
         match op:
-            case Prologue() | ir.CountHit() if self.watching is not None:
-                return self.watching.scratch
             case Prologue() | ir.Locate():
                 return self.locating.scratch()
             case ir.StringEqual() | ir.CommEqual():
@@ -146,7 +134,7 @@ class Selector:
                 return op.dst, op.var
             case ir.Set(source=Value()):
                 return op.var, op.source  # type: ignore[return-value]
-            case ir.Binary(left=Value()) | ir.Extend(source=Value()):
+            case ir.Binary(left=Value()) | ir.Extend(source=Value()) | ir.Swap(source=Value()):
                 return op.dst, op.operands()[0]  # type: ignore[return-value]
         return None
 
@@ -172,11 +160,6 @@ class Selector:
     def emit(self, e: Emitter, op: ir.Op, following: str | None) -> None:
         """Emit an operation; ``following`` is the label of the block that comes next."""
         match op:
-            case Prologue() if self.watching is not None:
-                self.watching.prologue(e)
-            case ir.Observe():
-                assert self.watching is not None
-                self.watching.observe(e, op)
             case Prologue():
                 self.locating.prologue(e)
             case ir.Locate():
@@ -191,6 +174,8 @@ class Selector:
                 arithmetic.binary(e, op)
             case ir.Extend():
                 arithmetic.extend(e, op)
+            case ir.Swap():
+                arithmetic.swap(e, op)
             case ir.Compare():
                 arithmetic.comparison(e, op)
             case ir.Branch():
@@ -200,9 +185,6 @@ class Selector:
                 e.keep(op.dst, R0)
             case ir.CountHit():
                 self.counters.bump(e, op.joinpoint, COUNTER_HITS)
-                if self.watching is not None:
-                    assert isinstance(op.joinpoint, int), "a watch's join points are known beforehand"
-                    self.watching.account(e, op.joinpoint)
             case ir.Load():
                 _load(e, op)
             case ir.StringEqual() | ir.CommEqual():

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 def _check_log(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
     layout = Layout(checker.types)
-    if checker.data is not None:
-        checker.data.lay_out(layout, call.span)
     first = call.args[0]
     template = first.value if isinstance(first, ast.StringLiteral) else None
     if isinstance(first, ast.StringLiteral):
@@ -67,6 +65,8 @@ def _lay_out(checker: ExprChecker, layout: Layout, node: ast.Expr) -> bool:
     elif isinstance(expr, tree.Literal):
         checker.error("string-literal", "a format string must come first", node.span, "or leave the text out")
         return False
+    elif isinstance(expr, tree.Shown):
+        _add_shown(layout, expr)
     elif (string := as_string(expr if isinstance(kind, Array) else rvalue(expr))) is not None:
         _add_string(layout, string)
     elif isinstance(kind, Integer):
@@ -91,6 +91,13 @@ def _add_string(layout: Layout, string: tree.Expr) -> None:
     else:
         assert isinstance(string, tree.StringAt)
         layout.add("string", string.limit + (not string.whole), string)
+
+
+def _add_shown(layout: Layout, value: tree.Shown) -> None:
+    size = value.size if isinstance(value, tree.Memory) else value.type.size
+    if value.kind == "buffer":
+        size = 8 + -(-size // 8) * 8  # the number of bytes that were asked for, then they
+    layout.add(value.kind, size, value)
 
 
 def _add_integer(layout: Layout, value: tree.Expr) -> None:
@@ -167,6 +174,9 @@ def _fill_string(layout: Layout, directive: Directive, expr: tree.Expr) -> bool:
         return True
     if isinstance(expr, tree.Literal):
         return False
+    if isinstance(expr, tree.Shown):
+        _add_shown(layout, expr)
+        return True
     string = as_string(expr if isinstance(expr.type, Array) else rvalue(expr))
     if string is not None:
         _add_string(layout, string)
@@ -200,7 +210,7 @@ def _mismatch(checker: ExprChecker, directive: Directive, expr: tree.Expr) -> No
     wants = "an integer" if directive.is_integer else "a string" if directive.kind == "s" else "a pointer"
     kind = expr.type
     hint = ""
-    if isinstance(expr, tree.JoinPointAttribute) or isinstance(kind, String):
+    if isinstance(expr, tree.JoinPointAttribute | tree.Shown) or isinstance(kind, String):
         hint = "%s shows it" if not isinstance(expr, tree.Literal) else "write the text into the format"
     elif as_string(expr if isinstance(kind, Array) else rvalue(expr)) is not None:
         hint = "%s shows it, %p its address"

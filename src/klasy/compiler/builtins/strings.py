@@ -1,10 +1,10 @@
-"""``str(p)``: the string at an address in the kernel's memory."""
+"""``str(p)`` and ``ustr(p)``: the string at an address in the kernel's memory, and in the process's."""
 
 from __future__ import annotations
 
 from klasy.compiler import ir, tree
 from klasy.compiler.builtins.registry import Builtin
-from klasy.compiler.types import STRING, Array, Char, Integer, Pointer, String, Void
+from klasy.compiler.types import POINTER_SIZE, STRING, Array, Char, Integer, Pointer, String, Void
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,4 +59,21 @@ def _check_str(checker: ExprChecker, call: ast.Apply) -> tree.Expr | None:
     return string
 
 
-FUNCTIONS = (Builtin("str", _check_str),)
+def _check_ustr(checker: ExprChecker, call: ast.Apply) -> tree.Expr | None:
+    operand = checker.value(call.args[0])
+    if operand is None:
+        return None
+    kind = operand.type
+    points_to_bytes = isinstance(kind, Pointer) and (_of_bytes(kind.target) or isinstance(kind.target, Void))
+    # The kernel often keeps an address of user space in an unsigned long: registers, mm->arg_start.
+    if not points_to_bytes and not (isinstance(kind, Integer) and kind.size == POINTER_SIZE):
+        checker.error(
+            "not-a-string",
+            f"'{call.args[0].span.text}' is {checker.describe(operand)}: ustr() takes a user space address",
+            call.args[0].span,
+        )
+        return None
+    return tree.StringAt(STRING, call.span, operand, ir.MAX_STRING - 1, user=True)
+
+
+FUNCTIONS = (Builtin("str", _check_str), Builtin("ustr", _check_ustr))

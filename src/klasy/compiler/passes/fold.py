@@ -5,7 +5,7 @@ from __future__ import annotations
 from klasy.compiler import ir
 from klasy.compiler.ir import Operand, Program, Value
 from klasy.compiler.ircheck import reachable
-from klasy.compiler.semantics import binary, compare, signed
+from klasy.compiler.semantics import binary, compare, signed, swap
 
 _INVERSE = {
     "eq": "ne", "ne": "eq", "ult": "uge", "uge": "ult", "ule": "ugt", "ugt": "ule",
@@ -55,6 +55,8 @@ class _Folder:
                 return self.binary(op)
             case ir.Extend():
                 return self.extend(op)
+            case ir.Swap() if isinstance(op.source, int):
+                return ir.Copy(op.dst, _immediate(swap(op.source, op.bits)))
             case ir.Compare():
                 return self.compare(op)
             case ir.Branch():
@@ -126,6 +128,8 @@ class _Folder:
                 return 1
             case ir.Extend() as inner if not inner.signed:
                 return inner.bits
+            case ir.Swap() as swapped:
+                return swapped.bits
             case ir.Binary() as inner:
                 bits = inner.width
                 if isinstance(inner.right, int) and inner.right >= 0:
