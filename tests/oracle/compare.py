@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Judge klasy's static sites by the oracle: recall of each member, and every miss with what surrounds it.
+
+    .venv/bin/python tests/oracle/compare.py oracle-6.1.json static-6.1.json [verify-6.1.json] > accuracy-6.1.md
+
+Three sorts of accesses that the oracle caught are told apart from the rest and counted on their own: those of the memory
+routines (``memcpy`` and the like know no types; the call of them is what could be a site), those of the slab allocator
+(its list of free objects runs through the members of dead ones), and those of functions that are handed a pointer to a
+part of the object (``mutex_lock(&pipe->mutex)`` accesses a mutex, and cannot know whose).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+_ROUTINES = re.compile(
+    r"(__)?(memcpy|memset|memmove|memcpy_fromio|memcmp|strn?cpy|strscpy|strscpy_pad|strncmp|strcmp|strlen|strnlen|copy_user\w*"
+    r"|copy_from_user|copy_to_user|csum_partial\w*|rep_(movs|stos)\w*|clear_page\w*|copy_page\w*|clear_user\w*)"
+    r"(_erms|_orig|_generic|_fast_string|_unrolled|_rep_good|_alternative)*"
+)
+_ALLOCATOR = re.compile(
+    r"kmem_cache_(alloc|free)\w*|__kmem_cache_\w+|_+slab_(alloc|free)\w*|slab_\w+|get_freepointer\w*|set_freepointer"
+    r"|init_object|setup_object|shuffle_freelist|allocate_slab|get_partial\w*|(__)?kmalloc\w*|kfree|__kmalloc\w*|memcg_slab\w*"
+    r"|build_detached_freelist|__unfreeze_partials|deactivate_slab|do_slab_free|__slab_free|flush_cpu_slab|put_cpu_partial"
+)
+_BEFORE = 10
+
+
+@dataclass
+class Tally:
+    """How many, by distinct instructions and by executions."""
+
+    distinct: int = 0
+    count: int = 0
+
+    def add(self, count: int) -> None:
+        """One more instruction, executed so often."""
+        self.distinct += 1
+        self.count += count
+
+    def share(self, whole: Tally) -> tuple[float, float]:
+        """What part this is of the whole: by instructions, by executions. Nothing of nothing is all of it."""
+        by_distinct = self.distinct / whole.distinct if whole.distinct else 1.0
+        return by_distinct, self.count / whole.count if whole.count else 1.0
+
+
+@dataclass
+class Judged:
+    """One member's account."""
+
+    name: str
+    caught: Tally = field(default_factory=Tally)  # of the sorts that a type can be known for
+    found: Tally = field(default_factory=Tally)  # of these, those among the static sites
+    routines: Tally = field(default_factory=Tally)
+    allocator: Tally = field(default_factory=Tally)
+    parts: Tally = field(default_factory=Tally)
+    static: int = 0
+    untyped: int = 0
+    kinds_differ: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    misses: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # site, cause
+
+
+def sort_of(site: dict[str, Any], known: Iterable[str], struct: str) -> str:
+    """Which sort an access is that is no static site: routine, allocator, part or typed."""
+    name = site["function"].split(".")[0]
+    if _ROUTINES.fullmatch(name):
+        return "routine"
+    if _ALLOCATOR.fullmatch(name):
+        return "allocator"
+    return "part" if _is_part(site, list(known), struct) else "typed"
+
+
+def _is_part(site: dict[str, Any], known: list[str], struct: str) -> bool:
+    """Whether the instruction was typed, as an access of something that lies within objects of the struct.
+
+    The register shows where that something begins: within the object, not at its start, and it is of another type;
+    or at its start, for the first member (sock_common in sock).
+    """
+    if not known or site["delta"] is None:
+        return False
+    for line in known:
+        what, _, rest = line.partition(" at ")
+        if what in {"unknown", "no access seen here"} or not rest or what == f"struct {struct}":
+            return False
+    return True
+
+
+def judge(name: str, seen: dict[str, Any], static: dict[str, Any]) -> Judged:
+    """Compare what was caught of a member with its static sites."""
+    result = Judged(name, static=len(static["sites"]), untyped=static["untyped"])
+    for site in seen["sites"]:
+        count = site["count"]
+        match = static["sites"].get(site["place"])
+        known = static["known"].get(site["place"], [])
+        sort = "typed" if match else sort_of(site, known, seen["struct"])
+        if sort != "typed":
+            {"routine": result.routines, "allocator": result.allocator, "part": result.parts}[sort].add(count)
+            continue
+        result.caught.add(count)
+        if match is None:
+            result.misses.append((site, "; ".join(known) or "not looked at"))
+            continue
+        result.found.add(count)
+        if match["kind"] != site["kind"]:
+            result.kinds_differ.append((site, match["kind"]))
+    return result
+
+
+def judge_all(oracle: dict[str, Any], static: dict[str, Any]) -> list[Judged]:
+    """All members that both know."""
+    return [
+        judge(name, seen, static["members"][name]) for name, seen in oracle["members"].items() if name in static["members"]
+    ]
+
+
+def total(judged: Iterable[Judged]) -> Judged:
+    """All of them together."""
+    whole = Judged("all")
+    for one in judged:
+        for field_name in ("caught", "found", "routines", "allocator", "parts"):
+            mine, theirs = getattr(whole, field_name), getattr(one, field_name)
+            mine.distinct += theirs.distinct
+            mine.count += theirs.count
+        whole.static += one.static
+        whole.untyped += one.untyped
+        whole.kinds_differ += one.kinds_differ
+        whole.misses += one.misses
+    return whole
+
+
+def table(judged: list[Judged], verified: dict[str, Any] | None = None) -> Iterator[str]:
+    """The table of recall, and of precision where it was measured, as Markdown."""
+    columns = ["member", "caught: instructions", "executions", "recall by instruction", "by execution", "read/write agrees",
+               "by part", "memory routines", "allocator", "static sites", "untyped"]  # fmt: skip
+    if verified:
+        columns += ["objects checked", "precision"]
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---|" + "---:|" * (len(columns) - 1)
+    for one in [*judged, total(judged)]:
+        by_distinct, by_count = one.found.share(one.caught)
+        cells = [
+            f"`{one.name}`" if one.name != "all" else "**all**",
+            one.caught.distinct, one.caught.count, f"{by_distinct:.1%}", f"{by_count:.1%}",
+            f"{one.found.distinct - len(one.kinds_differ)}/{one.found.distinct}",
+            one.parts.distinct, one.routines.distinct, one.allocator.distinct, one.static, one.untyped,
+        ]  # fmt: skip
+        if verified:
+            cells += _precision(one.name, verified)
+        yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _precision(name: str, verified: dict[str, Any]) -> list[str]:
+    right, wrong = 0, 0
+    for member, seen in verified["members"].items():
+        if name in {"all", member}:
+            right += seen["right"]
+            wrong += seen["wrong"]
+    return [str(right + wrong), f"{right / (right + wrong):.2%}" if right + wrong else "-"]
+
+
+def causes(judged: list[Judged]) -> Counter[str]:
+    """How many missed instructions have which cause, in short."""
+    found: Counter[str] = Counter()
+    for one in judged:
+        for _site, cause in one.misses:
+            found[short(cause)] += 1
+    return found
+
+
+def short(cause: str) -> str:
+    """A cause without its numbers."""
+    if cause.startswith("unknown at"):
+        return "no type: " + cause.partition("): ")[2].split(";")[0]
+    if " at " in cause:
+        return "typed as " + cause.partition(" at ")[0]
+    return cause
+
+
+def misses(judged: list[Judged]) -> Iterator[str]:
+    """Every miss with its context, the most executed first."""
+    for one in judged:
+        for site, cause in sorted(one.misses, key=lambda miss: -miss[0]["count"]):
+            yield f"{one.name}: {site['place']} {site['function']}+{site['offset']:#x} ({site['kind']}, {site['count']} times)"
+            yield f"    {site['text']}    base - object = {site['delta']}    seen on {', '.join(site['subjects'])}"
+            yield f"    cause: {cause}"
+            for line in site["context"][-_BEFORE:]:
+                yield f"        {line}"
+
+
+def main() -> None:
+    """Write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("oracle")
+    parser.add_argument("static")
+    parser.add_argument("verified", nargs="?")
+    parser.add_argument("--misses", action="store_true", help="every miss with the instructions before it")
+    arguments = parser.parse_args()
+    documents = []
+    for path in (arguments.oracle, arguments.static, arguments.verified):
+        if path:
+            with open(path) as file:
+                documents.append(json.load(file))
+    oracle, static, *verified = documents
+    if oracle["kernel"] != static["kernel"]:
+        sys.exit(f"the oracle is of {oracle['kernel']}, the sites are of {static['kernel']}")
+    judged = judge_all(oracle, static)
+    if arguments.misses:
+        print("\n".join(misses(judged)))
+        return
+    print("\n".join(table(judged, verified[0] if verified else None)))
+    print("\nCauses of the misses, by instructions:\n")
+    for cause, count in causes(judged).most_common():
+        print(f"- {count}: {cause}")
+    differing = [(one.name, *pair) for one in judged for pair in one.kinds_differ]
+    if differing:
+        print("\nRead or write told differently:\n")
+        for name, site, kind in differing:
+            print(f"- {name}: {site['function']}+{site['offset']:#x} `{site['text']}`: {site['kind']} here, {kind} there")
+
+
+if __name__ == "__main__":
+    main()
