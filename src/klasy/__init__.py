@@ -6,10 +6,10 @@ TYPE_CHECKING = False  # typing is dear to import, and this package is imported 
 if TYPE_CHECKING:
     from typing import Any
 
-    from klasy.api import events, joinpoints, unweave, weave, woven
+    from klasy.api import events, joinpoints, states, unweave, weave, woven
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "events", "joinpoints", "unweave", "weave", "woven"]
+__all__ = ["__version__", "events", "joinpoints", "states", "unweave", "weave", "woven"]
 
 
 def __getattr__(name: str) -> Any:

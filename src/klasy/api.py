@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent, Schema
     from klasy.log.reader import LogReader
+    from klasy.log.state import Slot, StateDecoder
     from klasy.log.symbolize import Symbolizer
     from klasy.match.plan import Plan
     from klasy.source import SourceFile
@@ -105,6 +106,16 @@ def events(*names: str, follow: bool = False, keep: bool = False) -> Iterator[Lo
             aspect.close()
 
 
+def states(name: str) -> dict[str, list[Slot]]:
+    """What the states of a woven aspect hold now, by their names: their elements, the largest first."""
+    from klasy.weaver.states import read_states
+    from klasy.weaver.woven import open_woven
+
+    decoder, _ = state_decoder()
+    with open_woven(name) as aspect:
+        return {c.state.name: decoder.slots(c.state, c.elements) for c in read_states(aspect)}
+
+
 def _source(source: Source) -> SourceFile:
     from klasy.source import SourceFile
 
@@ -178,3 +189,13 @@ def open_reader(aspects: Sequence[WovenAspect]) -> tuple[LogReader, Symbolizer]:
     kernel = _LateKernel()
     symbols = Symbolizer(kernel)
     return LogReader([(schema(aspect), aspect.events()) for aspect in aspects], kernel.types, symbols), symbols
+
+
+def state_decoder() -> tuple[StateDecoder, Symbolizer]:
+    """What decodes the states of woven aspects, and the symbols to show them with."""
+    from klasy.log.state import StateDecoder
+    from klasy.log.symbolize import Symbolizer
+
+    kernel = _LateKernel()
+    symbols = Symbolizer(kernel)
+    return StateDecoder(kernel.types, symbols), symbols

@@ -32,6 +32,11 @@ def generate(
     from klasy.backend.bytecode.rethook import find_rethook
     from klasy.match.runs import must_count
 
+    states = None
+    if compiled.states:
+        from klasy.backend.bytecode.states import StateCode
+
+        states = StateCode(compiled.programs)
     counters = Counters(plan)
     by_return = any(p.locator is Locator.DISPATCH or p.role is MarkRole.TAIL for p in plan.probes)
     rethook = find_rethook(kernel) if kernel is not None and by_return else None
@@ -41,6 +46,7 @@ def generate(
             program,
             counters,
             rethook,
+            states,
             count_runs=options.count_runs and must_count(plan, plan.probes[program.probe]),
         )
         for program in compiled.programs
@@ -48,7 +54,11 @@ def generate(
     used = frozenset().union(*(each.shared for each in generated))
     maps = shared_maps(plan, used, options)
     maps += [spec for each in generated for spec in each.maps]
-    return Artifact(plan, tuple(maps), tuple(each.spec for each in generated), compiled.formats)
+    if compiled.states:
+        from klasy.backend.bytecode.states import state_maps
+
+        maps += state_maps(compiled.states, options.keys)
+    return Artifact(plan, tuple(maps), tuple(each.spec for each in generated), compiled.formats, compiled.states)
 
 
 def show(artifact: Artifact) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Function
     from klasy.match.plan import Plan
     from klasy.record import Format
+    from klasy.state import State
 
 # Names of the maps every aspect has.
 MAP_EVENTS = "events"  # ring buffer of log records
@@ -76,3 +77,4 @@ class Artifact:
     maps: tuple[MapSpec, ...]
     programs: tuple[ProgramSpec, ...]
     formats: tuple[Format, ...]
+    states: tuple[State, ...] = ()

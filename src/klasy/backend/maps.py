@@ -28,13 +28,14 @@ class Options:
     """How large an aspect's maps are, and what is counted.
 
     ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
-    once whose return is waited for. ``count_runs``: programs count their runs where nothing else tells them: for
-    kernels that do not count what a kprobe's program is refused.
+    once whose return is waited for. ``keys`` is how many keys each state can have. ``count_runs``: programs count their
+    runs where nothing else tells them: for kernels that do not count what a kprobe's program is refused.
     """
 
     ring_bytes: int = 1 << 20
     marks: int = 16384
     unknown: int = 1024
+    keys: int = 4096
     count_runs: bool = False
 
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "unweave": "take aspects out again",
     "status": "what is woven: since when, join points, hits, losses, cost",
     "log": "read what woven aspects logged",
+    "stat": "what their states hold: counters, tables, histograms",
     "doctor": "what this kernel can do, what is missing, and the remedy",
     "search": "find functions, data and types of the kernel",
     "lab": "run a command in a throw-away virtual machine",

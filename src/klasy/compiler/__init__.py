@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from klasy.lang.ast import Aspect
     from klasy.match.plan import Plan
     from klasy.record import Format
+    from klasy.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """A compiled aspect: a program for each probe of its plan, in their order, and the formats of its records.
 
-    ``diagnostics`` are the warnings.
+    ``diagnostics`` are the warnings; ``states`` what the aspect keeps.
     """
 
     programs: tuple[Program, ...]
     formats: tuple[Format, ...]
     diagnostics: tuple[Diagnostic, ...]
+    states: tuple[State, ...] = ()
 
 
 def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:

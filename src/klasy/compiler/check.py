@@ -94,6 +94,10 @@ class AdviceChecker(ExprChecker):
                 return tree.If(node.span, condition, then, otherwise) if condition else None
             case ast.Return():
                 return tree.Return(node.span)
+            case ast.Delete():
+                from klasy.compiler import checkstate
+
+                return checkstate.delete(self, node)
             case _:
                 raise AssertionError(f"lang lets no {type(node).__name__} through yet")
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.compiler.formats import Formats
+    from klasy.compiler.observed import DataNames
+    from klasy.compiler.statetree import StateVariable
     from klasy.source import Span
 
 
@@ -50,7 +52,9 @@ class ExprChecker:
         self.bag = bag
         self.formats = formats
         self.advice_index = advice_index
+        self.data: DataNames | None = None  # in the advice of data pointcuts
         self.scopes: list[dict[str, tree.Variable]] = []
+        self.states: dict[str, StateVariable] = {}
 
     # --- what checks of functions and statements use too
 
@@ -86,6 +90,11 @@ class ExprChecker:
         if isinstance(node, ast.Binary) and node.op == ",":
             first, second = self.effect(node.left), self.effect(node.right)
             return tree.Sequence(node.span, (first, second)) if first and second else None
+        if self.states:
+            from klasy.compiler import checkstate
+
+            if checkstate.is_effect(self, node):
+                return checkstate.effect(self, node)
         made = self.call(node) if isinstance(node, ast.Apply) else self.any(node)
         if made is None or isinstance(made, tree.Stmt):
             return made
@@ -156,6 +165,12 @@ class ExprChecker:
             if isinstance(variable.type, Void):
                 return None
             return tree.Local(variable.type, node.span, variable)
+        if self.data is not None and node.name in DATA_NAMES:
+            return self.data.check(self, node)
+        if node.name in self.states:
+            from klasy.compiler import checkstate
+
+            return checkstate.read(self, node)
         fact = context.NAMES.get(node.name)
         if fact is not None:
             return tree.ContextValue(fact.type, node.span, fact.what, fact.shift, fact.bits)
@@ -172,7 +187,7 @@ class ExprChecker:
 
     def _unknown_name(self, node: ast.Name) -> None:
         name = node.name
-        known = [*(n for scope in self.scopes for n in scope), *CONTEXT_NAMES]
+        known = [*(n for scope in self.scopes for n in scope), *self.states, *CONTEXT_NAMES]
         close = suggest(name, known)
         hints = [did_you_mean(close)]
         if not close and name.upper() == name:

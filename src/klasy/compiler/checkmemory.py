@@ -106,6 +106,11 @@ def _unknown_member(checker: ExprChecker, node: ast.Member, struct: Struct) -> N
 
 
 def _index(checker: ExprChecker, node: ast.Index) -> tree.Expr | None:
+    if checker.states:
+        from klasy.compiler import checkstate
+
+        if checkstate.state_of(checker, node) is not None:
+            return checkstate.read(checker, node)
     array = checker.any(node.object)
     keys = [checker.value(key) for key in node.keys]
     if array is None or any(key is None for key in keys):

@@ -232,6 +232,10 @@ def _cast(checker: ExprChecker, node: ast.Cast) -> tree.Expr | None:
 
 
 def _assign(checker: ExprChecker, node: ast.Assign) -> tree.Expr | None:
+    if _is_state(checker, node.target):
+        from klasy.compiler import checkstate
+
+        return checkstate.change(checker, node)
     variable = _assigned(checker, node.target)
     if variable is None:
         checker.value(node.value)  # for its errors
@@ -249,7 +253,19 @@ def _assign(checker: ExprChecker, node: ast.Assign) -> tree.Expr | None:
     return value and tree.Assign(variable.type, node.span, variable, value)
 
 
+def _is_state(checker: ExprChecker, target: ast.Expr) -> bool:
+    if not checker.states:
+        return False
+    from klasy.compiler import checkstate
+
+    return checkstate.state_of(checker, target) is not None
+
+
 def _inc_dec(checker: ExprChecker, node: ast.IncDec) -> tree.Expr | None:
+    if _is_state(checker, node.target):
+        from klasy.compiler import checkstate
+
+        return checkstate.change(checker, node)
     variable = _assigned(checker, node.target)
     if variable is None:
         return None

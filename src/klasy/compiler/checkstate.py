@@ -14,7 +14,7 @@ from klasy.compiler.statetree import (
     StateRead,
     StateVariable,
 )
-from klasy.compiler.types import INT, Array, Bool, Integer, Pointer, String
+from klasy.compiler.types import INT, Array, Bool, CType, Integer, Pointer, Shown, String
 from klasy.compiler.wording import a_type, operand_text
 from klasy.lang import ast
 from klasy.lang.walk import nodes
@@ -159,22 +159,27 @@ def _keys(checker: ExprChecker, state: StateVariable, keys: tuple[ast.Expr, ...]
     return sound if len(sound) == len(made) else None
 
 
-def _key(checker: ExprChecker, state: StateVariable, node: ast.Expr, to: String | object) -> tree.Expr | None:
+def _key(checker: ExprChecker, state: StateVariable, node: ast.Expr, to: CType) -> tree.Expr | None:
     expr = checker.any(node)
     if expr is None:
         return None
     if isinstance(to, String):
         return _string_key(checker, state, node, expr, to)
-    expr = rvalue(expr)
-    assert isinstance(to, Integer | Pointer)
-    if assignable(expr, to):
+    if isinstance(to, Shown):
+        if expr.type is to:
+            return expr
+        what = to.name
+    else:
+        assert isinstance(to, Integer | Pointer)
+        expr, what = rvalue(expr), a_type(to)
+    if isinstance(to, Integer | Pointer) and assignable(expr, to):
         return convert(expr, to)
     hint = ""
-    if isinstance(expr.type, Integer | Pointer):
+    if isinstance(expr.type, Integer | Pointer) and isinstance(to, Integer | Pointer):
         hint = f"a cast says that it is meant: ({to.name}){operand_text(node)}"
     checker.error(
         "bad-key",
-        f"the key of '{state.name}' is {a_type(to)}, and '{node.span.text}' is {checker.describe(expr)}",
+        f"the key of '{state.name}' is {what}, and '{node.span.text}' is {checker.describe(expr)}",
         node.span,
         hint,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import Advice, Aspect
     from klasy.match.plan import Plan, Probe
+    from klasy.state import State
 
 
 def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
@@ -36,9 +37,20 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     }
     _without_repeats(bag)
     bag.raise_if_errors()
+    states = _lay_out(checkers[0], bag) if plan.aspect.state else ()
     advice = {index: typed for index, typed in checked.items() if typed is not None}
     programs = tuple(_program(probe, advice, guards[probe.index]) for probe in plan.probes)
-    return Compiled(programs, tuple(formats.all), tuple(bag.items))
+    return Compiled(programs, tuple(formats.all), tuple(bag.items), states)
+
+
+def _lay_out(checker: AdviceChecker, bag: DiagnosticBag) -> tuple[State, ...]:
+    from klasy.compiler.states import lay_out
+
+    variables = list(checker.states.values())
+    for state in variables:
+        if not state.used:
+            bag.warning("unused-state", f"'{state.name}' is never used", state.span)
+    return lay_out(variables)
 
 
 def _program(probe: Probe, advice: dict[int, tree.Advice], guards: dict[int, tree.Expr | None]) -> ir.Program:
@@ -66,6 +78,12 @@ def _checkers(
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
         checkers.append(AdviceChecker(types, bag, advice, formats, data))
+    if aspect.state and checkers:
+        from klasy.compiler.states import declare
+
+        states = declare(aspect, types, checkers)
+        for checker in checkers:
+            checker.states = states
     return checkers, formats
 
 

@@ -286,6 +286,24 @@ class Result(Op):
     pure = True
 
 
+OBSERVED = ("new", "old", "kind", "ip", "failed")
+
+
+@dataclass(eq=False)
+class Observe(Op):
+    """``dst`` = what a WATCH probe found when it was reached, named as in OBSERVED.
+
+    new, old: the data (up to 8 bytes, zero-extended) as it is, and as it was at the access before. kind: what the
+    instruction does, bits as in plan.READS; 0: not known. ip: where the processor is, behind the instruction. failed:
+    1 if the data could not be read.
+    """
+
+    dst: Value
+    what: str
+    mnemonic = "observe"
+    pure = True
+
+
 @dataclass(eq=False)
 class Mark(Op):
     """What the probe does with its mark, ``use`` the plan's MarkUse value: write, read or take.

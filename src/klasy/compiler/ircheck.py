@@ -5,7 +5,7 @@ An error found here is klasy's own fault, never the user's.
 
 from __future__ import annotations
 
-from klasy.compiler import ir
+from klasy.compiler import ir, irstate
 from klasy.compiler.ir import Block, Op, Operand, Program, Terminator, Value, Var
 from klasy.compiler.irprint import render
 from klasy.record import HEADER_SIZE
@@ -95,6 +95,9 @@ class _Checker:
             case ir.Swap():
                 if op.bits not in (16, 32, 64):
                     self.fault(op, f"cannot swap {op.bits} bits")
+            case ir.Observe():
+                if op.what not in ir.OBSERVED:
+                    self.fault(op, f"nothing observes {op.what}")
             case ir.Context():
                 if op.what not in ir.CONTEXT_VALUES:
                     self.fault(op, f"no context value {op.what}")
@@ -111,6 +114,9 @@ class _Checker:
                     self.fault(op, "the literal does not fit")
             case ir.Emit():
                 self.emit(op)
+            case irstate.StateOp():
+                for fault in irstate.faults(op):
+                    self.fault(op, fault)
 
     def mask(self, op: ir.Load | ir.StringEqual) -> None:
         if not (0 < op.mask <= ir.MASK64 if op.faults is not None else op.mask == 0):

@@ -9,8 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from klasy.compiler import ir
 from klasy.compiler.ir import MASK64, Operand, Program, Value, Var
+from klasy.compiler.irstate import StateOp
 from klasy.compiler.semantics import binary, compare, signed, swap
-from klasy.plain import dataclass, field
+from klasy.plain import TYPE_CHECKING, dataclass, field
+
+if TYPE_CHECKING:
+    from klasy.compiler.stateeval import Store
 
 OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless loop
 
@@ -19,7 +23,7 @@ OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless 
 class World:
     """What a program finds. ``read`` gives bytes of kernel memory, or None for a fault; ``read_user`` of the process's.
 
-    ``located``: for each arm the id of the join point, or None.
+    ``located``: for each arm the id of the join point, or None. ``store`` keeps the states, from one run to the next.
     """
 
     read: Callable[[int, int], bytes | None] = lambda address, size: None
@@ -30,6 +34,7 @@ class World:
     located: Sequence[int | None] = ()
     read_user: Callable[[int, int], bytes | None] = lambda address, size: None
     store: Store | None = None
+    observed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass()
@@ -110,6 +115,8 @@ class _Machine:
                 self.variables[op.var] = self.of(op.source)
             case ir.Context():
                 self.values[op.dst] = self.world.context[op.what] & MASK64
+            case ir.Observe():
+                self.values[op.dst] = self.world.observed[op.what] & MASK64
             case ir.Argument():
                 self.values[op.dst] = self.world.arguments[op.source.index] & MASK64
             case ir.Result():
@@ -132,8 +139,18 @@ class _Machine:
                 self.values[op.dst] = int(self.world.comm == op.literal)
             case ir.Emit():
                 self.emit(op)
+            case StateOp():
+                self.state(op)
             case _:
                 raise AssertionError(f"{op!r} cannot stand inside a block")
+
+    def state(self, op: StateOp) -> None:
+        from klasy.compiler import stateeval
+
+        assert self.world.store is not None, "this world keeps no state"
+        result = stateeval.run(self.world.store, op, self)
+        if op.result is not None:
+            self.values[op.result] = result
 
     def read(self, address: int, size: int) -> bytes | None:
         return self.world.read(address & MASK64, size)

@@ -6,8 +6,9 @@ it must. Not meant to be read back.
 
 from __future__ import annotations
 
-from klasy.compiler import ir
+from klasy.compiler import ir, irstate
 from klasy.compiler.ir import Block, Op, Operand, Part, Program, Value, Var
+from klasy.compiler.irstate import StateOp
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class _Printer:
                 return f"{op.var!r} = {show(op.source)}"
             case ir.Context():
                 return op.what
+            case ir.Observe():
+                return f"observed {op.what}"
             case ir.Argument():
                 return f"argument {op.source.index}"
             case ir.Mark():
@@ -101,8 +104,25 @@ class _Printer:
                 return f"if {test} then {_label(op.then)} else {_label(op.otherwise)}"
             case ir.Locate():
                 return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
+            case StateOp():
+                return self.state(op)
             case _:  # Result, Return
                 return op.mnemonic
+
+    def state(self, op: StateOp) -> str:
+        show = self.operand
+        text = f"{op.mnemonic.replace('_', ' ')} {op.state.name}"
+        match op:
+            case irstate.ReadState():
+                text += f", word {op.word}"
+            case irstate.WriteState():
+                text += f" = {show(op.value)}"
+            case irstate.ChangeState():
+                steps = (f"word {show(s.word)} {_SYMBOLS.get(s.op, s.op)}= {show(s.value)}" for s in op.steps)
+                text += ": " + ", ".join(steps)
+            case irstate.CountState():
+                text += f" {op.what}"
+        return text + "".join(f"\n        {self.part(part)}" for part in op.key)
 
     def part(self, part: Part) -> str:
         match part:

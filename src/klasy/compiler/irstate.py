@@ -1,7 +1,7 @@
 """The operations of the IR on an aspect's state: read, write, change, delete an element of a state's map.
 
 Each holds its key as :class:`~klasy.compiler.ir.Part` s, at their offsets from the key's start: StoreField, CommField,
-and StringField, whose fault (the string is then empty) is counted as the state's; all other bytes of the key are zero.
+CopyField and StringField, of which a fault (it is zeros then) is counted as the state's; all other bytes are zero.
 A state without a key has no parts. What :mod:`klasy.state` calls words are addressed by their number.
 
 An element that is not there reads as zeros, and comes to be when it is written or changed. Where it cannot (the map is
@@ -115,7 +115,7 @@ def faults(op: StateOp) -> list[str]:
     end = 0
     for part in op.key:
         size = ir.COMM_SIZE if isinstance(part, ir.CommField) else getattr(part, "size", 0)
-        if not isinstance(part, ir.StoreField | ir.StringField | ir.CommField) or size <= 0:
+        if not isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.CommField) or size <= 0:
             found.append(f"no part of a key at {part.offset}")
         if part.offset < end or part.offset + size > op.state.key_size:
             found.append(f"the part of the key at {part.offset} does not fit")

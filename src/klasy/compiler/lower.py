@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from klasy.compiler.ir import Block, Operand
-    from klasy.match.plan import Arm, Probe
+    from klasy.match.plan import Arm, Probe, Watch
 
 
 def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping[int, tree.Expr | None]) -> ir.Program:
@@ -29,7 +29,9 @@ def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping
     for place, arm in enumerate(probe.arms):
         behind = build.block()
         joinpoint = _locate(build, probe, arm, place, behind)
-        _Body(build, arm, advice[arm.advice], joinpoint, behind).run(guards[place])
+        body = _Body(build, arm, advice[arm.advice], joinpoint, behind)
+        body.watch = probe.watch
+        body.run(guards[place])
         build.begin(behind)
     build.add(ir.Return())
     program.formats.sort(key=lambda form: form.index)
@@ -60,6 +62,8 @@ class _Body(ExpressionLowering):
 
     def run(self, guard: tree.Expr | None) -> None:
         self.bind()
+        if self.watch is not None:
+            self.select(self.watch)
         if guard is not None:
             body = self.build.block()
             self.branch(guard, body, self.behind)
@@ -70,6 +74,29 @@ class _Body(ExpressionLowering):
         if not self.build.ended:
             self.build.jump(self.behind)
         self.build.span = None
+
+    def select(self, watch: Watch) -> None:
+        """Of the accesses to watched data go on at those that the arm is for, or may be for."""
+        build = self.build
+        if self.arm.does and not watch.writes_only:
+            kind = build.value()
+            build.add(ir.Observe(kind, "kind"))
+            body = build.block()
+            other = READS if self.arm.does == WRITES else WRITES
+            build.branch("eq", kind, other, self.behind, body)
+            build.begin(body)
+        if self.arm.ranges is not None:
+            ip = build.value()
+            build.add(ir.Observe(ip, "ip"))
+            body = build.block()
+            for low, high in self.arm.ranges:  # the instruction lies before the ip
+                above, beyond = build.block(), build.block()
+                build.branch("ugt", ip, to_signed(low), above, beyond)
+                build.begin(above)
+                build.branch("ule", ip, to_signed(min(high, ir.MASK64)), body, beyond)
+                build.begin(beyond)
+            build.jump(self.behind)
+            build.begin(body)
 
     def bind(self) -> None:
         """The parameters of the advice get their values."""
@@ -113,7 +140,9 @@ class _Body(ExpressionLowering):
             case tree.Log():
                 self.log(node)
             case _:
-                raise AssertionError(f"no lowering of {node!r}")
+                from klasy.compiler import lowerstate
+
+                lowerstate.statement(self, node)
 
     def discard(self, node: tree.Expr) -> None:
         """Evaluate for the effect alone."""

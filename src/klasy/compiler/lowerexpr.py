@@ -13,6 +13,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from klasy.compiler.builder import Builder
     from klasy.compiler.ir import Block, Operand, Var
+    from klasy.match.plan import Watch
 
 _UNSIGNED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "eq", "!=": "ne"}
 _SIGNED = {"<": "slt", "<=": "sle", ">": "sgt", ">=": "sge", "==": "eq", "!=": "ne"}
@@ -33,6 +34,7 @@ class ExpressionLowering:
         self.variables: dict[tree.Variable, Var] = {}
         self.tainted: dict[tree.Variable, Var] = {}  # 1 where the variable's value came of a load that failed
         self.fixed: dict[tree.Variable, Operand] = {}  # variables that are never assigned to
+        self.watch: Watch | None = None  # of a probe that watches data
 
     def statement(self, node: tree.Stmt) -> None:
         """Lower a statement: one that stands within an expression, on the left of a comma."""
@@ -94,6 +96,8 @@ class ExpressionLowering:
         match node:
             case tree.Read() | tree.StringAt() | tree.StringComparison() | tree.Memory():
                 return True
+            case tree.Observed():
+                return not node.sure
             case tree.Local():
                 return node.variable in self.tainted
             case tree.AddressOf():
@@ -104,8 +108,29 @@ class ExpressionLowering:
                 return self.may_fault(node.value)
             case tree.Expr():
                 return any(self.may_fault(part) for part in vars(node).values())
+            case tuple():  # the keys of a state
+                return any(self.may_fault(part) for part in node)
             case _:
                 return False
+
+    def _observed(self, node: tree.Observed) -> Operand:
+        """What the probe found of the data it watches; at a probe that watches none, 0."""
+        if self.watch is None:
+            return 0
+        if node.what == "address":
+            return to_signed(self.watch.data.address)
+        if not node.sure and self.faults is not None:
+            failed = self.build.value()
+            self.build.add(ir.Observe(failed, "failed"))
+            shifted = self.build.binary("shl", failed, self.bit) if self.bit else failed
+            self.build.set(self.faults, self.build.binary("or", self.build.get(self.faults), shifted))
+        raw = self.build.value()
+        self.build.add(ir.Observe(raw, node.what))
+        if isinstance(node.type, Bool):
+            return self.build.compare("ne", raw, 0)
+        if isinstance(node.type, Integer) and node.type.signed:
+            return self.build.extend(raw, node.type.bits, True)
+        return raw
 
     # --- conditions
 
@@ -162,6 +187,8 @@ class ExpressionLowering:
                 return self._wrapped("sub", 0, self.value(node.operand), tree.integer(node))
             case tree.Complement():
                 return self._wrapped("xor", self.value(node.operand), -1, tree.integer(node))
+            case tree.Observed():
+                return self._observed(node)
             case tree.SwapBytes():
                 swapped = self.build.value()
                 source = self.value(node.operand)
@@ -200,7 +227,9 @@ class ExpressionLowering:
                 self._aside(node.first)
                 return self.value(node.value)
             case _:
-                raise AssertionError(f"no lowering of {node!r}")
+                from klasy.compiler import lowerstate
+
+                return lowerstate.value(self, node)
 
     def _aside(self, node: tree.Stmt) -> None:
         """A statement within an expression, whose faults are no concern of the value that is being computed."""

@@ -72,7 +72,12 @@ def _key(low: ExpressionLowering, state: StateVariable, keys: Sequence[tree.Expr
     parts: list[Part] = []
     for declared, expr in zip(state.keys, keys, strict=True):
         field = declared.field
-        if not isinstance(declared.type, String):
+        if isinstance(expr, tree.Formatted):
+            parts.append(ir.StoreField(field.offset, field.size, low.value(expr.value)))
+        elif isinstance(expr, tree.Memory):
+            address, at = low.address(expr.pointer)
+            parts.append(ir.CopyField(field.offset, field.size, address, at, 0))
+        elif not isinstance(declared.type, String):
             parts.append(ir.StoreField(field.offset, field.size, low.value(expr)))
         elif isinstance(expr, tree.Comm) and field.size >= ir.COMM_SIZE:
             parts.append(ir.CommField(field.offset))

@@ -8,11 +8,26 @@ from klasy.plain import TYPE_CHECKING, dataclass, field
 from klasy.state import LOST_FAULT, LOST_FULL, LOST_WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Protocol
 
     from klasy.compiler.ir import Operand
+    from klasy.compiler.ireval import World
     from klasy.compiler.irstate import StateOp
     from klasy.state import State
+
+    class Machine(Protocol):
+        """What runs the operation: the interpreter of the IR."""
+
+        world: World
+
+        def of(self, operand: Operand) -> int:
+            """An operand's value."""
+
+        def read(self, address: int, size: int) -> bytes | None:
+            """Kernel memory."""
+
+        def string(self, address: int, limit: int, user: bool = False) -> bytes | None:
+            """A string."""
 
 
 @dataclass()
@@ -35,19 +50,14 @@ class Store:
         self.lost.setdefault(state.name, [0] * LOST_WORDS)[what] += 1
 
 
-def run(
-    store: Store,
-    op: StateOp,
-    value: Callable[[Operand], int],
-    string: Callable[[int, int, bool], bytes | None],
-    comm: bytes,
-) -> int:
+def run(store: Store, op: StateOp, machine: Machine) -> int:
     """Run one operation; its result, 0 where it has none."""
+    value = machine.of
     state = op.state
     if isinstance(op, irstate.CountState):
         store.count(state, op.what)
         return 0
-    key = _key(store, op, value, string, comm)
+    key = _key(store, op, machine)
     elements = store.of(state)
     row = elements.get(key)
     match op:
@@ -77,24 +87,23 @@ def run(
     return old
 
 
-def _key(
-    store: Store,
-    op: StateOp,
-    value: Callable[[Operand], int],
-    string: Callable[[int, int, bool], bytes | None],
-    comm: bytes,
-) -> bytes:
+def _key(store: Store, op: StateOp, machine: Machine) -> bytes:
     key = bytearray(op.state.key_size)
     for part in op.key:
         match part:
             case ir.StoreField():
-                content = (value(part.value) & (1 << 8 * part.size) - 1).to_bytes(part.size, "little")
+                content = (machine.of(part.value) & (1 << 8 * part.size) - 1).to_bytes(part.size, "little")
+            case ir.CopyField():
+                data = machine.read(machine.of(part.address) + part.at, part.size)
+                if data is None:
+                    store.count(op.state, LOST_FAULT)
+                content = data or b""
             case ir.StringField():
-                text = string(value(part.address) + part.at, part.size - 1, part.user)
+                text = machine.string(machine.of(part.address) + part.at, part.size - 1, part.user)
                 if text is None:
                     store.count(op.state, LOST_FAULT)
                 content = text or b""
             case _:
-                content = comm[: ir.COMM_SIZE - 1]
+                content = machine.world.comm[: ir.COMM_SIZE - 1]
         key[part.offset : part.offset + len(content)] = content
     return bytes(key)

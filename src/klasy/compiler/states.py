@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from klasy.compiler import ir, tree
 from klasy.compiler.builtins import context
+from klasy.compiler.builtins.network import IP4, IP6, MAC
 from klasy.compiler.builtins.strings import as_string
 from klasy.compiler.convert import rvalue
 from klasy.compiler.formats import one_line
@@ -17,10 +18,12 @@ from klasy.compiler.types import (
     Array,
     Bool,
     Char,
+    CType,
     Enum,
     Function,
     Integer,
     Pointer,
+    Shown,
     String,
 )
 from klasy.compiler.wording import a_type
@@ -36,11 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klasy.compiler.check import AdviceChecker
-    from klasy.compiler.types import CType, Types
+    from klasy.compiler.types import Types
     from klasy.lang.ast import Aspect, StateDecl
 
 S64 = Integer(8, True, "s64")
 MAX_KEY = 256  # bytes; a BPF program has 512 of stack
+ADDRESSES: dict[CType, str] = {IP4: "ip4", IP6: "ip6", MAC: "mac"}
 _READABLE = {"count": U64, "sum": S64, "min": S64, "max": S64, "avg": S64}
 
 
@@ -166,7 +170,9 @@ class _Declaring:
             return String(ir.COMM_SIZE, "string")
         if isinstance(string, tree.StringAt):
             return String(-(-(string.limit + 1) // 8) * 8, "string")
-        return self._fitting(rvalue(made).type, node)
+        if made.type in ADDRESSES:
+            return made.type
+        return self._fitting(made.type if isinstance(made.type, Array) else rvalue(made).type, node)
 
     def _checker_for(self, node: ast.Expr) -> AdviceChecker | None:
         """The first advice whose parameters a key's expression can be of."""
@@ -196,10 +202,15 @@ class _Declaring:
     def _fitting(self, kind: CType | None, node: ast.Node) -> CType | None:
         if kind is None or isinstance(kind, Integer | Pointer):
             return kind
+        text = node.span.text
+        hint = ""
+        if isinstance(kind, Array) and isinstance(kind.element, Integer) and kind.element.size == 1:
+            hint = f"str({text}) is the string in it"
         self.checker.error(
             "bad-key",
-            f"'{node.span.text}' is {a_type(kind)}: a key is a number, a pointer or a string",
+            f"'{text}' is {a_type(kind)}: a key is a number, a pointer, a string or an address of the network",
             node.span,
+            hint,
         )
         return None
 
@@ -208,11 +219,13 @@ def _field(name: str, kind: CType, types: Types, end: int) -> Field:
     """How a value of a type is decoded, with the next place for it behind ``end``."""
     module = types.module_of(kind.btf) if kind.btf is not None else None
     size = kind.size
-    alignment = 8 if isinstance(kind, String) else size
+    alignment = 8 if isinstance(kind, String | Shown) else size
     offset = -(-end // alignment) * alignment
     field = Field(name, "int", offset, size, type_name=kind.name, module=module, type_id=kind.type_id)
     if isinstance(kind, String):
         return replace(field, kind="string", type_name="")
+    if isinstance(kind, Shown):
+        return replace(field, kind=ADDRESSES[kind], type_name="")
     if isinstance(kind, Pointer):
         return replace(field, kind="symbol" if isinstance(kind.target, Function) else "pointer")
     assert isinstance(kind, Integer)

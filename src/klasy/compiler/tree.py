@@ -67,6 +67,17 @@ class ContextValue(Expr):
 
 
 @dataclass(eq=False)
+class Observed(Expr):
+    """What a probe found of the data it watches: ``what`` of ir.OBSERVED, or ``address``, the data's own.
+
+    ``sure``: its memory is there as long as the kernel is.
+    """
+
+    what: str
+    sure: bool
+
+
+@dataclass(eq=False)
 class Comm(Expr):
     """``comm``: a string."""
 

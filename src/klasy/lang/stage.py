@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _NODES: dict[type[ast.Node], str] = {
     ast.Import: "'import'",
     ast.CBody: "a body in C, '%{ .. %}'",
-    ast.StateDecl: "state kept by an aspect",
     ast.Syscall: "'syscall'",
     ast.Event: "'event'",
     ast.At: "'at'",
@@ -31,7 +30,6 @@ _NODES: dict[type[ast.Node], str] = {
     ast.While: "'while'",
     ast.Break: "'break'",
     ast.Continue: "'continue'",
-    ast.Delete: "'delete'",
 }
 
 FUNCTIONS = frozenset(("stack", "ustack", "sample", "limit", "stop", "deny"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from struct import Struct
 
 from klasy import printf
 from klasy.errors import SystemRefusal
+from klasy.log.access import Accesses
 from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.format_text import value_text
 from klasy.log.memory import decode as decode_memory
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 _NO_POINT = LogPoint("unknown", None, 0, None)
 _LAST_FAULT_BIT = 63
+_NOT_SHOWN = frozenset(("address", "site", "access"))  # kinds of fields that are no value of the log
+_TWO_WORDS = Struct("<QQ")
 
 
 class Decoder:
@@ -33,6 +37,9 @@ class Decoder:
 
     def __init__(self, schema: Schema, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
         self._schema = schema
+        # Of each format where it tells the instruction that accessed data, if it does.
+        self._sites = [_site(form) for form in schema.formats]
+        self._accesses = Accesses(symbols.code)
         self._types = types
         self._symbols = symbols
         # An event is a line; the newline that a template ends with, from the habit of C, would make it two.
@@ -43,8 +50,11 @@ class Decoder:
         self._wall_offset = time.time_ns() - time.monotonic_ns()
         self._second = (0, "")  # of the record before, with its text
 
-    def decode(self, record: bytes | memoryview) -> LogEvent:
-        """One record. Raises SystemRefusal where the bytes are no record of this aspect."""
+    def decode(self, record: bytes | memoryview) -> LogEvent | None:
+        """One record; None for that of an access to data which proves not to be of its join point's kind.
+
+        Raises SystemRefusal where the bytes are no record of this aspect.
+        """
         if len(record) < HEADER_SIZE:
             raise SystemRefusal(f"a record of aspect {self._schema.aspect} has {len(record)} bytes: no header")
         time_ns, point_id, format_id, cpu, pid, tid, comm, faults = HEADER.unpack_from(record)
@@ -56,6 +66,13 @@ class Decoder:
             ) from None
         points = self._schema.points
         point = points[point_id] if point_id < len(points) else _NO_POINT
+        site = self._sites[format_id]
+        if site is not None:
+            ip, known = _TWO_WORDS.unpack_from(record, site)
+            place = self._accesses.place(point, ip, known) if ip else point
+            if place is None:
+                return None
+            point = place
         values, faulty = self._values(layout, bytes(record), faults, point)
         pieces = self._templates[format_id]
         message = None if pieces is None else self._message(pieces, layout, values)
@@ -81,7 +98,7 @@ class Decoder:
         return f"{self._second[1]}.{rest // 1000:06}"
 
     def _message(self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]]) -> str:
-        sizes = [entry.size for entry in layout.fields if entry.kind != "address"]
+        sizes = [entry.size for entry in layout.fields if entry.kind not in _NOT_SHOWN]
         shown: list[tuple[int | str, int]] = []
         for directive, (_, value), size in zip(printf.directives(pieces), values, sizes, strict=True):
             shown.append((self._printable(directive, value), size))
@@ -116,6 +133,8 @@ class Decoder:
         for entry in layout.fields:
             if entry.kind == "address":  # of the object that the next field holds
                 address = int.from_bytes(record[entry.offset : entry.offset + 8], "little")
+                continue
+            if entry.kind in _NOT_SHOWN:
                 continue
             if faults >> min(position, _LAST_FAULT_BIT) & 1:
                 values.append((entry.name, Fault()))
@@ -164,6 +183,17 @@ class Decoder:
         enum = btf.type(btf.resolve(entry.type_id))
         assert isinstance(enum, Enum)
         return next((name for name, value in enum.values if value == number), None)
+
+
+def field_decoder(types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> Callable[[Field, bytes], Value]:
+    """What decodes single fields, which are no log's: the values and keys of states."""
+    decoder = Decoder(Schema("", (), (), ()), types, symbols)
+    return lambda entry, data: decoder._value(entry, data, _NO_POINT, None)
+
+
+def _site(form: Format) -> int | None:
+    """Where a record holds the place of an access to data, followed by what it was."""
+    return next((entry.offset for entry in form.fields if entry.kind == "site"), None)
 
 
 def _buffer(raw: bytes) -> Value:

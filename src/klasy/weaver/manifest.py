@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from klasy.match.plan import Plan, Probe
     from klasy.match.shadow import Shadow
     from klasy.record import Format
+    from klasy.state import State
 
 CHUNK = 4096
 MAGIC = b"klasyreg"
@@ -115,7 +116,11 @@ class Circumstances:
 
 
 def describe(
-    plan: Plan, formats: Sequence[Format], circumstances: Circumstances, events: dict[int, int]
+    plan: Plan,
+    formats: Sequence[Format],
+    circumstances: Circumstances,
+    events: dict[int, int],
+    states: Sequence[State] = (),
 ) -> dict[str, Any]:
     """The document of an aspect about to be woven. ``events`` gives the kernel probe event of a probe, by its index."""
     c = circumstances
@@ -140,6 +145,7 @@ def describe(
         ),
         "probes": [_probe(plan, probe, events.get(probe.index)) for probe in plan.probes],
         "formats": [f.to_json() for f in formats],
+        "states": [state.to_json() for state in states],
     }
 
 
@@ -226,4 +232,5 @@ def _watch(probe: Probe) -> dict[str, Any] | None:
         "address": watch.piece.address,
         "length": watch.piece.length,
         "writes_only": watch.writes_only,
+        "joinpoints": sorted(i for arm in probe.arms for i in arm.by_address.values()),
     }

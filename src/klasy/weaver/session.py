@@ -297,7 +297,8 @@ class _Weave:
             options=dict(self._options),
         )
         events = {index: held.event for index, held in self._attached.items() if held.event is not None}
-        self.document = manifest.describe(self._artifact.plan, self._artifact.formats, circumstances, events)
+        made = self._artifact
+        self.document = manifest.describe(made.plan, made.formats, circumstances, events, made.states)
         chunks = manifest.pack(self.document)
         registry = maps.create(
             u.BPF_MAP_TYPE_ARRAY,

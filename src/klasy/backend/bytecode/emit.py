@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.liveness import Interval
     from klasy.backend.bytecode.regs import Allocation
     from klasy.backend.bytecode.rethook import Rethook
+    from klasy.backend.bytecode.states import StateCode
     from klasy.bpf.insn import Reg
     from klasy.match.plan import Plan, Probe
     from klasy.source import Span
@@ -44,18 +45,32 @@ class Generated:
 
 
 def generate_program(
-    plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None = None, *, count_runs: bool = False
+    plan: Plan,
+    program: ir.Program,
+    counters: Counters,
+    rethook: Rethook | None = None,
+    states: StateCode | None = None,
+    *,
+    count_runs: bool = False,
 ) -> Generated:
     """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
 
-    ``rethook``: how to look behind kretprobes of others. ``count_runs``: the program counts how often it runs.
+    ``rethook``: how to look behind kretprobes of others. ``states``: where the aspect has any. ``count_runs``: the
+    program counts how often it runs.
     """
-    return _Generator(plan, program, counters, rethook, count_runs=count_runs).run()
+    return _Generator(plan, program, counters, rethook, states, count_runs=count_runs).run()
 
 
 class _Generator:
     def __init__(
-        self, plan: Plan, program: ir.Program, counters: Counters, rethook: Rethook | None, *, count_runs: bool
+        self,
+        plan: Plan,
+        program: ir.Program,
+        counters: Counters,
+        rethook: Rethook | None,
+        states: StateCode | None,
+        *,
+        count_runs: bool,
     ) -> None:
         self.plan = plan
         self.count_runs = count_runs
@@ -70,7 +85,7 @@ class _Generator:
 
             watching = Watching(self.probe, self.origin, ops)
         self.locating = Locating(plan, self.probe, locates, origin=self.origin, counters=counters, rethook=rethook)
-        self.selector = Selector(self.origin, self.locating, counters, watching)
+        self.selector = Selector(self.origin, self.locating, counters, watching, states)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
         self.selector.survey(self.blocks)

@@ -26,6 +26,7 @@ from klasy.bpf.insn import (
 )
 from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
+from klasy.compiler.irstate import StateOp
 from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_HITS
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.locate import Locating
     from klasy.backend.bytecode.origin import Origin
+    from klasy.backend.bytecode.states import StateCode
+    from klasy.backend.bytecode.watch import Watching
 
 _HELPERS = {
     "now": "ktime_get_ns",
@@ -48,7 +51,16 @@ _HELPERS = {
 class Selector:
     """Selects instructions for one program."""
 
-    def __init__(self, origin: Origin, locating: Locating, counters: Counters) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        locating: Locating,
+        counters: Counters,
+        watching: Watching | None = None,
+        states: StateCode | None = None,
+    ) -> None:
+        self.states = states
+        self.watching = watching
         self.origin = origin
         self.locating = locating
         self.counters = counters
@@ -69,6 +81,11 @@ class Selector:
         """What an operation does to locals and registers."""
         reads = tuple(o for o in op.operands() if isinstance(o, Value))
         match op:
+            case Prologue() if self.watching is not None:
+                return self.watching.prologue_effects()
+            case ir.Observe():
+                assert self.watching is not None, "only at a probe that watches data"
+                return Effects(reads=(self.watching.found[op.what],), results=(op.dst,))
             case Prologue():
                 return self.locating.prologue_effects()
             case ir.Locate():
@@ -86,13 +103,16 @@ class Selector:
             case ir.Context() | ir.CommEqual():
                 return Effects(results=(op.dst,), calls=True)
             case ir.CountHit():
-                return Effects(reads=reads, calls=True)
+                account = self.watching.account_reads() if self.watching is not None else ()
+                return Effects(reads=reads, late=account, calls=True)
             case ir.Load() | ir.StringEqual():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(reads=reads, late=faults, results=(op.dst,), calls=True)
             case ir.Emit():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(late=(*reads, *faults), early=(self._record(op),), calls=True)
+            case StateOp():
+                return Effects(late=reads, results=() if op.result is None else (op.result,), calls=True)
         result = op.result
         return Effects(reads=reads, results=() if result is None else (result,))
 
@@ -102,12 +122,17 @@ class Selector:
     def scratch(self, op: ir.Op) -> int:
         """Bytes of scratch that an operation takes."""
         match op:
+            case Prologue() | ir.CountHit() if self.watching is not None:
+                return self.watching.scratch
             case Prologue() | ir.Locate():
                 return self.locating.scratch()
             case ir.StringEqual() | ir.CommEqual():
                 return strings.scratch(op)
             case ir.CountHit() | ir.Emit() | ir.Load() | ir.Argument() | ir.Result():
                 return 8
+            case StateOp():
+                assert self.states is not None
+                return self.states.scratch(op)
         return 0
 
     def on_stack(self, blocks: list[Straight]) -> set[Local]:
@@ -160,6 +185,11 @@ class Selector:
     def emit(self, e: Emitter, op: ir.Op, following: str | None) -> None:
         """Emit an operation; ``following`` is the label of the block that comes next."""
         match op:
+            case Prologue() if self.watching is not None:
+                self.watching.prologue(e)
+            case ir.Observe():
+                assert self.watching is not None
+                self.watching.observe(e, op)
             case Prologue():
                 self.locating.prologue(e)
             case ir.Locate():
@@ -185,6 +215,9 @@ class Selector:
                 e.keep(op.dst, R0)
             case ir.CountHit():
                 self.counters.bump(e, op.joinpoint, COUNTER_HITS)
+                if self.watching is not None:
+                    assert isinstance(op.joinpoint, int), "a watch's join points are known beforehand"
+                    self.watching.account(e, op.joinpoint)
             case ir.Load():
                 _load(e, op)
             case ir.StringEqual() | ir.CommEqual():
@@ -195,6 +228,9 @@ class Selector:
                 e.go(label(op.target))
             case ir.Return():
                 e.go(OUT)
+            case StateOp():
+                assert self.states is not None
+                self.states.emit(e, op, self._uses)
             case _:
                 raise AssertionError(f"no instructions for {op!r}")
 

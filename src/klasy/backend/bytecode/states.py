@@ -164,20 +164,23 @@ class _Writer:
                     e.stack_address(R1, at)
                     e.asm.emit(mov(R2, ir.COMM_SIZE), call("get_current_comm"))
                 case ir.StringField():
-                    self._string(part, at)
+                    helper = "probe_read_user_str" if part.user else "probe_read_kernel_str"
+                    self._copy(part, at, helper, "s<")
+                case ir.CopyField():
+                    self._copy(part, at, "probe_read_kernel", "!=")
                 case _:
                     raise AssertionError(f"no code for {part!r}")
 
-    def _string(self, part: ir.StringField, at: int) -> None:
+    def _copy(self, part: ir.StringField | ir.CopyField, at: int, helper: str, failed: str) -> None:
         e = self.e
         e.into(R3, part.address)
         if part.at:
             e.asm.emit(add(R3, part.at))
         e.asm.emit(mov(R2, part.size))
         e.stack_address(R1, at)
-        e.asm.emit(call("probe_read_user_str" if part.user else "probe_read_kernel_str"))
+        e.asm.emit(call(helper))
         back = e.asm.fresh_label("key")
-        e.asm.emit(jump_if(R0, "s<", 0, self._rarely(lambda: self._bump(LOST_FAULT), back)))
+        e.asm.emit(jump_if(R0, failed, 0, self._rarely(lambda: self._bump(LOST_FAULT), back)))
         e.asm.label(back)
 
     def _store(self, base: Reg, offset: int, size: int, value: ir.Operand) -> None:

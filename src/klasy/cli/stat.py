@@ -1,0 +1,131 @@
+"""``klasy stat``: what the states of woven aspects hold."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import ExitStack
+
+from klasy.errors import EXIT_OK, KernelRefused, UsageError
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from klasy.cli.options import Arguments, Parser
+    from klasy.weaver.states import StateContent
+    from klasy.weaver.woven import WovenAspect
+
+HELP = "Show what the states of woven aspects hold: counters, tables, histograms. The largest come first."
+EXAMPLE = "  klasy stat rtt\n  klasy stat -f --top 10\n  klasy stat --json rtt | jq '.aspects[].states[]'"
+
+_INTERVAL = 1.0  # seconds
+_CLEAR = "\x1b[H\x1b[J"  # cursor to the upper left, clear from there
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("aspects", nargs="*", metavar="ASPECT", help="name of a woven aspect (default: all)")
+    parser.add_argument("-f", "--follow", action="store_true", help="show it anew each second, until Ctrl-C")
+    parser.add_argument("--top", metavar="N", help="of each state the N largest elements only")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; with -f one a line")
+
+
+def run(args: Arguments) -> int:
+    """Print what there is; with --follow again each second, as long as an aspect is woven."""
+    from klasy.weaver.woven import open_woven, read_registry
+
+    top = _number(args.top) if args.top is not None else None
+    with ExitStack() as stack:
+        aspects = [stack.enter_context(open_woven(name)) for name in dict.fromkeys(args.aspects)]
+        aspects = aspects or [stack.enter_context(woven) for woven in read_registry()]
+        with_state = [woven for woven in aspects if woven.document.get("states")]
+        if not args.aspects:
+            aspects = with_state
+        elif not args.json:
+            for woven in aspects:
+                if woven not in with_state:
+                    print(f"klasy: the aspect {woven.name} keeps no state", file=sys.stderr)
+        if not aspects and not args.json:
+            print("no aspect that keeps state is woven", file=sys.stderr)
+            return EXIT_OK
+        output = StateOutput(as_json=args.json, top=top)
+        if args.follow:
+            _follow(output, with_state)
+        else:
+            output.show(aspects, indent=True)
+    return EXIT_OK
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"'{text}' is no number of elements", hint="write it as --top 10")
+    return int(text)
+
+
+class StateOutput:
+    """Prints states."""
+
+    def __init__(self, *, as_json: bool, top: int | None = None) -> None:
+        from klasy.api import state_decoder
+
+        decoder, symbols = state_decoder()
+        self._as_json = as_json
+        if as_json:
+            from klasy.cli.statjson import StateJson
+
+            self._json = StateJson(decoder, symbols, top)
+        else:
+            from klasy.cli.stattext import StateText
+
+            self._text = StateText(decoder, symbols, top)
+
+    def show(self, aspects: Iterable[WovenAspect], *, indent: bool = False) -> None:
+        """Print what aspects hold now."""
+        text = self.render([(woven.name, content) for woven, content in read(aspects)], indent=indent)
+        if text:
+            print(text)
+
+    def render(self, found: Sequence[tuple[str, list[StateContent]]], *, indent: bool = False) -> str:
+        """The same as text, without a newline at its end."""
+        if self._as_json:
+            import json
+
+            document = {"aspects": [self._json.aspect(name, contents) for name, contents in found]}
+            return json.dumps(document, indent=2 if indent else None, ensure_ascii=not indent)
+        return "\n\n".join(self._text.aspect(name, contents) for name, contents in found if contents)
+
+
+def read(aspects: Iterable[WovenAspect]) -> list[tuple[WovenAspect, list[StateContent]]]:
+    """What the states of aspects hold, but for those that have just been taken out."""
+    from klasy.weaver.states import read_states
+
+    found = []
+    for woven in aspects:
+        try:
+            found.append((woven, read_states(woven)))
+        except KernelRefused:
+            if os.path.exists(woven.path):
+                raise
+    return found
+
+
+def _follow(output: StateOutput, aspects: Sequence[WovenAspect]) -> None:
+    """On a terminal the screen is drawn anew each second; elsewhere what has changed is printed, with the time."""
+    from klasy.api import identity, still_there
+    from klasy.cli.interrupts import Interrupts
+
+    identities = [identity(woven) for woven in aspects]
+    drawn = sys.stdout.isatty() and not output._as_json
+    before = None
+    with Interrupts() as interrupts:
+        while not interrupts.requested and any(map(still_there, identities)):
+            text = output.render([(woven.name, contents) for woven, contents in read(aspects)])
+            if text != before:
+                before = text
+                clock = "" if output._as_json else f"{time.strftime('%H:%M:%S')}\n"
+                print(
+                    f"{_CLEAR if drawn else ''}{clock}{text}{'' if drawn or output._as_json else chr(10)}", flush=True
+                )
+            interrupts.sleep(_INTERVAL, lambda: True, _INTERVAL)

@@ -1,0 +1,95 @@
+"""What states hold, decoded: from words and bytes to numbers, buckets and keys. Sorted, the largest first."""
+
+from __future__ import annotations
+
+from klasy.log.decode import field_decoder
+from klasy.log.value import Value
+from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.record import Field
+from klasy.state import State, bucket_range, decode_extreme, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from klasy.btf.types import Btf
+    from klasy.log.symbolize import Symbolizer
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket of a histogram: numbers from ``low`` on and below ``high``; None: there is no bound."""
+
+    low: int | None
+    high: int | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One element of a state.
+
+    ``value``: of a scalar its value, of an aggregation what it came to, None for the extreme of nothing; of a
+    histogram None, and ``buckets`` has its buckets, but for empty ones at either end. ``count``: how many were added,
+    of an avg and of a histogram; ``total``: what they add up to, of an avg.
+    """
+
+    key: tuple[Value, ...]
+    value: Value | None
+    count: int | None = None
+    total: int | None = None
+    buckets: tuple[Bucket, ...] = ()
+
+
+class StateDecoder:
+    """Decodes the elements of states. ``types(module)`` gives the BTF of a module, as for log records."""
+
+    def __init__(self, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
+        self._field = field_decoder(types, symbols)
+
+    def slots(self, state: State, elements: Iterable[tuple[bytes, Sequence[int]]]) -> list[Slot]:
+        """The elements of a state, the largest first; equal ones by their keys."""
+        weighed = []
+        for key, words in elements:
+            slot = self._slot(state, key, words)
+            weighed.append((-_weight(slot), key, slot))
+        weighed.sort(key=lambda item: item[:2])
+        return [slot for _, _, slot in weighed]
+
+    def _slot(self, state: State, key: bytes, words: Sequence[int]) -> Slot:
+        keys = tuple(self._field(field, key) for field in state.keys)
+        match state.kind:
+            case "scalar":
+                assert state.value is not None
+                return Slot(keys, self._scalar(state.value, words[0]))
+            case "count":
+                return Slot(keys, words[0])
+            case "sum":
+                return Slot(keys, signed(words[0]))
+            case "min" | "max":
+                return Slot(keys, decode_extreme(state.kind, words[0]) if words[0] else None)
+            case "avg":
+                total = signed(words[1])
+                return Slot(keys, _quotient(total, words[0]) if words[0] else None, words[0], total)
+        used = [number for number, count in enumerate(words) if count]
+        span = range(used[0], used[-1] + 1) if used else range(0)
+        buckets = tuple(Bucket(*bucket_range(state, number), words[number]) for number in span)
+        return Slot(keys, None, sum(words), None, buckets)
+
+    def _scalar(self, field: Field, word: int) -> Value:
+        return self._field(field, word.to_bytes(8, "little"))
+
+
+def _quotient(total: int, count: int) -> int:
+    """As C divides, and advice that reads the average."""
+    return abs(total) // count * (1 if total >= 0 else -1)
+
+
+def _weight(slot: Slot) -> int:
+    if slot.buckets:
+        return slot.count or 0
+    return slot.value if isinstance(slot.value, int) else 0
+
+
+def key_text(values: Sequence[Value], show: Callable[[Value], str]) -> list[str]:
+    """The parts of a key as text: strings bare, for they are told by their column."""
+    return [value if isinstance(value, str) else show(value) for value in values]
