@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import time
@@ -194,3 +195,31 @@ def test_taking_an_aspect_out_by_hand():
     run("timeout", "20", "bash", "-ec", "\n".join(commands[2:5]).replace("ASPECT", "byhand"))
     HOME.rmdir()
     assert leftovers() == {}
+
+
+def test_more_than_six_arguments():
+    """A trampoline reaches a function of eight or nine arguments where the kernel lets it, a kprobe elsewhere: both
+    see all of them, and the trampoline also behind the function."""
+    (function,) = LiveKernel().functions("do_mmap")
+    prototype = function.btf.proto(function.proto)
+    assert len(prototype.params) > 7
+    wide = RunningFeatures().max_trampoline_arg_registers == 12
+    advice = ["before", "after"] if wide else ["before"]
+    parameters = "unsigned long len, unsigned long pgoff, struct list_head *uf"
+    body = "".join(f"{kind}({parameters}) {{ log(len, pgoff, uf); }}" for kind in advice)
+    signature = function.btf.c_prototype(function.proto)
+    text = f'aspect maps {{ pointcut execution("{signature}") && if(pid == {os.getpid()}); {body} }}'
+    by = {"fentry": ["fentry", "fexit"][: len(advice)] if wide else ["kprobe"], "kprobe": ["kprobe"]}
+    size, page = 3 * mmap.PAGESIZE, 5
+    with open("/bin/sh", "rb") as file:
+        for force, mechanisms in by.items():
+            source = text if force == "fentry" else text.replace("after(", "before(")
+            with woven(source, force=force) as aspect:
+                assert {j.mechanism for j in aspect.aspect.joinpoints} == set(mechanisms)
+                with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ, offset=page * mmap.PAGESIZE):
+                    pass
+                logged = [dict(event.values) for event in aspect.mine()]
+            mapped = [values for values in logged if (values["len"], values["pgoff"]) == (size, page)]
+            assert len(mapped) == len(advice)
+            assert len({values["uf"] for values in mapped}) == 1
+            assert mapped[0]["uf"] != 0

@@ -33,6 +33,8 @@ TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 CAPABILITIES = {"CAP_SYS_RAWIO": 17, "CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 _RIGHTS = frozenset({errno.EPERM, errno.EACCES})
+WIDE = "bpf_modify_return_test2"  # of seven parameters; likewise
+MOST_TRAMPOLINE_REGISTERS = 12  # MAX_BPF_FUNC_ARGS, include/linux/bpf.h
 _HARMLESS = "bpf_fentry_test1"  # a function the kernel has for BPF's self-tests: traceable, and never called else
 
 
@@ -54,14 +56,15 @@ def boot_id(path: str = "/proc/sys/kernel/random/boot_id") -> str:
         return file.read().strip()
 
 
-def probe_all(btf_id: int | None = None) -> list[Feature]:
-    """All answers, in the order a reader wants them. ``btf_id``: see :func:`fentry`."""
+def probe_all(btf_id: int | None = None, wide_id: int | None = None) -> list[Feature]:
+    """All answers, in the order a reader wants them. ``btf_id``: see :func:`fentry`, ``wide_id``: that of ``WIDE``."""
     return [
         rights(),
         lockdown(),
         jit(),
         btf(),
         fentry(btf_id),
+        wide_trampolines(wide_id),
         kprobes(),
         kprobe_multi(),
         perf_link(),
@@ -129,20 +132,34 @@ def fentry(btf_id: int | None) -> Feature:
     if btf_id is None:
         return Feature("fentry", UNKNOWN, "no function to try it on")
 
-    def attempt() -> str:
-        with (
-            program.load(
-                u.BPF_PROG_TYPE_TRACING,
-                _nothing(),
-                name="probe_fentry",
-                expected_attach_type=u.BPF_TRACE_FENTRY,
-                attach_btf_id=btf_id,
-            ) as loaded,
-            links.attach_tracing(loaded, u.BPF_TRACE_FENTRY),
-        ):
-            return ""
+    remedy = "CONFIG_DEBUG_INFO_BTF and dynamic ftrace with direct calls"
+    return _try("fentry", lambda: _attach_fentry(btf_id), since="5.5", remedy=remedy)
 
-    return _try("fentry", attempt, since="5.5", remedy="CONFIG_DEBUG_INFO_BTF and dynamic ftrace with direct calls")
+
+def _attach_fentry(btf_id: int) -> str:
+    with (
+        program.load(
+            u.BPF_PROG_TYPE_TRACING,
+            _nothing(),
+            name="probe_fentry",
+            expected_attach_type=u.BPF_TRACE_FENTRY,
+            attach_btf_id=btf_id,
+        ) as loaded,
+        links.attach_tracing(loaded, u.BPF_TRACE_FENTRY),
+    ):
+        return ""
+
+
+def wide_trampolines(btf_id: int | None) -> Feature:
+    """Trampolines on functions whose arguments take more than six registers (x86: 6.6).
+
+    By attaching to the function with this BTF id, which has seven parameters: ``WIDE`` is a harmless one, and came
+    with the feature (5e9cf77d81f9 "selftests/bpf: add testcase for TRACING with 6+ arguments").
+    """
+    name = "fentry, 12 arguments"
+    if btf_id is None:
+        return Feature(name, UNKNOWN, f"there is no {WIDE} to try it on; six are taken for sure")
+    return _try(name, lambda: _attach_fentry(btf_id), since="6.6", remedy="klasy takes kprobes instead")
 
 
 def kprobes() -> Feature:

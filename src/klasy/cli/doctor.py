@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from klasy.bpf.features import NO, UNKNOWN, YES, Feature, probe_all
+from klasy.bpf.features import NO, UNKNOWN, WIDE, YES, Feature, probe_all
 from klasy.cli.table import coloured
 from klasy.errors import EXIT_OK, EXIT_SYSTEM, KlasyError, SystemRefusal
 from klasy.plain import TYPE_CHECKING
@@ -42,7 +42,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
-    features = [*probe_all(_harmless_function()), *_sources()]
+    features = [*probe_all(*_harmless_functions()), *_sources()]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
     if args.json:
         import json
@@ -58,15 +58,16 @@ def run(args: Arguments) -> int:
     return EXIT_SYSTEM if lacking else EXIT_OK
 
 
-def _harmless_function() -> int | None:
-    """The BTF id of the function that trampolines are tried on; None where the types cannot be read."""
+def _harmless_functions() -> tuple[int | None, int | None]:
+    """The BTF ids of the functions that trampolines are tried on; None where there is none, or no types to be read."""
     from klasy.btf.types import Btf
 
     try:
         with open("/sys/kernel/btf/vmlinux", "rb") as file:
-            return Btf(file.read()).find_func("bpf_fentry_test1")
+            btf = Btf(file.read())
     except (OSError, KlasyError):
-        return None
+        return None, None
+    return btf.find_func("bpf_fentry_test1"), btf.find_func(WIDE)
 
 
 def _sources() -> list[Feature]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from klasy.match.planner import Planner
 
 # Loading and attaching one fentry program costs as much as some ten kprobes under one trace event.
+_TOO_MANY = "too-many-args"  # the code of what the kernel model refuses
 MOST_TRAMPOLINES = 16
 
 
@@ -67,12 +68,16 @@ class ExecutionPlanner:
         if blacklisted is not None and blacklisted.code == "blacklist":
             return blacklisted  # trampolines would get there: into what the handling of every probe goes through
         refusal = self.kernel.refusal(function.address, function, way)
-        if refusal is None and function.btf is not None and function.proto is not None:
+        if refusal is not None and refusal.code != _TOO_MANY:
+            return refusal
+        if function.btf is not None and function.proto is not None:
+            # The kernel's model takes the least that any kernel saves; what this one does was tried.
             words = argument_words(function.btf, function.btf.proto(function.proto))
-            if words > features.max_trampoline_arg_registers:
+            if not features.trampoline_saves(words):
                 most = features.max_trampoline_arg_registers
-                return Refusal("too-many-args", f"its parameters take {words} registers; trampolines save {most} here")
-        return refusal
+                reason = f"its parameters take {words} registers, and a BPF trampoline saves {most} here"
+                return Refusal(_TOO_MANY, reason)
+        return None
 
     def entry_refusal(self, function: Function, way: Way) -> Refusal | None:
         """Why a kprobe or kretprobe cannot be put on a function, or None. Asked once."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from klasy.plain import dataclass
 
+LEAST_TRAMPOLINE_REGISTERS = 6  # all kernels have BPF trampolines save as many argument registers
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
@@ -11,7 +13,11 @@ class Features:
 
     fentry: bool = True
     kprobe_multi: bool = False
-    max_trampoline_arg_registers: int = 6
+    max_trampoline_arg_registers: int = LEAST_TRAMPOLINE_REGISTERS
+
+    def trampoline_saves(self, registers: int) -> bool:
+        """Whether a trampoline saves so many argument registers."""
+        return registers <= self.max_trampoline_arg_registers
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klasy.errors import KernelLacks
-from klasy.match.options import Features
+from klasy.match.options import LEAST_TRAMPOLINE_REGISTERS, Features
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
@@ -40,17 +40,25 @@ def _has_member(btf: Btf, struct: str, name: str) -> bool:
 
 
 class RunningFeatures(Features):
-    """Answers of the running kernel. Each attempt costs milliseconds, and most aspects never ask.
-
-    How many argument registers a trampoline saves is not tried: the least that any kernel does is assumed, and a
-    kprobe reaches the functions that need more.
-    """
+    """Answers of the running kernel. Each attempt costs milliseconds, and most aspects never ask."""
 
     __slots__ = ("__dict__",)  # for the cached properties
 
     def __init__(self) -> None:
         """Not the base's, which would set the fields that are computed here."""
-        object.__setattr__(self, "max_trampoline_arg_registers", Features().max_trampoline_arg_registers)
+
+    @cached_property
+    def max_trampoline_arg_registers(self) -> int:
+        """As many as were tried: 12, or the least that any kernel saves (also where there is nothing to try it on)."""
+        from klasy.bpf import features
+        from klasy.kernel.live import running_kernel
+
+        wide = features.wide_trampolines(running_kernel().btf.find_func(features.WIDE))
+        return features.MOST_TRAMPOLINE_REGISTERS if wide else LEAST_TRAMPOLINE_REGISTERS
+
+    def trampoline_saves(self, registers: int) -> bool:
+        """Whether a trampoline saves so many argument registers: asked of the kernel where not all kernels do."""
+        return registers <= LEAST_TRAMPOLINE_REGISTERS or registers <= self.max_trampoline_arg_registers
 
     @cached_property
     def fentry(self) -> bool:

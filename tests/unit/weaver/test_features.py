@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
 from klasy.bpf import features
+from klasy.kernel import live
 from klasy.match.options import Features, PlanOptions
 from klasy.weaver import features as module
 from klasy.weaver.features import RunningFeatures
@@ -37,6 +42,30 @@ def test_without_compiled_programs_there_are_no_trampolines(monkeypatch, tmp_pat
     assert RunningFeatures().fentry
 
 
-def test_trampolines_save_what_they_do_on_every_kernel():
-    """The least number of argument registers is assumed."""
-    assert RunningFeatures().max_trampoline_arg_registers == 6
+class Kernel:
+    """A kernel that has a function of seven parameters to try trampolines on, or has not."""
+
+    def __init__(self, wide: int | None) -> None:
+        self.btf = SimpleNamespace(find_func=lambda name: wide if name == features.WIDE else None)
+
+
+@pytest.mark.parametrize(
+    ("wide", "state", "most"), [(7, features.YES, 12), (7, features.NO, 6), (None, features.UNKNOWN, 6)]
+)
+def test_how_much_trampolines_save_is_tried_where_it_matters(monkeypatch, wide, state, most):
+    """Six argument registers are saved by every kernel; whether more are is tried once, and only when asked."""
+    tried = []
+
+    def attempt(btf_id: int | None) -> features.Feature:
+        tried.append(btf_id)
+        return features.Feature("wide", state, "")
+
+    monkeypatch.setattr(features, "wide_trampolines", attempt)
+    monkeypatch.setattr(live, "running_kernel", lambda: Kernel(wide))
+    running = RunningFeatures()
+    assert running.trampoline_saves(6)
+    assert tried == []
+    assert running.trampoline_saves(7) == running.trampoline_saves(12) == (most == 12)
+    assert not running.trampoline_saves(13)
+    assert running.max_trampoline_arg_registers == most
+    assert tried == [wide]
