@@ -56,6 +56,8 @@ class Field:
     - ``object``: ``size`` bytes of memory to be decoded by the type ``type_id`` (struct, union, array);
       it is preceded by nothing: the address, where known, is a field of its own kind ``address`` that comes right
       before, has the same name and is not shown apart
+    - ``site``, then ``access``: 8 bytes each, of an access to data: the address behind the instruction, and what was
+      known of it (bits as in match.plan.READS). They are not shown: they say where the join point was
     - ``joinpoint``: takes no bytes; ``type_name`` is the attribute (kind, function, callee, file, line, address,
       module), known to the reader from the join point's id
 

@@ -72,7 +72,8 @@ def event_json(event: LogEvent, symbols: Symbolizer) -> str:
             "function": point.function,
             "offset": point.offset,
             "callee": point.callee,
-        },
+        }
+        | ({"data": point.data, "access": point.access} if point.data is not None else {}),
         "cpu": event.cpu,
         "pid": event.pid,
         "tid": event.tid,

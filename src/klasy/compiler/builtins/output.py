@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 def _check_log(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
     layout = Layout(checker.types)
+    if checker.data is not None:
+        checker.data.lay_out(layout, call.span)
     first = call.args[0]
     template = first.value if isinstance(first, ast.StringLiteral) else None
     if isinstance(first, ast.StringLiteral):
