@@ -14,7 +14,8 @@ Root in the lab's guest only. One JSON document on standard output, the course o
          "unresolved": [{"place": .., "count": .., "why": ..}]}}}
 
 ``count``: samples of the breakpoint on access. ``writes``: samples of the breakpoint on writes, in rounds of its own.
-``kind`` is capstone's account of the instruction (of a string instruction, the side that touched the member). ``delta``: base register minus the object's start, where known.
+``kind`` is capstone's account of the instruction (of a string instruction, the side that touched the member).
+``delta``: base register minus the object's start, where known.
 ``checked``: in how many samples the registers show that the operand covers the member.
 ``spurious``: QEMU 7.2 (accel/tcg/cputlb.c, store_helper_unaligned) takes an unaligned store within a page as one that
 reaches up to it from the page's start, and so reports watched bytes below it; the registers give it away.
@@ -202,12 +203,12 @@ class Collector:
             for watch in watches:
                 watch.enable()
             orders = ["step"]
-            if kind == BREAK_ON_ACCESS and subject in group.reused:
-                orders.insert(0, "churn")  # the slot's later lives are of the same type
-            elif subject in group.reused:
-                orders.append("churn")
             if kind == BREAK_ON_ACCESS and scenario.startswith("tcp") and subject in {"client", "server"}:
                 orders.append("loss")
+            if subject in group.reused:
+                orders.append("churn")  # the slot's later lives are of the same type
+                if kind == BREAK_ON_ACCESS and not scenario.startswith("tcp"):
+                    orders.append("step")
             for order in orders:
                 worker.order(order)
                 while (answer := worker.answer(0.04)) is None:
@@ -340,7 +341,7 @@ def main() -> None:
             chunk = members[at : at + SLOTS]
             for number, (scenario, subject) in enumerate(group.subjects[: arguments.subjects]):
                 kinds = [BREAK_ON_ACCESS] + [BREAK_ON_WRITE] * (number == 0 and not arguments.no_writes)
-                for kind in kinds:
+                for kind in [one for one in kinds for _ in range(group.again)]:
                     try:
                         collector.round(group, scenario, subject, chunk, kind)
                     except (OSError, LookupError) as error:

@@ -3,10 +3,10 @@
 
     .venv/bin/python tests/oracle/compare.py oracle-6.1.json static-6.1.json [verify-6.1.json] > accuracy-6.1.md
 
-Three sorts of accesses that the oracle caught are told apart from the rest and counted on their own: those of the memory
-routines (``memcpy`` and the like know no types; the call of them is what could be a site), those of the slab allocator
-(its list of free objects runs through the members of dead ones), and those of functions that are handed a pointer to a
-part of the object (``mutex_lock(&pipe->mutex)`` accesses a mutex, and cannot know whose).
+Three sorts of accesses that the oracle caught are told apart from the rest and counted on their own: those of the
+memory routines (``memcpy`` and the like know no types; the call of them is what could be a site), those of the slab
+allocator (its list of free objects runs through the members of dead ones), and those of functions that are handed a
+pointer to a part of the object (``mutex_lock(&pipe->mutex)`` accesses a mutex, and cannot know whose).
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def judge(name: str, seen: dict[str, Any], static: dict[str, Any]) -> Judged:
 def judge_all(oracle: dict[str, Any], static: dict[str, Any]) -> list[Judged]:
     """All members that both know."""
     return [
-        judge(name, seen, static["members"][name]) for name, seen in oracle["members"].items() if name in static["members"]
+        judge(name, seen, static["members"][name])
+        for name, seen in oracle["members"].items()
+        if name in static["members"]
     ]
 
 
@@ -137,8 +139,8 @@ def total(judged: Iterable[Judged]) -> Judged:
 
 def table(judged: list[Judged], verified: dict[str, Any] | None = None) -> Iterator[str]:
     """The table of recall, and of precision where it was measured, as Markdown."""
-    columns = ["member", "caught: instructions", "executions", "recall by instruction", "by execution", "read/write agrees",
-               "by part", "memory routines", "allocator", "static sites", "untyped"]  # fmt: skip
+    columns = ["member", "caught: instructions", "executions", "recall by instruction", "by execution"]
+    columns += ["read/write agrees", "by part", "memory routines", "allocator", "static sites", "untyped"]
     if verified:
         columns += ["objects checked", "precision"]
     yield "| " + " | ".join(columns) + " |"
@@ -187,7 +189,8 @@ def misses(judged: list[Judged]) -> Iterator[str]:
     """Every miss with its context, the most executed first."""
     for one in judged:
         for site, cause in sorted(one.misses, key=lambda miss: -miss[0]["count"]):
-            yield f"{one.name}: {site['place']} {site['function']}+{site['offset']:#x} ({site['kind']}, {site['count']} times)"
+            where = f"{site['place']} {site['function']}+{site['offset']:#x}"
+            yield f"{one.name}: {where} ({site['kind']}, {site['count']} times)"
             yield f"    {site['text']}    base - object = {site['delta']}    seen on {', '.join(site['subjects'])}"
             yield f"    cause: {cause}"
             for line in site["context"][-_BEFORE:]:
@@ -222,7 +225,9 @@ def main() -> None:
     if differing:
         print("\nRead or write told differently:\n")
         for name, site, kind in differing:
-            print(f"- {name}: {site['function']}+{site['offset']:#x} `{site['text']}`: {site['kind']} here, {kind} there")
+            print(
+                f"- {name}: {site['function']}+{site['offset']:#x} `{site['text']}`: {site['kind']} here, {kind} there"
+            )
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Disassembler:
     def _convert(self, found: capstone.CsInsn) -> Insn:
         insn = Insn(found.address, found.size, f"{found.mnemonic} {found.op_str}".strip(), bytes(found.bytes).hex())
         name = found.mnemonic.split()[-1]
-        insn.is_repeated = found.mnemonic.startswith("rep") or found.prefix[0] in {0xF2, 0xF3} and name[:4] in _STRING
+        insn.is_repeated = found.mnemonic.startswith("rep") or (found.prefix[0] in {0xF2, 0xF3} and name[:4] in _STRING)
         insn.is_string = name[:4] in _STRING and name[4:] in {"b", "w", "d", "q"}
         if found.mnemonic in {"nop", "lea", "prefetcht0", "prefetcht1", "prefetchnta", "prefetchw"}:
             return insn
@@ -100,8 +100,10 @@ class Disassembler:
             insn.scale, insn.displacement, insn.width = memory.scale, memory.disp, operand.size
             insn.segment = found.reg_name(memory.segment) or "" if memory.segment else ""
         insn.kind = "".join(letter for letter in "rw" if letter in kinds)
+        if name.startswith("mov") and found.operands[0].type == x86.X86_OP_MEM and not insn.is_string:
+            insn.kind = "w"  # of SSE's stores capstone 5 says that they read
         if "cmpxchg" in found.mnemonic and insn.kind:
-            insn.kind = "rw"  # capstone 4 says it only reads; the processor always writes back (SDM, CMPXCHG)
+            insn.kind = "rw"  # capstone 5 says it only reads; the processor always writes back (SDM, CMPXCHG)
         written = set()
         for register in found.regs_access()[1]:
             wide = _widest(found.reg_name(register))

@@ -113,17 +113,17 @@ class Layout:
     def member(self, struct_name: str, path: str) -> tuple[int, int]:
         """Byte offset and size of ``struct.path``; LookupError when there is none. A bit-field's: its first byte."""
         for type_id in self.btf.find(struct_name, Struct):
-            offset = 0
+            here, offset, bits = type_id, 0, 0
             for name in path.split("."):
-                place = find_member(self.btf, type_id, name)
+                place = find_member(self.btf, here, name)
                 if place is None:
                     break
                 offset += place.byte_offset
-                type_id, bits = place.type_id, place.bitfield_size
+                here, bits = place.type_id, place.bitfield_size
             else:
                 if bits:
                     return offset, 1
-                return offset, self.btf.size_of(type_id)
+                return offset, self.btf.size_of(here)
         raise LookupError(f"struct {struct_name} has no {path}")
 
     def offset(self, struct_name: str, path: str) -> int:
@@ -175,7 +175,7 @@ class Objects:
         return self.memory.number(table + 8 * fd)
 
     def find(self, kind: str, pid: int, fd: int = -1) -> int:
-        """The address of an object of a kind, reached from a process or one of its descriptors; 0: there is none now."""
+        """The address of an object of a kind, reached from a process or one of its descriptors; 0: none now."""
         match kind:
             case "task":
                 return self.task(pid)

@@ -1,6 +1,6 @@
 """What is watched: members by struct, and where objects of that struct are to be found.
 
-``ROUNDS`` is the plan; a group is watched on each of its subjects in turn, four members at a time.
+``GROUPS`` is the plan; a group is watched on each of its subjects in turn, four members at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ class Group:
     """Members of one struct, and the (scenario, subject) pairs whose objects are of that struct.
 
     ``reused``: subjects whose slab cache holds this type alone, so that the slot may be watched through many lives.
+    ``again``: how often an object is looked for anew in one turn: for those that live briefly.
     ``caches``: the slab caches that objects of the struct lie in, the outer object's (verify.py checks by these).
     """
 
@@ -21,6 +22,7 @@ class Group:
     subjects: tuple[tuple[str, str], ...]
     caches: tuple[str, ...] = ()
     reused: frozenset[str] = frozenset()
+    again: int = 1
 
 
 TCP = (("tcp", "client"), ("tcp6", "server"), ("tcp", "listener"))
@@ -39,6 +41,7 @@ GROUPS = (
         (("datagrams", "udp_skb"), ("tcp", "received_skb"), ("tcp", "sent_skb"), ("datagrams", "unix_skb")),
         SKB_CACHES,
         frozenset({"udp_skb", "received_skb", "sent_skb", "unix_skb"}),
+        again=2,
     ),
     Group(
         "sock",
@@ -71,7 +74,8 @@ GROUPS = (
           SOCK_CACHES, frozenset({"client"})),
     Group("unix_sock", ("peer", "inflight"), (("datagrams", "unix"),), ("UNIX", "UNIX-STREAM")),
     Group("socket", ("state", "type", "flags", "file", "sk", "ops"),
-          (("tcp", "socket"), ("datagrams", "unix_socket")), ("sock_inode_cache",), frozenset({"socket", "unix_socket"})),
+          (("tcp", "socket"), ("datagrams", "unix_socket")), ("sock_inode_cache",),
+          frozenset({"socket", "unix_socket"})),
     Group(
         "net_device",
         ("mtu", "flags", "features", "ifindex", "netdev_ops", "state", "operstate", "tx_queue_len"),
@@ -120,7 +124,8 @@ GROUPS = (
         ("dentry",),
         frozenset({"dentry", "directory_dentry"}),
     ),
-    Group("address_space", ("nrpages", "host", "a_ops", "flags"), (("files", "address_space"), ("ext4", "address_space")),
+    Group("address_space", ("nrpages", "host", "a_ops", "flags"),
+          (("files", "address_space"), ("ext4", "address_space")),
           INODE_CACHES, frozenset({"address_space"})),
     Group("super_block", ("s_flags", "s_op", "s_time_gran", "s_maxbytes"),
           (("files", "super_block"), ("ext4", "super_block"))),

@@ -45,7 +45,7 @@ def online_cpus() -> list[int]:
 
 @dataclass
 class Hits:
-    """What one watch has caught: how often behind each instruction, some register sets of each, and how many were lost."""
+    """What one watch has caught: how often behind which instruction, some register sets of each, how many were lost."""
 
     counts: Counter[int] = field(default_factory=Counter)
     registers: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)

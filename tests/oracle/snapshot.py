@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""All of a guest's kernel in one file, with the modules that the oracle's traffic needs: to look for static sites elsewhere.
+"""All of a guest's kernel in one file, with the modules that the oracle's traffic needs, to analyse it elsewhere.
 
-    klasy lab -- .venv/bin/python tests/oracle/snapshot.py > kernel-6.1.snapshot
+klasy lab -- .venv/bin/python tests/oracle/snapshot.py > kernel-6.1.snapshot
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ import struct
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ class Slabs:
         self.name_at = layout.offset("kmem_cache", "name")
         high = memory.number(symbols.by_name["high_memory"]) if "high_memory" in symbols.by_name else 0
         self.direct_end = high or self.direct + (64 << 30)
-        # A page is a slab's by a flag (before Linux 6.10) or by its type: both are learnt from a page that surely is one.
+        # A page is a slab's by a flag (before Linux 6.10) or by its type: learnt from a page that surely is one.
         self.flag = self._learn(symbols)
 
     def page_of(self, address: int) -> int:
@@ -114,7 +116,13 @@ def program(slabs: Slabs) -> Any:
     e(i.mov(i.R9, NOT_MAPPED), i.mov(i.R8, 0))
     e(i.load_imm(i.R1, slabs.direct), i.jump_if(i.R7, "<", i.R1, "count"))
     e(i.load_imm(i.R1, slabs.direct_end), i.jump_if(i.R7, ">=", i.R1, "count"))
-    e(i.load_imm(i.R1, slabs.direct), i.mov(i.R6, i.R7), i.sub(i.R6, i.R1), i.rsh(i.R6, 12), i.mul(i.R6, slabs.page_size))
+    e(
+        i.load_imm(i.R1, slabs.direct),
+        i.mov(i.R6, i.R7),
+        i.sub(i.R6, i.R1),
+        i.rsh(i.R6, 12),
+        i.mul(i.R6, slabs.page_size),
+    )
     e(i.load_imm(i.R1, slabs.pages), i.add(i.R6, i.R1))  # R6: its page
     e(i.mov(i.R3, i.R6), i.add(i.R3, slabs.head_at))
     read(-32, 8)
@@ -214,8 +222,9 @@ def offset_of_struct(seen: Counter[tuple[int, int]], caches: set[int]) -> dict[i
     return {cache: offset for cache, (offset, _) in usual.items()}
 
 
-def check(group: Group, static: dict[str, Any], symbols: Symbols, slabs: Slabs, workers: dict[str, Worker],
-          most: int) -> dict[str, Any]:  # fmt: skip
+def check(
+    group: Group, static: dict[str, Any], symbols: Symbols, slabs: Slabs, run: Callable[[], None], *, most: int
+) -> dict[str, Any]:
     """All static sites of a group's members, run and judged."""
     members = {name: known for name, known in static["members"].items() if name.partition(".")[0] == group.struct}
     by_address: dict[int, list[str]] = defaultdict(list)
@@ -236,9 +245,7 @@ def check(group: Group, static: dict[str, Any], symbols: Symbols, slabs: Slabs, 
         sites = dict(sorted(sites.items())[:: len(sites) // most + 1])
     probes = Probes(symbols, slabs, sites)
     try:
-        for scenario in dict.fromkeys(s for s, _ in group.subjects):
-            workers[scenario].do("step")
-            workers[scenario].do("churn")
+        run()
         results = probes.results()
     finally:
         probes.close()
@@ -288,6 +295,13 @@ def check(group: Group, static: dict[str, Any], symbols: Symbols, slabs: Slabs, 
     return found
 
 
+def drive(group: Group, workers: dict[str, Worker]) -> None:
+    """All the traffic that a group's subjects see."""
+    for scenario in dict.fromkeys(scenario for scenario, _ in group.subjects):
+        workers[scenario].do("step")
+        workers[scenario].do("churn")
+
+
 def main() -> None:
     """All groups, or the structs named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -312,7 +326,7 @@ def main() -> None:
     notes = []
     for group in groups:
         try:
-            members |= check(group, static, symbols, slabs, workers, arguments.most)
+            members |= check(group, static, symbols, slabs, partial(drive, group, workers), most=arguments.most)
         except (LookupError, OSError) as error:
             notes.append(f"{group.struct}: {error}")
             print(notes[-1], file=sys.stderr, flush=True)
