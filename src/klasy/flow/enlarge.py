@@ -32,24 +32,30 @@ _WORD = 8  # bytes: wider accesses are copies, narrower ones may cover several m
 _FAMILIES = {name: "inet" for name in ("ip", "ip4", "ip6", "ipv6", "igmp", "icmp", "raw", "ping", "cipso")}
 
 
-def enlarge(types: Types, place: Place, uses: Collection[tuple[int, int]], function: str) -> Place | None:
+def enlarge(types: Types, parts: Collection[Place], uses: Collection[tuple[int, int]], function: str) -> Place | None:
     """The place in the larger object, if there is one answer.
 
-    ``place``: what a symbol points to. ``uses``: (offset from the symbol, width) of the accesses through it, and of
-    the parts whose addresses are taken (width 0). ``function``: the name of the function they are in.
+    ``parts``: what a value is known to point to, one or several parts of the object. ``uses``: (offset from the value,
+    width) of the accesses through it. ``function``: the name of the function they are in.
     """
-    if types.name(place[0]).removeprefix("struct ") in _LINKS:
-        return None
-    inside = candidates(types, place, uses)
-    if not inside:
-        return None
+    parts = [
+        part
+        for part in parts
+        if not any(other != part and types.holds(other[0], other[1] - part[1], part[0]) for other in parts)
+    ]
+    rarest = min(parts, key=lambda part: len(types.containers(part[0])))
+    inside = [c for c in candidates(types, rarest, uses, len(parts)) if _holds_all(types, c, parts)]
     found = [c for c in inside if all(fits(types, c[0], c[1] + use, width) for use, width in uses)]
-    if len(found) == 1 and len(inside) <= _FEW:
+    several = len({use for use, _ in uses}) >= _SEVERAL
+    if len(found) == 1 and (len(parts) > 1 or several) and len(inside) <= _FEW * len(parts):
+        return found[0]
+    links = all(is_link(types, part[0]) for part in parts)
+    if len(found) == 1 and len(inside) <= _FEW and not links:
         return found[0]
     starts = [candidate for candidate in found if candidate[1] == 0]
-    if place[1] < 0 and len(starts) == 1 and len({use for use, _ in uses}) >= _SEVERAL:
-        return starts[0]  # what is a pointer to a whole object, most likely
-    if len(inside) > _MANY:
+    if rarest[1] < 0 and len(starts) == 1 and several:
+        return starts[0]  # a pointer to a whole object, most likely
+    if links or len(inside) > _MANY:
         return None
     named = [candidate for candidate in found if affinity(types.name(candidate[0]), function)]
     if len(named) > 1:
@@ -64,26 +70,45 @@ def enlarge(types: Types, place: Place, uses: Collection[tuple[int, int]], funct
     return None
 
 
-def candidates(types: Types, place: Place, uses: Collection[tuple[int, int]]) -> list[Place]:
-    """The smallest structs around a place in which all uses lie."""
+def is_link(types: Types, type_id: int) -> bool:
+    """Whether a struct is one that links or guards others, and so a part of everything."""
+    found = types.links.get(type_id)
+    if found is None:
+        kind = types.btf.type(type_id)
+        found = types.links[type_id] = isinstance(kind, Struct) and kind.name in _LINKS
+    return found
+
+
+def _holds_all(types: Types, whole: Place, parts: Collection[Place]) -> bool:
+    return all(types.holds(whole[0], whole[1] - part[1], part[0]) for part in parts)
+
+
+def candidates(types: Types, part: Place, uses: Collection[tuple[int, int]], parts: int) -> list[Place]:
+    """The smallest structs around a part in which all uses lie."""
     found: list[Place] = []
-    level = [place]
-    seen = {place}
+    level = [part]
+    seen = {part}
+    limit = _TOO_MANY if parts == 1 else 10 * _TOO_MANY
+    lowest = min(use for use, _ in uses)
+    highest = max(use + width for use, width in uses)
     for _ in range(_DEEPEST):
         outer: list[Place] = []
         for type_id, offset in level:
             holders = types.containers(type_id)
-            if len(holders) > _TOO_MANY:
+            if len(holders) > limit:
                 return []
             for holder, at in holders:
                 larger = holder, offset + at
                 if larger in seen or not types.is_struct(holder):
                     continue
                 seen.add(larger)
-                low = min(larger[1] + use for use, _ in uses)
-                high = max(larger[1] + use + width for use, width in uses)
                 named = types.btf.type(holder)
-                if low >= 0 and high <= types.size(holder) and isinstance(named, Struct) and named.name:
+                if (
+                    larger[1] + lowest >= 0
+                    and larger[1] + highest <= types.size(holder)
+                    and isinstance(named, Struct)
+                    and named.name
+                ):
                     found.append(larger)
                 else:
                     outer.append(larger)
@@ -95,6 +120,14 @@ def candidates(types: Types, place: Place, uses: Collection[tuple[int, int]]) ->
 
 def fits(types: Types, type_id: int, offset: int, width: int) -> bool:
     """Whether an access could be one of a member: whether a member begins where it begins, or an array holds it."""
+    key = type_id, offset, width
+    found = types.fitting.get(key)
+    if found is None:
+        found = types.fitting[key] = _fits(types, type_id, offset, width)
+    return found
+
+
+def _fits(types: Types, type_id: int, offset: int, width: int) -> bool:
     if width == 0:
         return True
     for part, inside, _, _ in types.parts(type_id, offset):

@@ -10,9 +10,9 @@ symbol's agree.
 from __future__ import annotations
 
 from klasy.flow import decode as d
-from klasy.flow import state
+from klasy.flow import state, webs
 from klasy.flow.state import _SHIFT, CONSTANT, OPAQUE, STACK, constant_of
-from klasy.flow.enlarge import enlarge, fits
+from klasy.flow.enlarge import enlarge
 from klasy.flow.sites import AROUND, GIVEN, PROVED
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
@@ -344,6 +344,13 @@ class Inference:
         def hint(number: int, target: int, what: str) -> None:
             symbol = number >> _SHIFT
             if symbol >= state.FIRST and target and self.types.is_struct(target):
+                known = self.place_of(number)
+                if (
+                    known is not None
+                    and 0 <= known[1] < self.types.size(known[0])
+                    and meet(self.types, known, (target, 0)) is None
+                ):
+                    return  # C's casts: the head of a queue given as if it were one of its members
                 found.setdefault(symbol, {}).setdefault((target, -constant_of(number)), what)
 
         for _, target, direct, arguments in self.flow.calls:
@@ -367,55 +374,45 @@ class Inference:
     # --- around
 
     def _enlarge(self) -> bool:
-        """Find the objects around the known ones beyond whose ends there are accesses; whether one was found."""
-        uses: dict[int, set[tuple[int, int]]] = {}
-        beyond: set[int] = set()
-        sizes = self.types.size
-        for _, address, index, width, *_ in self.flow.accesses:
-            symbol = address >> _SHIFT
-            if symbol >= state.FIRST and index is None:
-                found = self.place[symbol]
-                if found is not None and self.types.is_struct(found[0]):
-                    constant = constant_of(address)
-                    uses.setdefault(symbol, set()).add((constant, width))
-                    if not 0 <= found[1] + constant < sizes(found[0]):
-                        beyond.add(symbol)
+        """Find the objects of variables of which too little is known; whether one was found."""
         changed = False
-        for symbol in beyond:
-            if self.why.get(symbol, (0, ""))[0] == AROUND:
+        types = self.types
+        for web in webs.webs(self, self._hints()):
+            lacking = [
+                symbol
+                for symbol in web.distance
+                if self.place[symbol] is None and symbol not in self.why and self._is_source(symbol)
+            ]
+            beyond = not any(
+                all(0 <= offset + use <= types.size(type_id) - width for use, width in web.uses)
+                for type_id, offset in web.parts
+            )
+            if not lacking and not beyond:
                 continue
-            now = self.place[symbol]
-            assert now is not None
-            larger = self._around_input(symbol, now, uses[symbol])
-            larger = larger or enlarge(self.types, now, uses[symbol], self.name)
-            if larger is not None:
-                self.why[symbol] = AROUND, f"{self.reason(symbol)}, a part of {self.types.name(larger[0])}"
-                self.hinted[symbol] = larger
+            larger = webs.known_object(types, web)
+            sure = GIVEN
+            if larger is None and beyond and web.parts:
+                larger = enlarge(types, web.parts, web.uses, self.name)
+                sure = AROUND
+            if larger is None:
+                continue
+            for symbol, distance in web.distance.items():
+                there = larger[0], larger[1] + distance
+                now = self.place[symbol]
+                if now == there or symbol in self.why and self.hinted.get(symbol) == there:
+                    continue
+                if now is not None and not types.holds(there[0], there[1] - now[1], now[0]):
+                    continue
+                words = f"{self.reason(symbol)}, a part of {types.name(larger[0])}" if now else "the same variable"
+                if symbol in self.why and self.why[symbol][0] == sure:
+                    words = self.why[symbol][1]
+                self.why[symbol] = min(sure, self.why.get(symbol, (sure, ""))[0]), words
+                self.hinted[symbol] = there
                 changed = True
         return changed
 
-    # --- the outcome
-
-    def _around_input(self, symbol: int, now: Place, uses: set[tuple[int, int]]) -> Known:
-        """Of a join that has only a part in common, the object around it that one of its values is known to be in.
-
-        So it is with ``skb = rb_next(skb)``, whose second value is only known to be an rb_node.
-        """
-        values = self.flow.values
-        if values.kind[symbol] != state.JOIN:
-            return None
-        found: Known = None
-        for number in values.a[symbol]:  # type: ignore[attr-defined]
-            place = self.place_of(number)
-            if place is None or place == now or not self.types.holds(place[0], place[1] - now[1], now[0]):
-                continue
-            if all(0 <= place[1] + use <= self.types.size(place[0]) - width for use, width in uses) and all(
-                fits(self.types, place[0], place[1] + use, width) for use, width in uses
-            ):
-                if found is not None and found != place:
-                    return None
-                found = place
-        return found
+    def _is_source(self, symbol: int) -> bool:
+        return self.flow.values.kind[symbol] != state.SCALED
 
     def confidence(self, symbol: int, depth: int = 0) -> int:
         """How sure a symbol's type is: as the least sure of those it comes from."""
