@@ -378,17 +378,12 @@ class Inference:
         changed = False
         types = self.types
         for web in webs.webs(self, self._hints()):
-            lacking = [
-                symbol
-                for symbol in web.distance
-                if self.place[symbol] is None and symbol not in self.why and self._is_source(symbol)
-            ]
+            if not self._lacks(web):
+                continue
             beyond = not any(
                 all(0 <= offset + use <= types.size(type_id) - width for use, width in web.uses)
                 for type_id, offset in web.parts
             )
-            if not lacking and not beyond:
-                continue
             larger = webs.known_object(types, web)
             sure = GIVEN
             if larger is None and beyond and web.parts:
@@ -411,8 +406,18 @@ class Inference:
                 changed = True
         return changed
 
-    def _is_source(self, symbol: int) -> bool:
-        return self.flow.values.kind[symbol] != state.SCALED
+    def _lacks(self, web: webs.Web) -> bool:
+        """Whether too little is known of a variable: of one of its symbols nothing, or no object that all uses fit."""
+        for symbol, distance in web.distance.items():
+            now = self.place[symbol]
+            if now is None:
+                if symbol not in self.why:
+                    return True
+                continue
+            start, size = now[1] - distance, self.types.size(now[0])
+            if not all(0 <= start + use <= size - width for use, width in web.uses):
+                return True
+        return False
 
     def confidence(self, symbol: int, depth: int = 0) -> int:
         """How sure a symbol's type is: as the least sure of those it comes from."""

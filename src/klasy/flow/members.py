@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Place = tuple[int, int]
 
 _DEEPEST = 16
+_FAR = 1 << 40  # where a flexible array ends
 _ELEMENTS = 16  # of an array of structs, whose members are told apart
 
 # Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to. include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/net/sock.h
@@ -38,6 +39,7 @@ class Types:
         self.btf = btf
         self.base = base
         self._pointers: dict[tuple[int, int], int] = {}
+        self._tables: dict[int, list[tuple[int, int, int, str]]] = {}
         self._sizes: dict[int, int] = {}
         self._within: dict[tuple[int, int, int], bool] = {}
         self._pointees: dict[int, int] = {}
@@ -112,16 +114,10 @@ class Types:
         if depth > _DEEPEST:
             return
         if isinstance(found, Struct):
-            for member in found.members:
-                if member.bitfield_size:
-                    continue
-                inside = offset - member.bit_offset // 8
-                part = self.btf.resolve(member.type_id)
-                size = self.size(part)
-                if inside < 0 or (inside >= size and not self._is_flexible(part, size)):
-                    continue
-                yield part, inside, depth, member.name
-                yield from self._parts(part, inside, depth if not member.name else depth + 1)
+            for start, end, part, name in self._table(type_id, found):
+                if start <= offset < end:
+                    yield part, offset - start, depth, name
+                    yield from self._parts(part, offset - start, depth if not name else depth + 1)
         elif isinstance(found, Array):
             part = self.btf.resolve(found.type_id)
             size = self.size(part)
@@ -136,6 +132,19 @@ class Types:
                     part = self.btf.resolve(holder.type_id)
                     yield part, offset - variable.offset, depth, holder.name
                     yield from self._parts(part, offset - variable.offset, depth + 1)
+
+    def _table(self, type_id: int, struct: Struct) -> list[tuple[int, int, int, str]]:
+        """The members of a struct but bit-fields: (start, end, type, name)."""
+        found = self._tables.get(type_id)
+        if found is None:
+            found = self._tables[type_id] = []
+            for member in struct.members:
+                if not member.bitfield_size:
+                    part = self.btf.resolve(member.type_id)
+                    start, size = member.bit_offset // 8, self.size(part)
+                    end = _FAR if self._is_flexible(part, size) else start + size
+                    found.append((start, end, part, member.name))
+        return found
 
     def _is_flexible(self, type_id: int, size: int) -> bool:
         return not size and isinstance(self.btf.type(type_id), Array)
