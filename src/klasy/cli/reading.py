@@ -164,6 +164,8 @@ def _number(number: int, noun: str) -> str:
 def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
     """Say on standard error what was not logged, and what can be done."""
     for woven in aspects:
+        if woven.document.get("states"):
+            _say_state_losses(woven)
         text = losses(woven)
         if text is None:
             continue
@@ -173,3 +175,16 @@ def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
         print(f"klasy: {text}", file=sys.stderr)
         if hints:
             print(f"  hint: {'; '.join(hints)}", file=sys.stderr)
+
+
+def _say_state_losses(woven: WovenAspect) -> None:
+    from klasy.cli.stattext import loss_lines
+    from klasy.weaver.states import read_losses, states_of
+
+    full = False
+    for state, lost in zip(states_of(woven), read_losses(woven), strict=True):
+        full = full or lost.full > 0
+        for line in loss_lines(lost):
+            print(f"klasy: {woven.name}.{state.name}: {line}", file=sys.stderr)
+    if full:
+        print("  hint: weave it with more --keys", file=sys.stderr)

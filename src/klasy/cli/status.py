@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from klasy.cli.table import duration, shown, table
+from klasy.cli.table import duration, plural, shown, table
 from klasy.errors import EXIT_OK, KernelRefused
 from klasy.plain import TYPE_CHECKING
 from klasy.weaver.counts import missed_in_all
@@ -43,6 +43,9 @@ def run(args: Arguments) -> int:
         return EXIT_OK
     if aspects:
         print(_table(aspects))
+        for aspect in aspects:
+            for note in _notes(aspect):
+                print(f"{aspect['aspect']}: {note}")
     else:
         print("no aspect is woven")
     for name, reason in strange.items():
@@ -62,12 +65,40 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "unreached": len(woven.unreached),
         "hits": sum(count.hits for count in counts),
         "lost": sum(count.lost for count in counts),
+        "state_lost": _state_lost(woven),
         "unmarked": sum(count.unmarked for count in counts),
         "missed": missed_in_all(counts),
         "missed_partly": any(count.partly for count in counts),
+        "undecided": sum(count.undecided for count in counts),
+        "coverage": _coverage(woven),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
     }
+
+
+def _notes(aspect: dict[str, Any]) -> list[str]:
+    """What is to be known of an aspect's counts besides."""
+    notes = [aspect["coverage"]] if aspect["coverage"] else []
+    if aspect["undecided"]:
+        notes.append(f"of {plural(aspect['undecided'], 'hit')} it is not known whether they were reads or writes")
+    return notes
+
+
+def _coverage(woven: WovenAspect) -> str | None:
+    if not woven.watches_data:
+        return None
+    from klasy.weaver import watch
+
+    return watch.coverage(woven)
+
+
+def _state_lost(woven: WovenAspect) -> int:
+    """How many updates of its states were not made."""
+    if not woven.document.get("states"):
+        return 0
+    from klasy.weaver.states import losses_in_all
+
+    return losses_in_all(woven).lost
 
 
 def _table(aspects: list[dict[str, Any]]) -> str:
@@ -79,7 +110,7 @@ def _table(aspects: list[dict[str, Any]]) -> str:
             duration((now - a["since_ns"]) / 1e9),
             a["joinpoints"],
             a["hits"],
-            a["lost"],
+            a["lost"] + a["state_lost"],
             f"{a['missed'] + a['unmarked']}{'+' * a['missed_partly']}",
             f"{a['run_time_ns'] // a['runs']} ns a run" if a["runs"] else "not measured",
             a["source"],

@@ -26,6 +26,7 @@ EXAMPLE = (
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST_BUFFER = 1 << 30
+_MOST_KEYS = 1 << 24
 _HINT = "the aspect was taken out again, and the events that were not written are lost with it"
 
 
@@ -36,6 +37,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--for", dest="time", metavar="TIME", help="unweave after this time: 500ms, 10s, 5m, 1h")
     parser.add_argument("--replace", action="store_true", help="replace a woven aspect of the same name, without a gap")
     parser.add_argument("--buffer", metavar="SIZE", help="room for records nobody has read yet: 64K, 1M (default), 1G")
+    parser.add_argument("--keys", metavar="N", help="how many keys each state can have (default: 4096)")
     parser.add_argument("--json", action="store_true", help="with -f: one JSON object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
 
@@ -44,13 +46,15 @@ def run(args: Arguments) -> int:
     """Weave all aspects of all files, or none."""
     limit = _seconds(args.time) if args.time is not None else None
     room = _bytes(args.buffer) if args.buffer is not None else None
+    keys = _keys(args.keys) if args.keys is not None else None
     if args.json and not args.follow:
         raise UsageError("--json goes with -f")
     from klasy.backend import Options
     from klasy.cli.sources import read_sources
     from klasy.weaver.build import build_all
 
-    limits = Options() if room is None else Options(ring_bytes=room)
+    limits = Options()
+    limits = Options(ring_bytes=room or limits.ring_bytes, keys=keys or limits.keys)
     artifacts = build_all(read_sources(args.files), limits=limits)
     for artifact in artifacts:
         show_diagnostics(artifact.plan.diagnostics)
@@ -83,6 +87,12 @@ def _seconds(text: str) -> float:
     if not 0 < value < 366 * 86400:
         raise UsageError(f"'{text}' is out of range", hint="more than nothing, less than a year")
     return value
+
+
+def _keys(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_KEYS:
+        raise UsageError(f"'{text}' is no number of keys", hint=f"a number from 1 to {_MOST_KEYS}")
+    return int(text)
 
 
 def _bytes(text: str) -> int:
@@ -173,6 +183,12 @@ class _Ours:
 
         self.aspects = aspects
         self._identities = {woven.name: identity(woven) for woven in aspects}
+        self._stateful = [woven for woven in aspects if woven.document.get("states")]
+        if self._stateful:
+            from klasy.weaver.states import hold
+
+            for woven in self._stateful:
+                hold(woven)
 
     def there(self) -> bool:
         """Whether any is still woven."""
@@ -191,6 +207,13 @@ class _Ours:
             if still_there(which):
                 with suppress(NotWoven):
                     unweave([name])
+
+    def show_states(self, *, as_json: bool) -> None:
+        """Print what the aspects have kept: it goes with them."""
+        if self._stateful:
+            from klasy.cli.stat import StateOutput
+
+            StateOutput(as_json=as_json).show(self._stateful)
 
     def close(self) -> None:
         """Unweave what is still there, and let the rest go."""
@@ -212,6 +235,7 @@ def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Inter
             follow(output, reader, ours.aspects, interrupts, limit)
             ours.take_out()
             output.drain()
+            ours.show_states(as_json=args.json)
         finally:
             say_losses(ours.aspects, still_woven=False)
 
@@ -224,6 +248,7 @@ def _sleep(ours: _Ours, args: Arguments, limit: float, interrupts: Interrupts) -
     buffers = [woven.events() for woven in ours.aspects] if ours.there() else []
     hits = [sum(count.hits for count in woven.counts()) for woven in ours.aspects] if buffers else []
     ours.take_out()
+    ours.show_states(as_json=False)
     for woven, ring, number in zip(ours.aspects, buffers, hits, strict=False):
         with RingReader(ring) as reader:
             unread = "; records that nobody had read are gone" if reader.pending() else ""
