@@ -39,7 +39,7 @@ def from_functions(name: str, symbols: Symbols) -> str | None:
 def from_btf(name: str, btf: Btf) -> str | None:
     """What the kernel's types say of it."""
     if btf.find(name, Func):
-        return "the kernel's types know it, but it has no code of its own: all calls of it were inlined"
+        return "the kernel's types describe it, but it has no code now: it was inlined everywhere, or freed after boot"
     for type_id in btf.find(name, Struct, Union, Enum, Typedef, Fwd):
         return f"it is a type ({btf.c_name(type_id)}), not a function"
     if btf.find_constant(name):

@@ -189,7 +189,10 @@ def _calls_made(matcher: AdviceMatcher, area: dict[int, Function], callees: dict
         )
     if not made:
         yield "no call at all is made there"
-    yield "where the compiler inlined a function into its caller there is no call left"
+    for callee in callees.values():
+        if callee.clone is Clone.PART:
+            yield f"{callee.name} is the rest of {callee.base}, whose beginning was inlined: such calls cannot be seen"
+    yield "a call that the compiler inlined is none any more: where there were some, only debug information could tell"
 
 
 def _report(matcher: AdviceMatcher, span: Span, message: str, hints: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ _MOST_SHOWN = 3
 def report_unknown(signatures: Signatures, signature: Signature) -> None:
     """No function has the name."""
     kernel, name = signatures.kernel, signature.name
-    hints = _other_reading(kernel, signature)
+    hints, unseen = _other_reading(kernel, signature), ""
     if is_glob(name):
         close = near(star(name).strip("*").strip("_"), kernel.function_names())
         message = f"no function of this kernel matches '{name}'"
@@ -33,10 +33,14 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         message = f"there is no function '{name}' to weave into" if known else f"this kernel has no function '{name}'"
         if known:
             hints.append(f"'{name}': {known}")
+        else:
+            unseen = "if the source has it: it is a macro, was inlined everywhere, or is in a module that is not loaded"
     if close:
         quoted = [f"'{each}'" for each in close]
         hints.append(f"did you mean {' or '.join(quoted)}?")
         hints += [f"the kernel has '{text}'" for text in _prototypes(signatures, close)]
+    if unseen:
+        hints.append(unseen)
     signatures.bag.error("unknown-function", message, signature.span, hints=hints)
     if says_types(signature):
         _check_types(signatures, signature)
