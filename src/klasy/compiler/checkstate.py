@@ -98,7 +98,7 @@ def change(checker: ExprChecker, node: ast.Assign | ast.IncDec) -> tree.Expr | N
     made = _keys(checker, state, keys)
     if state.kind != "scalar":
         if _counts(checker, state, node, node.op in ("++", "+=")):
-            checker.error("no-value", f"'{node.span.text}' gives no value", node.span, "let it stand alone")
+            checker.error("no-value", f"'{node.span.text}' gives no value", node.span, "it stands alone as a statement")
         return None
     kind = state.type
     if kind is None or made is None:
@@ -236,7 +236,7 @@ def _method(checker: ExprChecker, node: ast.Apply) -> tree.Stmt | None:
         text = callee.object.span.text
         checker.error(
             "not-an-aggregate",
-            f"'{state.name}' holds a value: `add` is for count, sum, min, max, avg, hist and lhist",
+            f"'{state.name}' holds a value: 'add' is for count, sum, min, max, avg, hist and lhist",
             node.span,
             f"{text} += value adds to it, or declare it as a sum",
         )

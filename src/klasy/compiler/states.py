@@ -205,7 +205,7 @@ class _Declaring:
         text = node.span.text
         hint = ""
         if isinstance(kind, Array) and isinstance(kind.element, Integer) and kind.element.size == 1:
-            hint = f"str({text}) is the string in it"
+            hint = f"mac({text}) is the address in it" if kind.count == MAC.size else f"str({text}) is the string in it"
         self.checker.error(
             "bad-key",
             f"'{text}' is {a_type(kind)}: a key is a number, a pointer, a string or an address of the network",

@@ -178,6 +178,7 @@ class ExpressionChecker:
                 "wrong-keys",
                 f"'{state.name}' has {_count(len(state.keys), 'key')}, here {_are(len(expr.keys))} given",
                 expr.span,
+                hints=[f"{state.name}[{', '.join(k.span.text for k in state.keys)}]"],
                 related=[(state.span, "declared here")],
             )
 
