@@ -42,7 +42,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
-    features = [*probe_all(*_harmless_functions()), *_sources()]
+    features = [*probe_all(*_harmless_functions()), *_sources(), _debug_registers()]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
     if args.json:
         import json
