@@ -22,7 +22,7 @@ from klasy.bpf.uapi import BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY, BPF_TRACE_FE
 from klasy.errors import KernelRefused
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import Clone, Way
-from klasy.kernel.patchsites import patch_sites
+from klasy.kernel.patchsites import PatchSites
 
 EVENTS = Path("/sys/kernel/tracing/kprobe_events")
 EXPEDITED = Path("/sys/kernel/rcu_expedited")
@@ -117,7 +117,7 @@ def places(kernel, rng):
             yield "entry in a module", function.address, function, Way.KPROBE
             for site in rng.sample(sites, 2) if len(sites := kernel.calls_in([function])) > 1 else ():
                 yield f"{site.kind.value} call in a module", site.address, function, Way.KPROBE
-    patched = patch_sites(kernel, None)
+    patched = PatchSites(kernel, None)
     for address in rng.sample(sorted(patched.static_calls), 40) + rng.sample(sorted(patched.jump_labels), 40):
         function = kernel.function_at(address)
         if function is not None:

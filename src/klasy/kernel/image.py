@@ -69,6 +69,11 @@ class KernelFunction(Function):
         return found
 
     @property
+    def first(self) -> tuple[Symbols, int]:
+        """Its place in its object's table, or that of the first of several names that it has."""
+        return self._symbols, self._symbols.first_at(self._index)
+
+    @property
     def proto(self) -> int | None:
         """The id of its BTF_KIND_FUNC."""
         return self._kernel.proto_of(self)
@@ -143,6 +148,10 @@ class KernelImage:
     def module_sections(self, module: str) -> Mapping[str, int]:
         """Where the sections of a module begin, by their names."""
         raise NotImplementedError
+
+    def module_section(self, module: str, name: str) -> int | None:
+        """Where one section of a module begins, None where it has no such."""
+        return self.module_sections(module).get(name)
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
         """Global variables whose name matches a glob."""
@@ -259,6 +268,14 @@ class KernelImage:
         holder = self.object_at(address)
         index = holder[1].at(address) if holder else None
         return None if holder is None or index is None else self._function(holder[0], index)
+
+    def first_name(self, function: Function) -> str:
+        """The name that the kernel gives to a function that has several."""
+        if isinstance(function, KernelFunction):
+            symbols, index = function.first
+            return symbols.name(index)
+        found = self.function_at(function.address)
+        return found.name if found else function.name
 
     # --- text
 
@@ -379,11 +396,16 @@ class KernelImage:
         symbols = self.symbols[module]
         starts, base = symbols.starts, symbols.base
         direct, tail = CallKind.DIRECT, CallKind.TAIL
+        made = self._functions.setdefault(module, {})
         caller, behind = None, 0
         for address, length, call, target in branches:
             if address >= behind or caller is None:
-                first = starts[bisect_right(starts, address - base) - 1]
-                caller = self._function(module, bisect_left(starts, first))  # of several names of one place, the first
+                index = bisect_right(starts, address - base) - 1
+                if index and starts[index - 1] == starts[index]:
+                    index = symbols.first_at(index)
+                caller = made.get(index)
+                if caller is None:
+                    caller = made[index] = KernelFunction(self, module, symbols, index)
                 behind = caller.end
             callee = wanted[target]
             if call:
@@ -454,10 +476,19 @@ class KernelImage:
         """
         holder = self.object_at(address)
         index = holder[1].at(address) if holder else None
-        if holder and index is not None and holder[1].listed is not None and not holder[1].listed[index]:
-            return False
-        if holder and index is not None and holder[1].listed is not None and holder[1].shares[index] == 1:
-            return True  # no other function can be meant
+        return self._hooked(address, None if index is None or holder is None else (holder[1], index))
+
+    def has_hook(self, function: Function) -> bool:
+        """Whether a function can be traced by ftrace."""
+        if isinstance(function, KernelFunction):
+            return self._hooked(function.address, function.first)
+        return self.has_ftrace_site(function.address)
+
+    def _hooked(self, address: int, place: tuple[Symbols, int] | None) -> bool:
+        if place is not None:
+            symbols, index = place
+            if symbols.listed is not None and (not symbols.listed[index] or symbols.shares[index] == 1):
+                return bool(symbols.listed[index])  # no other function can be meant
         code = self.text(address, arch.ENTRY_BYTES)
         found = arch.ftrace_offset(code)
         return found is not None and (found[1] is None or self._tracer_call(address, code) is not None)

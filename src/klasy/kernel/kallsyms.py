@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 _HEAD = struct.Struct("<III")
+_FEW_LOOKUPS = 16  # each runs over a megabyte of names; with more a dictionary of all pays off
 _TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
 
 # Symbols in text that are no functions: the padding in front of functions, and places that the linker script names.
@@ -58,13 +59,15 @@ class Symbols:
     1 where ftrace lists that name as traceable, else 0; ``listed`` is None where the list was not to be had.
     """
 
-    __slots__ = ("base", "listed", "names", "places", "shares", "sizes", "starts")
+    __slots__ = ("_asked", "_firsts", "base", "listed", "names", "places", "shares", "sizes", "starts")
 
     def __init__(self, base: int, arrays: Sequence[memoryview], names: bytes) -> None:
         self.base = base
         self.starts, self.sizes, self.shares, self.places = arrays
         self.names = names  # each between zero bytes; self.places: where each begins
         self.listed: bytes | None = None
+        self._asked = 0
+        self._firsts: dict[bytes, int] | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -142,6 +145,23 @@ class Symbols:
         low, high = max(0, start - self.base), max(0, end - self.base)
         first, last = bisect_left(self.starts, low), bisect_left(self.starts, high)
         return [self.name(index) for index in range(first, last)]
+
+    def first_named(self, name: str) -> int | None:
+        """The first function with exactly this name. Quick for who asks for many, each of which may not be there."""
+        self._asked += 1
+        if self._asked <= _FEW_LOOKUPS:
+            return min(self.named(name), default=None)
+        if self._firsts is None:
+            names = self.names[1:-1].split(b"\0") if len(self) else []
+            self._firsts = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))
+        return self._firsts.get(name.encode())
+
+    def first_at(self, index: int) -> int:
+        """Of the names of one place the first, which the kernel itself uses."""
+        starts = self.starts
+        while index and starts[index - 1] == starts[index]:
+            index -= 1
+        return index
 
     def named(self, name: str) -> list[int]:
         """The functions with exactly this name."""

@@ -193,6 +193,11 @@ class LiveKernel(KernelImage):
             return {}
         return found
 
+    def module_section(self, module: str, name: str) -> int | None:
+        """Where one section of a module begins, None where it has no such."""
+        found = contents(f"{self._sys}/module/{module}/sections/{name}")
+        return int(found, 16) if found else None
+
     # --- calls
 
     def branches_to(self, targets: Collection[int]) -> list[Reached]:

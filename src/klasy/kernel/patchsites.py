@@ -7,13 +7,10 @@ labels are no-operations that become jumps (include/linux/jump_label.h). Both ar
 from __future__ import annotations
 
 import struct
-from operator import add
 
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from klasy.kernel.image import KernelImage
 
 _STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key with flags in its low bits
@@ -23,11 +20,28 @@ _MODULE_TABLE = 1 << 16  # bytes read of a module's table, whose length is not p
 
 
 class PatchSites:
-    """The rewritten places of one object: where the instructions begin that are static calls, and jump labels."""
+    """The rewritten places of the kernel proper or of a module, in its text. Each kind is read when it is asked for."""
 
-    def __init__(self, calls: Iterable[int], labels: Iterable[int]) -> None:
-        self.static_calls = frozenset(calls)
-        self.jump_labels = frozenset(labels)
+    def __init__(self, kernel: KernelImage, module: str | None) -> None:
+        self._kernel = kernel
+        self._module = module
+
+    @cached_property
+    def static_calls(self) -> frozenset[int]:
+        """Where the instructions begin that are static calls."""
+        address, data = table(self._kernel, self._module, 0)
+        return self._inside(static_calls(data, address))
+
+    @cached_property
+    def jump_labels(self) -> frozenset[int]:
+        """Where the instructions begin that are jump labels."""
+        address, data = table(self._kernel, self._module, 1)
+        return self._inside(jump_labels(data, address))
+
+    def _inside(self, addresses: list[int]) -> frozenset[int]:
+        symbols = self._kernel.symbols[self._module]
+        text = range(symbols.base, symbols.end)
+        return frozenset([address for address in addresses if address in text])
 
 
 def static_calls(table: bytes, address: int) -> list[int]:
@@ -45,38 +59,33 @@ def static_calls(table: bytes, address: int) -> list[int]:
 def jump_labels(table: bytes, address: int) -> list[int]:
     """The addresses of the code that a table, which lies at an address, lists."""
     distances = memoryview(table[: len(table) & -16]).cast("i")[:: _JUMP_LABEL.size // 4]
-    return list(map(add, range(address, address + len(table), _JUMP_LABEL.size), distances))
+    return list(map(int.__add__, range(address, address + len(table), _JUMP_LABEL.size), distances))
 
 
 _TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size))
 
 
 def tables(kernel: KernelImage, module: str | None) -> list[tuple[int, bytes]]:
-    """Address and bytes of the table of static calls and of that of jump labels; both empty where there are none.
+    """Address and bytes of the table of static calls and of that of jump labels; both empty where there are none."""
+    return [table(kernel, module, which) for which in range(len(_TABLES))]
+
+
+def table(kernel: KernelImage, module: str | None, which: int) -> tuple[int, bytes]:
+    """One of the tables.
 
     The lengths of a module's are not published: each is read up to where another section begins.
     """
-    found = []
-    sections = kernel.module_sections(module) if module else {}
-    for name, size in _TABLES:
-        if module is None:
-            start, stop = kernel.place(f"__start_{name}"), kernel.place(f"__stop_{name}")
-        else:
-            start = sections.get(name, sections.get(f".{name}"))
-            behind = [section for section in sections.values() if start is not None and section > start]
-            stop = min((start or 0) + _MODULE_TABLE, *behind) if behind else (start or 0) + _MODULE_TABLE
-        length = stop - start if start and stop else 0
-        length -= length % size
-        found.append((start or 0, kernel.read(start, length) if start and length > 0 else b""))
-    return found
-
-
-def patch_sites(kernel: KernelImage, module: str | None) -> PatchSites:
-    """The rewritten places of the kernel proper or of a module; what does not lie in its text is left out."""
-    (calls_at, calls), (labels_at, labels) = tables(kernel, module)
-    symbols = kernel.symbols[module]
-    inside = range(symbols.base, symbols.end)
-    return PatchSites(
-        [address for address in static_calls(calls, calls_at) if address in inside],
-        [address for address in jump_labels(labels, labels_at) if address in inside],
-    )
+    name, size = _TABLES[which]
+    if module is None:
+        start, stop = kernel.place(f"__start_{name}"), kernel.place(f"__stop_{name}")
+    else:
+        start = kernel.module_section(module, name)
+        stop = None
+        if start is None:
+            start = kernel.module_section(module, f".{name}")
+        if start is not None:
+            behind = [section for section in kernel.module_sections(module).values() if section > start]
+            stop = min(start + _MODULE_TABLE, *behind) if behind else start + _MODULE_TABLE
+    length = stop - start if start and stop else 0
+    length -= length % size
+    return start or 0, kernel.read(start, length) if start and length > 0 else b""

@@ -7,20 +7,19 @@ kernel/trace/trace_kprobe.c, arch/x86/kernel/kprobes/core.c, kernel/bpf/verifier
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from klasy.btf.types import Array, Enum, Float, FuncProto, Int, Ptr, Struct, Union
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.model import CallKind, Clone, Refusal, Way
-from klasy.kernel.patchsites import patch_sites
+from klasy.kernel.patchsites import PatchSites
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
     from klasy.kernel.image import KernelImage
     from klasy.kernel.model import CallSite, Function
-    from klasy.kernel.patchsites import PatchSites
 
 # Functions that a BPF trampoline, or the entry into a program, itself calls before it can notice that it runs already.
 # btf_id_deny in kernel/bpf/verifier.c; not all kernels list all of them (__rcu_read_lock: since Linux 6.2).
@@ -149,7 +148,11 @@ class Traceability:
     # --- kprobes
 
     def site_refusal(self, site: CallSite) -> Refusal | None:
-        """Why a call instruction cannot be probed, or None. Nothing is decoded that was to find it."""
+        """Why a call instruction cannot be probed, or None.
+
+        Nothing is decoded that was to find it; and no jump to another function is a
+        jump label, which goes on in its own.
+        """
         function, address = site.caller, site.address
         if site.kind is CallKind.INDIRECT or address < function.address + arch.ENTRY_BYTES:
             return self._kprobe(address, function)
@@ -158,7 +161,7 @@ class Traceability:
         refusal = self._closed[function.address]
         if refusal is _BLACKLIST or self._listed(address):
             return _BLACKLIST
-        return refusal or self._rewritten(address, function.module)
+        return refusal or (_STATIC_CALL if address in self._sites_in(function.module).static_calls else None)
 
     def _closed_to_kprobes(self, function: Function) -> Refusal | None:
         """Why no instruction of a function but its first may be probed, or None."""
@@ -235,16 +238,18 @@ class Traceability:
         To look a name up among all takes long, and most pieces are those of functions that are not listed.
         """
         found: set[str] = set()
-        for start, end in zip(*self._ranges, strict=True):
-            for symbols in self._kernel.symbols.values():
-                found.update(name.partition(".")[0] for name in symbols.names_between(start, end))
+        starts, ends = self._ranges
+        for symbols in self._kernel.symbols.values():
+            inside = slice(bisect_left(starts, symbols.base), bisect_left(starts, symbols.end))
+            for start, end in zip(starts[inside], ends[inside], strict=True):
+                found.update([name.partition(".")[0] for name in symbols.names_between(start, end)])
         return frozenset(found)
 
     def notrace(self, function: Function) -> bool:
         """Whether the kernel holds a function for untraceable: neither it nor what it is a piece of has a hook."""
         known = self._notrace.get(function.address)
         if known is None:
-            known = not self._kernel.has_ftrace_site(function.address)
+            known = not self._kernel.has_hook(function)
             if known:
                 base = self._base_of_piece(function)
                 known = base is None or not self._kernel.has_ftrace_site(base)
@@ -259,25 +264,26 @@ class Traceability:
             return None
         tables = self._kernel.symbols
         for module in dict.fromkeys((None, function.module, *tables)):
-            symbols = tables[module]
-            found = symbols.named(base)
-            if found:
-                return symbols.address(min(found))
+            found = tables[module].first_named(base)
+            if found is not None:
+                return tables[module].address(found)
         return None
 
     def _first_name(self, function: Function) -> str:
         """The name that the kernel gives to a function that has several."""
-        found = self._kernel.function_at(function.address)
-        return found.name if found else function.name
+        return self._kernel.first_name(function)
 
     def _rewritten(self, address: int, module: str | None) -> Refusal | None:
-        sites = self._patched.get(module)
-        if sites is None:
-            sites = patch_sites(self._kernel, module)
-            self._patched[module] = sites
+        sites = self._sites_in(module)
         if address in sites.static_calls:
             return _STATIC_CALL
         return _JUMP_LABEL if address in sites.jump_labels else None
+
+    def _sites_in(self, module: str | None) -> PatchSites:
+        sites = self._patched.get(module)
+        if sites is None:
+            sites = self._patched[module] = PatchSites(self._kernel, module)
+        return sites
 
     # --- trampolines
 

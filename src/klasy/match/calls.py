@@ -171,9 +171,10 @@ class CallPlanner:
         indirect: Sequence[IndirectSite],
         why: str,
     ) -> None:
-        dispatch = _Dispatch(match, callee, why)
+        dispatch, tail = _Dispatch(match, callee, why), CallKind.TAIL
         for found in calls:
-            (dispatch.tails if found.shadow.call_kind is CallKind.TAIL else dispatch.direct).append(found)
+            site = found.shadow.site
+            (dispatch.tails if site is not None and site.kind is tail else dispatch.direct).append(found)
         dispatch.unknown = match.unknown.get(callee.address)
         outcomes = [(each.site, each.outcomes[callee.address]) for each in indirect if callee.address in each.outcomes]
         if outcomes and dispatch.unknown is None:

@@ -242,9 +242,8 @@ class AdviceMatcher:
         area = self._area(conjunct, many)
         if area is not None and (many or sum(f.size for f in area.values()) <= _LITTLE_TEXT):
             found = self.sites.calls_in(area)
-        else:
-            found = self.sites.callers(callees)
-        return [site for site in found if site.callee is not None and site.callee.address in callees]
+            return [site for site in found if site.callee is not None and site.callee.address in callees]
+        return self.sites.callers(callees)
 
     def _area(self, conjunct: _Conjunct, modules_too: bool) -> dict[int, Function] | None:
         """The functions in which a conjunct's join points must lie, pieces included; None: anywhere.

@@ -163,6 +163,7 @@ class ProbeSet:
         )
 
 
-def _place(draft: tuple[int, Shadow, str, str]) -> tuple[int, bool, int]:
+def _place(draft: tuple[int, Shadow, str, str]) -> int:
+    """What join points are ordered by: the advice, then those whose function is known, then the address."""
     advice, shadow, _, _ = draft
-    return advice, shadow.function is None, shadow.address
+    return (2 * advice + (shadow.function is None) << 64) + shadow.address

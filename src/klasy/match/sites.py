@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from klasy.kernel.model import Function, Kernel
 
+_SPLITS = (Clone.PART, Clone.COLD)
+
 
 class Sites:
     """Call sites as the matcher and the planner see them: the compiler's own splits left out."""
@@ -26,7 +28,9 @@ class Sites:
         key = frozenset(callees)
         if key not in self._callers:
             found = self.kernel.callers(callees.values())
-            self._callers[key] = [site for site in found if not _is_split(site)]
+            if any(callee.clone in _SPLITS for callee in callees.values()):
+                found = [site for site in found if not _is_split(site)]
+            self._callers[key] = found
         return self._callers[key]
 
     def calls_in(self, functions: Mapping[int, Function]) -> list[CallSite]:
@@ -52,7 +56,7 @@ def _is_split(site: CallSite) -> bool:
     callee = site.callee
     return (
         callee is not None
-        and callee.clone in (Clone.PART, Clone.COLD)
+        and callee.clone in _SPLITS
         and callee.base == site.caller.base
         and callee.module == site.caller.module
     )

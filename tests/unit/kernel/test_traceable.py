@@ -15,7 +15,7 @@ from klasy.errors import KernelRefused
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols
 from klasy.kernel.model import CallKind, Clone, Way
-from klasy.kernel.patchsites import jump_labels, patch_sites, static_calls
+from klasy.kernel.patchsites import PatchSites, jump_labels, static_calls
 from klasy.kernel.snapshot import SnapshotError, SnapshotKernel
 
 SNAPSHOTS = Path(__file__).parents[2] / "data" / "kernels"
@@ -128,7 +128,7 @@ def test_a_call_found_needs_no_decoding(kernel, name):
 
 def test_rewritten_places(kernel):
     """Static calls and jump labels in text that is held are refused, each by its name."""
-    sites = patch_sites(kernel, None)
+    sites = PatchSites(kernel, None)
     seen = set()
     for code_, addresses in (("static-call", sites.static_calls), ("jump-label", sites.jump_labels)):
         for address in addresses:
