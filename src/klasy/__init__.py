@@ -1,7 +1,5 @@
 """klasy: an aspect-oriented logger for the running Linux kernel. The library's functions are those of klasy.api."""
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # typing is dear to import, and this package is imported by every command
 if TYPE_CHECKING:
     from typing import Any
@@ -12,7 +10,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "events", "joinpoints", "states", "unweave", "weave", "woven"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """The functions of klasy.api, imported when first asked for: most parts of klasy need none of them."""
     if name in __all__:
         from importlib import import_module  # by name: who imports this package does not depend on all of klasy

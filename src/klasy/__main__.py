@@ -1,7 +1,5 @@
 """The command ``klasy``, and ``python -m klasy``."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys
@@ -22,7 +20,9 @@ def entry_point() -> None:
     finally:
         # What a guest of the lab writes is thrown away with it; there the host keeps the pack.
         if finder.stale and not sys.dont_write_bytecode and "KLASY_LAB" not in os.environ:
-            startup.write_pack()
+            from klasy.pack import write_pack
+
+            write_pack()
 
 
 if __name__ == "__main__":

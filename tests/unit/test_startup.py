@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import klasy
-from klasy import startup
+from klasy import pack, startup
 
 SOURCES = Path(klasy.__file__).parent
+WRITE = "from klasy import pack\nprint(pack.write_pack(), pack.is_current())"
 
 
 @pytest.fixture
@@ -20,12 +21,12 @@ def copy(tmp_path):
     """A copy of klasy's sources with a pack of their own."""
     target = tmp_path / "klasy"
     target.mkdir()
-    for name in ("__init__", "startup", "plain", "source", "errors"):
+    for name in ("__init__", "startup", "pack", "plain", "source", "errors"):
         shutil.copy(SOURCES / f"{name}.py", target)
     (target / "lang").mkdir()
     (target / "lang" / "__init__.py").write_text("NAME = 'lang'\n")
     (target / "lang" / "inner.py").write_text("from klasy import lang\nVALUE = (lang.NAME, 1)\n")
-    assert run(tmp_path, "print(startup.write_pack(), startup.is_current())") == "True True"
+    assert run(tmp_path, WRITE) == "True True"
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_a_changed_source_counts(copy):
     source = copy / "klasy" / "lang" / "inner.py"
     source.write_text("VALUE = 'edited'\n")
     assert run(copy, SHOW) == "edited SourceFileLoader True True"
-    assert run(copy, "print(startup.is_current())") == "False"
+    assert run(copy, "from klasy import pack\nprint(pack.is_current())") == "False"
 
 
 def test_a_pack_of_another_place_is_none(copy):
@@ -103,7 +104,7 @@ def bundle(copy):
     )
     (copy / "klasy" / "cli" / "first.py").write_text("from klasy.cli.second import ORDER\nORDER.append('first')\n")
     (copy / "klasy" / "cli" / "second.py").write_text("ORDER = ['second']\n")
-    assert run(copy, "print(startup.write_pack(), startup.is_current())") == "True True"
+    assert run(copy, WRITE) == "True True"
     return copy
 
 
@@ -127,7 +128,7 @@ def test_an_edited_module_of_a_bundle(bundle):
 def test_an_error_in_a_bundle(bundle):
     """What a module of a bundle raises gets to the importer, the module is not there then, and can be tried again."""
     (bundle / "klasy" / "cli" / "second.py").write_text("import sys\nORDER = sys.klasy_order\n")
-    assert run(bundle, "print(startup.write_pack())") == "True"
+    assert run(bundle, WRITE) == "True True"
     statement = (
         "import klasy\nstartup.install()\n"
         "try:\n    import klasy.cli.main\nexcept AttributeError as e:\n"
@@ -139,7 +140,7 @@ def test_an_error_in_a_bundle(bundle):
 
 def test_the_bundles_exist():
     """What BUNDLES names are modules."""
-    for names in startup.BUNDLES:
+    for names in pack.BUNDLES:
         for name in names:
             assert Path(startup.source_path(name, False)).is_file(), name
 
@@ -172,16 +173,109 @@ def f(a: Any, *b: Any, c: Any = 4, **d: Any) -> Any:
 '''
 
 
+def run_lean(text: str) -> dict:
+    """The names of a module that was compiled as for the pack."""
+    names: dict = {"__name__": "lean"}
+    exec(pack.compile_lean(pack.lean(text.encode(), "lean.py"), "lean.py"), names)
+    return names
+
+
 def test_what_is_left_out():
     """Docstrings and the annotations of functions go; a class's annotations, assertions and lines stay."""
-    names: dict = {}
-    exec(compile(startup.lean(LEAN.encode(), "lean.py"), "lean.py", "exec"), names)
+    names = run_lean(LEAN)
     assert names.get("__doc__") is names["C"].__doc__ is names["f"].__doc__ is None
     assert names["C"].__annotations__ == {"x": "int"}
     assert names["f"].__annotations__ == {}
+    assert "annotations" not in names
     assert names["f"](1) == LEAN.splitlines().index("    return sys._getframe().f_lineno") + 1
     with pytest.raises(AssertionError):
         names["f"](0)
+
+
+CLASSES = """
+from __future__ import annotations
+from klasy.plain import dataclass, field
+
+@dataclass(frozen=True)
+class Base:
+    place: int = field(compare=False, repr=False)
+
+@dataclass(frozen=True)
+class Node(Base):
+    name: str
+    items: tuple = ()
+    extra: list = field(default_factory=list, compare=False)
+
+    def __repr__(self):
+        return f"<{self.name}>"
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    x: int
+    y: int = 2
+
+    def sum(self):
+        return self.x + self.y
+
+@dataclass(frozen=True, slots=True)
+class Derived(Slotted):
+    z: str = "z"
+
+    def sum(self):
+        return Slotted.sum(self) + 100
+
+@dataclass(eq=False)
+class Identity:
+    x: int
+    def __post_init__(self):
+        self.twice = 2 * self.x
+
+@dataclass()
+class Mutable:
+    x: int
+    seen: list = field(default_factory=list)
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    x: int
+    def __eq__(self, other):
+        return True
+    def __hash__(self):
+        return 7
+
+def attempt(action):
+    try:
+        return action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+a, d = Slotted(1), Derived(1, 5)
+match d:
+    case Derived(x, y, z):
+        parts = x, y, z
+RESULT = [
+    Node(1, "n"), Node(1, "n") == Node(2, "n"), Node(1, "n", (2,)) == Node(1, "n"),
+    hash(Node(1, "n")) == hash(Node(3, "n")),
+    Node(3, name="k").items, Node(3, "k").extra is Node(3, "k").extra, Base(4), Node.__match_args__, Base.__bases__,
+    a, a.sum(), a == Slotted(1, 2), hash(a) == hash(Slotted(1)), Slotted.__slots__, hasattr(a, "__dict__"), len({a, d}),
+    d, d.sum() == 106, Derived.__slots__, Derived.__mro__[1] is Slotted, parts,
+    Derived.__qualname__, Derived.__module__,
+    attempt(lambda: setattr(a, "x", 3)), attempt(lambda: delattr(d, "z")), attempt(lambda: Slotted()),
+    attempt(lambda: a.__reduce__() == (Slotted, (1, 2))),
+    Identity(3).twice, Identity(3) == Identity(3), attempt(lambda: isinstance(hash(Identity(1)), int)),
+    Mutable(3), Mutable(3) == Mutable(3), attempt(lambda: hash(Mutable(3))), Mutable(1, [2]).seen,
+    Own(1) == Own(2), hash(Own(3)), type(Own), Own.__annotations__,
+]
+"""
+
+
+def test_dataclasses_are_the_same():
+    """A class that its decorator completes while it is made is as one that is decorated afterwards."""
+    usual: dict = {"__name__": "lean"}
+    exec(CLASSES, usual)
+    assert "metaclass=dataclass" in ast.unparse(pack.lean(CLASSES.encode(), "p.py"))
+    assert "@dataclass" not in ast.unparse(pack.lean(CLASSES.encode(), "p.py"))
+    assert repr(run_lean(CLASSES)["RESULT"]) == repr(usual["RESULT"])
 
 
 def test_packages_are_found_when_needed():
@@ -207,11 +301,10 @@ D = pattern("not " + "constant", DOTALL)
 
 def test_regular_expressions_come_compiled():
     """What the pack's compiler adds to a call of pattern() makes the same expression, and re is not imported."""
-    compiled: dict = {}
-    exec(compile(startup.lean(PATTERNS.encode(), "p.py"), "p.py", "exec"), compiled)
+    compiled = run_lean(PATTERNS)
     usual: dict = {}
     exec(PATTERNS, usual)
-    assert "compiled=" in ast.unparse(startup.lean(PATTERNS.encode(), "p.py"))
+    assert "compiled=" in ast.unparse(pack.lean(PATTERNS.encode(), "p.py"))
     for name in "ABCD":
         one, other = compiled[name], usual[name]
         assert (one.pattern, one.flags, one.groups, one.groupindex) == (

@@ -1,4 +1,4 @@
-"""The system calls: bpf(2), perf_event_open(2), and the ioctls of perf events. The only user of ctypes in klasy.
+"""The system calls: bpf(2), perf_event_open(2), and the ioctls of perf events. The only user of C functions in klasy.
 
 Thin on purpose: attributes come packed, and what comes back is a number or a :class:`KernelRefused` that says what
 was being tried. What the attributes mean is known by the modules of the live objects. Descriptors are owned by a
@@ -7,13 +7,14 @@ was being tried. What the attributes mean is known by the modules of the live ob
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
 import sys
 import time
-import warnings
+
+# What ctypes is made of. Importing that, with its forty types, costs six times as much.
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, addressof, dlopen, dlsym, get_errno
 
 from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused
@@ -29,13 +30,32 @@ LOCKDOWN_FILE = "/sys/kernel/security/lockdown"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 1 << 1
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
-_syscall.argtypes = [ctypes.c_long] * 6
-_ioctl = _libc.ioctl
-_ioctl.restype = ctypes.c_int
-_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong]
+
+class _Byte(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "c"
+
+
+class _Int(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "i"
+
+
+class _Long(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "l"
+
+
+class _Function(CFuncPtr):
+    """A function of the C library that returns a long and leaves its errno."""
+
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+
+_libc = dlopen(None, 0)  # type: ignore[arg-type]  # what this process is linked with
+_syscall = _Function(dlsym(_libc, "syscall"))
+_syscall.argtypes = [_Long] * 6
+_ioctl = _Function(dlsym(_libc, "ioctl"))
+_ioctl.argtypes = [_Int, _Long, _Long]
+_ioctl.restype = _Int
 
 
 class Buffer:
@@ -47,14 +67,12 @@ class Buffer:
     __slots__ = ("_memory", "address", "size", "view")
 
     def __init__(self, content: int | bytes) -> None:
-        size = content if isinstance(content, int) else len(content)
-        self._memory = (ctypes.c_char * max(size, 1))()
-        self.size = size
-        self.address: int = ctypes.addressof(self._memory)
+        memory = bytearray(content or 1)
+        self.size = content if isinstance(content, int) else len(content)
+        self._memory = _Byte.from_buffer(memory)  # while it is there, the bytes stay where they are
+        self.address = addressof(self._memory)
         #: the bytes, to read and write in place
-        self.view = memoryview(self._memory).cast("B")[:size]
-        if isinstance(content, bytes):
-            self.view[:] = content
+        self.view = memoryview(memory)[: self.size]
 
     def bytes(self) -> bytes:
         """A copy of the content."""
@@ -95,6 +113,8 @@ class Descriptor:
 
     def __del__(self) -> None:
         if self.fd >= 0 and not sys.is_finalizing():
+            import warnings
+
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
@@ -134,7 +154,7 @@ def ioctl(fd: int, request: int, argument: int, what: str) -> int:
     """ioctl(2)."""
     result: int = _ioctl(fd, request, argument)
     if result < 0:
-        raise refused(what, ctypes.get_errno())
+        raise refused(what, get_errno())
     return result
 
 
@@ -220,7 +240,7 @@ def object_name(name: str) -> bytes:
 
 def _number(*arguments: int) -> tuple[int, int]:
     result: int = _syscall(*arguments)
-    return result, (ctypes.get_errno() if result < 0 else 0)
+    return result, (get_errno() if result < 0 else 0)
 
 
 def _rights_hint() -> str | None:

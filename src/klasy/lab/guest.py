@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import klasy
-from klasy import startup
+from klasy import pack
 from klasy.lab.fetch import kernel_files
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import EMPTY_DISK, HOST_FILES, GuestDied, Machine, Medium, Memory
@@ -168,8 +168,8 @@ class Guest:
     def _begin(self, kernel: UnpackedKernel) -> None:
         # Compiling is 20 times slower in the guest, which could not keep the result either.
         compileall.compile_dir(Path(klasy.__file__).parent, quiet=2)
-        if not startup.is_current():
-            startup.write_pack()
+        if not pack.is_current():
+            pack.write_pack()
         if not self._fresh_boot:
             try:
                 self._begin_kept(kernel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import heapq
 import os
 import select
 
@@ -68,7 +67,7 @@ class LogReader:
             # Of a stream that may have more, what is younger than its last record has to wait for it.
             full = [stream.pending[-1].time_ns for stream in self._streams if stream.pending and stream.may_have_more]
             horizon = min(full, default=None)
-            batch = list(heapq.merge(*(stream.take(horizon) for stream in self._streams), key=_time))
+            batch = _merged([stream.take(horizon) for stream in self._streams])
             if batch:
                 self._batch = batch
                 yield batch
@@ -161,6 +160,15 @@ class _Stream:
         if number:
             _, position = self.reader.peek(number, self._start)
             self.reader.consume(position)
+
+
+def _merged(parts: list[list[LogEvent]]) -> list[LogEvent]:
+    """Events of several streams, each in the order of time, in that order."""
+    if len(parts) == 1:
+        return parts[0]
+    import heapq
+
+    return list(heapq.merge(*parts, key=_time))
 
 
 def _time(event: LogEvent) -> int:
