@@ -16,27 +16,29 @@ JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
 def counts_refused(kernel: Kernel) -> bool:
     """Whether a kernel counts the hits for which it does not run a kprobe's program: see counts.py.
 
-    That came in one series with this member (6.7: dd8657894c11 "bpf: Count missed stats in trace_call_bpf",
-    3acf8ace6823 "bpf: Add missed value to kprobe perf link info").
+    That came with Linux 6.7 (dd8657894c11 "bpf: Count missed stats in trace_call_bpf"), and no type shows it. But the
+    series it came in put a member ``missed`` into two places of ``struct bpf_link_info``, one of which the stable
+    kernels of 6.6 have taken over without the counting (3acf8ace6823 "bpf: Add missed value to kprobe perf link
+    info", since 6.6.59), the other not (e2b2cd592adb "bpf: Add missed value to kprobe_multi link info").
     """
     try:
-        return _has_member(kernel.btf, "bpf_link_info", "missed")
+        return _members_named(kernel.btf, "bpf_link_info", "missed") >= 2
     except KernelLacks:
         return False  # without types nothing is woven
 
 
-def _has_member(btf: Btf, struct: str, name: str) -> bool:
-    """Whether a struct has a member of that name at any depth, named structs and unions included."""
+def _members_named(btf: Btf, struct: str, name: str) -> int:
+    """How many members of that name a struct has at any depth, named structs and unions included."""
     from klasy.btf.types import Struct
 
+    count = 0
     todo = btf.find(struct, Struct)
     while todo:
         found = btf.resolved(todo.pop())
         if isinstance(found, Struct):
-            if any(member.name == name for member in found.members):
-                return True
+            count += sum(member.name == name for member in found.members)
             todo += [member.type_id for member in found.members]
-    return False
+    return count
 
 
 class RunningFeatures(Features):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.fakekernel import FakeKernel
 
 from klasy.bpf import features
 from klasy.kernel import live
+from klasy.kernel.snapshot import SnapshotKernel
 from klasy.match.options import Features, PlanOptions
 from klasy.weaver import features as module
 from klasy.weaver.features import RunningFeatures
@@ -69,3 +72,32 @@ def test_how_much_trampolines_save_is_tried_where_it_matters(monkeypatch, wide, 
     assert not running.trampoline_saves(13)
     assert running.max_trampoline_arg_registers == most
     assert tried == [wide]
+
+
+@pytest.mark.parametrize(
+    ("info", "counted"),
+    [
+        ("", False),
+        ("struct bpf_link_info { int id; };", False),  # 6.1
+        (  # 6.6.59: one of the two was taken over, and not the counting
+            "struct perf { long addr; unsigned long missed; }; struct multi { int count; };"
+            "struct bpf_link_info { int id; struct perf perf_event; struct multi kprobe_multi; };",
+            False,
+        ),
+        (
+            "struct perf { long addr; unsigned long missed; }; struct multi { int count; unsigned long missed; };"
+            "struct bpf_link_info { int id; struct perf perf_event; struct multi kprobe_multi; };",
+            True,
+        ),
+    ],
+)
+def test_whether_refused_hits_are_counted(info, counted):
+    """Only a kernel that has both members of the series counts what a kprobe's program is refused."""
+    assert module.counts_refused(FakeKernel(info + "int f(int a);")) == counted
+
+
+@pytest.mark.parametrize(("release", "counted"), [("6.1", False), ("6.12", True)])
+def test_whether_the_labs_kernels_count_refused_hits(release, counted):
+    """On the types of real kernels, as tests in the guest find them to behave."""
+    kernel = SnapshotKernel.load(Path(__file__).parents[2] / "data" / "kernels" / f"{release}.snapshot")
+    assert module.counts_refused(kernel) == counted
