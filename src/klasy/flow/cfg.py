@@ -48,6 +48,7 @@ class Text:
         self.code = kernel.object_text(module)
         self.starts = symbols.starts
         self.labels = _labels(kernel, module, self.base)
+        self.bugs = _bugs(kernel, module, self.base)
 
     def function_index(self, offset: int) -> int | None:
         """The function that holds an offset; of several names of one, the first."""
@@ -84,6 +85,38 @@ def _labels(kernel: KernelImage, module: str | None, base: int) -> dict[int, int
         target = address + at + 4 + signed(table[at + 4 : at + 8], "little", signed=True) - base
         labels[code] = target
     return labels
+
+
+_BUG_ENTRY = 12  # bytes: distances to the ud2 and to the file's name, line, flags (include/asm-generic/bug.h)
+_BUG_IS_WARNING = 1
+
+
+def _bugs(kernel: KernelImage, module: str | None, base: int) -> frozenset[int]:
+    """The offsets of the ud2 instructions behind which nothing follows: those of BUG(), unlike WARN()'s.
+
+    From the table that the kernel itself asks; where it cannot be read, none.
+    """
+    from klasy.errors import SystemRefusal
+
+    try:
+        if module is None:
+            edges = [kernel.data_symbols(f"__{edge}___bug_table") for edge in ("start", "stop")]
+            if not all(edges):
+                return frozenset()
+            start, stop = edges[0][0].address, edges[1][0].address
+        else:
+            sections = kernel.module_sections(module)
+            start = sections.get("__bug_table", 0)
+            stop = min((other for other in sections.values() if other > start), default=start)
+        table = kernel.read(start, stop - start) if start and stop - start < 1 << 24 else b""
+    except SystemRefusal:
+        return frozenset()
+    found = set()
+    for at in range(0, len(table) - _BUG_ENTRY + 1, _BUG_ENTRY):
+        if not table[at + 10] & _BUG_IS_WARNING:
+            place = start + at + int.from_bytes(table[at : at + 4], "little", signed=True) - base
+            found.add(place)
+    return frozenset(found)
 
 
 class Block:
@@ -186,7 +219,7 @@ class Unit:
             if self._never_returns(behind + op[5]):
                 leaders.add(behind)
                 stops[here] = ()
-        elif kind in (d.RETURN, d.STOP, d.JUMP_INDIRECT):
+        elif kind in (d.RETURN, d.STOP, d.JUMP_INDIRECT) or (kind == d.TRAP and place in self.text.bugs):
             leaders.add(behind)
             stops[here] = ()
         return op

@@ -22,7 +22,7 @@ NOTHING = 0  # neither registers nor memory; d: a register that is compared with
 MOVE = 1  # d = s, 64 bits
 CONST = 2  # d = immediate
 LEA = 3  # d = address of m
-LOAD = 4  # d = 64 bits of m
+LOAD = 4  # d = 64 or 32 bits of m
 STORE = 5  # m = s, or an immediate where s is -1
 ADD_CONST = 6  # d += immediate, 64 bits
 ADD = 7  # d += s, 64 bits
@@ -338,8 +338,8 @@ class _Decoder:
         width = self.width if byte & 1 else 1
         if m is None:
             return self._register_move(self.reg, self.rm, width)
-        if width == 8:
-            return _op(LOAD, 8, self.reg, m=m, rw=READ)
+        if width >= 4:
+            return _op(LOAD, width, self.reg, m=m, rw=READ)
         return _other((self.reg if width > 1 else self._byte_register(self.reg),), m, READ, width)
 
     def _register_move(self, d: int, s: int, width: int) -> Op:

@@ -214,7 +214,7 @@ class Inference:
             if found is not None:
                 found = found[0], found[1] + constant_of(number)
         if index is not None:
-            found = self.indexed(found, index)
+            found = self._by_distance(number, index[0]) or self.indexed(found, index)
         if found is None or found[1] < 0:
             return None
         return self.types.loaded(found[0], found[1])
@@ -292,9 +292,28 @@ class Inference:
     def summed(self, number: int, other: int, scale: int) -> Known:
         """What a value points to with another one added."""
         place = self.place_of(number)
+        if scale == 1:
+            found = self._by_distance(number, other)
+            if found is not None:
+                return found
         if place is None and scale == 1:
             place, number, other = self.place_of(other), other, number
         return self.indexed(place, (other, scale))
+
+    def _by_distance(self, first: int, second: int) -> Known:
+        """The object that lies where a pointer member and a distance member of another lead: skb->head + skb->end."""
+        skb, head, end, info = self.seeds.shared_info
+        values = self.flow.values
+        for pointer, distance in ((first, second), (second, first)):
+            if pointer >> _SHIFT < state.FIRST or distance >> _SHIFT < state.FIRST:
+                return None
+            if values.kind[distance >> _SHIFT] != state.NARROW or values.kind[pointer >> _SHIFT] != state.LOADED:
+                continue
+            base: Any = values.a[pointer >> _SHIFT]
+            length: Any = values.a[distance >> _SHIFT]
+            if self.place_of(base) == (skb, head) and self.place_of(length) == (skb, end):
+                return info, constant_of(pointer) + constant_of(distance)
+        return None
 
     # --- back
 
@@ -500,7 +519,9 @@ class Inference:
             else:
                 place = self.place_of(address)
             moves = False
-            if index is not None and place is not None:
+            if index is not None and place is None:
+                place = self._by_distance(address, index[0])
+            elif index is not None and place is not None:
                 before = place
                 place = self.indexed(place, index)
                 size = size_of(before[0])

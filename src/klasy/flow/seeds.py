@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from klasy.btf import read
+from klasy.btf.walk import find_member
 from klasy.btf.types import Enum, FuncProto, Int, Ptr, Struct
 from klasy.flow import cfg
 from klasy.flow import decode as d
@@ -59,6 +62,23 @@ class Seeds:
         self._callees: dict[int, Callee] = {}
         self._ids: dict[str | None, dict[str, list[int]]] = {}
         self._protos: dict[tuple[str | None, int], Callee] = {}
+
+    @cached_property
+    def shared_info(self) -> tuple[int, int, int, int]:
+        """struct sk_buff, the offsets of ``head`` and ``end`` in it, struct skb_shared_info: the one object that the
+        kernel everywhere finds by a sum, head + end (skb_end_pointer in include/linux/skbuff.h). Zeros: no such."""
+        skb, info = self.by_name("sk_buff"), self.by_name("skb_shared_info")
+        btf = self.types_of(None).btf
+        head = find_member(btf, skb, "head") if skb else None
+        end = find_member(btf, skb, "end") if skb else None
+        if not info or head is None or end is None or btf.size_of(end.type_id) != 4:
+            return 0, 0, 0, 0
+        return skb, head.byte_offset, end.byte_offset, info
+
+    @cached_property
+    def distances(self) -> frozenset[int]:
+        """Displacements of 32-bit loads that are worth remembering."""
+        return frozenset((self.shared_info[2],))
 
     def types_of(self, module: str | None) -> Types:
         """The types of the kernel proper or of a module; the kernel's where a module has none."""

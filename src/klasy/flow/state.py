@@ -58,7 +58,7 @@ SUM = 6  # a: a value, b: (value added, scale)
 MASKED = 7  # a: a value, b: the mask
 SCALED = 8  # a: a value, b: the factor
 FILLED = 9  # a stack slot whose address went to a call; a: the callee's address, b: which argument
-PERCPU_BASE = 10  # this CPU's offset
+NARROW = 10  # 32 bits loaded that may be a distance within an object; a: the address, a value
 
 
 class Values:

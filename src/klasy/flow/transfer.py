@@ -17,6 +17,7 @@ from klasy.flow.state import (
     JOIN,
     LOADED,
     MASKED,
+    NARROW,
     OPAQUE,
     OPAQUE_VALUE,
     RESULT,
@@ -198,12 +199,16 @@ class Flow:
                             _forget(slots, place, width)
                         continue
                     if kind == d.LOAD:
-                        slot = slots.get(constant_of(address))
+                        slot = slots.get(constant_of(address)) if width == 8 else OPAQUE_VALUE
                         registers[to] = new((ats[here], to), ats[here]) if slot is None else slot
                         continue
                     if rw & d.WRITE:
                         _forget(slots, constant_of(address), width)
             if kind == d.LOAD:
+                if width == 4:
+                    narrow = m is not None and m[3] in self.seeds.distances
+                    registers[to] = new((ats[here], to), ats[here], NARROW, address) if narrow else OPAQUE_VALUE
+                    continue
                 gs = m is not None and m[4] == d.GS
                 registers[to] = new((ats[here], to), ats[here], LOADED, address, (index, gs))
             elif kind == d.STORE:
