@@ -81,7 +81,7 @@ class LiveKernel(KernelImage):
     @cached_property
     def symbols(self) -> Mapping[str | None, Symbols]:
         """The functions of the kernel proper (None) and of each module. Raises NotRoot or KernelLacks if hidden."""
-        ids = {module: self._module_id(module) for module in self._module_bases}
+        ids = {module: self.module_id(module) for module in self._module_bases}
         kept = self._kept_symbols()
         found = self._from_kept(kept, ids) if kept else None
         if found is None:
@@ -89,7 +89,8 @@ class LiveKernel(KernelImage):
             self._keep(found, ids, kept)
         return found
 
-    def _module_id(self, module: str) -> str | None:
+    def module_id(self, module: str) -> str | None:
+        """The build id of a loaded module, as hexadecimal digits; None where it has none."""
         return gnu_build_id(contents(f"{self._sys}/module/{module}/notes/.note.gnu.build-id"))
 
     def _kept_symbols(self) -> dict[str, memoryview]:
@@ -216,7 +217,7 @@ class LiveKernel(KernelImage):
     @cached_property
     def _caller_index(self) -> CallerIndex | None:
         """The calls that were found before in text as it is now; None where it cannot be told whether it changed."""
-        modules = [(module, self._module_id(module)) for module in self._module_bases]
+        modules = [(module, self.module_id(module)) for module in self._module_bases]
         boot = contents(f"{self._proc}/sys/kernel/random/boot_id")
         if not self._use_cache or not boot or not all(build for _, build in modules):
             return None
