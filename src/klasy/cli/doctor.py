@@ -95,6 +95,26 @@ def _sources() -> list[Feature]:
     return [symbols, text, blacklist]
 
 
+def _debug_registers() -> Feature:
+    """What watches data: how many debug registers are free on each CPU, and who holds the others."""
+    from klasy.kernel.live import LiveKernel
+    from klasy.weaver import watch
+    from klasy.weaver.pinfs import PinFS
+
+    name = "debug registers"
+    try:
+        found = LiveKernel(use_cache=False).functions("vfs_read")
+        if not found:
+            return Feature(name, UNKNOWN, "no address to try them on")
+        free = min(watch.free_registers(found[0].address & ~7, cpu) for cpu in watch.online_cpus())
+        detail = f"{free} of {watch.REGISTERS} free on every CPU"
+        if free < watch.REGISTERS:
+            detail += f": {watch.held_by(PinFS())}"
+    except (SystemRefusal, OSError) as refusal:
+        return Feature(name, NO, str(refusal), "data cannot be watched; all else can")
+    return Feature(name, YES if free else NO, detail, "" if free else "take out an aspect that watches data")
+
+
 def _print(features: list[Feature], lacking: list[Feature]) -> None:
     width = max(len(feature.name) for feature in features)
     colours = {"yes": "\x1b[32m", "no": "\x1b[31m", "unknown": "\x1b[33m"} if coloured(sys.stdout) else {}

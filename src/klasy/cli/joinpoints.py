@@ -117,6 +117,7 @@ def _of_woven(args: Arguments) -> int:
     documents: list[dict[str, Any]] = []
     callers: dict[str, dict[str, int]] = {}
     unreached: list[dict[str, Any]] = []
+    accesses: list[dict[str, Any]] = []
     for number, woven in enumerate(aspects):
         with woven:
             counts = woven.counts()
@@ -125,16 +126,21 @@ def _of_woven(args: Arguments) -> int:
             missing = [{"aspect": woven.name} | row for row in woven.unreached]
             unreached += missing
             callers[woven.name] = _named(woven.unknown_callers())
+            by_instruction = _accesses(woven)
+            accesses += by_instruction
             if not args.json:
                 if number:
                     print()
                 _print_woven(woven.name, points, args)
                 _print_callers(callers[woven.name], args)
+                if by_instruction:
+                    _print_accesses(by_instruction, points, args)
                 _print_unreached(missing, args)
     if args.json:
         from klasy.cli.document import dumps
 
-        print(dumps({"joinpoints": documents, "unreached": unreached}, {"unknown_callers": callers}))
+        tables = {"joinpoints": documents, "unreached": unreached} | ({"accesses": accesses} if accesses else {})
+        print(dumps(tables, {"unknown_callers": callers}))
     elif not aspects:
         print("no aspect is woven")
     return EXIT_OK
@@ -155,7 +161,68 @@ def _woven_point(woven: WovenAspect, index: int, counts: list[Count]) -> dict[st
         "unmarked": count.unmarked,
         "missed_partly": count.partly,
         "missed_shared": count.shared,
+        "undecided": count.undecided,
     }
+
+
+_ACCESS = {0: None, 1: "read", 2: "write", 3: "read and write"}
+
+
+def _accesses(woven: WovenAspect) -> list[dict[str, Any]]:
+    """The instructions that accessed watched data, with the hits of each."""
+    if not woven.watches_data:
+        return []
+    from klasy.weaver.accounts import accounts
+
+    found = []
+    for account in accounts(woven):
+        point = woven.joinpoints[account.joinpoint]
+        if account.counts:
+            found.append(
+                {
+                    "aspect": woven.name,
+                    "advice": point.advice,
+                    "kind": point.kind,
+                    "data": point.data,
+                    "function": account.function,
+                    "offset": account.offset,
+                    "address": account.address,
+                    "module": account.module,
+                    "access": _ACCESS[account.does],
+                    "instruction": _disassembled(account.address, account.length),
+                    "hits": account.hits,
+                }
+            )
+    return found
+
+
+def _disassembled(address: int | None, length: int) -> str | None:
+    """An instruction as text, where it is known and a disassembler is there."""
+    if address is None or not length:
+        return None
+    try:
+        from klasy.flow.disasm import text
+    except ImportError:
+        return None
+    from klasy.kernel.live import running_kernel
+
+    return text(running_kernel().text(address, length), address)
+
+
+def _print_accesses(accesses: list[dict[str, Any]], points: list[dict[str, Any]], args: Arguments) -> None:
+    print("accessed by:")
+    shown = accesses if args.all else accesses[:_FEW]
+    rows: list[list[object]] = []
+    for access in shown:
+        module = f" [{access['module']}]" if access["module"] else ""
+        where = f"{access['function']}+{access['offset']:#x}{module}" if access["function"] else "code not known"
+        does = access["access"] or "not known"
+        rows.append([access["kind"], access["data"], where, does, access["instruction"] or "", access["hits"]])
+    print(table(["KIND", "DATA", "INSTRUCTION AT", "ACCESS", "INSTRUCTION", "HITS"], rows))
+    _print_more(len(accesses) - len(shown))
+    undecided = sum(point["undecided"] for point in points)
+    if undecided:
+        print(f"of {plural(undecided, 'hit')} it is not known whether they were reads or writes")
 
 
 def _named(callers: dict[int, int]) -> dict[str, int]:

@@ -101,22 +101,6 @@ def _state_lost(woven: WovenAspect) -> int:
     return losses_in_all(woven).lost
 
 
-def _notes(aspect: dict[str, Any]) -> list[str]:
-    """What is to be known of an aspect's counts besides."""
-    notes = [aspect["coverage"]] if aspect["coverage"] else []
-    if aspect["undecided"]:
-        notes.append(f"of {plural(aspect['undecided'], 'hit')} it is not known whether they were reads or writes")
-    return notes
-
-
-def _coverage(woven: WovenAspect) -> str | None:
-    if not woven.watches_data:
-        return None
-    from klasy.weaver import watch
-
-    return watch.coverage(woven)
-
-
 def _table(aspects: list[dict[str, Any]]) -> str:
     head = ("ASPECT", "WOVEN FOR", "JOIN POINTS", "HITS", "LOST", "MISSED", "COST", "SOURCE")
     now = time.time_ns()

@@ -40,7 +40,8 @@ class Count:
     ``partly``: this kernel does not count all that may be missed here, so it may have been more. ``shared``: the probe
     that missed hits serves other join points too (one probe at a callee's entry for all its callers), so the missed
     hits may have been theirs. ``part`` is what falls to this join point if each miss is spread over all it may have
-    been of: these add up (:func:`missed_in_all`), ``missed`` does not.
+    been of: these add up (:func:`missed_in_all`), ``missed`` does not. ``undecided`` are those of the hits of which it
+    is not known that they were accesses of the join point's kind (data join points only).
     """
 
     hits: int
@@ -50,6 +51,7 @@ class Count:
     partly: bool = False
     shared: bool = False
     part: float = field(default=0.0, compare=False)
+    undecided: int = 0
 
 
 def missed_in_all(counts: Iterable[Count]) -> int:

@@ -85,6 +85,7 @@ def attach(watch: Watch, loaded: Program, events: Map, pinfs: PinFS) -> dict[int
                 raise _refusal(error, watch.data.piece_text(watch.piece), cpu, pinfs) from None
             with event:
                 armed[cpu] = links.attach_perf_event(loaded, event)
+                event.enable()  # not before: what it counts without its program would look missed
                 _put(events, watch.slot, cpu, event)
     except BaseException:
         for link in armed.values():
@@ -113,7 +114,7 @@ def remember(plan: Plan, held: Mapping[str, Map]) -> None:
 
 def _open(address: int, length: int, writes_only: bool, cpu: int) -> PerfEvent:
     access = u.HW_BREAKPOINT_W if writes_only else u.HW_BREAKPOINT_RW
-    return links.perf_breakpoint(address, length, access, cpu=cpu, pinned=True)
+    return links.perf_breakpoint(address, length, access, cpu=cpu, disabled=True, pinned=True)
 
 
 def _put(events: Map, slot: int, cpu: int, event: PerfEvent) -> None:
@@ -311,6 +312,21 @@ def _runs(aspect: WovenAspect, slot: int) -> list[int]:
     return [int.from_bytes(value[:8], "little") for value in values or ()]
 
 
+def coverage(aspect: WovenAspect) -> str | None:
+    """What is to be said of CPUs on which data was, or is, not watched; None where there is nothing to say."""
+    if not watches_of(aspect):
+        return None
+    notes = []
+    bare = uncovered(aspect)
+    if bare:
+        notes.append(f"not watched on CPU {', '.join(map(str, bare))}")
+    gaps = gaps_in(aspect)
+    if gaps:
+        cpus = ", ".join(map(str, sorted(gaps)))
+        notes.append(f"CPU {cpus} came up after the weaving, and was not watched until a klasy command saw it")
+    return "; ".join(notes) or None
+
+
 def uncovered(aspect: WovenAspect) -> list[int]:
     """The CPUs that run and on which a watch of the aspect is not armed."""
     watches = watches_of(aspect)
@@ -369,9 +385,9 @@ def _arm_anew(aspect: WovenAspect, watch: Mapping[str, Any], cpu: int) -> None:
         _program(aspect, watch) as loaded,
         _open(watch["address"], watch["length"], watch["writes_only"], cpu) as event,
     ):
-        # Until its link is made the event runs no program: what it counts before is not missed by anybody here.
         before = _runs(aspect, slot)[cpu]
         with links.attach_perf_event(loaded, event) as link:
+            event.enable()
             with suppress(KernelRefused, FileNotFoundError):
                 pins.unpin(path)
             pins.pin(link, path)

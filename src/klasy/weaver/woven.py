@@ -165,7 +165,12 @@ class WovenAspect:
         counters = self.map(MAP_COUNTERS)
         values = {int.from_bytes(key, "little"): joined for key, joined in counters.items()}
         own = sum_counters(values[i] for i in range(number))
-        return combine(own, self.document, profile, self._base(), self._refused(), runs=self._runs())
+        found = combine(own, self.document, profile, self._base(), self._refused(), runs=self._runs())
+        if self.watches_data:
+            from klasy.weaver.accounts import settle
+
+            found = settle(self, found)
+        return found
 
     def unknown_callers(self) -> dict[int, int]:
         """Hits of dispatched calls from no known site, by the address they would return to."""

@@ -11,6 +11,8 @@ from klasy.weaver.woven import Cost, WovenJoinPoint
 class FakeWoven:
     """What the commands use of a WovenAspect."""
 
+    watches_data = False
+
     def __init__(
         self,
         name: str,
