@@ -100,10 +100,8 @@ def _bugs(kernel: KernelImage, module: str | None, base: int) -> frozenset[int]:
 
     try:
         if module is None:
-            edges = [kernel.data_symbols(f"__{edge}___bug_table") for edge in ("start", "stop")]
-            if not all(edges):
-                return frozenset()
-            start, stop = edges[0][0].address, edges[1][0].address
+            edges = {symbol.name: symbol.address for symbol in kernel.data_symbols("__st*___bug_table")}
+            start, stop = edges.get("__start___bug_table", 0), edges.get("__stop___bug_table", 0)
         else:
             sections = kernel.module_sections(module)
             start = sections.get("__bug_table", 0)

@@ -27,15 +27,9 @@ _GLOBALS = {
     "init_mm": "mm_struct",
     "init_user_ns": "user_namespace",
     "init_pid_ns": "pid_namespace",
-    "init_uts_ns": "uts_namespace",
     "init_cred": "cred",
     "init_files": "files_struct",
     "init_fs": "fs_struct",
-    "tcp_hashinfo": "inet_hashinfo",
-    "tcp_prot": "proto",
-    "udp_prot": "proto",
-    "root_task_group": "task_group",
-    "contig_page_data": "pglist_data",
 }
 
 
@@ -61,17 +55,14 @@ class Engine:
                 found.append(symbol.address if symbol.percpu else symbol.address - (1 << 64))
         return frozenset(found)
 
-    def _find_globals(self) -> dict[int, Place]:
-        found: dict[int, Place] = {}
-        types = self.seeds.types_of(None)
-        for name, struct in _GLOBALS.items():
-            type_id = self.seeds.by_name(struct)
-            if type_id:
-                for symbol in self.kernel.data_symbols(name):
-                    if symbol.module is None and not symbol.percpu:
-                        start = symbol.address - (1 << 64)
-                        for offset in range(0, min(types.size(type_id), symbol.size), 1):
-                            found[start + offset] = type_id, offset
+    def _find_globals(self) -> list[tuple[int, int, int]]:
+        """Known variables: (address as a signed number, the one behind it, struct)."""
+        found: list[tuple[int, int, int]] = []
+        for symbol in self.kernel.data_symbols("init_*"):
+            type_id = self.seeds.by_name(_GLOBALS[symbol.name]) if symbol.name in _GLOBALS else 0
+            if type_id and symbol.module is None and not symbol.percpu:
+                start = symbol.address - (1 << 64)
+                found.append((start, start + self.seeds.types_of(None).size(type_id), type_id))
         return found
 
     def text(self, module: str | None) -> cfg.Text:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import struct
 from array import array
+from functools import cached_property
 from itertools import pairwise
 
-from klasy.flow import candidates, engine, sites
+from klasy.flow import answers, candidates, engine, sites
 from klasy.flow import decode as d
 from klasy.kernel import caches
 from klasy.plain import TYPE_CHECKING
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from klasy.flow.infer import Row
-    from klasy.flow.sites import Access, Member, Sites
+    from klasy.flow.answers import Answer
+    from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
     Progress = Callable[[int, int], None]  # functions done, of how many
@@ -29,7 +31,6 @@ VERSION = 1  # of the cache; of the analysis too: another one may find other sit
 _COLUMNS = "IIiiHHI"  # at, type, offset, shift, width, how, reason
 _AT, _TYPE, _OFFSET, _SHIFT, _WIDTH, _HOW, _REASON = range(7)
 _HEAD = struct.Struct("<3I")  # rows, units, bytes of reasons
-_NO_REGISTER = 31
 _WIDEST = 0xFFFF
 
 
@@ -206,31 +207,38 @@ class Index:
 
     def accesses(self, members: Sequence[Member], progress: Progress | None = None, *, whole: bool = False) -> Sites:
         """The instructions that access some members. ``whole``: look at all functions, not only likely ones."""
-        modules = list(self.kernel.symbols)
+        answer = answers.load(self.kernel, self._builds, members, whole) if self._use_cache else None
+        if answer is None:
+            answer = self._answer(members, progress, whole)
+            if self._use_cache:
+                answers.store(self.kernel, self._builds, members, whole, answer)
+        return answers.sites_of(self.kernel, members, answer)
+
+    @cached_property
+    def _builds(self) -> dict[str | None, str | None]:
+        """What each object's index is kept under: an object without a build id has None, and nothing is kept."""
+        return {module: self._cache_name(module) for module in self.kernel.symbols}
+
+    def _answer(self, members: Sequence[Member], progress: Progress | None, whole: bool) -> Answer:
         looked_at: dict[str | None, Sequence[int]] = {}
         total = 0
-        for module in modules:
-            text = self.engine.text(module)
-            units = text.units()
+        for module in self.kernel.symbols:
+            units = self.engine.text(module).units()
             total += len(units)
             looked_at[module] = units if whole else candidates.units(self.engine, module, units, members)
         self.fill(looked_at, progress)
-        found: list[Access] = []
-        untyped = 0
-        for module in modules:
-            more, left = self._select(module, members)
-            found += more
-            untyped += left
-        found.sort(key=lambda access: access.address)
-        return sites.Sites(found, untyped, sum(map(len, looked_at.values())), total)
+        answer = answers.Answer(sum(map(len, looked_at.values())), total)
+        for module in self.kernel.symbols:
+            self._select(module, members, answer)
+        return answer
 
-    def _select(self, module: str | None, members: Sequence[Member]) -> tuple[list[Access], int]:
-        """Of what is known of an object, the accesses of some members."""
+    def _select(self, module: str | None, members: Sequence[Member], answer: Answer) -> None:
+        """Of what is known of an object, add the accesses of some members."""
         part = self.object(module)
         types = self.engine.seeds.types_of(module)
-        at, _, offsets, _, widths, _, _ = part.columns
-        wanted: dict[int, list[tuple[Member, int]]] = {}  # row -> members, and where their struct lies in the type
-        for member in members:
+        _, _, offsets, _, widths, _, _ = part.columns
+        wanted: dict[int, list[tuple[int, int]]] = {}  # row -> members, and where their struct lies in the type
+        for number, member in enumerate(members):
             if member.module is not None and member.module != module:
                 continue
             for type_id, rows in part.by_type.items():
@@ -238,52 +246,26 @@ class Index:
                 for place in places:
                     for row in rows:
                         if sites.covers(member, offsets[row] - place, widths[row], -1):
-                            wanted.setdefault(row, []).append((member, place))
-        untyped = sum(
+                            wanted.setdefault(row, []).append((number, place))
+        answer.untyped += sum(
             any(sites.covers(member, offsets[row], widths[row], -1) for member in members)
             for row in part.by_type.get(0, ())
         )
-        return [
-            a for row in sorted(wanted, key=at.__getitem__) if (a := self._access(module, row, wanted[row]))
-        ], untyped
-
-    def _access(self, module: str | None, row: int, wanted: list[tuple[Member, int]]) -> Access | None:
-        part, text = self.object(module), self.engine.text(module)
-        at, type_id, offset, shift, width, how, reason = (column[row] for column in part.columns)
-        address = text.base + at
-        function = self.kernel.function_at(address)
-        length = d.length(text.code, at)
-        if function is None or length is None:
-            return None
-        code = text.code[at : at + length]
-        op = d.decode(code)
-        touched = sites.touched_bits(code, op)
-        covered = [pair for pair in wanted if sites.covers(pair[0], offset - pair[1], width, touched)]
-        if not covered:
-            return None
-        place = covered[0][1]
-        m = op[4]
-        register = how >> 2 & 31
-        moves = bool(how >> 8 & 1)
-        index = m[1] if moves and m and m[1] != register else m[0] if moves and m else d.NONE
-        return sites.Access(
-            address=address,
-            length=length,
-            function=function,
-            code=code,
-            reads=bool(how & d.READ),
-            writes=bool(how & d.WRITE),
-            width=width,
-            members=tuple(dict.fromkeys(member for member, _ in covered)),
-            base=d.NONE if register == _NO_REGISTER else register,
-            base_offset=shift - place,
-            index=index,
-            scale=m[2] if moves and m and m[1] == index else 1,
-            per_cpu=bool(how >> 7 & 1),
-            source=sites.source_of(op),
-            touched=touched,
-            confidence=how >> 9,
-            derivation=part.reasons[reason],
-            placed_in=self.engine.seeds.types_of(module).name(type_id),
-            place_offset=offset,
-        )
+        text = self.engine.text(module)
+        for row, pairs in wanted.items():
+            at, type_id, offset, shift, width, how, reason = (column[row] for column in part.columns)
+            length = d.length(text.code, at)
+            if length is None:
+                continue
+            code = text.code[at : at + length]
+            touched = sites.touched_bits(code, d.decode(code))
+            covered = [pair for pair in pairs if sites.covers(members[pair[0]], offset - pair[1], width, touched)]
+            if covered:
+                place = covered[0][1]
+                numbers = sorted({number for number, _ in covered})
+                answer.rows.append(
+                    answers.Found(
+                        module, at, length, shift - place, width, how, part.reasons[reason], numbers,
+                        types.name(type_id), offset,
+                    )
+                )  # fmt: skip

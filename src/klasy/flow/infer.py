@@ -17,7 +17,7 @@ from klasy.flow.sites import AROUND, GIVEN, PROVED
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from klasy.flow.members import Place, Types
@@ -83,7 +83,7 @@ class Inference:
         flow: Flow,
         known: Seeds,
         arguments: Mapping[int, Place],
-        globals_at: Mapping[int, Place],
+        variables: Sequence[tuple[int, int, int]],
         percpu: int,
         percpu_offsets: frozenset[int],
         result: int,
@@ -95,7 +95,7 @@ class Inference:
         self.module = flow.unit.text.module
         self.types = known.types_of(self.module)
         self.arguments = arguments
-        self.globals_at = globals_at
+        self.variables = variables
         self.percpu = percpu
         self.percpu_offsets = percpu_offsets
         self.result = result
@@ -154,7 +154,10 @@ class Inference:
         return found[0], found[1] + constant_of(number)
 
     def _global(self, address: int) -> Known:
-        return self.globals_at.get(address)
+        for start, end, type_id in self.variables:
+            if start <= address < end:
+                return type_id, address - start
+        return None
 
     def _evaluate(self, kind: int, symbol: int) -> Known:
         values = self.flow.values

@@ -1,0 +1,149 @@
+"""What a question about members was answered, kept so that the same question costs no analysis the second time.
+
+An answer belongs to the builds of the kernel and of all modules that are loaded, and to the members asked for; both
+are written in it and compared. Addresses are offsets in each object's text.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from klasy.flow import decode as d
+from klasy.flow import sites
+from klasy.kernel import caches
+from klasy.plain import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from klasy.flow.sites import Member, Sites
+    from klasy.kernel.image import KernelImage
+
+VERSION = 1
+_NO_REGISTER = 31
+
+
+class Found(NamedTuple):
+    """An access as it is kept; ``how`` as in ``index``: READ | WRITE, register << 2, per CPU << 7, moves << 8,
+    confidence << 9. ``members``: numbers of those asked for."""
+
+    module: str | None
+    at: int
+    length: int
+    base_offset: int
+    width: int
+    how: int
+    reason: str
+    members: list[int]
+    placed_in: str
+    place_offset: int
+
+
+class Answer:
+    """Accesses, the number of untyped ones of fitting offset, and how many functions were looked at."""
+
+    def __init__(self, functions: int, total: int) -> None:
+        self.rows: list[Found] = []
+        self.untyped = 0
+        self.functions = functions
+        self.total = total
+
+
+def _question(builds: Mapping[str | None, str | None], members: Sequence[Member], whole: bool) -> str | None:
+    if any(build is None for build in builds.values()):
+        return None
+    objects = sorted(f"{module or ''} {build}" for module, build in builds.items())
+    asked = [f"{m.module or ''} {m.struct} {m} {m.bit_offset} {m.bits}" for m in members]
+    return "\\n".join((*objects, "", *asked, str(whole)))
+
+
+def _name(kernel: KernelImage, question: str) -> str:
+    return f"flow-answer-{kernel.build_id[:16]}-{zlib.crc32(question.encode()):08x}"
+
+
+def load(
+    kernel: KernelImage, builds: Mapping[str | None, str | None], members: Sequence[Member], whole: bool
+) -> Answer | None:
+    """The answer that was kept, if one was."""
+    import json
+
+    question = _question(builds, members, whole)
+    data = caches.load(_name(kernel, question), VERSION) if question else None
+    if data is None:
+        return None
+    try:
+        kept = json.loads(bytes(data))
+        if kept["question"] != question:
+            return None
+        answer = Answer(kept["functions"], kept["total"])
+        answer.untyped = kept["untyped"]
+        answer.rows = [Found(*row) for row in kept["rows"]]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return answer
+
+
+def store(
+    kernel: KernelImage,
+    builds: Mapping[str | None, str | None],
+    members: Sequence[Member],
+    whole: bool,
+    answer: Answer,
+) -> None:
+    """Keep an answer, unless an object has no build id."""
+    import json
+
+    question = _question(builds, members, whole)
+    if question:
+        kept = {
+            "question": question,
+            "functions": answer.functions,
+            "total": answer.total,
+            "untyped": answer.untyped,
+            "rows": answer.rows,
+        }
+        caches.store(_name(kernel, question), VERSION, json.dumps(kept).encode())
+
+
+def sites_of(kernel: KernelImage, members: Sequence[Member], answer: Answer) -> Sites:
+    """An answer in terms of the kernel as it is now."""
+    found = [site for row in answer.rows if (site := _site(kernel, members, row)) is not None]
+    found.sort(key=lambda access: access.address)
+    return sites.Sites(found, answer.untyped, answer.functions, answer.total)
+
+
+def _site(kernel: KernelImage, members: Sequence[Member], row: Found) -> sites.Access | None:
+    address = kernel.symbols[row.module].base + row.at
+    function = kernel.function_at(address)
+    if function is None:
+        return None
+    code = kernel.text(address, row.length)
+    op = d.decode(code)
+    m = op[4]
+    register = row.how >> 2 & 31
+    moves = bool(row.how >> 8 & 1) and m is not None
+    index, scale = d.NONE, 1
+    if moves:
+        assert m is not None
+        index, scale = (m[1], m[2]) if m[1] != register else (m[0], 1)
+    return sites.Access(
+        address=address,
+        length=row.length,
+        function=function,
+        code=code,
+        reads=bool(row.how & d.READ),
+        writes=bool(row.how & d.WRITE),
+        width=row.width,
+        members=tuple(members[number] for number in row.members),
+        base=d.NONE if register == _NO_REGISTER else register,
+        base_offset=row.base_offset,
+        index=index,
+        scale=scale,
+        per_cpu=bool(row.how >> 7 & 1),
+        source=sites.source_of(op),
+        touched=sites.touched_bits(code, op),
+        confidence=row.how >> 9,
+        derivation=row.reason,
+        placed_in=row.placed_in,
+        place_offset=row.place_offset,
+    )
