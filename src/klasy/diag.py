@@ -52,8 +52,12 @@ class DiagnosticBag:
     ) -> None:
         """Add an error, unless the very same was found before: what several advice share is judged with each."""
         diagnostic = Diagnostic(Severity.ERROR, code, message, span, tuple(hints), tuple(related))
-        if diagnostic not in self.items:
-            self.items.append(diagnostic)
+        # Thousands of errors, each compared with all others, would take a minute: first what is quickly compared.
+        where = span.start if span is not None else -1
+        for other in self.items:
+            if other.message == message and (other.span.start if other.span else -1) == where and other == diagnostic:
+                return
+        self.items.append(diagnostic)
 
     def warning(self, code: str, message: str, span: Span | None = None, *, hints: Sequence[str] = ()) -> None:
         """Add a warning (a lint): the weave goes on."""
@@ -143,7 +147,8 @@ def _excerpt(span: Span) -> list[str]:
     after = text[len(before) + len(marked) :]
     if len(text) > _LONGEST_LINE:
         before = before if len(before) <= _CONTEXT else ".." + before[-_CONTEXT:]
-        marked = marked[:_LONGEST_LINE]
+        if len(marked) > _LONGEST_LINE:
+            marked, after = marked[:_LONGEST_LINE], ".."
         after = after if len(after) <= _CONTEXT else after[:_CONTEXT] + ".."
     shown = _clean(before + marked + after)
     # Tabs are kept in the margin, so that the mark stands under its place in any terminal.

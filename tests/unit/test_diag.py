@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
@@ -142,3 +143,23 @@ def test_light_import() -> None:
 
     code = "import sys, klasy.diag; sys.exit(bool({'difflib', 'unicodedata'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_thousands_of_errors() -> None:
+    """Each is kept once, in no time that would be noticed."""
+    bag = DiagnosticBag()
+    file = SourceFile("a.asp", "x" * 4000)
+    start = time.process_time()
+    for _ in range(2):
+        for at in range(2000):
+            bag.error("unknown-name", f"'x{at}' is not known here", Span(file, at, at + 1))
+    assert len(bag.items) == 2000
+    assert time.process_time() - start < 5
+
+
+def test_a_long_place_is_cut() -> None:
+    """Of a long line marked as a whole the beginning is shown, and that it goes on."""
+    file = SourceFile("a.asp", "aspect " + "x" * 500 + " {")
+    text = render(Diagnostic(Severity.ERROR, "c", "m", Span(file, 7, 507)))
+    assert text.splitlines()[1] == "    1 | aspect " + "x" * 160 + ".."
+    assert text.splitlines()[2] == "      | " + " " * 7 + "^" * 160

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.diag import Diagnostic, Severity
 from klasy.lang.build import AstBuilder
-from klasy.lang.lalr import Failure, Machine, TooDeep
+from klasy.lang.lalr import MAX_DEPTH, Failure, Machine, TooDeep
 from klasy.plain import TYPE_CHECKING
 from klasy.source import SourceFile, Span
 
@@ -73,7 +73,8 @@ class _FileParser:
                 )
             except TooDeep as problem:
                 place = Span(self.file, problem.start, problem.start + 1)
-                self.bag.error("too-deep", "this is nested too deeply to be read", place)
+                hint = f"of operators in a row each stands in the next, too: more than {MAX_DEPTH} must be split"
+                self.bag.error("too-deep", "this is nested too deeply to be read", place, hints=[hint])
                 tree = None
             except ExtraBrace as problem:
                 # Read all of it again without that brace; what was found before is found again.

@@ -247,7 +247,8 @@ class Recovery:
         if not found.text.isascii():
             import unicodedata
 
-            name += f" (U+{ord(found.text):04X}, {unicodedata.name(found.text, 'unnamed').lower()})"
+            called = unicodedata.name(found.text, "unnamed").lower()
+            name += f" ({called})" if name.startswith("the") else f" (U+{ord(found.text):04X}, {called})"
         self._error("stray-character", f"{name} has no meaning here", found.start, found.end)
         return found.end
 

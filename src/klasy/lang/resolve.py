@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.source import Span
 
+LONGEST_NAME = 128  # characters: a woven aspect is a directory of that name, and of a longer one while it is woven
+
 
 def broken_places(bag: DiagnosticBag) -> list[int]:
     """The offsets of the errors in a bag."""
@@ -45,6 +47,8 @@ def resolve(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
             bag.error("duplicate-aspect", f"two aspects are named '{aspect.name}'", aspect.name_span,
                       related=[(seen[aspect.name], "the first is here")])  # fmt: skip
         seen.setdefault(aspect.name, aspect.name_span)
+        if len(aspect.name) > LONGEST_NAME:
+            bag.error("name-too-long", f"an aspect's name has at most {LONGEST_NAME} characters", aspect.name_span)
     return [_AspectResolver(aspect, tree, bag, broken).resolve() for aspect in tree.aspects]
 
 
