@@ -345,7 +345,7 @@ class Inference:
             if values.kind[symbol] == state.JOIN:
                 for number in values.a[symbol]:  # type: ignore[attr-defined]
                     source = number >> _SHIFT
-                    if source >= state.FIRST and source not in self.hinted and self.place[source] is None:
+                    if source >= state.FIRST and source not in self.hinted:
                         pending.append((source, {(best[0], best[1] - constant_of(number)): self.why[symbol][1]}))
         return changed
 

@@ -1,0 +1,286 @@
+"""The engine over functions of a few instructions, each as GNU as encodes them."""
+
+from __future__ import annotations
+
+import pytest
+from support.minikernel import MiniKernel, lines
+
+from klasy.flow import sites
+
+ITEM = """
+struct part { int x; int y; int z; };
+struct item { int a; int b; int c; int pad; struct item *next; struct part part; };
+int f(struct item *it);
+"""
+
+
+def test_kinds_of_access():
+    """Loads read, stores write, a locked increment does both, cmp reads, prefetch does nothing."""
+    kernel = MiniKernel(
+        ITEM,
+        {
+            "f": [
+                "48 8b 47 10",  # mov 0x10(%rdi),%rax
+                "c7 47 08 05 00 00 00",  # movl $5,0x8(%rdi)
+                "48 89 77 10",  # mov %rsi,0x10(%rdi)
+                "f0 ff 47 08",  # lock incl 0x8(%rdi)
+                "83 7f 08 01",  # cmpl $1,0x8(%rdi)
+                "0f 18 4f 08",  # prefetcht0 0x8(%rdi)
+                "c3",
+            ]
+        },
+    )
+    found = kernel.ask("item.c", "item.next")
+    assert lines(found) == [
+        "f+0x0 read next",
+        "f+0x4 write c",
+        "f+0xb write next",
+        "f+0xf both c",
+        "f+0x13 read c",
+    ]
+    assert [site.source for site in found.accesses] == [None, ("immediate", 5), 6, None, None]
+    assert {site.base_register for site in found.accesses} == {"di"}
+    assert {site.base_offset for site in found.accesses} == {0}
+    assert {site.confidence for site in found.accesses} == {sites.PROVED}
+    assert found.accesses[0].derivation == "argument 1 of f (struct item *)"
+    assert found.accesses[0].width == 8
+    assert found.accesses[1].length == 7
+    assert found.accesses[0].disassembly == "mov rax, qword ptr [rdi + 0x10]"
+
+
+def test_exchanges():
+    """cmpxchg and xchg with memory both read and write."""
+    kernel = MiniKernel(ITEM, {"f": ["89 f0", "f0 0f b1 57 08", "48 87 77 10", "c3"]})
+    assert lines(kernel.ask("item.c", "item.next")) == ["f+0x2 both c", "f+0x7 both next"]
+
+
+def test_spill_and_call():
+    """A pointer survives a call in a saved register and in a stack slot; in a scratch register it does not."""
+    kernel = MiniKernel(
+        ITEM,
+        {
+            "f": [
+                "53",  # push %rbx
+                "48 83 ec 10",  # sub $0x10,%rsp
+                "48 89 7c 24 08",  # mov %rdi,0x8(%rsp)
+                "48 89 fb",  # mov %rdi,%rbx
+                "call f",
+                "8b 43 08",  # mov 0x8(%rbx),%eax
+                "48 8b 4c 24 08",  # mov 0x8(%rsp),%rcx
+                "8b 41 08",  # mov 0x8(%rcx),%eax
+                "8b 47 08",  # mov 0x8(%rdi),%eax
+                "48 83 c4 10 5b c3",
+            ]
+        },
+    )
+    found = kernel.ask("item.c")
+    assert lines(found) == ["f+0x12 read c", "f+0x1a read c"]
+    assert found.untyped == 1
+
+
+def test_embedded_struct():
+    """An access through the address of an embedded struct is one of the outer struct's member too."""
+    kernel = MiniKernel(ITEM, {"f": ["48 8d 5f 18", "8b 43 08", "c3"]})  # lea 0x18(%rdi),%rbx; mov 0x8(%rbx),%eax
+    (site,) = kernel.ask("item.part.z").accesses
+    assert (site.base_register, site.base_offset) == ("bx", 0x18)
+    (inner,) = kernel.ask("part.z").accesses
+    assert (inner.base_register, inner.base_offset) == ("bx", 0)
+
+
+def test_container_of():
+    """What lies before a part that only one struct has is a member of that struct."""
+    kernel = MiniKernel(
+        "struct part { int x; int y; }; struct item { int a; int b; int c; int d; struct part part; };"
+        "int f(struct part *p);",
+        {"f": ["8b 47 f8", "c3"]},  # mov -0x8(%rdi),%eax
+    )
+    (site,) = kernel.ask("item.c").accesses
+    assert (site.base_offset, site.confidence) == (0x10, sites.AROUND)
+    assert site.derivation == "argument 1 of f (struct part *), a part of struct item"
+
+
+def test_no_container_of_many():
+    """A part that several structs have says nothing of what lies before it: no site, one untyped access."""
+    other = "".join(f"struct item{n} {{ int a; int b; int c; int d; struct part part; }};" for n in range(8))
+    kernel = MiniKernel("struct part { int x; int y; };" + other + "int f(struct part *p);", {"f": ["8b 47 f8", "c3"]})
+    found = kernel.ask("item3.c")
+    assert not found.accesses
+
+
+def test_name_decides_container():
+    """Of several structs that begin with the same part, a function's name may name the one it handles."""
+    kernel = MiniKernel(
+        "struct base { int x; int y; };"
+        + "".join(f"struct {n}_base {{ struct base base; int a; int b; }};" for n in ("red", "tan", "sky", "ash"))
+        + "int tan_get(struct base *p);",
+        {"tan_get": ["8b 47 08", "c3"]},
+    )
+    assert lines(kernel.ask("tan_base.a")) == ["tan_get+0x0 read a"]
+    assert not kernel.ask("red_base.a").accesses
+
+
+def test_chain_and_bits():
+    """A loaded pointer is followed; an instruction's mask says which bit-field of a byte it touches."""
+    kernel = MiniKernel(
+        "struct sub { int m; int n; int o; };"
+        "struct top { short s; char one:1; char two:1; char three:1; char rest:5; char c; int i; long l;"
+        " struct sub *sub; }; int f(struct top *t);",
+        {
+            "f": [
+                "48 8b 47 10",  # mov 0x10(%rdi),%rax
+                "8b 50 08",  # mov 0x8(%rax),%edx
+                "f6 47 02 04",  # testb $0x4,0x2(%rdi)
+                "80 67 02 fd",  # andb $0xfd,0x2(%rdi)
+                "8b 07",  # mov (%rdi),%eax
+                "c3",
+            ]
+        },
+    )
+    assert lines(kernel.ask("sub.o")) == ["f+0x4 read o"]
+    assert lines(kernel.ask("top.three")) == ["f+0x7 read three", "f+0xf read three"]
+    assert lines(kernel.ask("top.two")) == ["f+0xb both two", "f+0xf read two"]
+    assert lines(kernel.ask("top.one")) == ["f+0xf read one"]
+    assert lines(kernel.ask("top.s", "top.c")) == ["f+0xf read s,c"]
+    assert kernel.ask("sub.o").accesses[0].derivation == "argument 1 of f (struct top *) -> sub"
+
+
+def test_join_with_null():
+    """A pointer that is null on one path keeps its type at the join."""
+    kernel = MiniKernel(
+        ITEM, {"f": ["31 c0", "48 85 f6", "74 03", "48 89 f8", "8b 48 08", "c3"]}
+    )  # xor %eax,%eax; test %rsi,%rsi; je; mov %rdi,%rax; mov 0x8(%rax),%ecx
+    assert lines(kernel.ask("item.c")) == ["f+0xa read c"]
+
+
+@pytest.mark.parametrize(("second", "expected"), [("struct item *b", ["f+0xa read c"]), ("struct part *b", [])])
+def test_join_of_types(second, expected):
+    """A join of two pointers is typed only where they agree."""
+    kernel = MiniKernel(
+        ITEM.replace("int f(struct item *it)", f"int f(struct item *a, {second})"),
+        {"f": ["48 89 f8", "85 c9", "74 03", "48 89 f0", "8b 48 08", "c3"]},
+    )  # mov %rdi,%rax; test %ecx,%ecx; je; mov %rsi,%rax; mov 0x8(%rax),%ecx
+    found = kernel.ask("item.c")
+    assert lines(found) == expected
+    assert found.untyped == (0 if expected else 1)
+
+
+def test_null_pointer_is_no_object():
+    """A register that was found null and is returned as such does not take the type of what else is returned."""
+    kernel = MiniKernel(
+        "struct node { struct node *next; }; struct head { long a; long b; struct node *first; };"
+        "struct item { long a; long b; long c; struct node node; }; struct item *f(struct head *h);",
+        {
+            "f": [
+                "48 8b 7f 10",  # mov 0x10(%rdi),%rdi
+                "48 8b 0f",  # mov (%rdi),%rcx
+                "48 85 ff",  # test %rdi,%rdi
+                "74 04",  # je
+                "48 83 c7 e8",  # add $-0x18,%rdi
+                "48 89 f8",  # mov %rdi,%rax
+                "c3",
+            ]
+        },
+    )
+    found = kernel.ask("node.next", "item.a", "item.node")
+    assert lines(found) == ["f+0x4 read next,node"]
+    assert found.accesses[0].base_offset in (0, 0x18)
+
+
+def test_repeated_store():
+    """rep stos with a constant count writes all that it covers, and no more."""
+    kernel = MiniKernel(ITEM, {"f": ["31 c0", "b9 03 00 00 00", "f3 48 ab", "c3"]})  # 24 bytes from %rdi
+    (site,) = kernel.ask("item.a").accesses
+    assert (site.kind, site.width, site.base_register) == ("write", 24, "di")
+    assert lines(kernel.ask("item.next")) == ["f+0x7 write next"]
+    assert not kernel.ask("item.part").accesses
+
+
+def test_given_type():
+    """A void pointer has the type of the parameter that it is given to."""
+    kernel = MiniKernel(
+        ITEM + "int g(void *data);",
+        {"f": ["c3"], "g": ["48 89 fb", "8b 43 08", "48 89 df", "call f", "c3"]},
+    )
+    (site,) = kernel.ask("item.c").accesses
+    assert (site.function.name, site.confidence, site.derivation) == ("g", sites.GIVEN, "given to f")
+
+
+def test_arrays():
+    """An index of unknown size makes the place unknown; one that is a multiple of the object's size does not."""
+    kernel = MiniKernel(
+        "struct item { long a; int b; int c; long d; long e; }; int f(struct item *it, long i);",
+        {"f": ["8b 44 37 08", "48 c1 e6 05", "8b 44 37 08", "c3"]},
+    )  # mov 0x8(%rdi,%rsi,1),%eax; shl $5,%rsi; mov 0x8(%rdi,%rsi,1),%eax
+    found = kernel.ask("item.b")
+    assert lines(found) == ["f+0x8 read b"]
+    assert found.untyped == 1
+    (site,) = found.accesses
+    assert (site.base, site.index, site.scale) == (7, 6, 1)
+
+
+def test_clone_takes_callers_arguments():
+    """A clone has no prototype: its arguments are what all its callers give."""
+    functions = {
+        "f": ["call part.isra.0", "c3"],
+        "g": ["48 89 f7", "call part.isra.0", "c3"],  # mov %rsi,%rdi
+        "part.isra.0": ["8b 47 08", "c3"],
+    }
+    both = MiniKernel(ITEM + "int g(int n, struct item *it);", functions)
+    assert lines(both.ask("item.c")) == ["part.isra.0+0x0 read c"]
+    differ = MiniKernel(ITEM + "int g(int n, struct part *p);", functions)
+    assert not differ.ask("item.c").accesses
+
+
+def test_tail_call_and_cold_piece():
+    """Types go on into the unlikely piece of a function, and arguments of a tail call are arguments."""
+    kernel = MiniKernel(
+        ITEM + "int g(void *data);",
+        {"f": ["85 c0", "0f 85 f8 00 00 00", "c3"], "f.cold": ["8b 47 08", "c3"], "g": ["8b 47 08", "jmp f"]},
+    )
+    assert lines(kernel.ask("item.c")) == ["f.cold+0x0 read c", "g+0x0 read c"]
+
+
+def test_only_candidates():
+    """Without ``whole`` only functions with a fitting displacement are looked at, and the sites are the same."""
+    kernel = MiniKernel(
+        ITEM, {"f": ["8b 47 08", "c3"], "g": ["8b 47 0c", "c3"], "h": ["8b 87 08 00 00 00", "c3"], "i": ["c3"]}
+    )
+    some, every = kernel.ask("item.c", whole=False), kernel.ask("item.c")
+    assert lines(some) == lines(every) == ["f+0x0 read c"]
+    assert (some.functions, some.of, every.functions) == (2, 4, 4)
+
+
+def test_answers_are_kept(tmp_path, monkeypatch):
+    """The second time a question is answered from the cache: the same sites, and nothing is analysed."""
+    monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
+    kernel = MiniKernel(ITEM, {"f": ["8b 47 08", "c3"]})
+    first = kernel.ask("item.c", use_cache=True)
+    monkeypatch.setattr("klasy.flow.index.Index._answer", None)
+    second = kernel.ask("item.c", use_cache=True)
+    assert first == second
+    assert len(first.accesses) == 1
+
+
+def test_kept_answer_of_another_build(tmp_path, monkeypatch):
+    """What was kept for one build says nothing of another."""
+    monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
+    MiniKernel(ITEM, {"f": ["8b 47 08", "c3"]}).ask("item.c", use_cache=True)
+    other = MiniKernel(ITEM, {"f": ["90", "8b 47 08", "c3"]}, build_id="cd" * 20)
+    assert lines(other.ask("item.c", use_cache=True)) == ["f+0x1 read c"]
+
+
+def test_processes_agree():
+    """Several processes find what one finds."""
+    functions = {f"f{n}": ["8b 47 08", "48 8b 47 10", "c3"] for n in range(300)}
+    declarations = ITEM + "".join(f"int f{n}(struct item *it);" for n in range(0, 300, 2))
+    kernel = MiniKernel(declarations, functions)
+    heard = []
+    alone = kernel.ask("item.c", "item.next")
+    from klasy.flow.index import Index
+
+    together = Index(kernel, use_cache=False, processes=3).accesses(
+        [kernel.member("item.c"), kernel.member("item.next")], lambda done, of: heard.append((done, of)), whole=True
+    )
+    assert together == alone
+    assert len(alone.accesses) == 300
+    assert heard[-1] == (300, 300)
