@@ -2,7 +2,7 @@
 
 The standard decorator compiles five methods for each class when its module is imported and pulls in ``inspect``:
 some hundred classes cost a third of the time that a weave may take, and ``typing`` alone another tenth. Here
-``__init__`` is compiled when the first object of a class is made, and the other methods are shared by all classes.
+``__init__`` is compiled when some objects of a class have been made, and the other methods are shared by all classes.
 ``enum``, ``functools`` and ``contextlib`` bring ``collections`` and a dozen others with them, another tenth, for what
 takes some lines: what is here does what its name says in the standard library, as far as klasy uses it.
 ``re`` needs all of these and compiles in Python; :func:`pattern` does without where the pack holds what it compiled.
@@ -128,16 +128,51 @@ def _complete(bases: tuple[Any, ...], body: dict[str, Any], frozen: bool, slots:
             body["__reduce__"] = _reduce  # the default way to unpickle sets the slots one by one
 
 
-def _first_init(fields: tuple[_Field, ...], frozen: bool) -> Callable[..., None]:
-    """An ``__init__`` that compiles the real one, puts it in its own place and calls it."""
+_FEW = 40  # objects of a class: to compile a method for it takes as long as to make some hundred without
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+
+def _first_init(fields: tuple[_Field, ...], frozen: bool) -> Callable[..., None]:
+    """An ``__init__`` for any fields. When it has been called often, it compiles one for these, which takes its place.
+
+    The compiled one is for wrong arguments, too: it knows what to say.
+    """
+    left = _FEW
+
+    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0 and _fill(self, fields, args, kwargs):
+            if hasattr(self, "__post_init__"):
+                self.__post_init__()
+            return
         cls: Any = next(base for base in type(self).__mro__ if base.__dict__.get("__init__") is __init__)
-        real = _compile_init(cls, fields, frozen)
-        cls.__init__ = real
+        cls.__init__ = real = _compile_init(cls, fields, frozen)
         real(self, *args, **kwargs)
 
     return __init__
+
+
+def _fill(obj: Any, fields: tuple[_Field, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Set the fields of an object from arguments; False where these are wrong."""
+    given = len(args)
+    if given > len(fields):
+        return False
+    put = object.__setattr__
+    named = 0
+    for place, f in enumerate(fields):
+        name = f.name
+        if place < given:
+            put(obj, name, args[place])
+        elif name in kwargs:
+            named += 1
+            put(obj, name, kwargs[name])
+        elif f.default_factory is not None:
+            put(obj, name, f.default_factory())
+        elif f.default is not _MISSING:
+            put(obj, name, f.default)
+        else:
+            return False
+    return named == len(kwargs)
 
 
 def _compile_init(cls: Any, fields: tuple[_Field, ...], frozen: bool) -> Any:
@@ -232,17 +267,31 @@ if not TYPE_CHECKING:
         """As ``typing.NamedTuple``: a tuple whose fields have the names and defaults of the class body."""
 
     def _first_new(cls: Any, fields: tuple[str, ...], defaults: dict[str, Any]) -> Callable[..., Any]:
-        """A ``__new__`` that compiles the real one, puts it in its own place and calls it."""
+        """A ``__new__`` for any fields. When it has been called often, or wrongly, it compiles one for these."""
+        left = _FEW
 
-        def __new__(_: Any, *args: Any, **kwargs: Any) -> Any:
-            names = {f"_default_{name}": value for name, value in defaults.items()} | {"_make": tuple.__new__}
-            parameters = [f"{name}=_default_{name}" if name in defaults else name for name in fields]
-            values = "".join(f"{name}, " for name in fields)
-            exec(f"def __new__(_cls, {', '.join(parameters)}):\n return _make(_cls, ({values}))", names)
-            cls.__new__ = names["__new__"]
-            return cls(*args, **kwargs)
+        def __new__(kind: Any, /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                if len(args) == len(fields) and not kwargs:
+                    return tuple.__new__(kind, args)
+                given = dict(zip(fields, args, strict=False))
+                values = defaults | given | kwargs
+                whole = len(given) == len(args) and values.keys() == frozenset(fields)
+                if whole and not given.keys() & kwargs.keys():
+                    return tuple.__new__(kind, map(values.__getitem__, fields))
+            cls.__new__ = _compile_new(fields, defaults)
+            return kind(*args, **kwargs)
 
         return __new__
+
+    def _compile_new(fields: tuple[str, ...], defaults: dict[str, Any]) -> Callable[..., Any]:
+        names = {f"_default_{name}": value for name, value in defaults.items()} | {"_make": tuple.__new__}
+        parameters = [f"{name}=_default_{name}" if name in defaults else name for name in fields]
+        values = "".join(f"{name}, " for name in fields)
+        exec(f"def __new__(_cls, {', '.join(parameters)}):\n return _make(_cls, ({values}))", names)
+        return names["__new__"]
 
     def _tuple_repr(self: Any) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))

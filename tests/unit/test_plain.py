@@ -65,6 +65,32 @@ def test_same_refusals(args):
             cls(*args)
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "right"),
+    [
+        ((1, "a"), {}, True),
+        ((1,), {"name": "b", "items": (3,)}, True),
+        ((), {"name": "b", "place": 1}, True),
+        ((1, "a"), {"name": "b"}, False),
+        ((1,), {}, False),
+        ((1, "a"), {"nothing": 3}, False),
+        ((1, "a", (), [], 5), {}, False),
+    ],
+)
+def test_the_first_objects_and_the_later_ones(args, kwargs, right):
+    """Before and after __init__ is compiled, the same arguments are right, and give the same object."""
+    _, node = make(plain)
+    results = []
+    for _ in range(100):
+        try:
+            made = node(*args, **kwargs)
+            results.append((made.place, made.name, made.items, made.extra))
+        except TypeError as error:
+            results.append(str(error))
+    assert results == [results[0]] * 100
+    assert isinstance(results[0], tuple) is right
+
+
 def test_comparison_leaves_out_fields_that_say_so():
     """Objects that differ in a compare=False field are equal and hash alike; others are not."""
     assert NODE(1, "a") == NODE(2, "a")
@@ -166,6 +192,43 @@ def test_named_tuples_are_as_the_standard_ones():
     with pytest.raises(AttributeError):
         ours(1).x = 2
     assert not hasattr(ours(1), "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((1,), {}),
+        ((1, 2), {}),
+        ((), {"x": 1}),
+        ((1,), {"y": 2}),
+        ((), {}),
+        ((1, 2, 3), {}),
+        ((1,), {"x": 2}),
+        ((1,), {"z": 2}),
+    ],
+)
+def test_the_first_tuples_and_the_later_ones(args, kwargs):
+    """Before and after __new__ is compiled, the same arguments are right, and give what typing's gives."""
+    from typing import NamedTuple
+
+    ours, std = make_tuple(plain.NamedTuple), make_tuple(NamedTuple)
+    for _ in range(100):
+        try:
+            expected = std(*args, **kwargs)
+        except TypeError:
+            with pytest.raises(TypeError):
+                ours(*args, **kwargs)
+        else:
+            assert ours(*args, **kwargs) == expected
+
+
+def test_a_class_below_a_named_tuple():
+    """Its objects are its own, the first as the later ones."""
+
+    class Below(make_tuple(plain.NamedTuple)):
+        pass
+
+    assert {type(Below(1)) for _ in range(100)} == {Below}
 
 
 def enumerations(module):
