@@ -216,7 +216,9 @@ def _advice(draw: st.DrawFn) -> ast.AdviceDecl:
 
 
 _state_types = types(void=False).filter(lambda t: not t.array)
-_keys = st.lists(expressions, max_size=2).map(tuple)
+# Where an expression could stand too, a type shows that it is one by a word of C's.
+_key_types = types().filter(lambda t: not t.array and (t.tag is not ast.TagKind.NONE or t.name in _BASIC))
+_keys = st.lists(st.one_of(expressions, _key_types), max_size=2).map(tuple)
 _aggregations = [k for k in ast.StateKind if k not in (ast.StateKind.SCALAR, ast.StateKind.LHIST)]
 states = st.one_of(
     st.builds(ast.StateDecl, st.just(SPAN), st.just(ast.StateKind.SCALAR), _state_types, words, _keys),

@@ -105,7 +105,7 @@ def histogram(buckets: Sequence[Bucket]) -> list[str]:
     counts = [str(bucket.count) for bucket in buckets]
     width = max((len(label) for label in labels), default=0)
     digits = max((len(count) for count in counts), default=0)
-    largest = max((bucket.count for bucket in buckets), default=1)
+    largest = max((bucket.count for bucket in buckets), default=0) or 1
     lines = []
     for label, text, bucket in zip(labels, counts, buckets, strict=True):
         # What is there at all is seen: at least one mark.
