@@ -12,6 +12,8 @@ def entry_point() -> None:
     # Importing makes many objects and no garbage. Each 700 of them (the default) to look for some cost 11 of the 200
     # million instructions of a weave; 100,000 are some 20 MB at most that a long-running command keeps too long.
     gc.set_threshold(100_000)
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _open_closed_streams()
     finder = startup.install()
     from klasy.cli.main import entry_point as run
 
@@ -23,6 +25,22 @@ def entry_point() -> None:
             from klasy.pack import write_pack
 
             write_pack()
+
+
+def _open_closed_streams() -> None:
+    """Have all three standard streams where the shell closed one (``>&-``).
+
+    What is written to it or read from it fails, as with other programs; of errors nobody wants to know. And no file
+    that is opened later comes to be a standard stream.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest free number, which is this one
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

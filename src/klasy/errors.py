@@ -29,6 +29,11 @@ EXIT_USAGE = 2
 EXIT_SYSTEM = 3
 
 
+def one_line(text: str) -> str:
+    """Text that the user, a file's name say, may have brought: a message it is put in stays what it is."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 class KlasyError(Exception):
     """Base of all errors meant for the user. ``exit_status`` is what the command ends with."""
 

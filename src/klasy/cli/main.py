@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from klasy import __version__
 from klasy.cli.options import Arguments, Options
 from klasy.errors import EXIT_OK, EXIT_SYSTEM, EXIT_USAGE, InputError, KlasyError
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ COMMANDS = {
 
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: none of the statuses that say something of the user's input or machine
 _SIGINT, _SIGPIPE = 2, 13  # the module signal, and enum with it, costs a tenth of what a short command takes
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 
 def _overview() -> str:
@@ -128,7 +128,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def report(error: KlasyError) -> int:
-    """Show an error to the user; the exit status it calls for."""
+    """Show an error to the user; the exit status it calls for, be there somebody to read the error or not."""
+    with suppress(OSError):
+        _tell(error)
+    return error.exit_status
+
+
+def _tell(error: KlasyError) -> None:
     from klasy.cli.table import show_diagnostics, shown
 
     if isinstance(error, InputError) and error.diagnostics:
@@ -138,7 +144,6 @@ def report(error: KlasyError) -> int:
         print(f"klasy: {shown(line)}", file=sys.stderr)
     if error.hint:
         print(f"  hint: {shown(error.hint)}", file=sys.stderr)
-    return error.exit_status
 
 
 def entry_point() -> NoReturn:
@@ -161,16 +166,25 @@ def entry_point() -> NoReturn:
             status = _bug()
         else:
             _give_up_output()
-            print(f"klasy: cannot write the output: {error.strerror}", file=sys.stderr)
+            with suppress(OSError):  # it may have been standard error that could not be written
+                print(f"klasy: cannot write the output: {error.strerror}", file=sys.stderr)
             status = EXIT_SYSTEM
     except Exception:
         status = _bug()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _to_nowhere(2)
     sys.exit(status)
 
 
 def _give_up_output() -> None:
     """What could not be written must not be tried again when the interpreter ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _to_nowhere(sys.stdout.fileno())
+
+
+def _to_nowhere(descriptor: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _bug() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from klasy.errors import InputError, UsageError
+from klasy.errors import InputError, UsageError, one_line
 from klasy.plain import TYPE_CHECKING
 from klasy.source import SourceFile
 
@@ -24,10 +24,11 @@ def read_source(name: str) -> SourceFile:
             with open(name, "rb") as file:
                 data = file.read(MAX_SIZE + 1)
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from None
+        shown = "standard input" if name == STDIN else name or "''"
+        raise InputError(f"cannot read {one_line(shown)}: {error.strerror}") from None
     except ValueError:
         raise InputError(f"cannot read {name!r}: there is a NUL in the name") from None
-    shown = "standard input" if name == STDIN else name
+    shown = "standard input" if name == STDIN else one_line(name)
     if len(data) > MAX_SIZE:
         raise InputError(f"{shown} is larger than {MAX_SIZE} bytes: no aspect file")
     if b"\0" in data[:4096]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from klasy.errors import one_line
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def shown(text: str) -> str:
     """Text that the user, a file's name say, may have brought: nothing in it commands the terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return one_line(text)
 
 
 def plural(number: int, noun: str) -> str:

@@ -44,7 +44,7 @@ def unweave(names: Sequence[str] | None = None, pinfs: PinFS | None = None) -> l
 def _chosen(woven: list[str], names: Sequence[str] | None) -> list[str]:
     if names is None:
         return woven
-    missing = [name for name in names if name not in woven]
+    missing = list(dict.fromkeys(name for name in names if name not in woven))
     if missing:
         from klasy.weaver.woven import not_woven
 

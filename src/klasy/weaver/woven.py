@@ -12,7 +12,7 @@ import os
 from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_RUNS, MAP_UNKNOWN
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
-from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
+from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal, one_line
 from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, dataclass, suppress
 from klasy.record import Format
 from klasy.weaver import manifest
@@ -293,7 +293,7 @@ def not_woven(missing: Sequence[str], names: Sequence[str]) -> NotWoven:
     """The error for names that no woven aspect has."""
     from klasy.diag import suggest
 
-    quoted = ", ".join(f"'{name}'" for name in missing)
+    quoted = ", ".join(f"'{one_line(name)}'" for name in missing)
     near = list(dict.fromkeys(n for name in missing for n in suggest(name, names)))
     if near:
         hint = f"did you mean {' or '.join(near)}?"

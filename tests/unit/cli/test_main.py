@@ -141,3 +141,37 @@ def test_an_ascii_terminal(tmp_path):
     done = klasy("check", str(aspect), stdout=subprocess.PIPE, env=environment)
     assert done.returncode == 1
     assert b"gr\\xf6\\xdfe.asp:1:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "out", "err"),
+    [
+        (">&-", 3, "", "klasy: cannot write the output: Bad file descriptor\n"),
+        ("2>&-", 0, "klasy", ""),
+        (">&- 2>&-", 3, "", ""),
+        ("<&-", 0, "klasy", ""),
+        ("<&- >&- 2>&-", 3, "", ""),
+    ],
+)
+def test_closed_streams(redirection, status, out, err):
+    """Streams that the shell closed are as with other programs: what must be written there cannot be."""
+    line = f'exec "{sys.executable}" -m klasy --version {redirection}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:5], done.stderr) == (status, out, err)
+
+
+def test_nothing_to_read_from():
+    """Standard input that is closed cannot be read, and that is said."""
+    line = f'exec "{sys.executable}" -m klasy check - <&-'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "klasy: cannot read standard input: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_errors_that_cannot_be_told(redirection):
+    """Where nobody can be told what is wrong the exit status tells it all the same, or that nothing could be told."""
+    line = f'exec "{sys.executable}" -m klasy {{}} {redirection}'
+    for command, status in (("check /nowhere.asp", 1), ("--unknown", 2), ("weave", 2)):
+        done = subprocess.run(["sh", "-c", line.format(command)], capture_output=True, text=True, check=False)
+        assert done.stdout == ""
+        assert done.returncode == status or (status == 2 and done.returncode == 3)
