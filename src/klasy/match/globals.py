@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import DataSymbol, Kernel
     from klasy.source import Span
 
+_ALIKE = 4  # letters at the beginning that a misspelt name has in common with the one that is meant
 _WORD = 8
 _INT = 4
 
@@ -111,7 +112,9 @@ class _Finder:
             )  # fmt: skip
         from klasy.match.near import near
 
-        close = near(name, sorted({symbol.name for symbol in self.kernel.data_symbols("*")}))
+        # Among all variables the search would take minutes: how far each reaches is looked up for it.
+        alike = {symbol.name for symbol in self.kernel.data_symbols(f"{name[:_ALIKE]}*")}
+        close = near(name, sorted(alike))
         return self.fail(
             "unknown-data", f"this kernel has no variable '{name}'",
             f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "",
