@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import struct
 
-from support.fakekernel import CTypes
-
 from klasy.errors import KernelRefused
 from klasy.flow import sites
 from klasy.flow.index import Index
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols
+from support.fakekernel import CTypes
 
 BASE = 0xFFFF_FFFF_8100_0000
 STEP = 0x100

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 # Functions that never return; the compiler lets nothing follow a call of them.
 NO_RETURN = frozenset(
     (
-        "__stack_chk_fail panic do_exit make_task_dead do_group_exit __module_put_and_kthread_exit kthread_exit "
-        "kthread_complete_and_exit fortify_panic __fortify_panic usercopy_abort __reiserfs_panic rewind_stack_and_make_dead "
-        "__ubsan_handle_builtin_unreachable __invalid_creds nmi_panic machine_real_restart stop_this_cpu cpu_startup_entry "
-        "start_secondary x86_64_start_kernel rust_begin_unwind xen_start_kernel ex_handler_msr_mce cpu_bringup_and_idle "
-        "arch_cpu_idle_dead hlt_play_dead play_dead native_play_dead __do_panic vpanic snp_abort sev_es_terminate"
-    ).split()
+        *("__stack_chk_fail", "panic", "vpanic", "nmi_panic", "fortify_panic", "__fortify_panic", "usercopy_abort"),
+        *("do_exit", "do_group_exit", "make_task_dead", "rewind_stack_and_make_dead", "kthread_exit"),
+        *("kthread_complete_and_exit", "__module_put_and_kthread_exit", "__invalid_creds", "machine_real_restart"),
+        *("stop_this_cpu", "cpu_startup_entry", "start_secondary", "cpu_bringup_and_idle", "arch_cpu_idle_dead"),
+        *("hlt_play_dead", "play_dead", "native_play_dead", "snp_abort", "sev_es_terminate"),
+    )
 )
 
 
@@ -180,7 +180,9 @@ class Unit:
             op = known.get(raw) or d.decode(raw)
             kind = op[0]
             if kind >= d.FIRST_TRANSFER:
-                op = self._transfer(op, place, behind, start, end, leaders, stops, outside)
+                for target in self._transfer(op, place, behind, leaders, stops):
+                    if not start <= target < end:
+                        outside.append(target)
             elif place in labels:
                 leaders.update((labels[place], behind))
                 stops[len(ats)] = (labels[place], behind)
@@ -191,17 +193,9 @@ class Unit:
         return outside
 
     def _transfer(
-        self,
-        op: Op,
-        place: int,
-        behind: int,
-        start: int,
-        end: int,
-        leaders: set[int],
-        stops: dict[int, tuple[int, ...]],
-        outside: list[int],
-    ) -> Op:
-        """Note where a transfer of control goes."""
+        self, op: Op, place: int, behind: int, leaders: set[int], stops: dict[int, tuple[int, ...]]
+    ) -> tuple[int, ...]:
+        """Note where a transfer of control goes; where it jumps to."""
         kind = op[0]
         here = len(self.at)
         if kind in (d.BRANCH, d.JUMP):
@@ -211,16 +205,15 @@ class Unit:
             leaders.update(goes)
             leaders.add(behind)
             stops[here] = goes
-            if not start <= target < end:
-                outside.append(target)
-        elif kind == d.CALL:
+            return (target,)
+        if kind == d.CALL:
             if self._never_returns(behind + op[5]):
                 leaders.add(behind)
                 stops[here] = ()
         elif kind in (d.RETURN, d.STOP, d.JUMP_INDIRECT) or (kind == d.TRAP and place in self.text.bugs):
             leaders.add(behind)
             stops[here] = ()
-        return op
+        return ()
 
     def _never_returns(self, target: int) -> bool:
         return callee_name(self.text, target) in NO_RETURN

@@ -101,13 +101,13 @@ class Engine:
         return infer.Inference(
             transfer.Flow(unit, self.seeds),
             self.seeds,
-            arguments,
-            self._globals,
-            self._percpu,
-            self._percpu_offsets,
-            callee.result,
-            name,
-            evidence,
+            arguments=arguments,
+            variables=self._globals,
+            percpu=self._percpu,
+            percpu_offsets=self._percpu_offsets,
+            result=callee.result,
+            name=name,
+            evidence=evidence,
         )
 
     def _from_callers(self, module: str | None, address: int, depth: int) -> dict[int, Place]:

@@ -21,13 +21,14 @@ _SEVERAL = 4  # different accesses which all fit are more than chance
 _FEW = 3  # large enough ones: one of so few that fits is the one
 # Links that hold objects together are parts of everything; that one struct's name fits is chance.
 _LINKS = frozenset(
-    "list_head hlist_node hlist_nulls_node rb_node llist_node callback_head work_struct timer_list hlist_bl_node "
-    "plist_node kref refcount_struct wait_queue_entry spinlock raw_spinlock qspinlock mutex kobject".split()
+    (
+        *("list_head", "hlist_node", "hlist_nulls_node", "hlist_bl_node", "llist_node", "rb_node", "plist_node"),
+        *("callback_head", "work_struct", "timer_list", "wait_queue_entry", "kref", "refcount_struct", "kobject"),
+        *("spinlock", "raw_spinlock", "qspinlock", "mutex"),
+    )
 )
-_DEEPEST = 5
+_DEEPEST = 5  # structs within structs
 _WORD = 8  # bytes: wider accesses are copies, narrower ones may cover several members
-
-
 # Families of functions whose objects are called otherwise: net/ipv4, net/ipv6
 _FAMILIES = {name: "inet" for name in ("ip", "ip4", "ip6", "ipv6", "igmp", "icmp", "raw", "ping", "cipso")}
 

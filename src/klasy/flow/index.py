@@ -20,8 +20,8 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from klasy.flow.infer import Row
     from klasy.flow.answers import Answer
+    from klasy.flow.infer import Row
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
@@ -55,10 +55,9 @@ class ObjectIndex:
                 self.reasons.append(row.reason)
             how = row.rw | row.register << 2 | row.percpu << 7 | row.moves << 8 | row.confidence << 9
             packed = (row.at, row.type_id, row.offset, row.shift, min(row.width, _WIDEST), how, number)
-            for column, number in zip(self.columns, packed, strict=True):
-                if not -(1 << 31) <= number < 1 << 32 or (column.typecode == "i" and number >= 1 << 31):
-                    number = 0
-                column.append(number)
+            for column, item in zip(self.columns, packed, strict=True):
+                fits = -(1 << 31) <= item < 1 << (31 if column.typecode == "i" else 32)
+                column.append(item if fits else 0)
 
     def merge(self, other: ObjectIndex) -> None:
         """Add what another process found."""
@@ -181,7 +180,8 @@ class Index:
         by_module: dict[str | None, list[int]] = {}
         for module, index in todo:
             by_module.setdefault(module, []).append(index)
-        for module, indices in by_module.items():
+        for module, first in by_module.items():
+            indices = first
             base = self.kernel.symbols[module].base
             starts = self.kernel.symbols[module].starts
             for _ in range(2):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from klasy.flow import decode as d
 from klasy.flow import state, webs
-from klasy.flow.state import _SHIFT, CONSTANT, OPAQUE, STACK, constant_of
 from klasy.flow.enlarge import enlarge
 from klasy.flow.sites import AROUND, GIVEN, PROVED
+from klasy.flow.state import _SHIFT, CONSTANT, OPAQUE, STACK, constant_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Inference:
         self,
         flow: Flow,
         known: Seeds,
+        *,
         arguments: Mapping[int, Place],
         variables: Sequence[tuple[int, int, int]],
         percpu: int,
@@ -416,7 +417,7 @@ class Inference:
             for symbol, distance in web.distance.items():
                 there = larger[0], larger[1] + distance
                 now = self.place[symbol]
-                if now == there or symbol in self.why and self.hinted.get(symbol) == there:
+                if there in (now, self.hinted.get(symbol)):
                     continue
                 if now is not None and not types.holds(there[0], there[1] - now[1], now[0]):
                     continue

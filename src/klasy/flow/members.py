@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from klasy.btf.read import BtfError
 from klasy.btf import read
+from klasy.btf.read import BtfError
 from klasy.btf.types import QUALIFIERS, Array, Btf, Datasec, FuncProto, Ptr, Struct, Typedef, Var, Void
 from klasy.plain import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ _DEEPEST = 16
 _FAR = 1 << 40  # where a flexible array ends
 _ELEMENTS = 16  # of an array of structs, whose members are told apart
 
-# Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to. include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/net/sock.h
+# Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to.
+# include/linux/skbuff.h, include/linux/page-flags.h, include/linux/rbtree_types.h, include/linux/file.h
 _TAGGED = {
     ("sk_buff", "_skb_refdst"): "dst_entry",
     ("sk_buff", "_nfct"): "nf_conn",
@@ -236,7 +237,7 @@ class Types:
 
     @cached_property
     def container_table(self) -> dict[int, list[tuple[int, int]]]:
-        """Of all structs of this object: where they hold which others. One pass over the records: 0.2 s for a kernel."""
+        """Of all structs of this object: where they hold which others. One pass over the records, 0.2 s."""
         blob, first = self.btf.blob, self.btf.first
         words, offsets = blob.words, blob.layout.offsets
         kinds = [words[at + 1] >> 24 & 0x1F for at in offsets]

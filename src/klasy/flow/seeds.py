@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from klasy.btf import read
-from klasy.btf.walk import find_member
 from klasy.btf.types import Enum, FuncProto, Int, Ptr, Struct
+from klasy.btf.walk import find_member
 from klasy.flow import cfg
 from klasy.flow import decode as d
 from klasy.flow.members import Types

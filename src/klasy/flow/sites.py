@@ -26,7 +26,7 @@ is given to a parameter, result or member of that type; AROUND as the only fitti
 class Member:
     """A member asked for: ``struct`` is the id of the struct or union it is sought in, ``path`` its name there.
 
-    ``bit_offset`` and ``bits`` are from the struct's start. ``module`` is whose BTF the id is of, None for the kernel's.
+    ``bit_offset`` and ``bits`` are from the struct's start. ``module``: whose BTF the id is of, None for the kernel's.
     """
 
     module: str | None
@@ -145,7 +145,7 @@ _GROUP1 = frozenset((0x80, 0x81, 0x83))
 def touched_bits(code: bytes, op: Op) -> int:
     """Which bits of its memory operand an instruction tests or changes, by its immediate; -1: all of them."""
     at = 0
-    while code[at] in d._PREFIXES or code[at] & 0xF0 == 0x40:
+    while code[at] in d.PREFIXES or code[at] & 0xF0 == 0x40:
         at += 1
     first = code[at]
     mask = (1 << 8 * op[1]) - 1

@@ -25,8 +25,8 @@ from klasy.flow.state import (
     SCALED,
     STACK,
     SUM,
-    Values,
     ZERO_VALUE,
+    Values,
     constant_of,
     value,
 )
@@ -134,7 +134,7 @@ class Flow:
         for target, states in before.items():
             into = self._in[target]
             if target == self.unit.start:
-                states = [*states, state.entry_state(self.values, target, known=True)]
+                states.append(state.entry_state(self.values, target, known=True))
             state.collect_joins(self.values, target, into, states)
         self._in = {}
         self._out = {}
@@ -324,7 +324,7 @@ class Flow:
         size = width * count if 0 <= count < 1 << 16 else 0
         read, written = _STRINGS[opcode]
         records = self._now[0]
-        for register, rw in ((read, d.READ), (written, d.READ if opcode == 0xA6 or opcode == 0xAE else d.WRITE)):
+        for register, rw in ((read, d.READ), (written, d.READ if opcode in (0xA6, 0xAE) else d.WRITE)):
             if register is None:
                 continue
             start = registers[register]
@@ -422,8 +422,7 @@ def _forget(slots: dict[int, int], place: int, width: int) -> None:
             del slots[slot]
         return
     for slot in range(place - 7, place + max(width, 1)):
-        if slot in slots:
-            del slots[slot]
+        slots.pop(slot, None)
 
 
 def _as_signed(address: int) -> int:

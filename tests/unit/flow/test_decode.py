@@ -15,10 +15,10 @@ capstone = pytest.importorskip("capstone")
 x86 = capstone.x86
 
 SNAPSHOTS = Path(__file__).parents[2] / "data" / "kernels"
-ONE_IN = 23  # of the encodings is compared: capstone's objects take 0.1 ms each
+ONE_IN = 7  # of the encodings is compared: capstone's objects take 0.1 ms each
 
 _NAMES = {
-    **{f"{r}{n}{h}": i for i, n in enumerate(("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")) for r in ("r", "e") for h in ("",)},
+    **{r + n: i for i, n in enumerate(("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")) for r in ("r", "e")},
     **{n: i for i, n in enumerate(("ax", "cx", "dx", "bx", "sp", "bp", "si", "di"))},
     **{n: i for i, n in enumerate(("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil"))},
     "ah": 0, "ch": 1, "dh": 2, "bh": 3,
@@ -154,4 +154,4 @@ def test_against_capstone(name):
             if fault:
                 faults.append(fault)
     assert not faults, "\n".join(faults[:40])
-    assert count > 2000
+    assert count > 4000
