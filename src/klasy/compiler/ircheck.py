@@ -215,7 +215,7 @@ def variables_of(op: Op) -> tuple[Var, ...]:
     match op:
         case ir.Get() | ir.Set():
             return (op.var,)
-        case ir.Load() | ir.StringEqual() | ir.Emit():
+        case ir.Load() | ir.StringEqual() | ir.Emit() | irstate.StateOp():
             return (op.faults,) if op.faults is not None else ()
         case _:
             return ()

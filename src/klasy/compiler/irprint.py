@@ -122,7 +122,7 @@ class _Printer:
                 text += ": " + ", ".join(steps)
             case irstate.CountState():
                 text += f" {op.what}"
-        return text + "".join(f"\n        {self.part(part)}" for part in op.key)
+        return text + _fault(op.faults, op.mask) + "".join(f"\n        {self.part(part)}" for part in op.key)
 
     def part(self, part: Part) -> str:
         match part:

@@ -1,8 +1,9 @@
 """The operations of the IR on an aspect's state: read, write, change, delete an element of a state's map.
 
 Each holds its key as :class:`~klasy.compiler.ir.Part` s, at their offsets from the key's start: StoreField, CommField,
-CopyField and StringField, of which a fault (it is zeros then) is counted as the state's; all other bytes are zero.
-A state without a key has no parts. What :mod:`klasy.state` calls words are addressed by their number.
+CopyField and StringField, of which a fault (it is zeros then) sets the bits ``mask`` of the variable ``faults``; all
+other bytes are zero. A state without a key has no parts. What :mod:`klasy.state` calls words are addressed by their
+number.
 
 An element that is not there reads as zeros, and comes to be when it is written or changed. Where it cannot (the map is
 full, or locked on this CPU) nothing happens but that this is counted.
@@ -11,7 +12,7 @@ full, or locked on this CPU) nothing happens but that this is counted.
 from __future__ import annotations
 
 from klasy.compiler import ir
-from klasy.compiler.ir import Op, Operand, Part, Value
+from klasy.compiler.ir import Op, Operand, Part, Value, Var
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ STEPS = ("add", "and", "or", "xor", "max")
 
 @dataclass(eq=False)
 class StateOp(Op):
-    """Base. ``key`` is in the order of offsets."""
+    """Base. ``key`` is in the order of offsets. ``faults`` None: nobody asks whether the key could be read."""
 
     state: State
     key: tuple[Part, ...]
+    faults: Var | None
+    mask: int
 
     def operands(self) -> tuple[Operand, ...]:
         """Those of the key, then the others."""
@@ -103,7 +106,7 @@ class DeleteState(StateOp):
 
 @dataclass(eq=False)
 class CountState(StateOp):
-    """Count one in word ``what`` of the state's losses (LOST_FAULT ..). Has no key."""
+    """Count one in word ``what`` of the state's losses (LOST_FAULT ..). Has no key, and no faults."""
 
     what: int
     mnemonic = "count_state"
@@ -120,6 +123,8 @@ def faults(op: StateOp) -> list[str]:
         if part.offset < end or part.offset + size > op.state.key_size:
             found.append(f"the part of the key at {part.offset} does not fit")
         end = part.offset + size
+    if not (0 < op.mask <= ir.MASK64 if op.faults is not None else op.mask == 0):
+        found.append(f"no mask of faults {op.mask:#x}")
     if bool(op.key) != bool(op.state.key_size) and not isinstance(op, CountState):
         found.append("a key is missing, or there should be none")
     words = [step.word for step in op.steps] if isinstance(op, ChangeState) else []

@@ -160,6 +160,11 @@ class ExpressionLowering:
         return (_SIGNED if isinstance(kind, Integer) and kind.signed else _UNSIGNED)[node.op]
 
     @property
+    def watching(self) -> tuple[Var | None, int]:
+        """The word of faults that an operation is to set, and which bits of it."""
+        return self.faults, self._mask
+
+    @property
     def _mask(self) -> int:
         """What a load that fails sets in the word of faults."""
         return 1 << self.bit if self.faults is not None else 0

@@ -59,7 +59,7 @@ def _watched(
     failed, behind = build.block(), build.block()
     build.branch("ne", build.get(faults), 0, failed, behind)
     build.begin(failed)
-    build.add(irstate.CountState(state.placed, (), LOST_FAULT))
+    build.add(irstate.CountState(state.placed, (), None, 0, LOST_FAULT))
     build.jump(behind)
     build.begin(behind)
     return result
@@ -121,7 +121,7 @@ def _read(low: ExpressionLowering, node: StateExpr, key: tuple[Part, ...]) -> Op
 def _word(low: ExpressionLowering, node: StateExpr, key: tuple[Part, ...], word: int) -> Operand:
     low.build.span = node.span
     dst = low.build.value()
-    low.build.add(irstate.ReadState(node.state.placed, key, dst, word))
+    low.build.add(irstate.ReadState(node.state.placed, key, *low.watching, dst, word))
     return dst
 
 
@@ -140,7 +140,7 @@ def _change(low: ExpressionLowering, node: StateExpr) -> Operand:
         old = _read(low, node, key) if node.old else None
         new = low.value(node.value)
         build.span = node.span
-        build.add(irstate.WriteState(state.placed, key, new))
+        build.add(irstate.WriteState(state.placed, key, *low.watching, new))
         return new if old is None else old
     assert isinstance(node, StateChange)
     operand = low.value(node.value)
@@ -148,7 +148,7 @@ def _change(low: ExpressionLowering, node: StateExpr) -> Operand:
     if node.negative:
         operand = build.binary("sub", 0, operand)
     dst = build.value()
-    build.add(irstate.ChangeState(state.placed, key, (Step(node.op, 0, operand),), dst))
+    build.add(irstate.ChangeState(state.placed, key, *low.watching, (Step(node.op, 0, operand),), dst))
     word: Operand = dst if node.old else build.binary(node.op, dst, operand)
     return _narrow(low, word, node.type)
 
@@ -161,12 +161,12 @@ def _run(low: ExpressionLowering, node: StateStmt) -> None:
     key = _key(low, state, node.keys)
     if isinstance(node, StateDelete):
         build.span = node.span
-        build.add(irstate.DeleteState(state.placed, key))
+        build.add(irstate.DeleteState(state.placed, key, *low.watching))
         return
     assert isinstance(node, StateAdd)
     number = low.value(node.value)
     build.span = node.span
-    build.add(irstate.ChangeState(state.placed, key, _steps(low, state, number)))
+    build.add(irstate.ChangeState(state.placed, key, *low.watching, _steps(low, state, number)))
 
 
 def _steps(low: ExpressionLowering, state: StateVariable, number: Operand) -> tuple[Step, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from klasy.compiler import ir, irstate
 from klasy.compiler.semantics import binary
 from klasy.plain import TYPE_CHECKING, dataclass, field
-from klasy.state import LOST_FAULT, LOST_FULL, LOST_WORDS
+from klasy.state import LOST_FULL, LOST_WORDS
 
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from klasy.compiler.ir import Operand
+    from klasy.compiler.ir import Operand, Var
     from klasy.compiler.ireval import World
     from klasy.compiler.irstate import StateOp
     from klasy.state import State
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
         def string(self, address: int, limit: int, user: bool = False) -> bytes | None:
             """A string."""
+
+        def set_fault(self, faults: Var | None, mask: int) -> None:
+            """Remember that memory could not be read."""
 
 
 @dataclass()
@@ -57,7 +60,7 @@ def run(store: Store, op: StateOp, machine: Machine) -> int:
     if isinstance(op, irstate.CountState):
         store.count(state, op.what)
         return 0
-    key = _key(store, op, machine)
+    key = _key(op, machine)
     elements = store.of(state)
     row = elements.get(key)
     match op:
@@ -87,7 +90,7 @@ def run(store: Store, op: StateOp, machine: Machine) -> int:
     return old
 
 
-def _key(store: Store, op: StateOp, machine: Machine) -> bytes:
+def _key(op: StateOp, machine: Machine) -> bytes:
     key = bytearray(op.state.key_size)
     for part in op.key:
         match part:
@@ -96,12 +99,12 @@ def _key(store: Store, op: StateOp, machine: Machine) -> bytes:
             case ir.CopyField():
                 data = machine.read(machine.of(part.address) + part.at, part.size)
                 if data is None:
-                    store.count(op.state, LOST_FAULT)
+                    machine.set_fault(op.faults, op.mask)
                 content = data or b""
             case ir.StringField():
                 text = machine.string(machine.of(part.address) + part.at, part.size - 1, part.user)
                 if text is None:
-                    store.count(op.state, LOST_FAULT)
+                    machine.set_fault(op.faults, op.mask)
                 content = text or b""
             case _:
                 content = machine.world.comm[: ir.COMM_SIZE - 1]

@@ -365,7 +365,7 @@ def test_what_cannot_be_read_counts_as_zero_and_is_counted() -> None:
     assert lost["labels"][LOST_FAULT] == lost["seen"][LOST_FAULT] == 1
     both = Both(*built(KEYS))  # nothing can be read
     both.run(BASE)
-    faulty = {state.name for state in both.compiled.states if both.lost(state)[LOST_FAULT]}
+    faulty = {state.name for state in both.compiled.states if both.lost(state)[LOST_FAULT] == 1}
     assert faulty == {"names", "labels", "ips", "macs", "several", "seen"}
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
+from klasy.compiler.irstate import StateOp
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _drop_silent_faults(blocks: list[Straight]) -> None:
     """Once all loads of a record are copies, its variable of fault bits is the constant 0."""
     ops = [op for block in blocks for op in block.ops]
     variables = {op.faults for op in ops if isinstance(op, ir.Emit)} - {None}
-    written = {op.faults for op in ops if isinstance(op, ir.Load | ir.StringEqual)}
+    written = {op.faults for op in ops if isinstance(op, ir.Load | ir.StringEqual | StateOp)}
     written |= {op.var for op in ops if isinstance(op, ir.Set) and op.source != 0}
     written |= {op.var for op in ops if isinstance(op, ir.Get)}
     silent = variables - written

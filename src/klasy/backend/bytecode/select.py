@@ -112,7 +112,8 @@ class Selector:
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(late=(*reads, *faults), early=(self._record(op),), calls=True)
             case StateOp():
-                return Effects(late=reads, results=() if op.result is None else (op.result,), calls=True)
+                faults = () if op.faults is None else (op.faults,)
+                return Effects(late=(*reads, *faults), results=() if op.result is None else (op.result,), calls=True)
         result = op.result
         return Effects(reads=reads, results=() if result is None else (result,))
 
@@ -142,7 +143,7 @@ class Selector:
         for op in (op for block in blocks for op in block.ops):
             if isinstance(op, ir.Load) and self._uses.get(op.dst) == 1:
                 local.add(op.dst)
-            if isinstance(op, ir.Load | ir.StringEqual) and op.faults is not None:
+            if isinstance(op, ir.Load | ir.StringEqual | StateOp) and op.faults is not None:
                 local.add(op.faults)
         return local
 

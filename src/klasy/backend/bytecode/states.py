@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from klasy.backend.artifact import MapSpec
 from klasy.backend.bytecode.emitter import fits_immediate
+from klasy.backend.bytecode.records import set_bits
 from klasy.bpf import uapi as u
 from klasy.bpf.insn import (
     R0,
@@ -40,7 +41,7 @@ from klasy.bpf.insn import (
 )
 from klasy.compiler import ir, irstate
 from klasy.plain import TYPE_CHECKING
-from klasy.state import LOST_BUSY, LOST_FAULT, LOST_FULL, LOST_WORDS, MAP_LOST, MAP_ZEROS, WORD
+from klasy.state import LOST_BUSY, LOST_FULL, LOST_WORDS, MAP_LOST, MAP_ZEROS, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -179,8 +180,17 @@ class _Writer:
         e.asm.emit(mov(R2, part.size))
         e.stack_address(R1, at)
         e.asm.emit(call(helper))
+        faults = self.op.faults
+        if faults is None:
+            return
         back = e.asm.fresh_label("key")
-        e.asm.emit(jump_if(R0, failed, 0, self._rarely(lambda: self._bump(LOST_FAULT), back)))
+
+        def fault() -> None:
+            e.into(R2, faults)
+            set_bits(e, R2, self.op.mask)
+            e.keep(faults, R2)
+
+        e.asm.emit(jump_if(R0, failed, 0, self._rarely(fault, back)))
         e.asm.label(back)
 
     def _store(self, base: Reg, offset: int, size: int, value: ir.Operand) -> None:

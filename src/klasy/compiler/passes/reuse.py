@@ -8,6 +8,7 @@ from __future__ import annotations
 from klasy.compiler import ir
 from klasy.compiler.ir import Block, Op, Operand, Program, Value, Var
 from klasy.compiler.ircheck import reachable
+from klasy.compiler.irstate import StateOp
 
 
 def reuse(program: Program) -> None:
@@ -63,7 +64,7 @@ class _Known:
                     self.forget_loads(op.var)
             case ir.Load():
                 return self.serves_load(op, replaced)
-            case ir.StringEqual() if op.faults is not None:
+            case ir.StringEqual() | StateOp() if op.faults is not None:
                 self.variables.pop(op.faults, None)
             case ir.Binary() | ir.Extend() | ir.Swap() | ir.Compare() | ir.Argument() | ir.Result() | ir.Observe():
                 key = _key(op)
@@ -120,7 +121,7 @@ def _drop_overwritten(block: Block) -> None:
                 overwritten.add(op.var)
             case ir.Get():
                 overwritten.discard(op.var)
-            case ir.Load() | ir.StringEqual() | ir.Emit() if op.faults is not None:
+            case ir.Load() | ir.StringEqual() | ir.Emit() | StateOp() if op.faults is not None:
                 overwritten.discard(op.faults)
         kept.append(op)
     block.ops = kept[::-1]

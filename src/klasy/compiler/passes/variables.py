@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from klasy.compiler import ir
 from klasy.compiler.ir import Op, Program, Var
+from klasy.compiler.irstate import StateOp
 
 
 def remove_variables(program: Program) -> None:
@@ -16,7 +17,7 @@ def remove_variables(program: Program) -> None:
                 read.add(op.var)
             case ir.Set():
                 written.setdefault(op.var, set()).add(op.source)
-            case ir.Load() | ir.StringEqual() if op.faults is not None:
+            case ir.Load() | ir.StringEqual() | StateOp() if op.faults is not None:
                 written.setdefault(op.faults, set()).add(op)
             case ir.Emit() if op.faults is not None:
                 read.add(op.faults)
@@ -38,7 +39,7 @@ def _without(op: Op, read: set[Var], constants: dict[Var, int]) -> Op | None:
             copy = ir.Copy(op.dst, constants[op.var])
             copy.span = op.span
             return copy
-        case ir.Load() | ir.StringEqual() if op.faults is not None and op.faults not in read:
+        case ir.Load() | ir.StringEqual() | StateOp() if op.faults is not None and op.faults not in read:
             op.faults, op.mask = None, 0
         case ir.Emit() if op.faults is not None and op.faults in constants:
             assert constants[op.faults] == 0, "a fault word begins as 0"
