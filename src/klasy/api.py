@@ -175,7 +175,10 @@ def schema(aspect: WovenAspect) -> Schema:
     from klasy.log.event import LogPoint, Schema
 
     points = tuple(
-        LogPoint(j.kind, j.function, j.offset or 0, j.callee, j.module, j.address or 0, j.file, j.line, j.data)
+        LogPoint(
+            *(j.kind, j.function, j.offset or 0, j.callee, j.module, j.address or 0, j.file, j.line, j.data),
+            tail=j.call == "tail",
+        )
         for j in aspect.joinpoints
     )
     return Schema(aspect.name, tuple(aspect.advice_labels), points, aspect.formats)

@@ -52,6 +52,9 @@ class Field:
     - ``string``: ``size`` bytes, ends at the first NUL; ``truncated`` cannot be told when there is none
     - ``bytes``: ``size`` raw bytes
     - ``buffer``: how many bytes were asked for (8 bytes), then those of them that the rest of ``size`` has room for
+    - ``stack``: how its first frame is to be taken (8 bytes, STACK_BENEATH ..), then code addresses, 8 bytes each, the
+      innermost first; zeros behind the last. All but the innermost are return addresses
+    - ``ustack``: frames of user space, each a ``struct bpf_stack_build_id`` (USER_FRAME); zeros behind the last
     - ``ip4``, ``ip6``, ``mac``: an address as it lies in memory, 4, 16 or 6 bytes
     - ``object``: ``size`` bytes of memory to be decoded by the type ``type_id`` (struct, union, array);
       it is preceded by nothing: the address, where known, is a field of its own kind ``address`` that comes right
@@ -98,6 +101,19 @@ class Format:
         fields = tuple(Field(**f) for f in data["fields"])
         return Format(data["index"], data["advice"], data["line"], data["template"], fields, data["size"])
 
+
+# Stacks. The kernel itself goes no deeper (sysctl kernel.perf_event_max_stack is 127 unless somebody changed it); of
+# user space, of which most code keeps no frame pointers and most stacks end early, less is kept.
+STACK_FRAMES = 127
+STACK_SIZE = 8 + 8 * STACK_FRAMES
+STACK_BENEATH = 0  # the first frame is the one that called the join point's function
+STACK_OWN = 1  # it is the join point's own
+STACK_OWN_UNLESS_TAIL = 2  # its own; but of a tail call, which leaves no frame, the one beneath
+USER_FRAMES = 64
+USER_FRAME = Struct("<i20sQ")
+USER_STACK_SIZE = USER_FRAMES * USER_FRAME.size
+USER_FRAME_BUILD_ID = 1  # status: build id and offset in the file (BPF_STACK_BUILD_ID_VALID)
+USER_FRAME_ADDRESS = 2  # an address of the process, for its file could not be told at once
 
 # One entry of the per-CPU array of counters, indexed by join point id.
 COUNTERS = Struct("<QQQ")

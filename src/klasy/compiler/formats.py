@@ -40,7 +40,7 @@ class Layout:
     def add(self, kind: str, size: int, value: tree.Expr, shown: CType | None = None, *, signed: bool = False) -> None:
         """A field of the value that is being laid out; ``shown`` is the type the reader decodes or names it by."""
         alignment = size
-        if kind in ("object", "buffer"):
+        if kind in ("object", "buffer", "stack", "ustack"):
             alignment = 8
         elif kind in ("string", "joinpoint", "bytes", "ip6", "mac"):
             alignment = 1

@@ -451,6 +451,19 @@ class BufferField(Part):
 
 
 @dataclass(eq=False)
+class StackField(Part):
+    """The stack at the join point, layout as record.py says; of the process's own code where ``user``.
+
+    Where it cannot be had it is zeros, and the record's fault bit is set.
+    """
+
+    size: int
+    bit: int
+    user: bool
+    mnemonic = "stack"
+
+
+@dataclass(eq=False)
 class CommField(Part):
     """The task's comm, COMM_SIZE bytes."""
 

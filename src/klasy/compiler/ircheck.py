@@ -132,11 +132,11 @@ class _Checker:
         end = HEADER_SIZE
         for part in sorted(op.parts, key=lambda p: p.offset):
             size = ir.COMM_SIZE
-            if isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.BufferField):
+            if isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.BufferField | ir.StackField):
                 size = part.size
             if isinstance(part, ir.StoreField) and size not in ir.LOAD_SIZES:
                 self.fault(op, f"no store of {size} bytes")
-            if isinstance(part, ir.CopyField | ir.StringField | ir.BufferField):
+            if isinstance(part, ir.CopyField | ir.StringField | ir.BufferField | ir.StackField):
                 self.bit(op, part.bit)
             if isinstance(part, ir.BufferField) and (part.size % 8 or part.offset % 8 or part.size < 16):
                 self.fault(op, f"no buffer of {part.size} bytes at {part.offset}")

@@ -23,6 +23,8 @@ OPERATION_LIMIT = 100_000  # a program that runs longer is taken for an endless 
 class World:
     """What a program finds. ``read`` gives bytes of kernel memory, or None for a fault; ``read_user`` of the process's.
 
+    ``stack`` and ``user_stack`` are what a record holds of them, None where they cannot be had.
+
     ``located``: for each arm the id of the join point, or None. ``store`` keeps the states, from one run to the next.
     """
 
@@ -33,6 +35,8 @@ class World:
     comm: bytes = b""
     located: Sequence[int | None] = ()
     read_user: Callable[[int, int], bytes | None] = lambda address, size: None
+    stack: bytes | None = None
+    user_stack: bytes | None = None
     store: Store | None = None
     observed: Mapping[str, int] = field(default_factory=dict)
 
@@ -186,6 +190,9 @@ class _Machine:
                     faults |= (content is None) << part.bit
                 case ir.StringField():
                     content = self.string(self.of(part.address) + part.at, part.size - 1, part.user)
+                    faults |= (content is None) << part.bit
+                case ir.StackField():
+                    content = self.world.user_stack if part.user else self.world.stack
                     faults |= (content is None) << part.bit
                 case ir.BufferField():
                     length = max(0, signed(self.of(part.length), 64))

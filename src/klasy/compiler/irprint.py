@@ -133,6 +133,8 @@ class _Printer:
             case ir.StringField():
                 what = f"{_user(part.user)}string {part.size}"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
+            case ir.StackField():
+                return f"{part.offset}: {_user(part.user)}stack {part.size} else bit {part.bit}"
             case ir.BufferField():
                 what = f"buffer {part.size}, {self.operand(part.length)} bytes"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"

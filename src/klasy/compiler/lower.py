@@ -213,6 +213,8 @@ class _Body(ExpressionLowering):
             if length is not None:
                 return ir.BufferField(field.offset, field.size, address, at, item.bit, length)
             return ir.CopyField(field.offset, field.size, address, at, item.bit)
+        if isinstance(value, tree.Stack):
+            return ir.StackField(field.offset, field.size, item.bit, value.user)
         if isinstance(value, tree.Formatted):
             return ir.StoreField(field.offset, field.size, self.value(value.value))
         if field.kind == "object":

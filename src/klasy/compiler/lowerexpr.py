@@ -94,7 +94,7 @@ class ExpressionLowering:
     def may_fault(self, node: object) -> bool:
         """Whether a load in an expression may fail, or have failed."""
         match node:
-            case tree.Read() | tree.StringAt() | tree.StringComparison() | tree.Memory():
+            case tree.Read() | tree.StringAt() | tree.StringComparison() | tree.Memory() | tree.Stack():
                 return True
             case tree.Observed():
                 return not node.sure

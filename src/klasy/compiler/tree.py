@@ -118,6 +118,13 @@ class Formatted(Shown):
 
 
 @dataclass(eq=False)
+class Stack(Shown):
+    """The functions that led to the join point; ``user``: in the process's own code."""
+
+    user: bool
+
+
+@dataclass(eq=False)
 class Memory(Shown):
     """``size`` bytes of kernel memory at ``pointer``; with a ``length`` as many as it says, at most ``size``."""
 

@@ -32,7 +32,7 @@ _NODES: dict[type[ast.Node], str] = {
     ast.Continue: "'continue'",
 }
 
-FUNCTIONS = frozenset(("stack", "ustack", "sample", "limit", "stop", "deny"))
+FUNCTIONS = frozenset(("sample", "limit", "stop", "deny"))
 
 
 def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:

@@ -9,9 +9,21 @@ from klasy import printf
 from klasy.errors import SystemRefusal
 from klasy.log.access import Accesses
 from klasy.log.event import LogEvent, LogPoint, Schema
-from klasy.log.format_text import value_text
+from klasy.log.format_text import harmless, value_text
 from klasy.log.memory import decode as decode_memory
-from klasy.log.value import Address, Char, CodeAddress, CutBytes, EnumValue, Fault, Pointer, Value, text_of
+from klasy.log.value import (
+    Address,
+    Char,
+    CodeAddress,
+    CutBytes,
+    EnumValue,
+    Fault,
+    Pointer,
+    Stack,
+    UserStack,
+    Value,
+    text_of,
+)
 from klasy.plain import TYPE_CHECKING
 from klasy.record import HEADER, HEADER_SIZE
 
@@ -26,6 +38,8 @@ _NO_POINT = LogPoint("unknown", None, 0, None)
 _LAST_FAULT_BIT = 63
 _NOT_SHOWN = frozenset(("address", "site", "access"))  # kinds of fields that are no value of the log
 _TWO_WORDS = Struct("<QQ")
+_STACKS = frozenset(("stack", "ustack"))
+_LOST_STACK = Fault("<no stack>")
 
 
 class Decoder:
@@ -75,7 +89,8 @@ class Decoder:
             point = place
         values, faulty = self._values(layout, bytes(record), faults, point)
         pieces = self._templates[format_id]
-        message = None if pieces is None else self._message(pieces, layout, values)
+        lines = pieces is not None and any(isinstance(value, Stack | UserStack) for _, value in values)
+        message = None if pieces is None else self._message(pieces, layout, values, lines)
         return LogEvent(
             time_ns,
             self._clock(time_ns),
@@ -89,6 +104,7 @@ class Decoder:
             tuple(values),
             message,
             tuple(faulty),
+            lines,
         )
 
     def _clock(self, time_ns: int) -> str:
@@ -97,11 +113,17 @@ class Decoder:
             self._second = seconds, time.strftime("%H:%M:%S", time.localtime(seconds))
         return f"{self._second[1]}.{rest // 1000:06}"
 
-    def _message(self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]]) -> str:
+    def _message(
+        self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]], lines: bool
+    ) -> str:
+        """``lines``: the line ends in it must be those of stacks."""
         sizes = [entry.size for entry in layout.fields if entry.kind not in _NOT_SHOWN]
         shown: list[tuple[int | str, int]] = []
         for directive, (_, value), size in zip(printf.directives(pieces), values, sizes, strict=True):
-            shown.append((self._printable(directive, value), size))
+            printable = self._printable(directive, value)
+            if lines and isinstance(printable, str) and not isinstance(value, Stack | UserStack):
+                printable = harmless(printable)
+            shown.append((printable, size))
         return printf.render(pieces, shown)
 
     def _printable(self, directive: printf.Directive, value: Value) -> int | str:
@@ -137,7 +159,7 @@ class Decoder:
             if entry.kind in _NOT_SHOWN:
                 continue
             if faults >> min(position, _LAST_FAULT_BIT) & 1:
-                values.append((entry.name, Fault()))
+                values.append((entry.name, _LOST_STACK if entry.kind in _STACKS else Fault()))
                 faulty.append(entry.name)
             else:
                 values.append((entry.name, self._value(entry, record, point, address)))
@@ -170,6 +192,13 @@ class Decoder:
                 return _attribute(point, entry.type_name)
             case "buffer":
                 return _buffer(raw)
+            case "stack" | "ustack":
+                from klasy.log import stacks
+
+                if entry.kind == "stack":
+                    return stacks.kernel_stack(raw, point, self._symbols)
+                time_ns, _, _, _, pid, *_ = HEADER.unpack_from(record)
+                return stacks.user_stack(raw, pid, time_ns)
             case "ip4" | "ip6" | "mac":
                 return Address(_ADDRESSES[entry.kind](raw))
         return raw

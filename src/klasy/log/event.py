@@ -28,6 +28,7 @@ class LogPoint:
     line: int | None = None
     data: str | None = None
     access: str | None = None
+    tail: bool = False  # a call by a jump
 
     @property
     def place(self) -> str:
@@ -62,7 +63,8 @@ class LogEvent:
 
     ``time_ns`` is monotonic, since boot; ``clock`` the same moment as local time of day. ``message`` is given for the
     form with a format string, else ``values`` holds (expression, value). ``faults`` names the values for which memory
-    could not be read.
+    could not be read. ``lines``: the line ends in the message are its own (a stack's); those of
+    strings that were logged are escaped.
     """
 
     time_ns: int
@@ -77,6 +79,7 @@ class LogEvent:
     values: tuple[tuple[str, Value], ...]
     message: str | None
     faults: tuple[str, ...]
+    lines: bool = False
 
 
 def point_from_json(data: dict[str, Any]) -> LogPoint:
@@ -91,4 +94,5 @@ def point_from_json(data: dict[str, Any]) -> LogPoint:
         data.get("file"),
         data.get("line"),
         data.get("data"),
+        tail=data.get("call") == "tail",
     )

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import json
 
-from klasy.log.value import Address, Char, CodeAddress, CutBytes, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.log.value import (
+    Address,
+    Char,
+    CodeAddress,
+    CutBytes,
+    Elements,
+    EnumValue,
+    Fault,
+    Pointer,
+    Record,
+    Stack,
+    UserStack,
+    Value,
+)
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +38,10 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
             return {"hex": data.hex(), "left_out": left_out}
         case Address(text):
             return text
+        case Stack() | UserStack():
+            from klasy.log import stacks
+
+            return stacks.as_json(value, symbols)
         case str():
             return _text(value)
         case Char(number):

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from klasy.log.value import Address, Char, CodeAddress, CutBytes, Elements, EnumValue, Fault, Pointer, Record, Value
+from klasy.log.value import (
+    Address,
+    Char,
+    CodeAddress,
+    CutBytes,
+    Elements,
+    EnumValue,
+    Fault,
+    Pointer,
+    Record,
+    Stack,
+    UserStack,
+    Value,
+)
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +25,6 @@ if TYPE_CHECKING:
 _INDENT = "    "
 _MAX_ELEMENTS = 64  # of an array that are shown; JSON has all
 _CHARACTERS = {ord("'"): r"'\''"}  # as C writes it; Python would use other quotes
-_BAD_ADDRESS = "<bad address>"
 
 
 def harmless(text: str) -> str:
@@ -51,8 +63,12 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
             return f"{data.hex(' ')} .. {left_out} more"
         case Address(text):
             return text
-        case Fault():
-            return _BAD_ADDRESS
+        case Stack() | UserStack():
+            from klasy.log import stacks
+
+            return stacks.text(value, symbols)
+        case Fault(shown):
+            return shown
         case Char(number):
             return f"{number} {_CHARACTERS.get(number) or repr(chr(number))}" if 32 <= number < 127 else str(number)
         case Pointer(address, _):
@@ -103,7 +119,12 @@ def _elements(array: Elements, symbols: Symbolizer, depth: int) -> str:
 
 def event_text(event: LogEvent, symbols: Symbolizer) -> str:
     """One event: when, who, where, and what was logged."""
-    what = harmless(event.message) if event.message is not None else _values(event, symbols)
+    if event.message is None:
+        what = _values(event, symbols)
+    elif event.lines:
+        what = "\n".join(harmless(line) for line in event.message.split("\n"))
+    else:
+        what = harmless(event.message)
     return (
         f"{event.clock} {event.cpu:3} {harmless(event.comm)}[{event.tid}] "
         f"{event.aspect}: {event.joinpoint.place}: {what}"

@@ -7,6 +7,7 @@ from klasy.plain import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from klasy.kernel.model import Function
     from klasy.kernel.references import Reference
+    from klasy.log.userspace import UserSymbols
 
 
 class CodeMap(Protocol):
@@ -25,6 +26,7 @@ class Symbolizer:
     def __init__(self, code: CodeMap | None) -> None:
         self.code = code
         self._found: dict[int, tuple[str, str, int] | None] = {}
+        self._user: UserSymbols | None = None
 
     def place(self, address: int) -> str:
         """``function+0x12`` or ``function+0x12 [module]``; hexadecimal where no function is there."""
@@ -35,6 +37,28 @@ class Symbolizer:
         """``function`` or ``function [module]``, wherever in it the address lies; hexadecimal where there is none."""
         found = self._lookup(address)
         return f"{found[0]}{found[1]}" if found else f"{address:#x}"
+
+    def frame(self, address: int, *, returns: bool) -> tuple[str | None, int, str | None]:
+        """Function, offset and module of a frame of a stack. ``returns``: it is a return address.
+
+        A call at the very end of a function that is not to return has its return address in the next one.
+        """
+        function = self.code.function_at(address - returns) if self.code else None
+        return (None, 0, None) if function is None else (function.name, address - function.address, function.module)
+
+    def start(self, address: int) -> int | None:
+        """Where the function begins that holds an address."""
+        function = self.code.function_at(address) if self.code else None
+        return None if function is None else function.address
+
+    @property
+    def user(self) -> UserSymbols:
+        """Those of processes."""
+        if self._user is None:
+            from klasy.log.userspace import UserSymbols
+
+            self._user = UserSymbols()
+        return self._user
 
     def name(self, address: int) -> str:
         """What a pointer to a function is shown as: the function where it begins there, else the place."""

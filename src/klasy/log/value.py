@@ -7,7 +7,12 @@ from klasy.plain import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Stands for a value that could not be computed: a load of kernel memory on the way to it failed."""
+    """Stands for a value that could not be computed: a load of kernel memory on the way to it failed.
+
+    ``shown`` is what text has in its place.
+    """
+
+    shown: str = "<bad address>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,35 @@ class CutBytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """Code addresses of the kernel, the innermost first: the join point's place, then return addresses.
+
+    ``cut``: there may have been more than were kept.
+    """
+
+    frames: tuple[int, ...]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserFrame:
+    """A code address of a process: an offset in the file that has the build id, or where that is None an address."""
+
+    build_id: bytes | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserStack:
+    """Code addresses of a process, the innermost first. ``time_ns``: when it had them, on the monotonic clock."""
+
+    pid: int
+    time_ns: int
+    frames: tuple[UserFrame, ...]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A struct or union taken from memory. ``address`` None where it is not known.
 
@@ -81,9 +115,12 @@ class Elements:
 
 
 # A str may hold bytes that are no UTF-8, as lone surrogates (PEP 383): each output says how it shows them.
+# fmt: off
 Value = (
-    int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Address | CutBytes | Record | Elements
+    int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Address | CutBytes | Stack | UserStack
+    | Record | Elements
 )
+# fmt: on
 
 
 def text_of(raw: bytes) -> str:

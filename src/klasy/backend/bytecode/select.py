@@ -110,7 +110,8 @@ class Selector:
                 return Effects(reads=reads, late=faults, results=(op.dst,), calls=True)
             case ir.Emit():
                 faults = () if op.faults is None else (op.faults,)
-                return Effects(late=(*reads, *faults), early=(self._record(op),), calls=True)
+                ctx = (self.origin.ctx,) if any(isinstance(part, ir.StackField) for part in op.parts) else ()
+                return Effects(late=(*reads, *faults, *ctx), early=(self._record(op),), calls=True)
             case StateOp():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(late=(*reads, *faults), results=() if op.result is None else (op.result,), calls=True)
@@ -224,7 +225,7 @@ class Selector:
             case ir.StringEqual() | ir.CommEqual():
                 _string_value(e, op)
             case ir.Emit():
-                RecordWriter(e, self.counters, op, self._record(op)).emit()
+                RecordWriter(e, self.counters, op, self._record(op), self.origin).emit()
             case ir.Jump():
                 e.go(label(op.target))
             case ir.Return():

@@ -1,0 +1,108 @@
+"""ELF files of user programs: build id, and the function at an offset. The only importer of pyelftools here.
+
+What files look like the user may have chosen: a broken one is a file without names, never a crash.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+BUILD_ID_SIZE = 20  # what the kernel keeps; shorter ones are filled up with zeros
+
+
+class NoElf(Exception):
+    """The file is no ELF file that can be read."""
+
+
+class ElfFile:
+    """One file. ``path`` is the name it goes by; it is read at ``at``, and its symbols when first asked for."""
+
+    def __init__(self, at: str, path: str) -> None:
+        self.path = path
+        self._at = at
+        self._functions: list[tuple[int, int, str]] | None = None
+        with open(at, "rb") as file:
+            elf = _elf(file)
+            try:
+                self.build_id = _build_id(elf)
+                self._segments = [
+                    (s["p_offset"], s["p_filesz"], s["p_vaddr"])
+                    for s in elf.iter_segments()
+                    if s["p_type"] == "PT_LOAD"
+                ]
+            except Exception as error:  # pyelftools raises whatever its parsers meet
+                raise NoElf(str(error)) from None
+
+    def is_(self, build_id: bytes) -> bool:
+        """Whether it has a build id."""
+        return self.build_id is not None and self.build_id == build_id
+
+    def function_at(self, offset: int, debug: str = "") -> tuple[str, int] | None:
+        """The function that holds what lies at an offset in the file, and how far in it that is.
+
+        ``debug``: the folder of separate debug information, by build id.
+        """
+        address = next((offset - at + to for at, size, to in self._segments if at <= offset < at + size), None)
+        if address is None:
+            return None
+        if self._functions is None:
+            self._functions = self._read_functions(debug)
+        place = bisect_right(self._functions, (address, 1 << 64, "")) - 1
+        # A function of an inner range may end before the address, and an outer one still hold it.
+        for start, size, name in reversed(self._functions[max(0, place - 8) : place + 1]):
+            if start <= address < start + max(size, 1):
+                return name, address - start
+        return None
+
+    def _read_functions(self, debug: str) -> list[tuple[int, int, str]]:
+        found: dict[tuple[int, int], str] = {}
+        for name, start, size in _symbols(self._at):
+            found.setdefault((start, size), name)
+        if debug and self.build_id:
+            hexadecimal = self.build_id.rstrip(b"\0").hex()
+            for name, start, size in _symbols(f"{debug}/{hexadecimal[:2]}/{hexadecimal[2:]}.debug"):
+                found.setdefault((start, size), name)
+        return sorted((start, size, name) for (start, size), name in found.items())
+
+
+def _elf(file: Any) -> Any:
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        return ELFFile(file)
+    except (ELFError, ValueError, OSError) as error:
+        raise NoElf(str(error)) from None
+
+
+def _build_id(elf: Any) -> bytes | None:
+    """As the kernel has it: 20 bytes, a shorter one with zeros behind."""
+    for segment in elf.iter_segments():
+        if segment["p_type"] != "PT_NOTE":
+            continue
+        for note in segment.iter_notes():
+            if note["n_type"] == "NT_GNU_BUILD_ID":
+                return bytes.fromhex(note["n_desc"])[:BUILD_ID_SIZE].ljust(BUILD_ID_SIZE, b"\0")
+    return None
+
+
+def _symbols(path: str) -> list[tuple[str, int, int]]:
+    """Name, address and size of the functions in the symbol tables of a file; none where it cannot be read."""
+    found: list[tuple[str, int, int]] = []
+    try:
+        with open(path, "rb") as file:
+            elf = _elf(file)
+            for section in (elf.get_section_by_name(".symtab"), elf.get_section_by_name(".dynsym")):
+                if section is None or section["sh_type"] == "SHT_NOBITS":
+                    continue
+                for symbol in section.iter_symbols():
+                    if symbol["st_info"]["type"] in ("STT_FUNC", "STT_LOOS") and symbol["st_shndx"] != "SHN_UNDEF":
+                        found.append((symbol.name, symbol["st_value"], symbol["st_size"]))
+    except Exception:  # pyelftools raises whatever its parsers meet: names are then not to be had
+        return found
+    return found

@@ -1,0 +1,115 @@
+"""stack() and ustack() in the kernel: beside ftrace's own stack traces, and beside a program that knows its callers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.livekernel import define, leftovers
+from support.weaving import TRACING, woven
+
+SIGNATURE = "vfs_fsync_range(struct file *file, ..)"
+
+
+@pytest.fixture
+def file(tmp_path):
+    """An open file on a file system of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", tmp_path], check=True)
+    descriptor = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def traced_by_ftrace(descriptor: int) -> list[str]:
+    """The functions on the stack at vfs_fsync_range, the innermost first, as a trace event tells them."""
+    define("p:account/stack vfs_fsync_range")
+    event = TRACING / "events/account/stack"
+    (event / "trigger").write_text("stacktrace")
+    (event / "enable").write_text("1")
+    try:
+        (TRACING / "trace").write_text("")
+        os.fsync(descriptor)
+        text = (TRACING / "trace").read_text()
+    finally:
+        (event / "enable").write_text("0")
+        (event / "trigger").write_text("!stacktrace")
+        define("-:account/stack")
+        (TRACING / "trace").write_text("")
+    (trace,) = (part for part in text.split("<stack trace>")[1:] if "fsync" in part)
+    return re.findall(r"^ => ([\w.]+)", trace, re.MULTILINE)
+
+
+@pytest.mark.parametrize("advice", ["before", "after"])
+@pytest.mark.parametrize(
+    ("pointcut", "force"),
+    [
+        (f"execution({SIGNATURE})", "fentry"),
+        (f"execution({SIGNATURE})", "kprobe"),
+        (f"call({SIGNATURE})", "sites"),
+        (f"call({SIGNATURE})", "dispatch"),
+    ],
+)
+def test_kernel_stacks(file, advice, pointcut, force):
+    """By every mechanism: the join point itself, then the callers of its function as ftrace has them."""
+    known = traced_by_ftrace(file)
+    assert len(known) >= 3
+    text = f"aspect s {{ {advice}(): {pointcut} && if(pid == {os.getpid()}) {{ log(stack()); }} }}"
+    with woven(text, force=force) as aspect:
+        os.fsync(file)
+        (event,) = aspect.mine()
+        frames = aspect.as_json(event)["values"]["stack()"]
+    point = event.joinpoint
+    assert (frames[0]["function"], frames[0]["offset"]) == (point.function, point.offset)
+    assert [frame["function"] for frame in frames[1:]] == known[known.index(point.function) + 1 :]
+    assert leftovers() == {}
+
+
+PROGRAM = """
+#include <fcntl.h>
+#include <sys/syscall.h>
+static int inner(int fd) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "0"(SYS_fsync), "D"(fd) : "rcx", "r11", "memory");
+    return result != 0;
+}
+static int middle(int fd) { return inner(fd) + 1; }
+int main(int argc, char **argv) { return middle(open(argv[1], O_RDWR | O_CREAT, 0600)) - 1; }
+"""
+
+
+@pytest.mark.parametrize("force", ["fentry", "kprobe"])
+def test_user_stacks(tmp_path, monkeypatch, force):
+    """A program that has ended before its log is read: its functions by name, found by the build id."""
+    (tmp_path / "p.c").write_text(PROGRAM)
+    flags = ["-O0", "-fno-omit-frame-pointer", "-Wl,--build-id=sha1"]
+    subprocess.run(["gcc", *flags, "-o", tmp_path / "klasy-user", tmp_path / "p.c"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", "/mnt"], check=True)
+    try:
+        pointcut = f'execution({SIGNATURE}) && if(comm == "klasy-user")'
+        text = f'aspect s {{ before(): {pointcut} {{ log(ustack()); log("%s", ustack()); }} }}'
+        with woven(text, force=force) as aspect:
+            subprocess.run([tmp_path / "klasy-user", "/mnt/f"], check=True)
+            monkeypatch.setenv("KLASY_SYMBOLS", str(tmp_path))
+            event, formatted = aspect.events()
+            frames = aspect.as_json(event)["values"]["ustack()"]
+            message = aspect.as_json(formatted)["message"]
+    finally:
+        subprocess.run(["umount", "/mnt"], check=True)
+    assert not Path(f"/proc/{event.pid}").exists()
+    assert [frame["function"] for frame in frames[:3]] == ["inner", "middle", "main"]
+    assert {frame["file"] for frame in frames[:3]} == {str(tmp_path / "klasy-user")}
+    assert re.search(r"^\s+inner\+0x[0-9a-f]+ \[klasy-user\]\n\s+middle\+", message, re.MULTILINE)
+
+
+def test_a_process_without_code_of_its_own():
+    """A kernel thread has no stack in user space: it is empty, and nothing is lost."""
+    text = "aspect s { before(): execution(process_one_work) { log(ustack()); } }"
+    with woven(text, force="kprobe") as aspect:
+        subprocess.run(["sync"], check=True)
+        events = [event for event in aspect.events() if event.comm.startswith("kworker")]
+        assert events
+        assert all(aspect.as_json(event)["values"]["ustack()"] in ([], None) for event in events)
