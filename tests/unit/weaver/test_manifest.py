@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +28,25 @@ def test_any_document_comes_back(document):
     chunks = manifest.pack(document)
     assert {len(chunk) for chunk in chunks} == {manifest.CHUNK}
     assert manifest.unpack([*chunks, b"\xff" * manifest.CHUNK]) == document
+
+
+@given(st.dictionaries(st.text(max_size=10), json_values, max_size=8))
+def test_it_is_json(document):
+    """The text is what the module json writes and reads, with its C half and without."""
+    text = json.dumps(document, separators=(",", ":"))
+    assert manifest._to_json(document) == text
+    assert manifest._from_json(text) == document
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "_json", None)
+        assert manifest._to_json(document) == text
+        assert manifest._from_json(text) == document
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a":1}}', '{"a":1', "[1,]", '{"a":nothing}', "\x00"])
+def test_what_is_no_json_is_a_value_error(text):
+    """Whatever the C half says of it."""
+    with pytest.raises(ValueError, match=r"."):
+        manifest._from_json(text)
 
 
 def test_a_large_document_takes_several_chunks():
