@@ -17,8 +17,7 @@ Root in the lab's guest only. One JSON document on standard output, the course o
 ``kind`` is capstone's account of the instruction (of a string instruction, the side that touched the member).
 ``delta``: base register minus the object's start, where known.
 ``checked``: in how many samples the registers show that the operand covers the member.
-``spurious``: QEMU 7.2 (accel/tcg/cputlb.c, store_helper_unaligned) takes an unaligned store within a page as one that
-reaches up to it from the page's start, and so reports watched bytes below it; the registers give it away.
+``spurious``: hits that an access of other bytes explains, as QEMU makes them of unaligned ones (insns.emulators_fault).
 """
 
 from __future__ import annotations
@@ -161,6 +160,34 @@ class Collector:
         for name in wanted:
             self.workers[name] = Worker(name, self.limit)
 
+    def stop(self) -> None:
+        """End the workers."""
+        for worker in self.workers.values():
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
+        self.workers = {}
+
+    def run(self, only: list[str], *, subjects: int = 9, writes: bool = True) -> None:
+        """Watch what is named (structs, or struct.member), or everything: four members at once on each subject."""
+        structs = {name.split(".")[0] for name in only}
+        groups = [group for group in GROUPS if not structs or group.struct in structs]
+        self.start_workers(list(dict.fromkeys(s for group in groups for s, _ in group.subjects[:subjects])))
+        self.load()
+        for group in groups:
+            members = self.choose(group, only)
+            for at in range(0, len(members), SLOTS):
+                for number, (scenario, subject) in enumerate(group.subjects[:subjects]):
+                    kinds = [BREAK_ON_ACCESS] + [BREAK_ON_WRITE] * (writes and number == 0)
+                    for kind in [one for one in kinds for _ in range(group.again)]:
+                        self._try(group, scenario, subject, members[at : at + SLOTS], kind)
+
+    def _try(self, group: Group, scenario: str, subject: str, members: list[tuple[str, Member]], kind: int) -> None:
+        try:
+            self.round(group, scenario, subject, members, kind)
+        except (OSError, LookupError) as error:
+            self.notes.append(f"{group.struct} {scenario}/{subject}: {error}")
+            print(self.notes[-1], file=sys.stderr, flush=True)
+
     def load(self) -> None:
         """Symbols, types and live text."""
         self.memory, self.symbols, self.layout = KernelMemory(), Symbols(), Layout()
@@ -261,7 +288,8 @@ class Collector:
                 else:
                     unresolved.append({"place": self.symbols.place(ip), "count": count, "writes": writes, "why": found})
                 continue
-            before, insn, verdicts, delta = found
+            before, insn, verdicts, delta, share = found
+            count, writes = round(count * share), round(writes * share)
             kind = "".join(sorted(set("".join(verdicts)))) if insn.is_string and any(verdicts) else insn.kind
             if insn.address in sites:  # a string instruction is caught both behind and on itself
                 site = sites[insn.address]
@@ -287,8 +315,11 @@ class Collector:
 
     def _accessing(
         self, member: Member, ip: int, disassembler: Disassembler
-    ) -> tuple[list[str], Insn, list[str], int | None] | str:
-        """The instruction that made the access: those before it, itself, what each sample says, the base's offset.
+    ) -> tuple[list[str], Insn, list[str], int | None, float] | str:
+        """The instruction that made the access.
+
+        Those before it, itself, what each sample says, the base's offset, the share of samples that are no fault of the
+        emulator's.
 
         A sample says r, w or rw where the registers show that the operand covers the member, and nothing where they
         cannot tell. Text instead: why no instruction can be named.
@@ -304,17 +335,21 @@ class Collector:
             candidates.append(([*before[1:], ending.text], following))
         for context, insn in candidates:
             verdicts = [covered(insn, registers, watched, member.length) for watched, registers in samples]
-            if not insn.kind or None in verdicts:
+            wrong = [sample for sample, verdict in zip(samples, verdicts, strict=True) if verdict is None]
+            if not insn.kind or (wrong and len(wrong) == len(samples)):
                 continue
+            if not all(emulators_fault(insn, registers, watched, member.length) for watched, registers in wrong):
+                continue
+            share = 1 - len(wrong) / len(samples) if samples else 1.0
             delta = None
             if insn.base in REGISTERS and insn.base not in insn.written and samples:
-                watched, registers = samples[0]
+                watched, registers = next(s for s, v in zip(samples, verdicts, strict=True) if v is not None)
                 delta = registers[REGISTERS.index(insn.base)] - (watched - member.offset)
-            return context, insn, [verdict for verdict in verdicts if verdict is not None], delta
+            return context, insn, [verdict for verdict in verdicts if verdict is not None], delta, share
         if not candidates:
             return "no instruction ends here"
         insn = candidates[0][1]
-        if samples and all(emulators_fault(insn, registers, watched) for watched, registers in samples):
+        if samples and all(emulators_fault(insn, registers, watched, member.length) for watched, registers in samples):
             return f"{SPURIOUS} {insn.text!r}"
         watched, registers = samples[0] if samples else (0, ())
         state = " ".join(f"{name}={value:x}" for name, value in zip(REGISTERS, registers, strict=False))
@@ -331,27 +366,12 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     collector = Collector(arguments.limit)
-    wanted_structs = {name.split(".")[0] for name in arguments.only}
-    groups = [group for group in GROUPS if not wanted_structs or group.struct in wanted_structs]
-    collector.start_workers(list(dict.fromkeys(s for group in groups for s, _ in group.subjects[: arguments.subjects])))
-    collector.load()
-    for group in groups:
-        members = collector.choose(group, arguments.only)
-        for at in range(0, len(members), SLOTS):
-            chunk = members[at : at + SLOTS]
-            for number, (scenario, subject) in enumerate(group.subjects[: arguments.subjects]):
-                kinds = [BREAK_ON_ACCESS] + [BREAK_ON_WRITE] * (number == 0 and not arguments.no_writes)
-                for kind in [one for one in kinds for _ in range(group.again)]:
-                    try:
-                        collector.round(group, scenario, subject, chunk, kind)
-                    except (OSError, LookupError) as error:
-                        collector.notes.append(f"{group.struct} {scenario}/{subject}: {error}")
-                        print(f"{group.struct} {scenario}/{subject}: {error}", file=sys.stderr, flush=True)
-    json.dump(collector.document(time.monotonic() - started), sys.stdout, indent=1)
-    print()
-    for worker in collector.workers.values():
-        os.kill(worker.pid, signal.SIGKILL)
-        os.waitpid(worker.pid, 0)
+    try:
+        collector.run(arguments.only, subjects=arguments.subjects, writes=not arguments.no_writes)
+        json.dump(collector.document(time.monotonic() - started), sys.stdout, indent=1)
+        print()
+    finally:
+        collector.stop()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from klasy.errors import KlasyError
 from klasy.flow.index import Index
-from klasy.flow.sites import CONFIDENCE, kernel_member
+from klasy.flow.sites import CONFIDENCE, covers, kernel_member
 from klasy.kernel.image import KernelImage
 
 
@@ -41,6 +42,58 @@ class Places:
         return f"{base}+{address - self.bases[base]:#x}"
 
 
+def static_sites(
+    oracle: dict[str, Any], kernel: KernelImage | None = None, only: list[str] | None = None, *, use_cache: bool = False
+) -> dict[str, Any]:
+    """The document for an oracle's, of a kernel or the running one."""
+    if kernel is None:
+        from klasy.kernel.live import running_kernel
+
+        kernel = running_kernel()
+    if oracle["kernel"] != kernel.release:
+        raise SystemExit(f"the oracle is of {oracle['kernel']}, this is {kernel.release}")
+    wanted = {}
+    missing = []
+    for name, seen in oracle["members"].items():
+        if not only or name in only:
+            try:
+                wanted[name] = kernel_member(kernel, seen["struct"], seen["path"])
+            except KlasyError as error:
+                missing.append(f"{name}: {error}")
+    started = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        if done == of or not done % 4096:
+            print(f"{done} of {of} functions, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+    index = Index(kernel, use_cache=use_cache)
+    index.accesses(list(wanted.values()), progress)
+    seconds = time.monotonic() - started
+    places = Places(kernel)
+    found: dict[str, Any] = {name: {"sites": {}, "untyped": 0, "known": {}} for name in wanted}
+    names = {member: name for name, member in wanted.items()}
+    unknown = _untyped(index)
+    for name, member in wanted.items():
+        found[name]["untyped"] = sum(n for (at, width), n in unknown.items() if covers(member, at, width, -1))
+    for struct in dict.fromkeys(member.struct for member in wanted.values()):  # one at a time: where it lies differs
+        members = [member for member in wanted.values() if member.struct == struct]
+        for module in kernel.symbols:
+            for access in index._select(module, members)[0]:
+                row = {
+                    "function": access.function.name, "offset": access.offset, "module": module or "",
+                    "kind": ("r" if access.reads else "") + ("w" if access.writes else ""),
+                    "base": access.base_register, "base_offset": access.base_offset, "indexed": access.index >= 0,
+                    "per_cpu": access.per_cpu, "text": access.disassembly,
+                    "confidence": CONFIDENCE[access.confidence], "derivation": access.derivation,
+                    "placed_in": access.placed_in,
+                }  # fmt: skip
+                for member in access.members:
+                    found[names[member]]["sites"][places.place(access.address, module)] = row
+    print(f"{time.monotonic() - started:.0f} s: sites taken", file=sys.stderr, flush=True)
+    _explain(index, places, oracle, found)
+    return {"kernel": kernel.release, "seconds": round(seconds, 1), "missing": missing, "members": found}
+
+
 def main() -> None:
     """Every member of the document."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -51,50 +104,24 @@ def main() -> None:
     arguments = parser.parse_args()
     with open(arguments.oracle) as file:
         oracle = json.load(file)
+    kernel = None
     if arguments.snapshot:
         from klasy.kernel.snapshot import SnapshotKernel
 
-        kernel: KernelImage = SnapshotKernel.load(arguments.snapshot)
-    else:
-        from klasy.kernel.live import running_kernel
-
-        kernel = running_kernel()
-    if oracle["kernel"] != kernel.release:
-        sys.exit(f"the oracle is of {oracle['kernel']}, this is {kernel.release}")
-    wanted = {}
-    missing = []
-    for name, seen in oracle["members"].items():
-        if not arguments.members or name in arguments.members:
-            try:
-                wanted[name] = kernel_member(kernel, seen["struct"], seen["path"])
-            except KlasyError as error:
-                missing.append(f"{name}: {error}")
-    started = time.monotonic()
-
-    def progress(done: int, of: int) -> None:
-        print(f"\r{done} of {of} functions, {time.monotonic() - started:.0f} s", end="", file=sys.stderr, flush=True)
-
-    index = Index(kernel, use_cache=arguments.cache)
-    index.accesses(list(wanted.values()), progress)
-    seconds = time.monotonic() - started
-    places = Places(kernel)
-    found: dict[str, Any] = {}
-    for name, member in wanted.items():
-        sites = index.accesses([member])
-        rows = {}
-        for access in sites.accesses:
-            rows[places.place(access.address, access.function.module)] = {
-                "function": access.function.name, "offset": access.offset, "module": access.function.module or "",
-                "kind": ("r" if access.reads else "") + ("w" if access.writes else ""), "base": access.base_register,
-                "base_offset": access.base_offset, "indexed": access.index >= 0, "per_cpu": access.per_cpu,
-                "text": access.disassembly, "confidence": CONFIDENCE[access.confidence],
-                "derivation": access.derivation, "placed_in": access.placed_in,
-            }  # fmt: skip
-        found[name] = {"sites": rows, "untyped": sites.untyped, "known": {}}
-    _explain(index, places, oracle, found)
-    document = {"kernel": kernel.release, "seconds": round(seconds, 1), "missing": missing, "members": found}
-    json.dump(document, sys.stdout, indent=1)
+        kernel = SnapshotKernel.load(arguments.snapshot)
+    only = arguments.members
+    json.dump(static_sites(oracle, kernel, only, use_cache=arguments.cache), sys.stdout, indent=1)
     print()
+
+
+def _untyped(index: Index) -> Counter[tuple[int, int]]:
+    """How many accesses of unknown type there are, by offset and width."""
+    found: Counter[tuple[int, int]] = Counter()
+    for module in index.kernel.symbols:
+        part = index.object(module)
+        offsets, widths = part.columns[2], part.columns[4]
+        found.update((offsets[row], widths[row]) for row in part.by_type.get(0, ()))
+    return found
 
 
 def _explain(index: Index, places: Places, oracle: dict[str, Any], found: dict[str, Any]) -> None:

@@ -61,29 +61,14 @@ class Slabs:
         self.name_at = layout.offset("kmem_cache", "name")
         high = memory.number(symbols.by_name["high_memory"]) if "high_memory" in symbols.by_name else 0
         self.direct_end = high or self.direct + (64 << 30)
-        # A page is a slab's by a flag (before Linux 6.10) or by its type: learnt from a page that surely is one.
-        self.flag = self._learn(symbols)
+        self.flag = self._slab_flag()
 
-    def page_of(self, address: int) -> int:
-        """The struct page of an address in the direct map, the compound's head."""
-        page = self.pages + (address - self.direct >> 12) * self.page_size
-        head = self.memory.number(page + self.head_at)
-        return head - 1 if head & 1 else page
-
-    def _learn(self, symbols: Symbols) -> tuple[int, int, int]:
-        """Offset in struct page, mask and value (32 bits) that say slab: PG_slab or PGTY_slab."""
-        page_type = self.layout.offset("page", "page_type")
-        # kmem_cache objects are themselves in a slab
-        known = self.memory.number(symbols.by_name["kmem_cache"])
-        page = self.page_of(known)
-        value = self.memory.number(page + page_type, 4)
-        if value >> 24 == 0xF5 or value >> 24 == 0xF0:  # PGTY_slab since 6.11; PG_slab as a type in 6.10
-            return page_type, 0xFF000000, value & 0xFF000000
-        flags = self.memory.number(page, 4)
-        slab_bit = 1 << 9  # PG_slab, include/linux/page-flags.h of 6.1
-        if not flags & slab_bit:
-            raise LookupError("no way to tell a slab's page on this kernel")
-        return 0, slab_bit, slab_bit
+    def _slab_flag(self) -> tuple[int, int, int]:
+        """Offset in struct page, mask and value (32 bits) that say slab: a type since Linux 6.11, a flag before."""
+        if found := self.layout.btf.find_constant("PGTY_slab"):
+            return self.layout.offset("page", "page_type"), 0xFF000000, found[0][1] << 24
+        bit = 1 << self.layout.btf.find_constant("PG_slab")[0][1]
+        return self.layout.offset("page", "flags"), bit, bit
 
     def name(self, cache: int) -> str:
         """Of a slab cache."""
