@@ -24,7 +24,8 @@ _LINKS = frozenset(
     (
         *("list_head", "hlist_node", "hlist_nulls_node", "hlist_bl_node", "llist_node", "rb_node", "plist_node"),
         *("callback_head", "work_struct", "timer_list", "wait_queue_entry", "kref", "refcount_struct", "kobject"),
-        *("spinlock", "raw_spinlock", "qspinlock", "mutex"),
+        *("spinlock", "raw_spinlock", "qspinlock", "mutex", "rw_semaphore", "completion", "cpumask", "delayed_work"),
+        *("wait_queue_head", "swait_queue_head", "hlist_head", "llist_head", "rb_root", "rb_root_cached", "xarray"),
     )
 )
 _DEEPEST = 5  # structs within structs
@@ -48,16 +49,17 @@ def enlarge(types: Types, parts: Collection[Place], uses: Collection[tuple[int, 
     inside = [c for c in candidates(types, rarest, uses, len(parts)) if _holds_all(types, c, parts)]
     found = [c for c in inside if all(fits(types, c[0], c[1] + use, width) for use, width in uses)]
     several = len({use for use, _ in uses}) >= _SEVERAL
-    if len(found) == 1 and (len(parts) > 1 or several) and len(inside) <= _FEW * len(parts):
-        return found[0]
     links = all(is_link(types, part[0]) for part in parts)
-    if len(found) == 1 and len(inside) <= _FEW and not links:
-        return found[0]
+    if len(found) == 1:
+        if links:
+            return found[0] if len(parts) >= _FEW or (len(parts) > 1 and several) else None
+        if len(inside) <= _FEW or ((len(parts) > 1 or several) and len(inside) <= _FEW * len(parts)):
+            return found[0]
+    if links or len(inside) > _MANY:
+        return None
     starts = [candidate for candidate in found if candidate[1] == 0]
     if rarest[1] < 0 and len(starts) == 1 and several:
         return starts[0]  # a pointer to a whole object, most likely
-    if links or len(inside) > _MANY:
-        return None
     named = [candidate for candidate in found if affinity(types.name(candidate[0]), function)]
     if len(named) > 1:
         best = max(affinity(types.name(candidate[0]), function) for candidate in named)

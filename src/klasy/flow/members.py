@@ -153,7 +153,8 @@ class Types:
     def loaded(self, type_id: int, offset: int, tagged: bool = False) -> Place | None:
         """What the 8 bytes at a place point to, if they are a pointer to something with parts.
 
-        Of several members of a union the one that is least deep counts, if it alone is; else nothing is known.
+        Of several members of a union the least deep counts, as sk_buff's ``next``, if what the others point to may be
+        the beginning of what it points to; else nothing is known.
         ``tagged``: their low bits are masked off, so that they may be an integer that holds a pointer and flags.
         """
         key = type_id, offset << 1 | tagged
@@ -170,27 +171,26 @@ class Types:
         outer = self.btf.type(type_id)
         if isinstance(outer, Ptr):
             return self.pointee(type_id) << 4 if offset % 8 == 0 else 0
-        best: set[int] = set()
-        best_depth = _DEEPEST + 1
+        found: dict[int, int] = {}  # what is pointed to -> the least depth of such a member
         holder = outer.name if isinstance(outer, Struct) else ""
         for part, inside, depth, name in self.parts(type_id, offset):
             kind = self.btf.type(part)
             if isinstance(kind, Struct) and kind.name:
                 holder = kind.name
-            if inside or depth > best_depth:
-                continue
             target = 0
-            if isinstance(kind, Ptr):
-                target = self.pointee(part) << 4
-            elif tagged and (holder, name) in _TAGGED:
-                wanted = _TAGGED[holder, name]
-                ids = self.btf.find(wanted, Struct)
-                target = ids[0] << 4 if len(ids) == 1 else 0
+            if not inside and isinstance(kind, Ptr):
+                target = self.pointee(part)
+            elif not inside and tagged and (holder, name) in _TAGGED:
+                ids = self.btf.find(_TAGGED[holder, name], Struct)
+                if len(ids) == 1:
+                    return ids[0] << 4
             if target:
-                if depth < best_depth:
-                    best, best_depth = set(), depth
-                best.add(target)
-        return best.pop() if len(best) == 1 else 0
+                found.setdefault(target, depth)
+        least = min(found.values(), default=0)
+        best = [target for target, depth in found.items() if depth == least]
+        if len(best) != 1 or not all(target == best[0] or self.holds(best[0], 0, target) for target in found):
+            return 0
+        return best[0] << 4
 
     def member_name(self, type_id: int, offset: int) -> str:
         """The member at a place, as C writes it behind a dot: the first of those in a union."""
