@@ -122,6 +122,10 @@ def follow(
     end = None if limit is None else time.monotonic() + limit
     identities = []
     for woven in aspects:
+        if woven.states:
+            from klasy.state import MAP_LOST
+
+            woven.map(MAP_LOST)
         woven.map(MAP_COUNTERS)  # held, so that losses can be told when another klasy has taken it out
         identities.append(identity(woven))
     while not interrupts.requested:
@@ -164,7 +168,7 @@ def _number(number: int, noun: str) -> str:
 def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
     """Say on standard error what was not logged, and what can be done."""
     for woven in aspects:
-        if woven.document.get("states"):
+        if woven.states:
             _say_state_losses(woven)
         text = losses(woven)
         if text is None:
@@ -179,10 +183,10 @@ def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
 
 def _say_state_losses(woven: WovenAspect) -> None:
     from klasy.cli.stattext import loss_lines
-    from klasy.weaver.states import read_losses, states_of
+    from klasy.weaver.states import read_losses
 
     full = False
-    for state, lost in zip(states_of(woven), read_losses(woven), strict=True):
+    for state, lost in zip(woven.states, read_losses(woven), strict=True):
         full = full or lost.full > 0
         for line in loss_lines(lost):
             print(f"klasy: {woven.name}.{state.name}: {line}", file=sys.stderr)

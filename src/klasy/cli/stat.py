@@ -40,7 +40,7 @@ def run(args: Arguments) -> int:
     with ExitStack() as stack:
         aspects = [stack.enter_context(open_woven(name)) for name in dict.fromkeys(args.aspects)]
         aspects = aspects or [stack.enter_context(woven) for woven in read_registry()]
-        with_state = [woven for woven in aspects if woven.document.get("states")]
+        with_state = [woven for woven in aspects if woven.states]
         if not args.aspects:
             aspects = with_state
         elif not args.json:

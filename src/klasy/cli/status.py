@@ -94,7 +94,7 @@ def _coverage(woven: WovenAspect) -> str | None:
 
 def _state_lost(woven: WovenAspect) -> int:
     """How many updates of its states were not made."""
-    if not woven.document.get("states"):
+    if not woven.states:
         return 0
     from klasy.weaver.states import losses_in_all
 

@@ -183,7 +183,7 @@ class _Ours:
 
         self.aspects = aspects
         self._identities = {woven.name: identity(woven) for woven in aspects}
-        self._stateful = [woven for woven in aspects if woven.document.get("states")]
+        self._stateful = [woven for woven in aspects if woven.states]
         if self._stateful:
             from klasy.weaver.states import hold
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from klasy.plain import TYPE_CHECKING, dataclass
-from klasy.state import LOST_WORDS, MAP_LOST, WORD, State, join
+from klasy.state import LOST_WORDS, MAP_LOST, WORD, join
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from klasy.state import State
     from klasy.weaver.woven import WovenAspect
 
 
@@ -39,17 +38,11 @@ class StateContent:
     room: int
 
 
-def states_of(woven: WovenAspect) -> tuple[State, ...]:
-    """What an aspect keeps, in the order of its source."""
-    return tuple(State.from_json(data) for data in woven.document.get("states", ()))
-
-
 def hold(woven: WovenAspect) -> None:
     """Open all maps, so that they can be read when the aspect has been taken out. Raises KernelRefused."""
-    states = states_of(woven)
-    for state in states:
+    for state in woven.states:
         woven.map(state.map_name)
-    if states:
+    if woven.states:
         woven.map(MAP_LOST)
 
 
@@ -58,19 +51,16 @@ def read_states(woven: WovenAspect) -> list[StateContent]:
 
     Raises KernelRefused.
     """
-    states = states_of(woven)
-    losses = read_losses(woven, states)
-    return [_content(woven, state, lost) for state, lost in zip(states, losses, strict=True)]
+    return [_content(woven, state, lost) for state, lost in zip(woven.states, read_losses(woven), strict=True)]
 
 
-def read_losses(woven: WovenAspect, states: Sequence[State] | None = None) -> list[Losses]:
+def read_losses(woven: WovenAspect) -> list[Losses]:
     """What was lost, for each state."""
-    known = states_of(woven) if states is None else states
-    if not known:
+    if not woven.states:
         return []
     counters = woven.map(MAP_LOST)
     found = []
-    for state in known:
+    for state in woven.states:
         rows = counters.lookup_each_cpu(state.index.to_bytes(4, "little")) or []
         totals = [sum(column) for column in zip(*map(_words, rows), strict=True)] or [0] * LOST_WORDS
         found.append(Losses(*totals))

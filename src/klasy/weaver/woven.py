@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from klasy.bpf.links import LinkInfo
     from klasy.bpf.maps import Map
+    from klasy.state import State
 
 
 class NotWoven(InputError):
@@ -117,6 +118,16 @@ class WovenAspect:
     def formats(self) -> tuple[Format, ...]:
         """The layouts of its log records, by their index."""
         return tuple(Format.from_json(data) for data in self.document["formats"])
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """What it keeps, in the order of its source; see :mod:`klasy.weaver.states`."""
+        documents = self.document.get("states")
+        if not documents:
+            return ()
+        from klasy.state import State
+
+        return tuple(map(State.from_json, documents))
 
     @cached_property
     def joinpoints(self) -> tuple[WovenJoinPoint, ...]:

@@ -12,6 +12,7 @@ class FakeWoven:
     """What the commands use of a WovenAspect."""
 
     watches_data = False
+    states = ()
 
     def __init__(
         self,

@@ -128,6 +128,7 @@ class Woven:
     """Of a woven aspect what reading needs."""
 
     name = "a"
+    states = ()
 
     def __init__(self, path, *counts: Count) -> None:
         self.path = str(path)

@@ -45,6 +45,8 @@ def test_no_sizes(text):
 class Woven:
     """A woven aspect, as a directory."""
 
+    states = ()
+
     def __init__(self, path) -> None:
         self.name = path.name
         self.path = str(path)
