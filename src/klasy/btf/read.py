@@ -123,7 +123,7 @@ class Layout:
 class Blob:
     """A BTF blob: ``words`` is its type section as 32-bit words, ``strings`` its string section."""
 
-    __slots__ = ("_layout", "strings", "types", "words")
+    __slots__ = ("_data", "_found", "_layout", "_types_at", "strings", "words")
 
     def __init__(self, data: bytes, layout: Layout | None = None) -> None:
         if len(data) < HEADER.size:
@@ -137,12 +137,14 @@ class Blob:
         strings_at += header
         if header < HEADER.size or max(types_at + types_len, strings_at + strings_len) > len(data) or types_len % 4:
             raise BtfError("BTF is cut short")
-        self.types = data[types_at : types_at + types_len]
-        self.words = memoryview(self.types).cast("I")
+        self._data = data
+        self._types_at = types_at
+        self.words = memoryview(data)[types_at : types_at + types_len].cast("I")
         self.strings = data[strings_at : strings_at + strings_len]
         if self.strings and self.strings[-1]:
             raise BtfError("BTF's strings do not end with a zero byte")
         self._layout = layout
+        self._found: dict[str, list[int]] = {}
 
     @property
     def layout(self) -> Layout:
@@ -165,6 +167,9 @@ class Blob:
 
     def string_offsets(self, text: str) -> list[int]:
         """All offsets at which a string stands as a whole."""
+        known = self._found.get(text)  # the same few names are asked for again and again
+        if known is not None:
+            return known
         wanted = b"\0" + text.encode() + b"\0"
         # The kernel's own strings begin with a zero byte, those of a module do not.
         found = [0] if self.strings.startswith(wanted[1:]) else []
@@ -172,6 +177,7 @@ class Blob:
         while at >= 0:
             found.append(at + 1)
             at = self.strings.find(wanted, at + 1)
+        self._found[text] = found
         return found
 
     def named(self, name_offset: int) -> list[int]:
@@ -193,13 +199,15 @@ class Blob:
         found = []
         needle = struct.pack("<I", word)
         offsets = self.layout.offsets
-        at = self.types.find(needle)
+        first, end = self._types_at, self._types_at + 4 * len(self.words)
+        at = self._data.find(needle, first, end)
         while at >= 0:
-            if at % 4 == 0:
-                index = bisect_right(offsets, at // 4) - 1
-                if at // 4 != offsets[index]:
-                    found.append((index, at // 4 - offsets[index]))
-            at = self.types.find(needle, at + 1)
+            place, odd = divmod(at - first, 4)
+            if not odd:
+                index = bisect_right(offsets, place) - 1
+                if place != offsets[index]:
+                    found.append((index, place - offsets[index]))
+            at = self._data.find(needle, at + 1, end)
         return found
 
 
