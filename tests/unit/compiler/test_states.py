@@ -17,13 +17,15 @@ from support.fakekernel import FakeKernel
 from klasy import backend
 from klasy.backend import show
 from klasy.backend.maps import Options
+from klasy.bpf import uapi
+from klasy.bpf.uapi import helper_number
 from klasy.compiler.ireval import run
 from klasy.compiler.stateeval import Store
 from klasy.lang import load
 from klasy.match import plan_aspect
 from klasy.plain import replace
 from klasy.source import SourceFile
-from klasy.state import LOST_FAULT, LOST_WORDS, MAP_LOST, WORD
+from klasy.state import LOST_BUSY, LOST_FAULT, LOST_WORDS, MAP_LOST, WORD, encode_extreme
 
 if TYPE_CHECKING:
     from klasy.backend.artifact import Artifact
@@ -425,3 +427,73 @@ def test_an_unused_state_is_warned_of() -> None:
     """A state that no advice uses is probably a slip."""
     text = "aspect a { count n; pointcut execution(act); before() { } }"
     assert "'n' is never used [unused-state]" in errors_of(text, KERNEL)
+
+
+# --- what the kernel may refuse, what another CPU may do meanwhile ----------------------------------------------------
+
+HEAD = "pointcut execution(act(long op, long key, long value)); before(long op, long key, long value)"
+
+
+def test_a_map_that_is_in_use_is_counted() -> None:
+    """Where the kernel refuses to make, write or delete an element, the rest of the advice runs, and it is counted."""
+    text = f"""aspect a {{ count n[key]; u64 written[key]; u64 gone[key]; count after;
+                {HEAD} {{ n[key]++; written[key] = 5; log(gone[key]++); delete gone[key]; after++; }} }}"""
+    compiled, artifact = built(text)
+    runner = Runner(artifact, memory_world(b"", ()))
+    for helper in ("map_update_elem", "map_delete_elem"):
+        runner.machine.helpers[helper_number(helper)] = lambda *_: -16 % (1 << 32)  # EBUSY; an int's upper half is junk
+    done = runner.run(trampoline_context([0, 1, 2]))
+    (record,) = done.logged
+    assert values_of(compiled.formats[0], record.data) == [0]
+    words = {s.name: runner.maps[MAP_LOST][s.index.to_bytes(4, "little")] for s in compiled.states}
+    assert {name: [word[at] for at in (0, 8, 16)] for name, word in words.items()} == {
+        "n": [0, 1, 0], "written": [0, 1, 0], "gone": [0, 2, 0], "after": [0, 0, 0],
+    }  # fmt: skip
+    assert runner.maps["state__after"][bytes(4)] == (1).to_bytes(8, "little")
+
+
+def test_deleting_what_is_not_there_is_no_loss() -> None:
+    """``delete`` of a key that has no slot does nothing."""
+    both = Both(*built(f"aspect a {{ u64 x[key]; {HEAD} {{ delete x[key]; }} }}"))
+    both.run(0, 1, 2)
+    (state,) = both.compiled.states
+    assert both.lost(state) == [0, 0, 0]
+
+
+class Meddler:
+    """Another CPU, which sets a larger number whenever this one is about to compare and exchange."""
+
+    def __init__(self, runner: Runner, numbers: list[int]) -> None:
+        self.numbers = numbers
+        self._machine = runner.machine
+        self._atomic = runner.machine._atomic
+        runner.machine._atomic = self.step
+
+    def step(self, instruction) -> None:
+        if instruction.imm == uapi.BPF_CMPXCHG and self.numbers:
+            address = self._machine._value(instruction.dst) + instruction.off
+            self._machine.write(address, encode_extreme("max", self.numbers.pop(0)).to_bytes(8, "little"))
+        self._atomic(instruction)
+
+
+@pytest.mark.parametrize(
+    ("others", "kept", "lost"),
+    [
+        ([], 50, 0),
+        ([1, 2, 3], 50, 0),
+        ([10, 60], 60, 0),
+        ([1, 2, 3, 4, 5, 6, 7], 50, 0),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 8, 1),
+    ],
+)
+def test_an_extreme_that_others_raise_meanwhile(others: list[int], kept: int, lost: int) -> None:
+    """The largest stays, whoever set it; and if the others never cease, that it was given up is counted."""
+    text = f"aspect a {{ max m; {HEAD} {{ m.add(value); if (m > 1000) log(m); }} }}"
+    compiled, artifact = built(text)
+    (state,) = compiled.states
+    assert not state.per_cpu
+    runner = Runner(artifact, memory_world(b"", ()))
+    Meddler(runner, list(others))
+    runner.run(trampoline_context([0, 0, 50]))
+    assert runner.maps[state.map_name][bytes(4)] == encode_extreme("max", kept).to_bytes(8, "little")
+    assert runner.maps[MAP_LOST][bytes(4)][WORD * LOST_BUSY] == lost
