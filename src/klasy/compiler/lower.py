@@ -217,7 +217,7 @@ class _Body(ExpressionLowering):
             return ir.StackField(field.offset, field.size, item.bit, value.user)
         if isinstance(value, tree.Formatted):
             return ir.StoreField(field.offset, field.size, self.value(value.value))
-        if field.kind == "object":
+        if field.kind in ("object", "bytes"):
             if value in known:
                 return ir.CopyField(field.offset, field.size, known[value], 0, item.bit)
             address, at = self.address(value)

@@ -77,7 +77,9 @@ def _lay_out(checker: ExprChecker, layout: Layout, node: ast.Expr) -> bool:
         if not _add_pointer(checker, layout, rvalue(expr)):
             return False
     elif isinstance(kind, Struct | Array | Opaque) and isinstance(expr, tree.Place) and kind.size:
-        layout.add("object", kind.size, tree.AddressOf(Pointer(kind), node.span, expr), kind)
+        # An array that BTF does not have, of a global whose type was written, is shown as the bytes it is.
+        shown_as = "bytes" if isinstance(kind, Array) and kind.btf is None else "object"
+        layout.add(shown_as, kind.size, tree.AddressOf(Pointer(kind), node.span, expr), kind)
     else:
         checker.error(
             "bad-value", f"'{node.span.text}' is {checker.describe(expr)}: there is nothing to log", node.span
