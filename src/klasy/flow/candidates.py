@@ -62,7 +62,8 @@ def displacements(types: Types, member: Member) -> set[int] | None:
     for place in places:
         low, high = place + member.offset, place + member.end
         for offset in (low, *range(low, high)) if high - low <= 4096 else ():
-            found.update((offset, offset & ~1, offset & ~3, offset & ~7))
+            # a wider access may begin at a neighbour: 8 bytes at any multiple of 4, 4 at any of 2
+            found.update((offset, offset & ~1, (offset & ~1) - 2, offset & ~3, (offset & ~3) - 4, offset & ~7))
         if high - low > 4096:
             return None
     return None if 0 in found else found

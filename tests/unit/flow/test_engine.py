@@ -250,6 +250,12 @@ def test_only_candidates():
     assert (some.functions, some.of, every.functions) == (2, 4, 4)
 
 
+def test_candidates_of_wide_accesses():
+    """A store of 8 bytes that begins at the member before is looked at without ``whole``."""
+    kernel = MiniKernel(ITEM, {"f": ["48 c7 47 04 00 00 00 00", "c3"]})  # movq $0,0x4(%rdi)
+    assert lines(kernel.ask("item.c", whole=False)) == ["f+0x0 write c"]
+
+
 def test_answers_are_kept(tmp_path, monkeypatch):
     """The second time a question is answered from the cache: the same sites, and nothing is analysed."""
     monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
