@@ -125,9 +125,13 @@ def _in_bundles(imports: dict[str, list[str]]) -> list[tuple[str, ...]]:
     done: set[str] = set()
 
     def visit(name: str, found: list[str]) -> None:
-        if name in imports and name not in done:
+        if name not in imports:
+            return
+        for parent in _parents(name):  # which may import it
+            visit(parent, found)
+        if name not in done:
             done.add(name)
-            for other in (*_parents(name), *imports[name]):
+            for other in imports[name]:
                 visit(other, found)
             found.append(name)
 

@@ -106,26 +106,40 @@ class PackFinder:
     def _run(self, names: tuple[str, ...]) -> None:
         """Import modules that import only what was imported before: nothing is left for importlib to find out."""
         modules = sys.modules
-        for name in names:
-            parent, _, own = name.rpartition(".")
-            if name in modules or parent not in modules:
-                continue  # a package that imports its parts runs after them, and they are importlib's
-            if not self.is_current(name):
-                return  # importlib gets there, and to the others
-            spec = self._spec(name)
-            modules[name] = module = ModuleType(name)
-            module.__spec__ = spec
-            module.__loader__ = self  # type: ignore[assignment]  # it is one
-            module.__file__ = spec.origin
-            module.__package__ = spec.parent
-            if spec.submodule_search_locations is not None:
-                module.__path__ = spec.submodule_search_locations
-            try:
-                exec(self._codes[name], module.__dict__)
-            except BaseException:
-                modules.pop(name, None)
-                raise
-            setattr(modules[parent], own, module)
+        begun: set[str] = set()  # packages that import their parts: they are there before these, and run after them
+        try:
+            for name in names:
+                if name in modules and name not in begun:
+                    continue
+                if not self.is_current(name):
+                    return  # importlib gets there, and to the others
+                parent, _, own = name.rpartition(".")
+                while parent not in modules:
+                    self._make(parent)
+                    begun.add(parent)
+                    parent = parent.rpartition(".")[0]
+                module = modules[name] if name in begun else self._make(name)
+                begun.discard(name)
+                try:
+                    exec(self._codes[name], module.__dict__)
+                except BaseException:
+                    modules.pop(name, None)
+                    raise
+                setattr(modules[name.rpartition(".")[0]], own, module)
+        finally:
+            for name in begun:
+                del modules[name]
+
+    def _make(self, name: str) -> "ModuleType":
+        spec = self._spec(name)
+        sys.modules[name] = module = ModuleType(name)
+        module.__spec__ = spec
+        module.__loader__ = self  # type: ignore[assignment]  # it is one
+        module.__file__ = spec.origin
+        module.__package__ = spec.parent
+        if spec.submodule_search_locations is not None:
+            module.__path__ = spec.submodule_search_locations
+        return module
 
     def _spec(self, name: str) -> "ModuleSpec":
         is_package = self._entries[name][0]
