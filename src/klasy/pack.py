@@ -25,6 +25,7 @@ BUNDLES = (
     (
         "klasy.cli.main",
         "klasy.cli.sources",
+        "klasy.cli.table",
     ),
     (
         "klasy.weaver.build",
@@ -37,6 +38,7 @@ BUNDLES = (
         "klasy.lang.parser",
         "klasy.lang.stage",
         "klasy.match.planner",
+        "klasy.match.runs",
         "klasy.weaver.features",
     ),
     (

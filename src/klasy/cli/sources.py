@@ -34,7 +34,7 @@ def read_source(name: str) -> SourceFile:
     if b"\0" in data[:4096]:
         raise InputError(f"{shown} is not text: there are NUL bytes in it")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.removeprefix(b"\xef\xbb\xbf").decode()  # as utf-8-sig, without a codec more to import
     except UnicodeDecodeError as error:
         raise InputError(f"{shown} is not UTF-8 text (byte {error.start})") from None
     return SourceFile("<stdin>" if name == STDIN else name, text)

@@ -11,6 +11,7 @@ from klasy.plain import TYPE_CHECKING, suppress
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from klasy.backend import Options
     from klasy.backend.artifact import Artifact
     from klasy.cli.interrupts import Interrupts
     from klasy.cli.options import Arguments, Parser
@@ -49,13 +50,12 @@ def run(args: Arguments) -> int:
     keys = _keys(args.keys) if args.keys is not None else None
     if args.json and not args.follow:
         raise UsageError("--json goes with -f")
-    from klasy.backend import Options
     from klasy.cli.sources import read_sources
-    from klasy.weaver.build import build_all
 
-    limits = Options()
-    limits = Options(ring_bytes=room or limits.ring_bytes, keys=keys or limits.keys)
-    artifacts = build_all(read_sources(args.files), limits=limits)
+    sources = read_sources(args.files)
+    from klasy.weaver.build import build_all  # first: it stands for all that is imported with it, see klasy.pack
+
+    artifacts = build_all(sources, limits=_limits(room, keys))
     for artifact in artifacts:
         show_diagnostics(artifact.plan.diagnostics)
     if not args.follow and limit is None:
@@ -68,6 +68,13 @@ def run(args: Arguments) -> int:
     with Interrupts() as interrupts:
         _weave_for_a_while(artifacts, args, limit, interrupts)
     return EXIT_OK
+
+
+def _limits(room: int | None, keys: int | None) -> Options:
+    from klasy.backend import Options
+
+    usual = Options()
+    return Options(ring_bytes=room or usual.ring_bytes, keys=keys or usual.keys)
 
 
 def _weave(artifacts: Sequence[Artifact], args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:

@@ -66,7 +66,7 @@ class RunningFeatures(Features):
     def fentry(self) -> bool:
         """Whether there are BPF trampolines, as far as a look tells: they need compiled programs."""
         try:
-            with open(JIT_ENABLED, encoding="ascii") as file:
+            with open(JIT_ENABLED, encoding="utf-8") as file:
                 return file.read().strip() != "0"
         except OSError:
             return True

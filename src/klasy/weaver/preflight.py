@@ -42,7 +42,7 @@ def preflight(
 
 def _reads(path: str, value: str) -> bool:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().strip() == value
     except OSError:
         return False

@@ -132,7 +132,7 @@ class KprobeEvents:
     def count(self, group: str, event: str) -> int:
         """How many probes an event has."""
         name = f":{group}/{event} "
-        with open(self._definitions, encoding="ascii", errors="replace") as file:
+        with open(self._definitions, encoding="utf-8", errors="replace") as file:
             return sum(name in line for line in file)
 
     def profile(self, token: Token) -> dict[int, list[SiteCount]]:
@@ -140,7 +140,7 @@ class KprobeEvents:
         prefix = f"k{token}_"
         counts: dict[int, list[SiteCount]] = {}
         try:
-            with open(f"{self.root}/kprobe_profile", encoding="ascii", errors="replace") as file:
+            with open(f"{self.root}/kprobe_profile", encoding="utf-8", errors="replace") as file:
                 for line in file:
                     name, hits, misses = line.split()
                     if name.startswith(prefix):
@@ -247,12 +247,12 @@ def restore_rcu(marker: str, path: str = RCU_EXPEDITED) -> None:
 
 def _read_word(path: str) -> str | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return None
 
 
 def _write_word(path: str, value: str) -> None:
-    with suppress(OSError), open(path, "w", encoding="ascii") as file:
+    with suppress(OSError), open(path, "w", encoding="utf-8") as file:
         file.write(value)
