@@ -19,18 +19,20 @@ is at offset 0x10, the others 0x10 behind each other.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from klasy.btf import types as t
 from klasy.btf.types import Btf
 from klasy.btf.write import write
-from klasy.kernel.model import CallKind, CallSite, Clone, Function, Refusal, Way
+from klasy.errors import KernelRefused
+from klasy.kernel.model import CallKind, CallSite, Clone, DataSymbol, Function, Refusal, Way
 from klasy.match.glob import matches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from klasy.kernel.model import DataSymbol
+    from klasy.kernel.references import Reference
 
 START = 0xFFFF_FFFF_8100_0000
 MODULE_START = 0xFFFF_FFFF_C000_0000
@@ -283,7 +285,8 @@ class FakeKernel:
 
     ``modules`` maps a module's name to its declarations; ``calls`` may say ``name[module]``. ``static`` names get as
     many functions of that name as said. ``refuse`` maps ``name``, ``name+0x10`` or ``name/way`` to a refusal.
-    ``absent`` maps names to what is known of them.
+    ``absent`` maps names to what is known of them. ``data`` maps variables to address and size, ``memory`` addresses to
+    what lies there.
     """
 
     release = "6.1.0-fake"
@@ -298,7 +301,12 @@ class FakeKernel:
         static: Mapping[str, int] | None = None,
         refuse: Mapping[str, Refusal] | None = None,
         absent: Mapping[str, str] | None = None,
+        data: Mapping[str, tuple[int, int]] | None = None,
+        memory: Mapping[int, bytes] | None = None,
     ) -> None:
+        self._data = dict(data or {})
+        self._memory = dict(memory or {})
+        self.named: list[Reference] = []  # what references() finds
         self._types = CTypes(declarations)
         self.btf = self._types.btf
         self._refuse = dict(refuse or {})
@@ -418,7 +426,21 @@ class FakeKernel:
         return self._absent.get(name)
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
-        return []
+        found = [(name, place) for name, place in self._data.items() if matches(pattern, name)]
+        return [DataSymbol(name, address, size, None, False) for name, (address, size) in found]
+
+    def read(self, address: int, size: int) -> bytes:
+        for start, content in self._memory.items():
+            if start <= address and address + size <= start + len(content):
+                return content[address - start : address - start + size]
+        raise KernelRefused(f"read kernel memory at {address:#x}", errno.EFAULT)
+
+    def references(self, address: int, size: int, per_cpu: int | None = None) -> list[Reference]:
+        self.asked.append(f"references {address:#x} {size}")
+        return list(self.named)
+
+    def access_before(self, ip: int) -> Reference | None:
+        return next((reference for reference in self.named if reference.end == ip), None)
 
 
 def _target(word: str) -> tuple[str, str | None]:

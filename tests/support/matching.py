@@ -51,6 +51,8 @@ def codes(kernel: Kernel, body: str, *, force: str | None = None) -> list[str]:
 def place(joinpoint: JoinPoint) -> str:
     """``function+0x10`` of a join point; ``->callee`` where only the callee is known."""
     shadow = joinpoint.shadow
+    if shadow.data is not None:
+        return shadow.data
     if shadow.function is None:
         return f"->{shadow.callee.name}" if shadow.callee else "->"
     return f"{shadow.function.name}+{shadow.offset:#x}" if shadow.offset else shadow.function.name
@@ -64,4 +66,7 @@ def shape(probe: Probe) -> str:
     if probe.condition is not None:
         words.append(f"if-{probe.condition}")
     places = [f"{p.function.name}+{p.address - p.function.address:#x}".removesuffix("+0x0") for p in probe.points]
+    if probe.watch is not None:
+        kinds = "writes" if probe.watch.writes_only else "reads and writes"
+        places.append(f"{probe.watch.piece.length} bytes at {probe.watch.piece.address:#x}, {kinds}")
     return f"{' '.join(words)}: {' '.join(places)}"

@@ -104,7 +104,7 @@ def _data(matcher: AdviceMatcher, node: ast.Access) -> list[Datum]:
                 f"'{datum.text}' has {datum.size} bytes at {datum.address:#x}: that takes {need} debug registers, "
                 f"and a CPU has {REGISTERS}",
                 node.data.span,
-                hints=["name a member of it"],
+                hints=[f"name an element: {datum.text}[0]" if datum.type.element() else "name a member of it"],
             )
             return []
     return data

@@ -120,6 +120,8 @@ class Datum:
         first = piece.address - self.address
         if (first, piece.length) == (0, self.size):
             return self.text
+        if piece.length == 1:
+            return f"{self.text}, byte {first}"
         return f"{self.text}, bytes {first} to {first + piece.length - 1}"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from klasy.lang.ast import AdviceKind
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Result
+from klasy.match.datum import REGISTERS, WATCHED_LENGTHS
+from klasy.match.plan import WRITES, Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Result
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _CONTEXTS = {
     Mechanism.KPROBE_MULTI: {Context.ENTRY},
     Mechanism.KRETPROBE: {Context.RETURN},
     Mechanism.KRETPROBE_MULTI: {Context.RETURN},
+    Mechanism.BREAKPOINT: {Context.WATCH},
 }
 _LOCATORS = {
     Context.FENTRY: {Locator.FIXED},
@@ -27,6 +29,7 @@ _LOCATORS = {
     Context.TAIL: {Locator.ADDRESS},
     Context.BEHIND: {Locator.MARK},
     Context.RETURN: {Locator.ADDRESS, Locator.DISPATCH},
+    Context.WATCH: {Locator.FIXED},
 }
 _AFTER = {Context.FEXIT, Context.RETURN, Context.BEHIND}
 _WRITERS = {Context.SITE: MarkRole.CALL, Context.TAIL: MarkRole.TAIL, Context.ENTRY: MarkRole.ENTRY}
@@ -72,7 +75,10 @@ def _check_joinpoints(plan: Plan) -> Iterator[str]:
 
 def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
     addresses = {point.address for point in probe.points}
-    if not addresses or len(addresses) != len(probe.points):
+    if probe.watch is not None:
+        yield from _check_watch(plan, probe)
+        addresses.add(probe.watch.piece.address)
+    elif not addresses or len(addresses) != len(probe.points):
         yield "it has no points, or one twice"
     if probe.context not in _CONTEXTS[probe.mechanism]:
         yield f"a {probe.mechanism.value} has no context {probe.context.value}"
@@ -96,11 +102,25 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield from _check_arm(plan, probe, arm, addresses)
 
 
+def _check_watch(plan: Plan, probe: Probe) -> Iterator[str]:
+    watch = probe.watch
+    assert watch is not None
+    watches = [other.watch for other in plan.probes if other.watch is not None]
+    if probe.points or probe.mechanism is not Mechanism.BREAKPOINT:
+        yield "it watches data and has points"
+    if sorted(other.slot for other in watches) != list(range(len(watches))) or len(watches) > REGISTERS:
+        yield "the slots of the watches are not numbered, or too many"
+    if watch.piece.address % watch.piece.length or watch.piece.length not in WATCHED_LENGTHS:
+        yield "no debug register watches that piece"
+    if watch.writes_only and any(arm.does != WRITES for arm in probe.arms):
+        yield "it sees writes only, and an arm is for reads"
+
+
 def _check_arm(plan: Plan, probe: Probe, arm: Arm, addresses: set[int]) -> Iterator[str]:
     if not _ids(arm):
         yield f"the arm of advice {arm.advice} never runs"
     after = plan.aspect.advice[arm.advice].kind is AdviceKind.AFTER
-    if after != (probe.context in _AFTER):
+    if after != (probe.context in _AFTER) and probe.watch is None:
         yield f"advice {arm.advice} runs on the wrong side"
     if probe.locator is not Locator.DISPATCH and (arm.by_return_address or arm.otherwise is not None):
         yield "only dispatch goes by the return address"

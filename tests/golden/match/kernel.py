@@ -19,6 +19,11 @@ struct tcp_sock { struct sock sk; u32 snd_cwnd; };
 struct msghdr { int flags; };
 struct file { long pos; };
 struct inode { unsigned long i_ino; };
+struct flags { u32 low : 3; u32 high : 5; };
+struct registry {
+    struct net_device *device; struct inode *none; char name[16]; struct flags flags; u32 counts[4];
+    char odd; char rest[7];
+};
 struct entry { int a; };
 typedef unsigned long entry;
 union sockaddr_any { int a; };
@@ -67,6 +72,17 @@ KERNEL = FakeKernel(
         "notrace_helper": Refusal("notrace", "notrace_helper is marked notrace: the kernel refuses probes in it"),
         "do_int3": Refusal("blacklist", "do_int3 is on the kernel's blacklist: probes themselves rely on it"),
         "do_exit/fexit": Refusal("noreturn", "do_exit never returns"),
+    },
+    data={
+        "jiffies": (0xFFFF_FFFF_8200_0000, 64),
+        "avenrun": (0xFFFF_FFFF_8200_0040, 24),
+        "registry": (0xFFFF_FFFF_8200_0100, 128),
+        "nameless": (0xFFFF_FFFF_8200_0203, 5),
+        "nr_threads": (0xFFFF_FFFF_8200_0300, 2),  # too small for the type that it has elsewhere
+        "skb_queue_limit": (0xFFFF_FFFF_8200_0400, 8),
+    },
+    memory={
+        0xFFFF_FFFF_8200_0100: (0xFFFF_8880_0000_1000).to_bytes(8, "little") + bytes(120),
     },
     absent={
         "skb_peek": "it was inlined everywhere: BTF describes it, but the kernel has no code of that name",

@@ -39,5 +39,7 @@ def test_plans(case: Case, update_golden: bool) -> None:
             guard = f" if {print_expr(arm.guard)}" if arm.guard else ""
             ids = sorted({*arm.by_address.values(), *arm.by_return_address.values()})
             rest = f" otherwise {arm.otherwise}" if arm.otherwise is not None else ""
+            rest += f" does {arm.does}" if arm.does else ""
+            rest += "".join(f" {low:#x}-{high:#x}" for low, high in arm.ranges or ())
             lines.append(f"  advice {arm.advice} ({bound}){guard}: {' '.join(map(str, ids))}{rest}".rstrip())
     check(case, "\n".join(lines), update_golden)
