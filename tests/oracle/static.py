@@ -77,18 +77,18 @@ def static_sites(
         found[name]["untyped"] = sum(n for (at, width), n in unknown.items() if covers(member, at, width, -1))
     for struct in dict.fromkeys(member.struct for member in wanted.values()):  # one at a time: where it lies differs
         members = [member for member in wanted.values() if member.struct == struct]
-        for module in kernel.symbols:
-            for access in index._select(module, members)[0]:
-                row = {
-                    "function": access.function.name, "offset": access.offset, "module": module or "",
-                    "kind": ("r" if access.reads else "") + ("w" if access.writes else ""),
-                    "base": access.base_register, "base_offset": access.base_offset, "indexed": access.index >= 0,
-                    "per_cpu": access.per_cpu, "text": access.disassembly,
-                    "confidence": CONFIDENCE[access.confidence], "derivation": access.derivation,
-                    "placed_in": access.placed_in,
-                }  # fmt: skip
-                for member in access.members:
-                    found[names[member]]["sites"][places.place(access.address, module)] = row
+        for access in index.accesses(members).accesses:
+            module = access.function.module
+            row = {
+                "function": access.function.name, "offset": access.offset, "module": module or "",
+                "kind": ("r" if access.reads else "") + ("w" if access.writes else ""),
+                "base": access.base_register, "base_offset": access.base_offset, "indexed": access.index >= 0,
+                "per_cpu": access.per_cpu, "text": access.disassembly,
+                "confidence": CONFIDENCE[access.confidence], "derivation": access.derivation,
+                "placed_in": access.placed_in,
+            }  # fmt: skip
+            for member in access.members:
+                found[names[member]]["sites"][places.place(access.address, module)] = row
     print(f"{time.monotonic() - started:.0f} s: sites taken", file=sys.stderr, flush=True)
     _explain(index, places, oracle, found)
     return {"kernel": kernel.release, "seconds": round(seconds, 1), "missing": missing, "members": found}

@@ -183,14 +183,24 @@ class Probes:
             one.close()
         expedited = Path("/sys/kernel/rcu_expedited")
         expedited.write_text("1")
+        last = None
         for _ in range(50):  # the event is busy until the link's end has gone through
             try:
-                with open(f"{TRACING}/kprobe_events", "ab", buffering=0) as file:
-                    file.write(f"-:{EVENT}/site\n".encode())
+                remove(f"-:{EVENT}/site")
                 return
-            except OSError:
+            except OSError as error:
+                last = error
                 time.sleep(0.1)
-        raise TimeoutError("the probes cannot be removed")
+        raise TimeoutError(f"the probes cannot be removed: {last}")
+
+
+def remove(definition: str) -> None:
+    """Write to kprobe_events without emptying it; Python's own append mode seeks, which the kernel refuses there."""
+    fd = os.open(f"{TRACING}/kprobe_events", os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(fd, definition.encode() + b"\n")
+    finally:
+        os.close(fd)
 
 
 def aliases() -> dict[str, str]:
