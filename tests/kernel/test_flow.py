@@ -10,10 +10,14 @@ from klasy.kernel.live import running_kernel
 
 
 @functools.cache
-def ask(*names):
-    kernel = running_kernel()
-    members = [sites.kernel_member(kernel, *name.split(".", 1)) for name in names]
-    return Index(kernel, use_cache=False).accesses(members)
+def index():
+    """One for all tests: making it takes seconds in an emulated guest."""
+    return Index(running_kernel(), use_cache=False)
+
+
+@functools.cache
+def ask(name):
+    return index().accesses([sites.kernel_member(running_kernel(), *name.split(".", 1))])
 
 
 def functions(found, kind):

@@ -28,10 +28,13 @@ _LINKS = frozenset(
         *("wait_queue_head", "swait_queue_head", "hlist_head", "llist_head", "rb_root", "rb_root_cached", "xarray"),
     )
 )
+_SHORTEST_KIND = 3  # letters: shorter words end others by chance
 _DEEPEST = 5  # structs within structs
 _WORD = 8  # bytes: wider accesses are copies, narrower ones may cover several members
 # Families of functions whose objects are called otherwise: net/ipv4, net/ipv6
-_FAMILIES = {name: "inet" for name in ("ip", "ip4", "ip6", "ipv6", "igmp", "icmp", "raw", "ping", "cipso")}
+_FAMILIES = dict.fromkeys(
+    ("ip", "ip4", "ip6", "ipv6", "igmp", "icmp", "raw", "ping", "cipso", "tcp", "tcp4", "udp", "udp4", "udpv6"), "inet"
+)
 
 
 def enlarge(types: Types, parts: Collection[Place], uses: Collection[tuple[int, int]], function: str) -> Place | None:
@@ -162,12 +165,20 @@ def _in_bits(types: Types, type_id: int, offset: int) -> bool:
 
 
 def affinity(struct: str, function: str) -> int:
-    """How many words a struct's name and a function's begin with together."""
+    """Twice the number of words that a struct's name and a function's begin with together, or 1 for kindred ones."""
     words = struct.removeprefix("struct ").removeprefix("union ").split("_")
     own = function.strip("_").split("_")
     found = 0
     for mine, theirs in zip(words, own, strict=False):
-        if mine != theirs and (found or mine != _FAMILIES.get(theirs)):
+        if mine == theirs:
+            found += 2
+        elif not found and (mine == _FAMILIES.get(theirs) or _ends_so(theirs, mine)):
+            found = 1
+        else:
             break
-        found += 1
     return found
+
+
+def _ends_so(theirs: str, mine: str) -> bool:
+    """Whether a function's first word is a kind of a struct's, as cubictcp is one of tcp."""
+    return len(mine) >= _SHORTEST_KIND and theirs.endswith(mine)

@@ -248,7 +248,8 @@ class Types:
         }
         structs = {first + index for index, kind in enumerate(kinds) if kind in (read.STRUCT, read.UNION)}
         found: dict[int, list[tuple[int, int]]] = {}
-        for outer in structs:
+        made_up = self.btf.find("bpf_ctx_convert", Struct)  # holds what BPF programs are given, and is never an object
+        for outer in structs.difference(made_up):
             at = offsets[outer - first]
             info = words[at + 1]
             mask = 0xFF_FFFF if info >> 31 else 0xFFFF_FFFF
