@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RETURN_THUNKS = frozenset(
     ("__x86_return_thunk", "retbleed_return_thunk", "srso_return_thunk", "srso_alias_return_thunk", "its_return_thunk")
 )
+_MANY_NAMES = 2_000
 INDIRECT_THUNK = "__x86_indirect_"
 
 
@@ -46,13 +47,20 @@ class KernelFunction(Function):
     _kernel: KernelImage
     _symbols: Symbols
 
-    def __init__(self, kernel: KernelImage, module: str | None, symbols: Symbols, index: int) -> None:
+    def __init__(
+        self, kernel: KernelImage, module: str | None, symbols: Symbols, index: int, name: str | None = None
+    ) -> None:
         _set_kernel(self, kernel)
         _set_symbols(self, symbols)
         _set_index(self, index)
         _set_address(self, symbols.base + symbols.starts[index])
         _set_size(self, symbols.sizes[index])
         _set_module(self, module)
+        if name is not None:
+            _set_name(self, name)
+            if "." not in name:
+                _set_base(self, name)
+                _set_clone(self, Clone.NONE)
 
     def __getattr__(self, attribute: str) -> Any:
         """What was not looked up so far: this is called where a slot is empty."""
@@ -98,6 +106,7 @@ _set_kernel = KernelFunction.__dict__["_kernel"].__set__
 _set_symbols = KernelFunction.__dict__["_symbols"].__set__
 _set_index = KernelFunction.__dict__["_index"].__set__
 _set_address, _set_size, _set_module = (Function.__dict__[name].__set__ for name in ("address", "size", "module"))
+_set_name, _set_base, _set_clone = (Function.__dict__[name].__set__ for name in ("name", "base", "clone"))
 
 
 class KernelImage:
@@ -237,14 +246,16 @@ class KernelImage:
             found += self._functions_at(module, self.symbols[module].matching(pattern))
         return found
 
-    def _functions_at(self, module: str | None, indices: Iterable[int]) -> list[KernelFunction]:
+    def _functions_at(self, module: str | None, indices: Sequence[int]) -> list[KernelFunction]:
         """Functions of the kernel proper or a module by their places in its table. Of one place there is one object."""
         made, symbols = self._functions.setdefault(module, {}), self.symbols[module]
+        names = symbols.all_names() if len(indices) > _MANY_NAMES else None  # all at once are quicker than one by one
         found = []
         for index in indices:
             function = made.get(index)
             if function is None:
-                function = made[index] = KernelFunction(self, module, symbols, index)
+                name = names[index] if names is not None else None
+                function = made[index] = KernelFunction(self, module, symbols, index, name)
             found.append(function)
         return found
 

@@ -235,6 +235,8 @@ class AdviceMatcher:
     def named(self, leaves: list[int]) -> dict[int, Function]:
         """The functions that all of some ``call`` or ``execution`` designators match, by address."""
         first, *rest = (self.resolved[leaf].found for leaf in leaves)
+        if not rest:  # the usual, and with wildcards there may be tens of thousands
+            return {a: found.function for a, found in first.items()}
         return {a: found.function for a, found in first.items() if all(a in other for other in rest)}
 
     def _candidate_sites(self, conjunct: _Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:

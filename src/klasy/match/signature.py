@@ -9,7 +9,7 @@ from __future__ import annotations
 from klasy.kernel.model import Clone
 from klasy.match.glob import is_glob, star
 from klasy.match.prototype import Checker, Prototype, says_types
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,7 @@ ALTERED = frozenset({Clone.CONSTPROP, Clone.ISRA, Clone.PART})
 _FEW_LOOKUPS = 20  # by name in BTF; more are cheaper by reading all names once
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One function that a signature matches. ``prototype`` None: what it says of types could not be verified."""
 
     function: Function
