@@ -15,7 +15,11 @@ from pathlib import Path
 from common import KLASY, measure, table, timed
 
 ASPECT = 'aspect frees { pointcut call(kfree); before() { log("freed"); } }\n'
-IMPORTS = "import klasy.cli.main, klasy.cli.joinpoints, klasy.weaver.build, klasy.kernel.live, argparse"
+IMPORTS = (
+    "from klasy import startup; startup.install(); "  # out of the pack of modules, as the command imports them
+    "import klasy.cli.main, klasy.cli.joinpoints, klasy.weaver.build, klasy.kernel.live, klasy.match, klasy.compiler, "
+    "klasy.backend, klasy.backend.bytecode.emit, klasy.weaver.manifest, klasy.weaver.features"
+)
 
 
 def main() -> None:
