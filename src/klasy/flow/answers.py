@@ -49,9 +49,7 @@ class Answer:
         self.total = total
 
 
-def _question(builds: Mapping[str | None, str | None], members: Sequence[Member], whole: bool) -> str | None:
-    if any(build is None for build in builds.values()):
-        return None
+def _question(builds: Mapping[str | None, str], members: Sequence[Member], whole: bool) -> str:
     objects = sorted(f"{module or ''} {build}" for module, build in builds.items())
     asked = [f"{m.module or ''} {m.struct} {m} {m.bit_offset} {m.bits}" for m in members]
     return "\\n".join((*objects, "", *asked, str(whole)))
@@ -62,13 +60,13 @@ def _name(kernel: KernelImage, question: str) -> str:
 
 
 def load(
-    kernel: KernelImage, builds: Mapping[str | None, str | None], members: Sequence[Member], whole: bool
+    kernel: KernelImage, builds: Mapping[str | None, str], members: Sequence[Member], whole: bool
 ) -> Answer | None:
     """The answer that was kept, if one was."""
     import json
 
     question = _question(builds, members, whole)
-    data = caches.load(_name(kernel, question), VERSION) if question else None
+    data = caches.load(_name(kernel, question), VERSION)
     if data is None:
         return None
     try:
@@ -85,24 +83,23 @@ def load(
 
 def store(
     kernel: KernelImage,
-    builds: Mapping[str | None, str | None],
+    builds: Mapping[str | None, str],
     members: Sequence[Member],
     whole: bool,
     answer: Answer,
 ) -> None:
-    """Keep an answer, unless an object has no build id."""
+    """Keep an answer."""
     import json
 
     question = _question(builds, members, whole)
-    if question:
-        kept = {
-            "question": question,
-            "functions": answer.functions,
-            "total": answer.total,
-            "untyped": answer.untyped,
-            "rows": answer.rows,
-        }
-        caches.store(_name(kernel, question), VERSION, json.dumps(kept).encode())
+    kept = {
+        "question": question,
+        "functions": answer.functions,
+        "total": answer.total,
+        "untyped": answer.untyped,
+        "rows": answer.rows,
+    }
+    caches.store(_name(kernel, question), VERSION, json.dumps(kept).encode())
 
 
 def sites_of(kernel: KernelImage, members: Sequence[Member], answer: Answer) -> Sites:

@@ -8,6 +8,7 @@ leads to the member. Those that were not looked at before are analysed, by as ma
 from __future__ import annotations
 
 import struct
+import zlib
 from array import array
 from functools import cached_property
 from itertools import pairwise
@@ -131,13 +132,15 @@ class Index:
 
     # --- what is kept
 
-    def _cache_name(self, module: str | None) -> str | None:
+    def _cache_name(self, module: str | None) -> str:
+        """What an object's index is kept under. A module's type ids go on where the kernel's end: both builds count."""
         if module is None:
             return f"flow-{self.kernel.build_id}"
         found: Callable[[str], str | None] | None = getattr(self.kernel, "module_id", None)
         build = found(module) if found else None
-        # a module's type ids go on where the kernel's end, so both builds count
-        return f"flow-{self.kernel.build_id[:16]}-{build}" if build else None
+        if build is None:  # a snapshot's module, or one that was linked without --build-id
+            build = f"{zlib.crc32(self.kernel.object_text(module)):08x}"
+        return f"flow-{self.kernel.build_id[:16]}-{build}"
 
     def object(self, module: str | None) -> ObjectIndex:
         """What is known so far of the kernel proper or of a module."""
@@ -215,8 +218,8 @@ class Index:
         return answers.sites_of(self.kernel, members, answer)
 
     @cached_property
-    def _builds(self) -> dict[str | None, str | None]:
-        """What each object's index is kept under: an object without a build id has None, and nothing is kept."""
+    def _builds(self) -> dict[str | None, str]:
+        """What each object's index is kept under."""
         return {module: self._cache_name(module) for module in self.kernel.symbols}
 
     def _answer(self, members: Sequence[Member], progress: Progress | None, whole: bool) -> Answer:

@@ -486,6 +486,10 @@ class Inference:
                 if source >= state.FIRST and source != symbol and self.place[source] is not None:
                     return self.reason(source, depth + 1)
             return "a join"
+        if kind == state.SUM:
+            other: Any = values.b[symbol]
+            if self._by_distance(operand, other[0]):  # type: ignore[arg-type]
+                return "head + end of a struct sk_buff"
         if kind in (state.SUM, state.MASKED):
             return self.reason(operand >> _SHIFT, depth + 1)  # type: ignore[operator]
         if kind == state.FILLED:

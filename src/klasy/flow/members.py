@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DEEPEST = 16
 _FAR = 1 << 40  # where a flexible array ends
+_WORD = 8
 _ELEMENTS = 16  # of an array of structs, whose members are told apart
 
 # Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to.
@@ -143,7 +144,9 @@ class Types:
                 if not member.bitfield_size:
                     part = self.btf.resolve(member.type_id)
                     start, size = member.bit_offset // 8, self.size(part)
-                    end = _FAR if self._is_flexible(part, size) else start + size
+                    end = start + size
+                    if self._is_flexible(part, size) and start + _WORD > struct.size:
+                        end = _FAR  # others without elements only mark a place
                     found.append((start, end, part, member.name))
         return found
 
