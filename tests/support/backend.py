@@ -171,6 +171,10 @@ class Runner:
 
     def counters(self) -> list[tuple[int, int, int]]:
         """Hits, lost and unmarked of each join point."""
+        return [all_of[:3] for all_of in self.all_counters()]
+
+    def all_counters(self) -> list[tuple[int, ...]]:
+        """Everything that is counted of each join point, as record.COUNTERS has it."""
         array = self.maps[MAP_COUNTERS]
         return [COUNTERS.unpack(array[i.to_bytes(4, "little")]) for i in range(array.max_entries)]
 

@@ -43,7 +43,7 @@ class Generator:
         *,
         base: int = BASE,
         arguments: int = ARGUMENTS,
-        contexts: Sequence[str] = ir.CONTEXT_VALUES,
+        contexts: Sequence[str] = tuple(what for what in ir.CONTEXT_VALUES if what != "random"),
     ) -> None:
         self.random = random
         self.base = base - (1 << 64)

@@ -159,7 +159,7 @@ class Woven:
         counts = self.maps[MAP_COUNTERS]
         rows = []
         for number in range(len(self.artifact.plan.joinpoints)):
-            each = [COUNTERS.unpack(value) for value in counts.lookup_each_cpu(number.to_bytes(4, "little")) or []]
+            each = [COUNTERS.unpack(value)[:3] for value in counts.lookup_each_cpu(number.to_bytes(4, "little")) or []]
             rows.append(tuple(sum(column) for column in zip(*each, strict=True)))
         return rows
 

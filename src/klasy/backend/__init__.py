@@ -30,6 +30,7 @@ def generate(
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emit import generate_program
     from klasy.backend.bytecode.rethook import find_rethook
+    from klasy.compiler import ir
     from klasy.match.runs import must_count
 
     states = None
@@ -52,7 +53,8 @@ def generate(
         for program in compiled.programs
     ]
     used = frozenset().union(*(each.shared for each in generated))
-    maps = shared_maps(plan, used, options)
+    slots = [op.slot for program in compiled.programs for op in program.ops() if isinstance(op, ir.Limit)]
+    maps = shared_maps(plan, used, options, max(slots, default=-1) + 1)
     maps += [spec for each in generated for spec in each.maps]
     if compiled.states:
         from klasy.backend.bytecode.states import state_maps

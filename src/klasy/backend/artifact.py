@@ -24,6 +24,7 @@ MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has
 MAP_UNKNOWN = (
     "unknown"  # hash: u64 return address -> u64 hits, of dispatched calls from no known site; if there are any
 )
+MAP_LIMITS = "limits"  # one value: for each bucket of ``limit`` the time in ns when it will be full; if there are any
 # Of aspects that watch data, see backend/bytecode/watch.py:
 MAP_TRAPS = "traps"  # per-CPU array: runs of the program of each watch, by its slot
 MAP_LAST = "last"  # one value: for each datum what it was at the last access, and whether there was one

@@ -7,6 +7,7 @@ from klasy.backend.artifact import (
     MAP_CONTROL,
     MAP_COUNTERS,
     MAP_EVENTS,
+    MAP_LIMITS,
     MAP_MARKS,
     MAP_RUNS,
     MAP_UNKNOWN,
@@ -39,8 +40,8 @@ class Options:
     count_runs: bool = False
 
 
-def shared_maps(plan: Plan, used: Collection[str], options: Options) -> list[MapSpec]:
-    """Those that every aspect has, and of the others those in ``used``."""
+def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int = 0) -> list[MapSpec]:
+    """Those that every aspect has, and of the others those in ``used``. ``limits``: buckets."""
     specs = [
         MapSpec(MAP_EVENTS, "ringbuf", 0, 0, options.ring_bytes),
         MapSpec(MAP_COUNTERS, "percpu_array", 4, COUNTERS.size, max(1, len(plan.joinpoints))),
@@ -50,6 +51,8 @@ def shared_maps(plan: Plan, used: Collection[str], options: Options) -> list[Map
         specs.append(MapSpec(MAP_MARKS, "hash", MARK_KEY_SIZE, MARK_SIZE, options.marks))
     if MAP_RUNS in used:
         specs.append(MapSpec(MAP_RUNS, "percpu_array", 4, 8, len(plan.probes)))
+    if MAP_LIMITS in used:
+        specs.append(MapSpec(MAP_LIMITS, "array", 4, 8 * limits, 1))
     if MAP_UNKNOWN in used:
         specs.append(MapSpec(MAP_UNKNOWN, "hash", 8, 8, options.unknown))
     if any(probe.watch is not None for probe in plan.probes):

@@ -162,6 +162,8 @@ def _woven_point(woven: WovenAspect, index: int, counts: list[Count]) -> dict[st
         "missed_partly": count.partly,
         "missed_shared": count.shared,
         "undecided": count.undecided,
+        "left_out": count.left_out,
+        "cut": count.cut,
     }
 
 
@@ -299,6 +301,11 @@ def _table(points: Sequence[dict[str, Any]], *, why: bool, counted: bool) -> str
         head += ["HITS", "LOST", "MISSED"]
         for row, point in zip(rows, points, strict=True):
             row += [point["hits"], point["lost"], _missed(point)]
+        for key, title in (("left_out", "LEFT OUT"), ("cut", "LOOPS CUT")):
+            if any(point[key] for point in points):
+                head.append(title)
+                for row, point in zip(rows, points, strict=True):
+                    row.append(point[key])
     head += ["MECHANISM", "WHY"] if why else ["MECHANISM"]
     for row, point in zip(rows, points, strict=True):
         row.extend([point["mechanism"], point["why"]] if why else [point["mechanism"]])

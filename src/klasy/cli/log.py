@@ -6,6 +6,7 @@ import sys
 from contextlib import ExitStack
 
 from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
+from klasy.cli.stopped import stopped, take_out
 from klasy.errors import EXIT_OK
 from klasy.plain import TYPE_CHECKING
 from klasy.weaver.woven import open_woven, read_registry
@@ -40,10 +41,15 @@ def run(args: Arguments) -> int:
         if not aspects:
             print("no aspect is woven", file=sys.stderr)
             return EXIT_OK
+        ended = [] if args.keep else stopped(aspects)  # before the last of their log is read
         try:
             _read(aspects, args)
+            if args.follow:
+                ended = stopped(aspects)
         finally:
             say_losses(aspects, still_woven=True)
+        if ended:
+            take_out(ended)
     return EXIT_OK
 
 

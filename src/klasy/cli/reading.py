@@ -9,7 +9,7 @@ import sys
 import time
 
 from klasy.api import identity, open_reader, still_there
-from klasy.backend.artifact import MAP_COUNTERS
+from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS
 from klasy.errors import SystemRefusal
 from klasy.plain import TYPE_CHECKING
 from klasy.weaver.counts import missed_in_all
@@ -111,11 +111,11 @@ def nobody_reads(descriptor: int) -> bool:
 def follow(
     output: LogOutput,
     reader: LogReader,
-    aspects: Iterable[WovenAspect],
+    aspects: Sequence[WovenAspect],
     interrupts: Interrupts,
     limit: float | None = None,
 ) -> None:
-    """Print records as they come until a signal, ``limit`` seconds are over, or none of the aspects is woven.
+    """Print records as they come until a signal, ``limit`` seconds are over, or none of the aspects runs any more.
 
     Raises BrokenPipeError if nobody reads any more, be there records or not.
     """
@@ -127,14 +127,16 @@ def follow(
 
             woven.map(MAP_LOST)
         woven.map(MAP_COUNTERS)  # held, so that losses can be told when another klasy has taken it out
+        woven.map(MAP_CONTROL)
         identities.append(identity(woven))
     while not interrupts.requested:
         there = any(map(still_there, identities))
+        ended = [woven for woven in aspects if not woven.active]  # before the last of their log is read
         output.drain()
         if nobody_reads(sys.stdout.fileno()):
             raise BrokenPipeError
         left = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
-        if left <= 0 or not there:
+        if left <= 0 or not there or len(ended) == len(identities):
             return
         try:
             with interrupts.allowed():
@@ -156,6 +158,12 @@ def losses(woven: WovenAspect) -> str | None:
         parts.append(f"{_number(missed, 'hit')} missed because the processor was in another probe")
     if unmarked:
         parts.append(f"{_number(unmarked, 'return')} not followed because too many calls were under way")
+    left_out = sum(count.left_out for count in counts)
+    cut = sum(count.cut for count in counts)
+    if left_out:
+        parts.append(f"{_number(left_out, 'hit')} left out by sample or limit")
+    if cut:
+        parts.append(f"{_number(cut, 'loop')} ended by the bound on loops")
     return f"{woven.name}: {'; '.join(parts)}" if parts else None
 
 

@@ -31,6 +31,8 @@ def run(args: Arguments) -> int:
     for woven in read_registry():
         with woven:
             try:
+                if _taken_out(woven):
+                    continue
                 aspects.append(_summary(woven))
             except KernelRefused:
                 if os.path.exists(woven.path):
@@ -53,6 +55,15 @@ def run(args: Arguments) -> int:
     return EXIT_OK
 
 
+def _taken_out(woven: WovenAspect) -> bool:
+    """Take out an aspect that has stopped itself, if nothing goes with it: no unread log, no state."""
+    if woven.active or woven.states:
+        return False
+    from klasy.cli.stopped import take_out, unread
+
+    return not unread(woven) and bool(take_out([woven]))
+
+
 def _summary(woven: WovenAspect) -> dict[str, Any]:
     counts = woven.counts()
     cost = woven.cost()
@@ -70,6 +81,8 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "missed": missed_in_all(counts),
         "missed_partly": any(count.partly for count in counts),
         "undecided": sum(count.undecided for count in counts),
+        "left_out": sum(count.left_out for count in counts),
+        "cut": sum(count.cut for count in counts),
         "coverage": _coverage(woven),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
@@ -79,6 +92,13 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
 def _notes(aspect: dict[str, Any]) -> list[str]:
     """What is to be known of an aspect's counts besides."""
     notes = [aspect["coverage"]] if aspect["coverage"] else []
+    if not aspect["active"]:
+        name = aspect["aspect"]
+        notes.append(f"has stopped itself; klasy log {name} shows the rest of its log, and takes it out")
+    if aspect["left_out"]:
+        notes.append(f"{plural(aspect['left_out'], 'hit')} left out by sample or limit")
+    if aspect["cut"]:
+        notes.append(f"{plural(aspect['cut'], 'loop')} ended by the bound on loops")
     if aspect["undecided"]:
         notes.append(f"of {plural(aspect['undecided'], 'hit')} it is not known whether they were reads or writes")
     return notes

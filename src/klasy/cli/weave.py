@@ -234,14 +234,18 @@ class _Ours:
 def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts) -> None:
     """Show the log, to its end: what is in the buffers when the aspects have been taken out can still be read."""
     from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
+    from klasy.cli.stopped import stopped
 
     reader, symbols = open_reader(ours.aspects)
     with reader:
         output = LogOutput(reader, symbols, as_json=args.json, hint=_HINT)
         try:
             follow(output, reader, ours.aspects, interrupts, limit)
+            ended = stopped(ours.aspects)
             ours.take_out()
             output.drain()
+            for woven in ended:
+                print(f"klasy: aspect '{woven.name}' has stopped itself, and is unwoven now", file=sys.stderr)
             ours.show_states(as_json=args.json)
         finally:
             say_losses(ours.aspects, still_woven=False)

@@ -19,6 +19,7 @@ class Formats:
 
     def __init__(self) -> None:
         self.all: list[Format] = []
+        self.limits = 0  # limits of the aspect so far
 
     def new(self, advice: int, line: int, template: str | None, layout: Layout) -> Format:
         """One more format."""

@@ -247,14 +247,16 @@ class Set(Op):
 
 # --- what the probe and the task offer ------------------------------------------------------------------------------
 
-CONTEXT_VALUES = ("now", "pid_tgid", "uid_gid", "cpu", "cgroup")
+CONTEXT_VALUES = ("now", "pid_tgid", "uid_gid", "cpu", "cgroup", "random")
+CHANGING = ("now", "random")  # of these, what is another each time
 
 
 @dataclass(eq=False)
 class Context(Op):
     """``dst`` = a fact of the moment, named as in CONTEXT_VALUES and coded as the kernel does.
 
-    now: ns, monotonic; pid_tgid: tgid << 32 | pid; uid_gid: gid << 32 | uid; cpu: its number; cgroup: v2 id.
+    now: ns, monotonic; pid_tgid: tgid << 32 | pid; uid_gid: gid << 32 | uid; cpu: its number; cgroup: v2 id; random:
+    a number from 0 to 2**32 - 1, each as likely.
     """
 
     dst: Value
@@ -324,6 +326,41 @@ class CountHit(Op):
     joinpoint: Operand
     mnemonic = "count_hit"
     operand_fields = ("joinpoint",)
+
+
+COUNTS = ("left_out", "cut")
+
+
+@dataclass(eq=False)
+class Count(Op):
+    """Count something else of the join point, as in COUNTS: record.COUNTER_LEFT_OUT and COUNTER_CUT."""
+
+    joinpoint: Operand
+    what: str
+    mnemonic = "count"
+    operand_fields = ("joinpoint",)
+
+
+@dataclass(eq=False)
+class Limit(Op):
+    """``dst`` = 1 if the bucket ``slot`` of the aspect had a token, which is taken, else 0.
+
+    It holds up to ``size`` tokens, is full to begin with, and gets one each ``interval`` ns. Whatever runs at the same
+    time, no more are taken than there are; while many CPUs take at once, one may find none though there is one.
+    """
+
+    dst: Value
+    slot: int
+    interval: int
+    size: int
+    mnemonic = "limit"
+
+
+@dataclass(eq=False)
+class Stop(Op):
+    """Switch the aspect off: from now on its programs return at once."""
+
+    mnemonic = "stop"
 
 
 # --- kernel memory --------------------------------------------------------------------------------------------------

@@ -101,6 +101,12 @@ class _Checker:
             case ir.Context():
                 if op.what not in ir.CONTEXT_VALUES:
                     self.fault(op, f"no context value {op.what}")
+            case ir.Count():
+                if op.what not in ir.COUNTS:
+                    self.fault(op, f"nothing counts {op.what}")
+            case ir.Limit():
+                if op.slot < 0 or op.interval <= 0 or op.size <= 0:
+                    self.fault(op, "no such bucket")
             case ir.Load():
                 if op.size not in ir.LOAD_SIZES:
                     self.fault(op, f"no load of {op.size} bytes")

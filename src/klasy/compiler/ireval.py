@@ -35,6 +35,7 @@ class World:
     comm: bytes = b""
     located: Sequence[int | None] = ()
     read_user: Callable[[int, int], bytes | None] = lambda address, size: None
+    buckets: dict[int, int] = field(default_factory=dict)  # when each will be full again, in ns
     stack: bytes | None = None
     user_stack: bytes | None = None
     store: Store | None = None
@@ -58,6 +59,8 @@ class Outcome:
     hits: list[int] = field(default_factory=list)
     logged: list[Logged] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
+    counted: list[tuple[int, str]] = field(default_factory=list)
+    stopped: bool = False
 
 
 def run(program: Program, world: World) -> Outcome:
@@ -127,6 +130,16 @@ class _Machine:
                 self.values[op.dst] = self.world.result & MASK64
             case ir.Mark():
                 self.outcome.marks.append(op.use)
+            case ir.Count():
+                self.outcome.counted.append((self.of(op.joinpoint), op.what))
+            case ir.Limit():
+                now = self.world.context["now"]
+                full = max(self.world.buckets.get(op.slot, 0), now)
+                self.values[op.dst] = int(full - now <= op.interval * (op.size - 1))
+                if self.values[op.dst]:
+                    self.world.buckets[op.slot] = full + op.interval
+            case ir.Stop():
+                self.outcome.stopped = True
             case ir.CountHit():
                 self.outcome.hits.append(self.of(op.joinpoint))
             case ir.Load():

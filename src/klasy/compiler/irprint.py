@@ -86,6 +86,10 @@ class _Printer:
                 return f"mark {op.use}"
             case ir.CountHit():
                 return f"count hit of {show(op.joinpoint)}"
+            case ir.Count():
+                return f"count {op.what} of {show(op.joinpoint)}"
+            case ir.Limit():
+                return f"limit by bucket {op.slot}, {op.size} tokens, one each {op.interval} ns"
             case ir.Load():
                 return f"load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.mask)}"
             case ir.StringEqual():
@@ -106,7 +110,7 @@ class _Printer:
                 return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
             case StateOp():
                 return self.state(op)
-            case _:  # Result, Return
+            case _:  # Result, Stop, Return
                 return op.mnemonic
 
     def state(self, op: StateOp) -> str:

@@ -139,10 +139,28 @@ class _Body(ExpressionLowering):
                 self.build.jump(self.behind)
             case tree.Log():
                 self.log(node)
+            case tree.Sample():
+                self.go_on_if("ult", self.build.context("random"), node.threshold)
+            case tree.Limit():
+                taken = self.build.value()
+                self.build.add(ir.Limit(taken, node.slot, node.interval, node.size))
+                self.go_on_if("ne", taken, 0)
+            case tree.Stop():
+                self.build.add(ir.Stop())
             case _:
                 from klasy.compiler import lowerstate
 
                 lowerstate.statement(self, node)
+
+    def go_on_if(self, op: str, left: Operand, right: Operand) -> None:
+        """Go on if a comparison holds, else end the advice, counted as left out."""
+        build = self.build
+        further, left_out = build.block(), build.block()
+        build.branch(op, left, right, further, left_out)
+        build.begin(left_out)
+        build.add(ir.Count(self.joinpoint, "left_out"))
+        build.jump(self.behind)
+        build.begin(further)
 
     def discard(self, node: tree.Expr) -> None:
         """Evaluate for the effect alone."""

@@ -341,6 +341,27 @@ class Return(Stmt):
 
 
 @dataclass(eq=False)
+class Sample(Stmt):
+    """Ends the advice but for ``threshold`` of 2**32 times."""
+
+    threshold: int
+
+
+@dataclass(eq=False)
+class Limit(Stmt):
+    """Ends the advice where the bucket ``slot`` is empty; see ir.Limit."""
+
+    slot: int
+    interval: int
+    size: int
+
+
+@dataclass(eq=False)
+class Stop(Stmt):
+    """Switches the aspect off."""
+
+
+@dataclass(eq=False)
 class Item:
     """One value of a log: ``value`` is written to ``field``; a load that fails sets bit ``bit`` of the faults.
 

@@ -32,7 +32,7 @@ _NODES: dict[type[ast.Node], str] = {
     ast.Continue: "'continue'",
 }
 
-FUNCTIONS = frozenset(("sample", "limit", "stop", "deny"))
+FUNCTIONS = frozenset(("deny",))
 
 
 def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:

@@ -41,7 +41,8 @@ class Count:
     that missed hits serves other join points too (one probe at a callee's entry for all its callers), so the missed
     hits may have been theirs. ``part`` is what falls to this join point if each miss is spread over all it may have
     been of: these add up (:func:`missed_in_all`), ``missed`` does not. ``undecided`` are those of the hits of which it
-    is not known that they were accesses of the join point's kind (data join points only).
+    is not known that they were accesses of the join point's kind (data join points only). ``left_out``: hits in which
+    sample or limit ended the advice. ``cut``: loops that their bound ended.
     """
 
     hits: int
@@ -52,6 +53,8 @@ class Count:
     shared: bool = False
     part: float = field(default=0.0, compare=False)
     undecided: int = 0
+    left_out: int = 0
+    cut: int = 0
 
 
 def missed_in_all(counts: Iterable[Count]) -> int:
@@ -59,8 +62,11 @@ def missed_in_all(counts: Iterable[Count]) -> int:
     return round(sum(count.part for count in counts))
 
 
-def sum_counters(values: Iterable[bytes]) -> list[tuple[int, int, int]]:
-    """Hits, lost and unmarked of each join point, from the values of all CPUs of each, joined as the kernel does."""
+def sum_counters(values: Iterable[bytes]) -> list[tuple[int, ...]]:
+    """What the programs counted of each join point, in the order of record.COUNTERS.
+
+    ``values``: those of all CPUs of each, joined as the kernel does.
+    """
     each_cpu = len(COUNTERS.unpack(bytes(COUNTERS.size)))
     totals = []
     layout = struct.Struct("")
@@ -68,12 +74,12 @@ def sum_counters(values: Iterable[bytes]) -> list[tuple[int, int, int]]:
         if layout.size != len(joined):
             layout = struct.Struct(f"<{len(joined) // 8}Q")
         numbers = layout.unpack(joined)
-        totals.append((sum(numbers[0::each_cpu]), sum(numbers[1::each_cpu]), sum(numbers[2::each_cpu])))
+        totals.append(tuple(sum(numbers[k::each_cpu]) for k in range(each_cpu)))
     return totals
 
 
 def combine(
-    own: Sequence[tuple[int, int, int]],
+    own: Sequence[tuple[int, ...]],
     document: Mapping[str, Any],
     profile: Mapping[int, Sequence[SiteCount]],
     base: Mapping[int, Sequence[int]],
@@ -117,7 +123,11 @@ def combine(
         else:
             tally.add([sorted({i for ids in points for i in ids})], [by_program])
     columns = zip(own, tally.missed, tally.partly, tally.shared, tally.part, strict=True)
-    return [Count(*mine, missed, partly, shared, part) for mine, missed, partly, shared, part in columns]
+    found = []
+    for (hits, lost, unmarked, *more), missed, partly, shared, part in columns:
+        left_out, cut = more or (0, 0)
+        found.append(Count(hits, lost, unmarked, missed, partly, shared, part, 0, left_out, cut))
+    return found
 
 
 @dataclass(slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Never, Self
 
+from klasy.errors import KernelRefused
 from klasy.weaver.counts import Count
 from klasy.weaver.woven import Cost, WovenJoinPoint
 
@@ -40,6 +41,10 @@ class FakeWoven:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def events(self) -> Never:
+        """There is no log to be looked at."""
+        raise KernelRefused("no map", 2)
 
     def counts(self) -> list[Count]:
         """Of each join point."""

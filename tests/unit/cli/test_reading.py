@@ -129,13 +129,14 @@ class Woven:
 
     name = "a"
     states = ()
+    active = True
 
     def __init__(self, path, *counts: Count) -> None:
         self.path = str(path)
         self._counts = counts
 
     def map(self, name):
-        assert name == "counters"
+        assert name in ("counters", "control")
 
     def counts(self):
         return self._counts
@@ -211,3 +212,20 @@ def test_whether_anybody_reads(tmp_path):
     for path in (tmp_path / "log", Path(os.devnull)):
         with path.open("w") as file:
             assert not nobody_reads(file.fileno())
+
+
+def test_what_was_left_out():
+    """What sample and limit leave out is told like what was lost."""
+    assert losses(Woven("", Count(9, 0, 0, 0, left_out=7), Count(9, 0, 0, 0, left_out=1, cut=2))) == (
+        "a: 8 hits left out by sample or limit; 2 loops ended by the bound on loops"
+    )
+
+
+def test_follow_ends_when_all_have_stopped_themselves(log, output, tmp_path):
+    """An aspect that stopped itself runs no more: what it logged is shown, and then it ends."""
+    (tmp_path / "aspect").mkdir()
+    woven = Woven(tmp_path / "aspect")
+    woven.active = False
+    with Interrupts() as interrupts:
+        follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [woven], interrupts)
+    assert numbers(written(output)) == list(range(20))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL, MAP_MARKS, MAP_RUNS, MAP_UNKNOWN, ProgramSpec
+from klasy.backend.artifact import (
+    CONTROL_ACTIVE,
+    MAP_CONTROL,
+    MAP_LIMITS,
+    MAP_MARKS,
+    MAP_RUNS,
+    MAP_UNKNOWN,
+    ProgramSpec,
+)
 from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
 from klasy.backend.bytecode.counters import RUNS_SCRATCH, count_run
@@ -105,7 +113,7 @@ class _Generator:
         target = self.probe.points[0].function if self.probe.context in TRAMPOLINE else None
         spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
         own = tuple(self.locating.maps())
-        return Generated(spec, own, frozenset(set(code.map_names) & {MAP_MARKS, MAP_RUNS, MAP_UNKNOWN}))
+        return Generated(spec, own, frozenset(set(code.map_names) & {MAP_LIMITS, MAP_MARKS, MAP_RUNS, MAP_UNKNOWN}))
 
     # --- allocation
 

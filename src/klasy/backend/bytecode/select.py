@@ -6,7 +6,7 @@ writes and destroys, :meth:`Selector.emit` emits it once places are known.
 
 from __future__ import annotations
 
-from klasy.backend.bytecode import arithmetic, strings
+from klasy.backend.bytecode import arithmetic, restraint, strings
 from klasy.backend.bytecode.code import Prologue
 from klasy.backend.bytecode.emitter import OUT
 from klasy.backend.bytecode.frame import Slot
@@ -28,7 +28,7 @@ from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
 from klasy.compiler.irstate import StateOp
 from klasy.plain import TYPE_CHECKING
-from klasy.record import COUNTER_HITS
+from klasy.record import COUNTER_CUT, COUNTER_HITS, COUNTER_LEFT_OUT
 
 if TYPE_CHECKING:
     from klasy.backend.bytecode.code import Local, Straight
@@ -45,7 +45,11 @@ _HELPERS = {
     "uid_gid": "get_current_uid_gid",
     "cpu": "get_smp_processor_id",
     "cgroup": "get_current_cgroup_id",
+    "random": "get_prandom_u32",
 }
+
+
+_COUNTERS = {"left_out": COUNTER_LEFT_OUT, "cut": COUNTER_CUT}
 
 
 class Selector:
@@ -105,6 +109,10 @@ class Selector:
             case ir.CountHit():
                 account = self.watching.account_reads() if self.watching is not None else ()
                 return Effects(reads=reads, late=account, calls=True)
+            case ir.Count():
+                return Effects(reads=reads, calls=True)
+            case ir.Limit():
+                return Effects(results=(op.dst,), calls=True)
             case ir.Load() | ir.StringEqual():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(reads=reads, late=faults, results=(op.dst,), calls=True)
@@ -130,7 +138,7 @@ class Selector:
                 return self.locating.scratch()
             case ir.StringEqual() | ir.CommEqual():
                 return strings.scratch(op)
-            case ir.CountHit() | ir.Emit() | ir.Load() | ir.Argument() | ir.Result():
+            case ir.CountHit() | ir.Count() | ir.Emit() | ir.Load() | ir.Argument() | ir.Result():
                 return 8
             case StateOp():
                 assert self.states is not None
@@ -220,6 +228,12 @@ class Selector:
                 if self.watching is not None:
                     assert isinstance(op.joinpoint, int), "a watch's join points are known beforehand"
                     self.watching.account(e, op.joinpoint)
+            case ir.Count():
+                self.counters.bump(e, op.joinpoint, _COUNTERS[op.what])
+            case ir.Limit():
+                restraint.limit(e, op)
+            case ir.Stop():
+                restraint.stop(e)
             case ir.Load():
                 _load(e, op)
             case ir.StringEqual() | ir.CommEqual():

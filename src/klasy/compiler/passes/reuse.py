@@ -73,7 +73,7 @@ class _Known:
                     replaced[op.result] = self.results[key]
                     return True
                 self.results[key] = op.dst
-            case ir.Context() if op.what != "now":  # time goes on
+            case ir.Context() if op.what not in ir.CHANGING:
                 key = _key(op)
                 if key in self.results:
                     replaced[op.dst] = self.results[key]

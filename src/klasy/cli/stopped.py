@@ -1,0 +1,66 @@
+"""Aspects that have switched themselves off by ``stop()``: a klasy command takes them out, and says so.
+
+A program cannot unweave itself: it can only see to it that nothing of the aspect runs any more.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from klasy.errors import KernelRefused
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klasy.weaver.woven import WovenAspect
+
+
+def stopped(aspects: Iterable[WovenAspect]) -> list[WovenAspect]:
+    """Those that have stopped themselves. Not those that are not there any more."""
+    found = []
+    for woven in aspects:
+        try:
+            if not woven.active:
+                found.append(woven)
+        except KernelRefused:
+            continue
+    return found
+
+
+def take_out(aspects: Iterable[WovenAspect]) -> list[str]:
+    """Unweave aspects that have stopped themselves and whose log has been read; their names.
+
+    What an aspect has kept in states would go with it: it stays, and how to go on is said.
+    """
+    from klasy.api import identity, still_there
+    from klasy.weaver.unweave import unweave
+    from klasy.weaver.woven import NotWoven
+
+    gone = []
+    for woven in aspects:
+        if woven.states:
+            hint = f"klasy stat {woven.name} shows what it has kept, klasy unweave {woven.name} takes it out"
+            print(f"klasy: aspect '{woven.name}' has stopped itself\n  hint: {hint}", file=sys.stderr)
+        elif still_there(identity(woven)):
+            try:
+                unweave([woven.name])
+            except NotWoven:
+                continue  # another klasy was quicker
+            print(f"klasy: aspect '{woven.name}' has stopped itself, and is unwoven now", file=sys.stderr)
+            gone.append(woven.name)
+    return gone
+
+
+def unread(woven: WovenAspect) -> bool:
+    """Whether there is something in its log that nobody has read, or that cannot be told."""
+    from klasy.bpf.ringbuf import RingReader
+
+    try:
+        reader = RingReader(woven.events())
+    except KernelRefused:
+        return True
+    try:
+        return reader.pending() > 0
+    finally:
+        reader.close()

@@ -1,0 +1,53 @@
+"""``sample(1/100)``, ``limit(100/s)``, ``stop()``: to log less, and to be done."""
+
+from __future__ import annotations
+
+from klasy.compiler import tree
+from klasy.compiler.builtins.registry import Builtin
+from klasy.lang import ast
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from klasy.compiler.checkexpr import ExprChecker
+
+_RANGE = 1 << 32  # of a random number
+_UNITS = {"ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
+_MOST = 1_000_000_000  # tokens in a unit: the interval is at least 1 ns where the unit is a second
+
+
+def _check_sample(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
+    match call.args[0]:
+        case ast.Binary(op="/", left=ast.IntLiteral(value=part), right=ast.IntLiteral(value=whole)):
+            if 0 < part <= whole <= _RANGE:
+                return tree.Sample(call.span, _RANGE * part // whole)
+            why = "0 of them would be none" if not part else "that is more than all" if part > whole else "too many"
+        case _:
+            why = "it takes a fraction"
+    checker.error(
+        "bad-rate", f"'{call.span.text}' cannot sample: {why}", call.args[0].span, "sample(1/100) is one in a hundred"
+    )
+    return None
+
+
+def _check_limit(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
+    match call.args[0]:
+        case ast.Binary(op="/", left=ast.IntLiteral(value=number), right=ast.Name(name=unit)) if unit in _UNITS:
+            if 0 < number <= min(_MOST, _UNITS[unit]):
+                slot = checker.formats.limits
+                checker.formats.limits += 1
+                # Rounded up: never more than was asked for.
+                return tree.Limit(call.span, slot, -(-_UNITS[unit] // number), number)
+            why = "0 would be none" if not number else "too many"
+        case _:
+            why = f"it takes a number a time: /{', /'.join(_UNITS)}"
+    checker.error(
+        "bad-rate", f"'{call.span.text}' cannot limit: {why}", call.args[0].span, "limit(100/s) is a hundred a second"
+    )
+    return None
+
+
+def _check_stop(checker: ExprChecker, call: ast.Apply) -> tree.Stmt:
+    return tree.Stop(call.span)
+
+
+FUNCTIONS = (Builtin("sample", _check_sample), Builtin("limit", _check_limit), Builtin("stop", _check_stop))
