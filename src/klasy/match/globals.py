@@ -89,6 +89,8 @@ class _Finder:
         found = [symbol for symbol in self.kernel.data_symbols(self.name) if symbol.name == self.name]
         if not found:
             raise self._absent()
+        if not any(symbol.address for symbol in found) and not found[0].percpu:
+            self.kernel.functions(self.name)  # addresses are hidden: this says so, and what to do
         if len({symbol.address for symbol in found}) > 1:
             where = ", ".join(f"{s.address:#x}" + (f" [{s.module}]" if s.module else "") for s in found[:5])
             raise self.fail(
