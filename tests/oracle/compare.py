@@ -171,18 +171,63 @@ def causes(judged: list[Judged]) -> Counter[str]:
     """How many missed instructions have which cause, in short."""
     found: Counter[str] = Counter()
     for one in judged:
-        for _site, cause in one.misses:
-            found[short(cause)] += 1
+        for site, cause in one.misses:
+            found[f"{short(cause)}; base register: {origin(site)}"] += 1
     return found
+
+
+def origin(site: dict[str, Any]) -> str:
+    """Where the base register came from, by the instructions before: what the analysis would have had to follow."""
+    base = site["base"]
+    if not base:
+        return "no base register"
+    names = {f"r{base}", f"e{base}"} if base[0] != "r" else {base, f"{base}d"}
+    for line in reversed(site["context"]):
+        _, _, text = line.partition(" ")
+        name, _, operands = text.partition(" ")
+        target, _, source = operands.partition(", ")
+        if name == "call" and base in {"ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11"}:
+            return "the result of a call" if base == "ax" else "a register that a call changes"
+        if target not in names or name in {"cmp", "test", "push"}:
+            continue
+        if name == "pop" or (name.startswith("mov") and ("[rsp" in source or "[rbp" in source)):
+            return "the stack"
+        if name.startswith("mov") and "gs:" in source:
+            return "per-CPU data"
+        if name.startswith("mov") and "[rip" in source:
+            return "a global variable"
+        if name.startswith("mov") and "[" in source:
+            return "loaded from memory"
+        if name.startswith("mov"):
+            return "copied from another register"
+        if name in {"lea", "add", "sub", "and", "or"}:
+            return "computed (container_of, a tagged pointer, an array)"
+        return f"{name}"
+    return "further up"
 
 
 def short(cause: str) -> str:
     """A cause without its numbers."""
     if cause.startswith("unknown at"):
-        return "no type: " + cause.partition("): ")[2].split(";")[0]
+        return "no type"
     if " at " in cause:
         return "typed as " + cause.partition(" at ")[0]
     return cause
+
+
+def missed_table(judged: list[Judged]) -> Iterator[str]:
+    """Every missed instruction in one row, with all the members that it is a miss of, the most executed first."""
+    rows: dict[str, tuple[dict[str, Any], str, list[str], int]] = {}
+    for one in judged:
+        for site, cause in one.misses:
+            known = rows.setdefault(site["place"], (site, cause, [], 0))
+            rows[site["place"]] = (*known[:2], [*known[2], one.name], max(known[3], site["count"]))
+    yield "| instruction | members | executions | what the analysis has | base register from |"
+    yield "|---|---|---:|---|---|"
+    for site, cause, names, count in sorted(rows.values(), key=lambda row: -row[3]):
+        where = f"`{site['function']}+{site['offset']:#x}` `{site['text']}`"
+        listed = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        yield f"| {where} | {listed} | {count} | {short(cause)} | {origin(site)} |"
 
 
 def misses(judged: list[Judged]) -> Iterator[str]:
@@ -192,7 +237,7 @@ def misses(judged: list[Judged]) -> Iterator[str]:
             where = f"{site['place']} {site['function']}+{site['offset']:#x}"
             yield f"{one.name}: {where} ({site['kind']}, {site['count']} times)"
             yield f"    {site['text']}    base - object = {site['delta']}    seen on {', '.join(site['subjects'])}"
-            yield f"    cause: {cause}"
+            yield f"    cause: {cause}; base register: {origin(site)}"
             for line in site["context"][-_BEFORE:]:
                 yield f"        {line}"
 
@@ -204,6 +249,7 @@ def main() -> None:
     parser.add_argument("static")
     parser.add_argument("verified", nargs="?")
     parser.add_argument("--misses", action="store_true", help="every miss with the instructions before it")
+    parser.add_argument("--table", action="store_true", help="every missed instruction in one row")
     arguments = parser.parse_args()
     documents = []
     for path in (arguments.oracle, arguments.static, arguments.verified):
@@ -214,6 +260,9 @@ def main() -> None:
     if oracle["kernel"] != static["kernel"]:
         sys.exit(f"the oracle is of {oracle['kernel']}, the sites are of {static['kernel']}")
     judged = judge_all(oracle, static)
+    if arguments.table:
+        print("\n".join(missed_table(judged)))
+        return
     if arguments.misses:
         print("\n".join(misses(judged)))
         return

@@ -7,7 +7,7 @@ from typing import Any
 import capstone
 import pytest
 
-from oracle.compare import judge, misses, table
+from oracle.compare import judge, missed_table, misses, table
 from oracle.insns import Disassembler, Insn, covered, emulators_fault
 from oracle.perf import REGISTERS
 
@@ -93,7 +93,7 @@ def site(place: str, function: str, count: int, **more: Any) -> dict[str, Any]:
     """A caught instruction."""
     return {
         "place": place, "function": function, "offset": 4, "text": "mov eax, dword ptr [rdi + 0x70]", "kind": "r",
-        "count": count, "delta": 0, "subjects": ["a/b"], "context": ["0x0 push rbx"], **more,
+        "count": count, "delta": 0, "base": "di", "subjects": ["a/b"], "context": ["0x0 push rbx"], **more,
     }  # fmt: skip
 
 
@@ -126,4 +126,5 @@ def test_judge():
     assert [(one["place"], kind) for one, kind in judged.kinds_differ] == [("_text+0x6", "rw")]
     rows = list(table([judged]))
     assert "66.7% | 91.7%" in rows[2]
+    assert "further up" in "\n".join(missed_table([judged]))
     assert "push rbx" in "\n".join(misses([judged]))
