@@ -4,12 +4,25 @@
 kernel model (``klasy.kernel``) and its BTF; it weaves nothing, and knows neither pointcuts nor eBPF. Unknown types give
 no site: they are counted. The parts, each upon those before it:
 
-    decode     what one instruction does           cfg        which instructions follow which
-    members    where the parts of structs lie      seeds      prototypes, per-CPU variables
-    state      values of registers and slots       transfer   their flow through a function
-    infer      types of values                     enlarge    container_of
-    engine     one function                        index      many, in parallel, kept by build id
-    sites      what is handed out                  disasm     text of instructions
+    decode, operands, opcodes, opcodes_0f    what one instruction does
+    cfg                which instructions follow which
+    members            where the parts of structs lie
+    seeds              prototypes, per-CPU variables
+    state, transfer    values of registers and slots, and their flow through a function
+    infer              types of values: forward from what is known, back from what they are given to
+    webs, enlarge      variables, and the objects that what is known of them is a part of
+    engine             one function; what has no prototype asks its callers
+    index, workers     many functions, in several processes, kept by build id
+    candidates         which functions are worth a look
+    answers, sites     what was asked, and what is handed out
+    disasm             text of instructions
+
+How much of it is right was measured on 6.1 in two ways that owe it nothing. Against DWARF (every access whose base
+register holds, by a location list, a pointer to a struct): of the accesses typed 99.9 % agree in a sample of 260 source
+files, and 84 % of all that DWARF types are typed; in the core of network, scheduler and files 92 %. Against debug
+registers on members of live objects see tests/oracle. What is missed, most of all: entries of lists known by their head
+only, ``void *`` that is given to nobody, headers found by an offset in a packet, pointers to members
+(``&prev->nvcsw``), accesses by a routine that is handed a part of the object (mutex_lock).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from klasy.btf import read
 from klasy.btf.read import BtfError
-from klasy.btf.types import QUALIFIERS, Array, Btf, Datasec, FuncProto, Ptr, Struct, Typedef, Var, Void
+from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Var, Void
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -263,24 +263,8 @@ class Types:
                 if inner in structs or (inner < first and self.base is not None and self.base.is_aggregate(inner)):
                     offset = words[place + 2]
                     if not (info >> 31 and offset >> 24):
-                        inner = self.canonical(inner) if self.base is not None else inner
                         found.setdefault(inner, []).append((outer, (offset & mask) // 8))
         return found
-
-    def _mentions_any(self, inner: int) -> bool:
-        """Whether a module's own types can hold a struct of the kernel's: whether its id, or an alias, is in them."""
-        assert self.base is not None
-        if inner >= self.btf.first:
-            return True
-        names = [inner]
-        for name in names:
-            names += [
-                index + 1
-                for index, place in self.base.btf.blob.holders_of_word(name)
-                if place == 2 and isinstance(self.base.btf.type(index + 1), (Typedef, *QUALIFIERS))
-            ]
-        around = {holder for holder, _ in self.base.container_table.get(inner, [])}
-        return any(self.btf.blob.holders_of_word(name) for name in (*names, *around))
 
     def is_aggregate(self, type_id: int) -> bool:
         """Whether a type is a struct or union, through typedefs and qualifiers."""
@@ -336,8 +320,6 @@ class Types:
 
     def around(self, inner: int, limit: int) -> list[int] | None:
         """The offsets at which a struct lies in all structs that hold it, 0 included; None: more than a limit."""
-        if self.base is not None and not self._mentions_any(inner):
-            return self.base.around(inner, limit)
         offsets = {0}
         level = {(inner, 0)}
         seen = set(level)

@@ -121,7 +121,9 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """The accesses found, by address. ``untyped``: how many accesses of a fitting offset have an unknown object.
+    """The accesses found, by address; an instruction that copies from one object to another is there for each.
+
+    ``untyped``: how many accesses of a fitting offset have an unknown object.
 
     ``functions``: how many functions were looked at, of how many.
     """
