@@ -57,12 +57,16 @@ def one(snapshot: str | None, names: list[str]) -> None:
             members.append(kernel_member(kernel, *name.split(".", 1)))
         except KlasyError as error:
             print(f"{name}: {error}", file=sys.stderr)
+    begun = time.process_time()
     started = time.perf_counter()
     found = Index(kernel).accesses(members)
     seconds = time.perf_counter() - started
-    memory = [resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = sum(used.ru_utime + used.ru_stime for used in usage) - begun
+    memory = [used.ru_maxrss // 1024 for used in usage]
     print(
-        f"{len(members):4} members {seconds:8.2f} s {memory[0]:5} MB + workers of {memory[1]:4} MB"
+        f"{len(members):4} members {seconds:8.2f} s ({processor:.2f} s of processors)"
+        f" {memory[0]:5} MB + workers of {memory[1]:4} MB"
         f"  {found.functions:6} of {found.of} functions {len(found.accesses):6} sites {found.untyped:6} untyped",
         flush=True,
     )
