@@ -58,7 +58,9 @@ def is_current() -> bool:
     """Whether the pack holds every module as its source is now."""
     finder = PackFinder(pack_path())
     names = [_module_name(path)[0] for path in _sources()]
-    return not finder.stale and all(finder.is_current(name) for name in names)
+    current = not finder.stale and all(finder.is_current(name) for name in names)
+    finder.close()
+    return current
 
 
 def _sources() -> Iterator[str]:

@@ -51,6 +51,7 @@ class PackFinder:
         self._entries: dict[str, Entry] = {}
         self._bundles: list[Bundle] = []
         self._codes: dict[str, CodeType] = {}  # of the bundles that were read
+        self._file = -1
         try:
             self._open(path)
         except (OSError, ValueError, EOFError, TypeError):
@@ -66,6 +67,13 @@ class PackFinder:
             folder, entries, bundles = marshal.loads(os.read(self._file, size))
             if folder == HERE:  # the names in the code are of that place
                 self._entries, self._bundles = entries, bundles
+
+    def close(self) -> None:
+        """Let go of the file: what was not read cannot be imported any more."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+        self._entries = {}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         """The spec of a module of ours whose source is still the one that was packed."""
