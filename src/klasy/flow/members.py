@@ -157,7 +157,8 @@ class Types:
         """What the 8 bytes at a place point to, if they are a pointer to something with parts.
 
         Of several members of a union the least deep counts, as sk_buff's ``next``, if what the others point to may be
-        the beginning of what it points to; else nothing is known.
+        the beginning of what it points to, or is a node of a tree (which ``dev`` of sk_buff shares its place with);
+        else nothing is known.
         ``tagged``: their low bits are masked off, so that they may be an integer that holds a pointer and flags.
         """
         key = type_id, offset << 1 | tagged
@@ -191,9 +192,16 @@ class Types:
                 found.setdefault(target, depth)
         least = min(found.values(), default=0)
         best = [target for target, depth in found.items() if depth == least]
-        if len(best) != 1 or not all(target == best[0] or self.holds(best[0], 0, target) for target in found):
+        if len(best) != 1 or not all(
+            target == best[0] or self.holds(best[0], 0, target) or self._is_tree_link(target) for target in found
+        ):
             return 0
         return best[0] << 4
+
+    def _is_tree_link(self, type_id: int) -> bool:
+        """Whether a pointer to a type is one of a tree's node, beside which a union's other members may be used."""
+        kind = self.btf.type(type_id)
+        return isinstance(kind, Struct) and kind.name == "rb_node"
 
     def member_name(self, type_id: int, offset: int) -> str:
         """The member at a place, as C writes it behind a dot: the first of those in a union."""
