@@ -107,6 +107,13 @@ class Worker:
         found: dict[str, Any] = json.loads(line)
         return found
 
+    def stop(self) -> None:
+        """End the worker at once."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.orders)
+        os.close(self.answers)
+
     def do(self, what: str) -> dict[str, Any]:
         """An order and its answer."""
         self.order(what)
@@ -163,8 +170,7 @@ class Collector:
     def stop(self) -> None:
         """End the workers."""
         for worker in self.workers.values():
-            os.kill(worker.pid, signal.SIGKILL)
-            os.waitpid(worker.pid, 0)
+            worker.stop()
         self.workers = {}
 
     def run(self, only: list[str], *, subjects: int = 9, writes: bool = True) -> None:

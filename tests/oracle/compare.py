@@ -61,6 +61,7 @@ class Judged:
     routines: Tally = field(default_factory=Tally)
     allocator: Tally = field(default_factory=Tally)
     parts: Tally = field(default_factory=Tally)
+    absent: Tally = field(default_factory=Tally)  # in modules that the analysis had not before it
     static: int = 0
     untyped: int = 0
     kinds_differ: list[tuple[dict[str, Any], str]] = field(default_factory=list)
@@ -98,6 +99,9 @@ def judge(name: str, seen: dict[str, Any], static: dict[str, Any]) -> Judged:
     for site in seen["sites"]:
         count = site["count"]
         match = static["sites"].get(site["place"])
+        if match is None and site["module"] and site["place"] not in static["known"]:
+            result.absent.add(count)
+            continue
         known = static["known"].get(site["place"], [])
         sort = "typed" if match else sort_of(site, known, seen["struct"])
         if sort != "typed":
@@ -126,7 +130,7 @@ def total(judged: Iterable[Judged]) -> Judged:
     """All of them together."""
     whole = Judged("all")
     for one in judged:
-        for field_name in ("caught", "found", "routines", "allocator", "parts"):
+        for field_name in ("caught", "found", "routines", "allocator", "parts", "absent"):
             mine, theirs = getattr(whole, field_name), getattr(one, field_name)
             mine.distinct += theirs.distinct
             mine.count += theirs.count
@@ -267,6 +271,8 @@ def main() -> None:
         print("\n".join(misses(judged)))
         return
     print("\n".join(table(judged, verified[0] if verified else None)))
+    if absent := total(judged).absent.distinct:
+        print(f"\n{absent} instructions lie in modules that were not loaded where the sites were looked for.")
     print("\nCauses of the misses, by instructions:\n")
     for cause, count in causes(judged).most_common():
         print(f"- {count}: {cause}")

@@ -27,8 +27,9 @@ class Group:
 
 TCP = (("tcp", "client"), ("tcp6", "server"), ("tcp", "listener"))
 SKB_CACHES = ("skbuff_head_cache", "skbuff_fclone_cache", "skbuff_small_head")
+# protocols without a cache of their own (netlink) have their sockets from kmalloc
 SOCK_CACHES = ("TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "UNIX", "UNIX-STREAM", "RAW", "RAWv6", "PING",
-               "MPTCP", "MPTCPv6", "PACKET")  # fmt: skip
+               "MPTCP", "MPTCPv6", "PACKET", "kmalloc-1k", "kmalloc-2k")  # fmt: skip
 INODE_CACHES = ("inode_cache", "shmem_inode_cache", "ext4_inode_cache", "sock_inode_cache", "proc_inode_cache",
                 "ovl_inode", "v9fs_inode_cache", "bdev_cache", "hugetlbfs_inode_cache", "mqueue_inode_cache",
                 "kernfs_node_cache", "fat_inode_cache")  # fmt: skip

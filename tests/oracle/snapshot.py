@@ -13,7 +13,7 @@ import sys
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.snapshot import take
 
-MODULES = ("ext4", "loop", "sch_netem")
+MODULES = ("ext4", "loop", "sch_netem", "inet_diag", "tcp_diag")
 
 
 def _btf(name: str) -> bytes:

@@ -67,17 +67,15 @@ def static_sites(
             print(f"{done} of {of} functions, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     index = Index(kernel, use_cache=use_cache)
-    index.accesses(list(wanted.values()), progress)
-    seconds = time.monotonic() - started
+    structs = list(dict.fromkeys(member.struct for member in wanted.values()))
+    if len(structs) > 1:  # all at once: what follows then only picks out
+        index.accesses(list(wanted.values()), progress)
     places = Places(kernel)
     found: dict[str, Any] = {name: {"sites": {}, "untyped": 0, "known": {}} for name in wanted}
     names = {member: name for name, member in wanted.items()}
-    unknown = _untyped(index)
-    for name, member in wanted.items():
-        found[name]["untyped"] = sum(n for (at, width), n in unknown.items() if covers(member, at, width, -1))
-    for struct in dict.fromkeys(member.struct for member in wanted.values()):  # one at a time: where it lies differs
+    for struct in structs:  # one at a time: where it lies differs
         members = [member for member in wanted.values() if member.struct == struct]
-        for access in index.accesses(members).accesses:
+        for access in index.accesses(members, progress).accesses:
             module = access.function.module
             row = {
                 "function": access.function.name, "offset": access.offset, "module": module or "",
@@ -89,7 +87,11 @@ def static_sites(
             }  # fmt: skip
             for member in access.members:
                 found[names[member]]["sites"][places.place(access.address, module)] = row
-    print(f"{time.monotonic() - started:.0f} s: sites taken", file=sys.stderr, flush=True)
+    unknown = _untyped(index)
+    for name, member in wanted.items():
+        found[name]["untyped"] = sum(n for (at, width), n in unknown.items() if covers(member, at, width, -1))
+    seconds = time.monotonic() - started
+    print(f"{seconds:.0f} s: sites taken", file=sys.stderr, flush=True)
     _explain(index, places, oracle, found)
     return {"kernel": kernel.release, "seconds": round(seconds, 1), "missing": missing, "members": found}
 

@@ -92,7 +92,7 @@ def test_emulators_fault():
 def site(place: str, function: str, count: int, **more: Any) -> dict[str, Any]:
     """A caught instruction."""
     return {
-        "place": place, "function": function, "offset": 4, "text": "mov eax, dword ptr [rdi + 0x70]", "kind": "r",
+        "place": place, "module": "", "function": function, "offset": 4, "text": "mov eax, [rdi + 0x70]", "kind": "r",
         "count": count, "delta": 0, "base": "di", "subjects": ["a/b"], "context": ["0x0 push rbx"], **more,
     }  # fmt: skip
 
@@ -108,6 +108,7 @@ def test_judge():
             site("_text+0x4", "kmem_cache_free", 7),
             site("_text+0x5", "mutex_lock", 7, delta=8),
             site("_text+0x6", "tcp_set", 20, kind="w"),
+            site("tcp_diag+0x7", "tcp_diag_get_info", 5, module="tcp_diag"),
         ],
     }
     static = {
@@ -122,6 +123,7 @@ def test_judge():
     assert (judged.caught.distinct, judged.caught.count) == (3, 120)
     assert (judged.found.distinct, judged.found.count) == (2, 110)
     assert [judged.routines.count, judged.allocator.count, judged.parts.count] == [7, 7, 7]
+    assert judged.absent.count == 5
     assert [miss["place"] for miss, _ in judged.misses] == ["_text+0x2"]
     assert [(one["place"], kind) for one, kind in judged.kinds_differ] == [("_text+0x6", "rw")]
     rows = list(table([judged]))

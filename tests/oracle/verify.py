@@ -337,8 +337,7 @@ def main() -> None:
     json.dump({"kernel": static["kernel"], "notes": notes, "members": members}, sys.stdout, indent=1)
     print()
     for worker in workers.values():
-        os.kill(worker.pid, 9)
-        os.waitpid(worker.pid, 0)
+        worker.stop()
 
 
 if __name__ == "__main__":
