@@ -42,7 +42,9 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
-    features = [*probe_all(*_harmless_functions()), *_sources(), _debug_registers()]
+    registers = _debug_registers()  # tells more of them than the attempt does
+    tried = [feature for feature in probe_all(*_harmless_functions()) if feature.name != registers.name]
+    features = [*tried, *_sources(), registers]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
     if args.json:
         import json
