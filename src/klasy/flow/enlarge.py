@@ -58,10 +58,10 @@ def enlarge(types: Types, parts: Collection[Place], uses: Collection[tuple[int, 
             return found[0] if len(parts) >= _FEW or (len(parts) > 1 and several) else None
         if len(inside) <= _FEW or ((len(parts) > 1 or several) and len(inside) <= _FEW * len(parts)):
             return found[0]
-    if links or len(inside) > _MANY:
+    if (links and len(parts) == 1) or len(inside) > _MANY:
         return None
     starts = [candidate for candidate in found if candidate[1] == 0]
-    if rarest[1] < 0 and len(starts) == 1 and several:
+    if rarest[1] < 0 and len(starts) == 1 and several and not links:
         return starts[0]  # a pointer to a whole object, most likely
     named = [candidate for candidate in found if affinity(types.name(candidate[0]), function)]
     if len(named) > 1:
