@@ -26,7 +26,7 @@ tcp_sock.rcv_nxt net_device.mtu tcp_sock.snd_ssthresh tcp_sock.snd_una tcp_sock.
 tcp_sock.srtt_us tcp_sock.mss_cache tcp_sock.packets_out tcp_sock.retrans_out tcp_sock.sacked_out tcp_sock.lost_out
 sk_buff.data_len sk_buff.data sk_buff.head sk_buff.protocol sk_buff.dev sk_buff.truesize sk_buff.priority sk_buff.mark
 sk_buff.ip_summed sk_buff.users sk_buff.tail sk_buff.end sock.sk_sndbuf sock.sk_wmem_queued sock.sk_forward_alloc
-sock.sk_err sock.sk_flags sock.sk_prot sock.sk_socket sock.sk_rcvtimeo sock.sk_sndtimeo sock.sk_mark sock.sk_priority
+sock.sk_err sock.__sk_common.skc_flags sock.__sk_common.skc_prot sock.sk_socket sock.sk_rcvtimeo sock.sk_sndtimeo sock.sk_mark sock.sk_priority
 task_struct.flags task_struct.mm task_struct.pid task_struct.tgid task_struct.comm task_struct.signal task_struct.cred
 task_struct.exit_state task_struct.exit_code task_struct.files task_struct.fs task_struct.nsproxy task_struct.policy
 task_struct.static_prio task_struct.normal_prio task_struct.start_time task_struct.parent task_struct.utime
