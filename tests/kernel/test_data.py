@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import struct
 import subprocess
 import time
@@ -24,7 +25,7 @@ from klasy.kernel.live import LiveKernel
 from klasy.weaver import watch
 from klasy.weaver.accounts import accounts
 from klasy.weaver.pinfs import PinFS
-from klasy.weaver.woven import open_woven
+from klasy.weaver.woven import open_woven, registry_entries
 
 TTL = Path("/proc/sys/net/ipv4/ip_default_ttl")
 CPU1 = Path("/sys/devices/system/cpu/cpu1/online")
@@ -76,6 +77,11 @@ def on_cpu(cpu: int):
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def open_quietly(name: str):
+    """A woven aspect as it stands, without what opening it does for its CPUs."""
+    return next(aspect for aspect in registry_entries(PinFS()) if aspect.name == name)
 
 
 @contextmanager
@@ -276,6 +282,34 @@ def test_a_cpu_that_goes_and_comes():
             assert count.partly
             assert count.missed == 0
         assert [dict(event.values)["new"] for event in a.mine()] == [10, 64, 20, 64, 40, 64]
+
+
+def test_who_follows_a_log_sees_cpus_come_up():
+    """While a log is followed, a CPU that comes up is armed within a second or so, and it is said."""
+    source = f"aspect left {{ before(): set({DATUM}) {{ log(new); }} }}"
+    with subprocess.Popen(
+        ["klasy", "weave", "-f", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        running.stdin.write(source)
+        running.stdin.close()
+        running.stdin = None
+        deadline = time.monotonic() + 60
+        while not PinFS().is_woven("left") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        CPU1.write_text("0")
+        CPU1.write_text("1")
+        with open_quietly("left") as aspect:
+            while watch.uncovered(aspect) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert watch.uncovered(aspect) == []
+            assert watch.gaps_in(aspect) == {1: 1}
+        with on_cpu(1):
+            write([30, 64])
+        time.sleep(1.5)
+        running.send_signal(signal.SIGTERM)
+        out, err = running.communicate(timeout=60)
+    assert [line.rsplit(" = ", 1)[1] for line in out.splitlines() if " = " in line] == ["30", "64"]
+    assert "CPU 1 came up" in err
 
 
 def test_no_register_left():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from klasy.log.event import LogEvent
     from klasy.log.reader import LogReader
     from klasy.log.symbolize import Symbolizer
+    from klasy.weaver.watch import CpuGuard
     from klasy.weaver.woven import WovenAspect
 
 __all__ = ["LOOK_AROUND", "LogOutput", "follow", "identity", "losses", "open_reader", "say_losses", "still_there"]
@@ -129,8 +130,13 @@ def follow(
         woven.map(MAP_COUNTERS)  # held, so that losses can be told when another klasy has taken it out
         woven.map(MAP_CONTROL)
         identities.append(identity(woven))
+    guard = _cpu_guard(aspects)
     while not interrupts.requested:
         there = any(map(still_there, identities))
+        if guard is not None:
+            for name, cpus in guard.look().items():
+                came = f"CPU {', '.join(map(str, cpus))} came up"
+                print(f"klasy: {came}: the data of {name} is watched there from now on", file=sys.stderr)
         ended = [woven for woven in aspects if not woven.active]  # before the last of their log is read
         output.drain()
         if nobody_reads(sys.stdout.fileno()):
@@ -143,6 +149,14 @@ def follow(
                 reader.wait(left)
         except KeyboardInterrupt:
             return
+
+
+def _cpu_guard(aspects: Sequence[WovenAspect]) -> CpuGuard | None:
+    if not any(woven.watches_data for woven in aspects):
+        return None
+    from klasy.weaver.watch import CpuGuard
+
+    return CpuGuard(aspects)
 
 
 def losses(woven: WovenAspect) -> str | None:

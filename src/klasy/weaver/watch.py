@@ -38,6 +38,7 @@ MAP_GAPS = "gaps"  # array, at the same places: u64 runs of the program before t
 REGISTERS = 4
 
 _PRESERVE_ELEMS = 1 << 11  # BPF_F_PRESERVE_ELEMS: events stay when the descriptor they were put in by is closed
+_EVENTS = "/sys/kernel/uevent_seqnum"
 _ONLINE = "/sys/devices/system/cpu/online"
 _GAP = struct.Struct("<QQ")
 _READING = struct.Struct("<qQ8x")  # what reading an event gave, its count
@@ -365,6 +366,38 @@ def rearm(aspects: Iterable[WovenAspect], pinfs: PinFS) -> dict[str, list[int]]:
                 with pinfs.lock():
                     done[aspect.name] = _rearm(aspect, uncovered(aspect))
     return done
+
+
+class CpuGuard:
+    """For a command that stays: arms watches on CPUs that come up meanwhile.
+
+    A look costs the reading of one file: whatever comes and goes in the machine, CPUs among it, makes the kernel count
+    an event (uevent_seqnum).
+    """
+
+    def __init__(self, aspects: Iterable[WovenAspect], *, events: str = _EVENTS) -> None:
+        self._aspects = [aspect for aspect in aspects if aspect.watches_data]
+        self._events = events
+        self._seen = self._number()
+
+    def _number(self) -> bytes:
+        if not self._aspects:
+            return b""
+        try:
+            with open(self._events, "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
+    def look(self) -> dict[str, list[int]]:
+        """Arm what is to be armed; the CPUs where that was so, by aspect."""
+        number = self._number()
+        if number == self._seen:
+            return {}
+        self._seen = number
+        from klasy.weaver.pinfs import PinFS
+
+        return rearm(self._aspects, PinFS())
 
 
 def _rearm(aspect: WovenAspect, cpus: Sequence[int]) -> list[int]:

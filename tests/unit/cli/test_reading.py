@@ -127,6 +127,8 @@ def test_nobody_reads(log, ring, monkeypatch, tmp_path):
 class Woven:
     """Of a woven aspect what reading needs."""
 
+    watches_data = False
+
     name = "a"
     states = ()
     active = True

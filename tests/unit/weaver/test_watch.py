@@ -56,3 +56,30 @@ def test_a_process_that_ends_meanwhile_is_nobody(tmp_path):
 def test_links_by_cpu():
     """The pins of a watch's links are those that taking an aspect out looks for."""
     assert watch.link_name(3, 1) == "link_3_cpu1"
+
+
+class Watching:
+    """An aspect that watches data."""
+
+    name = "a"
+
+    def __init__(self, watches_data: bool) -> None:
+        self.watches_data = watches_data
+
+
+def test_the_guard_looks_only_when_something_came_or_went(tmp_path, monkeypatch):
+    """As long as the kernel's count of events stays, nothing is asked; nothing ever where no data is watched."""
+    asked = []
+    monkeypatch.setattr(watch, "rearm", lambda aspects, _: asked.append(list(aspects)) or {"a": [1]})
+    events = tmp_path / "seqnum"
+    events.write_text("7\n")
+    aspect = Watching(True)
+    guard = watch.CpuGuard([aspect, Watching(False)], events=str(events))
+    assert guard.look() == {}
+    events.write_text("8\n")
+    assert guard.look() == {"a": [1]}
+    assert guard.look() == {}
+    assert asked == [[aspect]]
+    idle = watch.CpuGuard([Watching(False)], events=str(events))
+    events.write_text("9\n")
+    assert idle.look() == {}
