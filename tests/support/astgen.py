@@ -159,8 +159,13 @@ signatures = st.builds(ast.Signature, st.just(SPAN), st.one_of(st.none(), types(
 
 _paths = st.lists(words, min_size=1, max_size=3).map(tuple)
 _member_types = types().map(_without_pointers).filter(lambda t: t.tag is not ast.TagKind.NONE)
+_steps = st.one_of(words, words.map("->{}".format), st.integers(0, 300).map("[{}]".format))
+_long_paths = st.tuples(words, st.lists(_steps, min_size=1, max_size=3)).map(lambda parts: (parts[0], *parts[1]))
+_whole_types = types(void=False).filter(lambda t: not t.array and not any(c in t.name for c in "*%"))
 data = st.one_of(
     st.builds(ast.DataPattern, st.just(SPAN), st.none(), _paths),
+    st.builds(ast.DataPattern, st.just(SPAN), st.none(), _long_paths, st.none(), st.one_of(st.none(), _whole_types)),
+    st.builds(ast.DataPattern, st.just(SPAN), st.none(), _long_paths, st.none(), st.none(), st.integers(0, 4096)),
     st.builds(ast.DataPattern, st.just(SPAN), _member_types, _paths),
     st.builds(ast.DataPattern, st.just(SPAN), types(void=False), st.just(()), words),
 )
