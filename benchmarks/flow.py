@@ -26,16 +26,16 @@ tcp_sock.rcv_nxt net_device.mtu tcp_sock.snd_ssthresh tcp_sock.snd_una tcp_sock.
 tcp_sock.srtt_us tcp_sock.mss_cache tcp_sock.packets_out tcp_sock.retrans_out tcp_sock.sacked_out tcp_sock.lost_out
 sk_buff.data_len sk_buff.data sk_buff.head sk_buff.protocol sk_buff.dev sk_buff.truesize sk_buff.priority sk_buff.mark
 sk_buff.ip_summed sk_buff.users sk_buff.tail sk_buff.end sock.sk_sndbuf sock.sk_wmem_queued sock.sk_forward_alloc
-sock.sk_err sock.__sk_common.skc_flags sock.__sk_common.skc_prot sock.sk_socket sock.sk_rcvtimeo sock.sk_sndtimeo sock.sk_mark sock.sk_priority
-task_struct.flags task_struct.mm task_struct.pid task_struct.tgid task_struct.comm task_struct.signal task_struct.cred
-task_struct.exit_state task_struct.exit_code task_struct.files task_struct.fs task_struct.nsproxy task_struct.policy
-task_struct.static_prio task_struct.normal_prio task_struct.start_time task_struct.parent task_struct.utime
-task_struct.stime task_struct.on_cpu task_struct.on_rq task_struct.wake_cpu task_struct.ptrace inode.i_mode inode.i_uid
-inode.i_gid inode.i_flags inode.i_sb inode.i_ino inode.i_blocks inode.i_state inode.i_count inode.i_mapping inode.i_op
-inode.i_fop inode.i_rdev inode.i_nlink inode.i_bytes file.f_flags file.f_mode file.f_count file.f_inode file.f_op
-file.private_data file.f_mapping file.f_cred file.f_owner dentry.d_flags dentry.d_inode dentry.d_parent dentry.d_sb
-mm_struct.pgd mm_struct.mm_users mm_struct.mm_count mm_struct.start_code mm_struct.brk mm_struct.stack_vm
-net_device.flags net_device.ifindex net_device.features
+sock.sk_err sock.__sk_common.skc_flags sock.__sk_common.skc_prot sock.sk_socket sock.sk_rcvtimeo sock.sk_sndtimeo
+sock.sk_mark sock.sk_priority task_struct.flags task_struct.mm task_struct.pid task_struct.tgid task_struct.comm
+task_struct.signal task_struct.cred task_struct.exit_state task_struct.exit_code task_struct.files task_struct.fs
+task_struct.nsproxy task_struct.policy task_struct.static_prio task_struct.normal_prio task_struct.start_time
+task_struct.parent task_struct.utime task_struct.stime task_struct.on_cpu task_struct.on_rq task_struct.wake_cpu
+task_struct.ptrace inode.i_mode inode.i_uid inode.i_gid inode.i_flags inode.i_sb inode.i_ino inode.i_blocks
+inode.i_state inode.i_count inode.i_mapping inode.i_op inode.i_fop inode.i_rdev inode.i_nlink inode.i_bytes
+file.f_flags file.f_mode file.f_count file.f_inode file.f_op file.private_data file.f_mapping file.f_cred file.f_owner
+dentry.d_flags dentry.d_inode dentry.d_parent dentry.d_sb mm_struct.pgd mm_struct.mm_users mm_struct.mm_count
+mm_struct.start_code mm_struct.brk mm_struct.stack_vm net_device.flags net_device.ifindex net_device.features
 """.split()  # noqa: SIM905  # a hundred names are read more easily so
 
 
