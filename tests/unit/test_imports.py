@@ -79,7 +79,7 @@ print("stale" if finder.stale else "fresh", *imported)
 def imported(tmp_path_factory) -> tuple[set[str], list[str]]:
     """The modules that a weave imports, but for what the running kernel's system calls bring; who needed importlib."""
     folder = tmp_path_factory.mktemp("imports")
-    shutil.copytree(SOURCES, folder / "klasy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SOURCES, folder / "klasy", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     aspect = folder / "first_hit.asp"
     aspect.write_text(
         'aspect first_hit { pointcut execution("ssize_t vfs_read(struct file *file, ..)");'
