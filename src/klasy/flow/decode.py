@@ -72,6 +72,7 @@ NO_OP: Op = (NOTHING, 0, NONE, NONE, None, 0, 0)
 
 PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _known: dict[bytes, Op] = {}
+_MOST_KNOWN = 1 << 16  # some 30 MB; the most frequent are soon known again
 
 
 @cache
@@ -86,6 +87,8 @@ def decode(code: bytes) -> Op:
     found = _known.get(code)
     if found is None:
         found = _decoder()(code).op()
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
         if found[4] is None or found[4][0] != IP:  # each address that code names would be remembered for itself
             _known[code] = found
     return found
