@@ -92,6 +92,16 @@ class AdviceChecker(ExprChecker):
                 then = self._branch(node.then)
                 otherwise = self._branch(node.otherwise) if node.otherwise else None
                 return tree.If(node.span, condition, then, otherwise) if condition else None
+            case ast.While():
+                condition = self.condition(node.condition)
+                body = self._branch(node.body)
+                return tree.Loop(node.span, condition, body, None) if condition else None
+            case ast.For():
+                return self._for(node)
+            case ast.Break():
+                return tree.Break(node.span)
+            case ast.Continue():
+                return tree.Continue(node.span)
             case ast.Return():
                 return tree.Return(node.span)
             case ast.Delete():
@@ -100,6 +110,18 @@ class AdviceChecker(ExprChecker):
                 return checkstate.delete(self, node)
             case _:
                 raise AssertionError(f"lang lets no {type(node).__name__} through yet")
+
+    def _for(self, node: ast.For) -> tree.Stmt | None:
+        """A scope that holds what the first part declares, and in it the loop."""
+        self.scopes.append({})
+        first = [typed for part in node.init if (typed := self._statement(part)) is not None]
+        condition = self.condition(node.condition) if node.condition is not None else None
+        step = self.effect(node.step) if node.step is not None else None
+        body = self._branch(node.body)
+        self.scopes.pop()
+        if (node.condition is not None and condition is None) or (node.step is not None and step is None):
+            return None
+        return tree.Sequence(node.span, (*first, tree.Loop(node.span, condition, body, step)))
 
     def _branch(self, node: ast.Stmt) -> tree.Sequence:
         """A statement under ``if`` or ``else``: a scope of its own, braces or not."""

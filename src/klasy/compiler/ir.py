@@ -32,6 +32,7 @@ MIN_IMMEDIATE = -(1 << 63)
 MAX_IMMEDIATE = (1 << 63) - 1
 MASK64 = (1 << 64) - 1
 LOAD_SIZES = (1, 2, 4, 8)
+MAX_ITERATIONS = 256  # of a loop and those nested in it together; the verifier goes through each of them
 MAX_STRING = 128  # bytes a string of unknown length takes in a record, or is compared over
 COMM_SIZE = 16
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from klasy.compiler import ir, tree
 from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
+from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
 from klasy.match.plan import READS, WRITES, Argument, Locator, MarkUse
 from klasy.plain import TYPE_CHECKING
@@ -29,7 +30,7 @@ def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping
     for place, arm in enumerate(probe.arms):
         behind = build.block()
         joinpoint = _locate(build, probe, arm, place, behind)
-        body = _Body(build, arm, advice[arm.advice], joinpoint, behind)
+        body = Body(build, arm, advice[arm.advice], joinpoint, behind)
         body.watch = probe.watch
         body.run(guards[place])
         build.begin(behind)
@@ -50,7 +51,7 @@ def _locate(build: Builder, probe: Probe, arm: Arm, place: int, behind: Block) -
     return dst
 
 
-class _Body(ExpressionLowering):
+class Body(ExpressionLowering):
     """Lowers one advice at its arm. ``behind``: where control goes when the advice has ended."""
 
     def __init__(self, build: Builder, arm: Arm, advice: tree.Advice, joinpoint: Operand, behind: Block) -> None:
@@ -59,8 +60,10 @@ class _Body(ExpressionLowering):
         self.advice = advice
         self.joinpoint = joinpoint
         self.behind = behind
+        self.loops = Loops(self)
 
     def run(self, guard: tree.Expr | None) -> None:
+        """The whole of it."""
         self.bind()
         if self.watch is not None:
             self.select(self.watch)
@@ -122,6 +125,7 @@ class _Body(ExpressionLowering):
     # --- statements
 
     def statement(self, node: tree.Stmt) -> None:
+        """A statement; nothing where it stands behind the end of its block."""
         if self.build.ended:
             return  # behind a return
         self.build.span = node.span
@@ -135,6 +139,10 @@ class _Body(ExpressionLowering):
                 self.declare(node)
             case tree.If():
                 self.if_(node)
+            case tree.Loop():
+                self.loops.loop(node)
+            case tree.Break() | tree.Continue():
+                self.loops.leave(node)
             case tree.Return():
                 self.build.jump(self.behind)
             case tree.Log():
@@ -178,11 +186,13 @@ class _Body(ExpressionLowering):
                 self.value(node)
 
     def declare(self, node: tree.Declare) -> None:
+        """A local begins."""
         variable = node.variable
         self.prepare(variable)
         self.begin(variable, self.keep(variable, node.value) if node.value is not None else 0)
 
     def if_(self, node: tree.If) -> None:
+        """``if``."""
         build = self.build
         then, behind = build.block(), build.block()
         otherwise = build.block() if node.otherwise else behind
@@ -196,6 +206,7 @@ class _Body(ExpressionLowering):
         build.begin(behind)
 
     def log(self, node: tree.Log) -> None:
+        """``log``."""
         build = self.build
         if node.format not in build.program.formats:
             build.program.formats.append(node.format)

@@ -336,6 +336,25 @@ class If(Stmt):
 
 
 @dataclass(eq=False)
+class Loop(Stmt):
+    """Runs ``body`` and then ``step`` as long as ``condition`` holds (None: always)."""
+
+    condition: Expr | None
+    body: Stmt
+    step: Stmt | None
+
+
+@dataclass(eq=False)
+class Break(Stmt):
+    """Ends the loop."""
+
+
+@dataclass(eq=False)
+class Continue(Stmt):
+    """Goes on with the loop's ``step``."""
+
+
+@dataclass(eq=False)
 class Return(Stmt):
     """Ends the advice."""
 

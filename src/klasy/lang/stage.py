@@ -26,10 +26,6 @@ _NODES: dict[type[ast.Node], str] = {
     ast.Cflow: "'cflow'",
     ast.Args: "'args'",
     ast.Target: "'target'",
-    ast.For: "'for'",
-    ast.While: "'while'",
-    ast.Break: "'break'",
-    ast.Continue: "'continue'",
 }
 
 FUNCTIONS = frozenset(("deny",))

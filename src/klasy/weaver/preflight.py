@@ -64,7 +64,9 @@ def load_refusal(plan: Plan, probe: Probe, error: KernelRefused) -> InputError |
             "too-large",
             "what this advice does is more than the kernel lets one probe do",
             span,
-            hints=("log fewer or smaller values, or make two aspects of it",),
+            hints=(
+                "log fewer or smaller values, or make two aspects of it; a loop counts with all the turns it may take",
+            ),
         )
         return InputError("1 error", [diagnostic])
     where = f" for {', '.join(a.label for a in advice)}" if advice else ""
