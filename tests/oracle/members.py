@@ -32,7 +32,7 @@ SOCK_CACHES = ("TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "UNIX", 
                "MPTCP", "MPTCPv6", "PACKET", "kmalloc-1k", "kmalloc-2k")  # fmt: skip
 INODE_CACHES = ("inode_cache", "shmem_inode_cache", "ext4_inode_cache", "sock_inode_cache", "proc_inode_cache",
                 "ovl_inode", "v9fs_inode_cache", "bdev_cache", "hugetlbfs_inode_cache", "mqueue_inode_cache",
-                "kernfs_node_cache", "fat_inode_cache")  # fmt: skip
+                "tracefs_inode_cache", "fat_inode_cache")  # fmt: skip
 
 GROUPS = (
     Group(
@@ -107,7 +107,7 @@ GROUPS = (
         ("f_pos", "f_count", "f_flags", "f_mode", "f_inode", "f_op", "private_data", "f_mapping", "f_path.dentry",
          "f_cred"),
         (("files", "file"), ("ext4", "file"), ("pipes", "pipe_file"), ("files", "directory_file")),
-        ("filp",),
+        ("filp", "kmalloc-256"),  # overlayfs has its struct backing_file from kmalloc
     ),
     Group(
         "inode",
