@@ -289,6 +289,16 @@ class Result(Op):
     pure = True
 
 
+@dataclass(eq=False)
+class Register(Op):
+    """``dst`` = a register of the interrupted code, all 64 bits, named as in ``arch_x86_64``. Of MEMBER probes alone."""
+
+    dst: Value
+    name: str
+    mnemonic = "register"
+    pure = True
+
+
 OBSERVED = ("new", "old", "kind", "ip", "failed")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from klasy.compiler import ir, irstate
 from klasy.compiler.ir import Block, Op, Operand, Program, Terminator, Value, Var
 from klasy.compiler.irprint import render
+from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.record import HEADER_SIZE
 
 
@@ -95,6 +96,9 @@ class _Checker:
             case ir.Swap():
                 if op.bits not in (16, 32, 64):
                     self.fault(op, f"cannot swap {op.bits} bits")
+            case ir.Register():
+                if op.name not in PT_REGS:
+                    self.fault(op, f"no register {op.name}")
             case ir.Observe():
                 if op.what not in ir.OBSERVED:
                     self.fault(op, f"nothing observes {op.what}")

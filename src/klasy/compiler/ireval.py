@@ -30,6 +30,7 @@ class World:
 
     read: Callable[[int, int], bytes | None] = lambda address, size: None
     arguments: Sequence[int] = ()
+    registers: Mapping[str, int] = field(default_factory=dict)
     result: int = 0
     context: Mapping[str, int] = field(default_factory=dict)
     comm: bytes = b""
@@ -124,6 +125,8 @@ class _Machine:
                 self.values[op.dst] = self.world.context[op.what] & MASK64
             case ir.Observe():
                 self.values[op.dst] = self.world.observed[op.what] & MASK64
+            case ir.Register():
+                self.values[op.dst] = self.world.registers[op.name] & MASK64
             case ir.Argument():
                 self.values[op.dst] = self.world.arguments[op.source.index] & MASK64
             case ir.Result():

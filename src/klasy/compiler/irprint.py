@@ -80,6 +80,8 @@ class _Printer:
                 return op.what
             case ir.Observe():
                 return f"observed {op.what}"
+            case ir.Register():
+                return f"register {op.name}"
             case ir.Argument():
                 return f"argument {op.source.index}"
             case ir.Mark():

@@ -10,7 +10,7 @@ from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
-from klasy.match.plan import READS, WRITES, Argument, Locator, MarkUse
+from klasy.match.plan import READS, WRITES, Argument, Locator, MarkUse, Object
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Body(ExpressionLowering):
 
     def run(self, guard: tree.Expr | None) -> None:
         """The whole of it."""
+        if self.arm.members is not None and self.arm.members.wants:
+            from klasy.compiler.lowermember import find
+
+            self.found = find(self.build, self.arm, self.joinpoint)
         self.bind()
         if self.watch is not None:
             self.select(self.watch)
@@ -107,6 +111,9 @@ class Body(ExpressionLowering):
             variable = self.advice.parameters[binding.name]
             self.build.span = variable.span
             self.prepare(variable)
+            if isinstance(binding.source, Object):
+                self.begin(variable, self.build.get(self.found["object"]))
+                continue
             raw = self.build.value()
             if isinstance(binding.source, Argument):
                 self.build.add(ir.Argument(raw, binding.source))

@@ -35,6 +35,7 @@ class ExpressionLowering:
         self.tainted: dict[tree.Variable, Var] = {}  # 1 where the variable's value came of a load that failed
         self.fixed: dict[tree.Variable, Operand] = {}  # variables that are never assigned to
         self.watch: Watch | None = None  # of a probe that watches data
+        self.found: dict[str, Var] = {}  # at an access to a member: what was asked for, and whether it failed
 
     def statement(self, node: tree.Stmt) -> None:
         """Lower a statement: one that stands within an expression, on the left of a comma."""
@@ -116,7 +117,7 @@ class ExpressionLowering:
     def _observed(self, node: tree.Observed) -> Operand:
         """What the probe found of the data it watches; at a probe that watches none, 0."""
         if self.watch is None:
-            return 0
+            return self._of_member(node) if self.found else 0
         if node.what == "address":
             return to_signed(self.watch.data.address)
         if not node.sure and self.faults is not None:
@@ -131,6 +132,15 @@ class ExpressionLowering:
         if isinstance(node.type, Integer) and node.type.signed:
             return self.build.extend(raw, node.type.bits, True)
         return raw
+
+    def _of_member(self, node: tree.Observed) -> Operand:
+        """What was found of the member that is accessed, canonical already."""
+        if node.what != "address" and self.faults is not None:
+            failed: Operand = self.build.get(self.found["failed"])
+            shifted = self.build.binary("shl", failed, self.bit) if self.bit else failed
+            self.build.set(self.faults, self.build.binary("or", self.build.get(self.faults), shifted))
+        raw = self.build.get(self.found[node.what])
+        return self.build.compare("ne", raw, 0) if isinstance(node.type, Bool) else raw
 
     # --- conditions
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from klasy.compiler import tree
 from klasy.compiler.types import ULONG, Array, CType, Integer, Pointer, pointer_to, same
+from klasy.match.datum import MemberData
 from klasy.match.shadow import JoinPointKind
 from klasy.plain import TYPE_CHECKING, dataclass
 
@@ -31,7 +32,7 @@ class DataNames:
     matching failed: then the names have no type, and no fault is found with them.
     """
 
-    accesses: Sequence[tuple[JoinPointKind, Datum]]
+    accesses: Sequence[tuple[JoinPointKind, Datum | MemberData]]
     others: bool = False
     known: bool = True
 
@@ -90,11 +91,13 @@ class DataNames:
 
     def lay_out(self, layout: Layout, span: Span) -> None:
         """The fields of a record that tell which instruction accessed the data, and how. They are not shown."""
+        if any(isinstance(datum, MemberData) for _, datum in self.accesses):
+            return  # the join point says it all
         layout.add("site", 8, tree.Observed(ULONG, span, "ip", True))
         layout.add("access", 8, tree.Observed(ULONG, span, "kind", True))
 
 
-def _c_type(types: Types, datum: Datum) -> CType:
+def _c_type(types: Types, datum: Datum | MemberData) -> CType:
     """The type of a datum as the compiler has it."""
     data = datum.type
     kind = types.of(data.btf, data.type_id)

@@ -25,7 +25,6 @@ _NODES: dict[type[ast.Node], str] = {
     ast.WithinFile: "'withinfile'",
     ast.Cflow: "'cflow'",
     ast.Args: "'args'",
-    ast.Target: "'target'",
 }
 
 FUNCTIONS = frozenset(("deny",))
@@ -35,16 +34,14 @@ def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) 
     """Report everything in a file that is not built yet, but for the parts in which the syntax is ``broken``."""
     said = {d.span.start for d in bag.errors if d.span is not None}
     for imported in tree.imports:
-        _check_part(imported, bag, said, frozenset())
+        _check_part(imported, bag, said)
     for aspect in tree.aspects:
-        params = frozenset(p.name for owner in (aspect.pointcuts, aspect.advice) for d in owner for p in d.params)
         for part in (*aspect.pointcuts, *aspect.state, *aspect.advice):
             if not is_broken(part, broken):
-                _check_part(part, bag, said, params)
+                _check_part(part, bag, said)
 
 
-def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int], params: frozenset[str]) -> None:
-    """``params``: what a name in a data pattern may bind, so that it means an object and no global."""
+def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int]) -> None:
     for node in nodes(part):
         what = _NODES.get(type(node))
         span = node.span
@@ -52,8 +49,5 @@ def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int], params: froz
             what, span = "'around' advice", node.head
         elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
             what = f"'{node.callee.name}'"
-        elif isinstance(node, ast.Access) and ((node.data.type and node.data.path) or node.data.name in params):
-            form = "a member by its type" if node.data.path else "the members of an object"
-            what = f"'{node.kind.value}' of {form}"
         if what and span.start not in said:  # what is wrong besides is said first
             bag.error("not-built-yet", f"{what} is not built yet", span)

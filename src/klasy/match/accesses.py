@@ -44,12 +44,17 @@ _EVERYWHERE = ((0, 1 << 64),)
 
 def match_accesses(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to data."""
-    if not _is_sound(matcher, conjunct):
+    from klasy.match import members
+
+    node = matcher.form.leaves[conjunct.accesses[0]]
+    assert isinstance(node, ast.Access)
+    by_type = members.is_of_type(matcher, node.data)
+    if not _is_sound(matcher, conjunct, by_type):
         conjunct.usable = False
         return
-    (leaf,) = conjunct.accesses
-    node = matcher.form.leaves[leaf]
-    assert isinstance(node, ast.Access)
+    if by_type:
+        members.match_members(matcher, conjunct, node, result)
+        return
     data = _data(matcher, node)
     ranges = _ranges(matcher, conjunct)
     if not data or ranges == ():
@@ -61,7 +66,7 @@ def match_accesses(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMa
         _add(matcher, result, new, node)
 
 
-def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
+def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, by_type: bool) -> bool:
     form, bag = matcher.form, matcher.bag
     before = len(bag.errors)
     spans = [form.leaves[leaf].span for leaf in conjunct.accesses]
@@ -89,7 +94,11 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
             returning.span,
             hints=["what was read or written is 'value'; in set advice 'old' and 'new' are there, too"],
         )
-    for name, param in matcher.binder.params.items():
+    for literal in () if by_type else conjunct.literals:
+        if isinstance(form.leaves[literal.leaf], ast.Target):
+            members_only = "'target' binds the object whose member is accessed, and this is a global"
+            bag.error("no-target", members_only, form.leaves[literal.leaf].span)
+    for name, param in () if by_type else matcher.binder.params.items():
         bag.error("unbound-parameter", f"nothing in the pointcut binds '{name}'", param.span)
     return len(bag.errors) == before
 

@@ -126,6 +126,23 @@ class Datum:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberData:
+    """A member of a type, in whatever object: ``text`` is its name as a person writes it."""
+
+    text: str
+    type: DataType
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether its memory is there as long as the kernel is: no object is."""
+        return False
+
+    def piece_text(self, piece: Piece) -> str:
+        """Its name; no debug register watches pieces of it."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Memory that one debug register watches: ``length`` bytes (1, 2, 4, 8) at an aligned address."""
 

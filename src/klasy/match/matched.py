@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
     from klasy.kernel.model import CallSite, Function, Kernel
     from klasy.lang.ast import Advice, Aspect, Expr
-    from klasy.match.datum import Datum
+    from klasy.flow.sites import Access
+    from klasy.match.datum import Datum, MemberData
     from klasy.match.plan import Binding, Unreached
     from klasy.match.shadow import JoinPointKind, Shadow
     from klasy.match.sites import Sites
@@ -43,6 +44,16 @@ class AccessMatch:
     ranges: tuple[tuple[int, int], ...] | None = None
 
 
+class MemberMatch(NamedTuple):
+    """An instruction that an advice matches for the members it accesses. ``data``: those that are meant.
+    """
+
+    kind: JoinPointKind
+    access: Access
+    data: tuple[MemberData, ...]
+    outcome: Outcome
+
+
 @dataclass(frozen=True, slots=True)
 class IndirectSite:
     """An indirect call that may reach functions named by ``call``: the outcomes by the callee's address."""
@@ -58,12 +69,15 @@ class AdviceMatch:
     ``calls`` are the direct and tail calls; ``callees``, by address, what the advice's ``call`` designators name;
     ``unknown``, by the callee's address, the outcome for calls from no known site: only where no ``within`` asks from
     where. ``restricted``: some ``within`` does. ``indirect`` finds the indirect calls that the advice may match: only
-    dispatch at the callee can tell, and finding them is dear.
+    dispatch at the callee can tell, and finding them is dear. ``members`` are accesses to members of types by the
+    instruction's address; ``untyped`` how many more there may be.
     """
 
     advice: Advice
     executions: list[Match] = field(default_factory=list)
     accesses: list[AccessMatch] = field(default_factory=list)
+    members: dict[int, MemberMatch] = field(default_factory=dict)
+    untyped: int = 0
     calls: list[Match] = field(default_factory=list)
     callees: dict[int, Function] = field(default_factory=dict)
     unknown: dict[int, Outcome] = field(default_factory=dict)

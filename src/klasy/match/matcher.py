@@ -206,6 +206,13 @@ class AdviceMatcher:
 
             match_accesses(self, conjunct, result)
             return
+        for literal in conjunct.literals:
+            if isinstance(self.form.leaves[literal.leaf], ast.Target):
+                from klasy.match.members import report_target
+
+                report_target(self, literal.leaf)
+                conjunct.usable = False
+                return
         if conjunct.executions:
             functions = self.named(conjunct.executions)
             if len(functions) > MOST_SHADOWS and len(conjunct.literals) == 1 and self.advice.returning is None:
@@ -371,6 +378,8 @@ class AdviceMatcher:
             if isinstance(leaf, ast.Call | ast.Execution):
                 truth = kind is isinstance(leaf, ast.Call) and target in self.resolved[literal.leaf].found
             elif isinstance(leaf, ast.Access):
+                truth = False
+            elif isinstance(leaf, ast.Target):
                 truth = False
             elif isinstance(leaf, ast.If):
                 continue

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from klasy.diag import Diagnostic
     from klasy.kernel.model import Function
     from klasy.lang.ast import Aspect, Expr, TypeRef
-    from klasy.match.datum import Datum, Piece
+    from klasy.flow.stored import Stored
+    from klasy.match.datum import Datum, MemberData, Piece
 
 
 class Mechanism(Enum):
@@ -69,6 +70,7 @@ class Context(Enum):
     FEXIT = "fexit"  # the same, then the result
     ENTRY = "entry"  # pt_regs at a function's entry: the return address is at [sp]
     SITE = "site"  # pt_regs at a call instruction: the return address is not yet pushed
+    MEMBER = "member"  # pt_regs at an instruction that accesses a member, before it runs
     TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]
     BEHIND = "behind"  # pt_regs at the instruction behind a call: result in rax, arguments only from the mark
     RETURN = "return"  # pt_regs in a kretprobe: result in rax, arguments only from the mark
@@ -116,11 +118,16 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Object:
+    """A value on offer: the address of the object whose member is accessed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """An advice parameter and where its value comes from. ``type`` is the parameter's type as written."""
 
     name: str
-    source: Argument | Result
+    source: Argument | Result | Object
     type: TypeRef
 
 
@@ -141,6 +148,36 @@ class JoinPoint(NamedTuple):
 READS, WRITES, CHANGED = 1, 2, 4
 
 
+class MemberCode(NamedTuple):
+    """How a program finds, at an instruction that accesses a member and has not run yet, what the advice asks for.
+
+    Addresses are the value of register ``base`` (as ``arch_x86_64`` names it) plus that of ``index`` times ``scale``,
+    if there is one, plus an offset: ``member`` that of the member's first byte, ``word`` that of the instruction's
+    operand of ``width`` bytes. ``object`` is the object's from the base alone. The member is ``bits`` bits from bit
+    ``shift`` of its first byte. ``width`` 0: the operand does not hold it whole; then ``stored`` is None, as it is where
+    the instruction only reads or it cannot be told what it leaves.
+    """
+
+    base: str
+    index: str | None
+    scale: int
+    member: int
+    object: int
+    shift: int
+    bits: int
+    signed: bool
+    word: int
+    width: int
+    stored: Stored | None
+
+
+class Members(NamedTuple):
+    """What an advice asks for at accesses to members, and how it is found at each address. Empty ``code``: nothing."""
+
+    wants: frozenset[str]  # of old, new, address, object
+    code: Mapping[int, MemberCode]
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One advice as a probe runs it. The maps give the id of the join point at an address.
@@ -158,6 +195,7 @@ class Arm:
     otherwise: int | None = None
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
+    members: Members | None = None
 
 
 class Point(NamedTuple):
@@ -238,15 +276,19 @@ class Unreached:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan of one aspect, with the warnings that matching it gave."""
+    """The whole plan of one aspect, with the warnings that matching it gave.
+
+    ``untyped``: how many instructions access something at a fitting offset of an object whose type is not known.
+    """
 
     aspect: Aspect
     joinpoints: tuple[JoinPoint, ...]
     probes: tuple[Probe, ...]
     unreached: tuple[Unreached, ...]
     diagnostics: tuple[Diagnostic, ...]
+    untyped: int = 0
 
-    def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum]]:
+    def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum | MemberData]]:
         """The data whose accesses an advice runs at, with how."""
         shadows = (joinpoint.shadow for joinpoint in self.joinpoints if joinpoint.advice == advice)
         return list(dict.fromkeys((s.kind, s.datum) for s in shadows if s.datum is not None))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _CONTEXTS = {
     Mechanism.FENTRY: {Context.FENTRY},
     Mechanism.FEXIT: {Context.FEXIT},
-    Mechanism.KPROBE: {Context.ENTRY, Context.SITE, Context.TAIL, Context.BEHIND},
+    Mechanism.KPROBE: {Context.ENTRY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER},
     Mechanism.KPROBE_MULTI: {Context.ENTRY},
     Mechanism.KRETPROBE: {Context.RETURN},
     Mechanism.KRETPROBE_MULTI: {Context.RETURN},
@@ -27,6 +27,7 @@ _LOCATORS = {
     Context.ENTRY: {Locator.ADDRESS, Locator.DISPATCH},
     Context.SITE: {Locator.ADDRESS},
     Context.TAIL: {Locator.ADDRESS},
+    Context.MEMBER: {Locator.ADDRESS},
     Context.BEHIND: {Locator.MARK},
     Context.RETURN: {Locator.ADDRESS, Locator.DISPATCH},
     Context.WATCH: {Locator.FIXED},
@@ -86,11 +87,13 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield f"{probe.locator.value} does not locate in {probe.context.value}"
     if probe.mechanism in (Mechanism.FENTRY, Mechanism.FEXIT) and len(probe.points) != 1:
         yield "a trampoline has one function"
-    if probe.context not in (Context.SITE, Context.TAIL, Context.BEHIND):
+    if probe.context not in (Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER):
         for point in probe.points:
             if point.address != point.function.address:
                 yield f"{point.address:#x} is not the entry of {point.function}"
-    elif any(not p.function.address < p.address < p.function.end for p in probe.points):
+    elif any(not p.function.address <= p.address < p.function.end for p in probe.points):
+        yield "a point does not lie in its function"
+    elif probe.context is not Context.MEMBER and any(not p.function.address < p.address < p.function.end for p in probe.points):
         yield "a point does not lie inside its function"
     if not probe.arms and probe.mark is not MarkUse.WRITE:
         yield "it does nothing"

@@ -48,6 +48,10 @@ class Planner:
             from klasy.match.accesses import plan_accesses
 
             plan_accesses(self)
+        if any(match.members for match in self.matched.advice):
+            from klasy.match.members import plan_members
+
+            plan_members(self)
         joinpoints, probes = self.probes.build()
         if self._unreached:
             from klasy.match import lint
@@ -55,7 +59,8 @@ class Planner:
             lint.report_unreached(self.matched, joinpoints, self._unreached, self.bag)
         self._warn_of_many(sum(len(probe.points) for probe in probes))
         unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
-        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items))
+        untyped = sum(match.untyped for match in self.matched.advice)
+        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items), untyped)
 
     def unreached(self, advice: Advice, shadow: Shadow, refusal: Refusal) -> None:
         """Note a shadow that no probe reaches."""

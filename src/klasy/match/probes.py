@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
     from klasy.match.matched import Match, Outcome
-    from klasy.match.plan import Watch
+    from klasy.match.plan import Members, Watch
     from klasy.match.shadow import Shadow
 
 
@@ -38,6 +38,7 @@ class _ArmDraft:
     otherwise: int | None = None
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
+    members: Members | None = None
 
 
 @dataclass(eq=False)
@@ -63,7 +64,7 @@ def _rank(kind: Kind) -> int:
             if dispatched:
                 return 6
             return 7 if kind.mark is MarkUse.WRITE else 5
-        case Context.SITE:
+        case Context.SITE | Context.MEMBER:
             return 8
         case Context.TAIL:
             return 9
@@ -147,6 +148,7 @@ class ProbeSet:
                     otherwise,
                     arm.does,
                     arm.ranges,
+                    arm.members,
                 )
             )
         return Probe(

@@ -6,7 +6,8 @@ from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.plain import TYPE_CHECKING, Enum, NamedTuple
 
 if TYPE_CHECKING:
-    from klasy.match.datum import Datum, Piece
+    from klasy.flow.sites import Access
+    from klasy.match.datum import Datum, MemberData, Piece
 
 
 class JoinPointKind(Enum):
@@ -26,7 +27,8 @@ class Shadow(NamedTuple):
     the entry or the call instruction. ``site`` and ``callee`` are None for an execution. A call that only dispatch at
     the callee's entry can see (indirect, or from a caller not known) has no ``site``: then ``function`` is None and
     ``address`` is 0. Of accesses to data that a debug register sees, ``function`` is None (where they happen is known
-    when they do) and ``address`` is that of the ``piece`` of the ``datum`` that the register watches.
+    when they do) and ``address`` is that of the ``piece`` of the ``datum`` that the register watches. Of accesses to
+    members of a type ``address`` is the instruction's, and ``access`` what is known of it.
     """
 
     kind: JoinPointKind
@@ -34,8 +36,9 @@ class Shadow(NamedTuple):
     address: int
     callee: Function | None = None
     site: CallSite | None = None
-    datum: Datum | None = None
+    datum: Datum | MemberData | None = None
     piece: Piece | None = None
+    access: Access | None = None
 
     @property
     def offset(self) -> int:

@@ -126,6 +126,10 @@ class Origin:
             return True
         return isinstance(self._btf.resolved(kind.type_id), Struct) and value in self._pointers_only
 
+    def interrupted(self, e: Emitter, op: ir.Register) -> None:
+        """Emit ``dst`` = a register as the probed instruction finds it."""
+        self._load(e, op.dst, PT_REGS[op.name])
+
     # --- the result
 
     def result_calls(self, op: ir.Result) -> bool:

@@ -98,6 +98,8 @@ class Selector:
                 return Effects(reads=(self.origin.marked[op.source.abi_place],), results=(op.dst,))
             case ir.Argument():
                 return Effects(reads=(self.origin.ctx,), results=(op.dst,), calls=self.origin.argument_calls(op))
+            case ir.Register():
+                return Effects(reads=(self.origin.ctx,), results=(op.dst,))
             case ir.Result():
                 return Effects(reads=(self.origin.ctx,), results=(op.dst,), calls=self.origin.result_calls(op))
             case ir.Get():
@@ -206,6 +208,8 @@ class Selector:
                 self.locating.locate(e, op, label(op.found), label(op.missing))
             case ir.Argument():
                 self.origin.argument(e, op)
+            case ir.Register():
+                self.origin.interrupted(e, op)
             case ir.Result():
                 self.origin.result(e, op)
             case ir.Copy() | ir.Get() | ir.Set():

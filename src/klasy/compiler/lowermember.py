@@ -1,0 +1,143 @@
+"""At accesses to members: from the instruction's registers to the object's address and the member's values.
+
+Sites that need the same code share it; the id of the join point leads there by a binary search. A program runs before
+the instruction does. ``old`` is what it finds; ``new`` is what the instruction will leave, worked out from its operand;
+of an instruction that only reads, both are what it reads.
+"""
+
+from __future__ import annotations
+
+from klasy.compiler import ir
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from klasy.compiler.builder import Builder
+    from klasy.compiler.ir import Block, Operand, Var
+    from klasy.match.plan import Arm, MemberCode, Members
+
+_BINARY = {"add": "add", "sub": "sub", "and": "and", "or": "or", "xor": "xor"}
+_WORD_BITS = 64
+
+
+def find(build: Builder, arm: Arm, joinpoint: Operand) -> dict[str, Var]:
+    """Emit what finds all that the arm asks for; the variables it is in afterwards, and ``failed``: 1 if a load did."""
+    members = arm.members
+    assert members is not None
+    names = [name for name in ("old", "new", "address", "object") if name in members.wants]
+    found = {name: build.var(f"member.{name}") for name in [*names, "failed"]}
+    build.set(found["failed"], 0)
+    blocks: dict[MemberCode, Block] = {}
+    ranges: list[tuple[int, MemberCode]] = []  # the first join point of each run of those with the same code
+    for number, address in sorted((number, address) for address, number in arm.by_address.items()):
+        code = members.code[address]
+        blocks.setdefault(code, build.block())
+        if not ranges or ranges[-1][1] != code:
+            ranges.append((number, code))
+    behind = build.block()
+    _search(build, ranges, joinpoint, blocks)
+    for code, block in blocks.items():
+        build.begin(block)
+        _Finder(build, members, code, found).find()
+        build.jump(behind)
+    build.begin(behind)
+    return found
+
+
+def _search(
+    build: Builder, ranges: list[tuple[int, MemberCode]], joinpoint: Operand, blocks: dict[MemberCode, Block]
+) -> None:
+    if len(ranges) == 1:
+        build.jump(blocks[ranges[0][1]])
+        return
+    middle = len(ranges) // 2
+    low, high = build.block(), build.block()
+    build.branch("ult", joinpoint, ranges[middle][0], low, high)
+    build.begin(low)
+    _search(build, ranges[:middle], joinpoint, blocks)
+    build.begin(high)
+    _search(build, ranges[middle:], joinpoint, blocks)
+
+
+class _Finder:
+    """For the sites of one code."""
+
+    def __init__(self, build: Builder, members: Members, code: MemberCode, found: dict[str, Var]) -> None:
+        self.build = build
+        self.wants = members.wants
+        self.code = code
+        self.found = found
+
+    def find(self) -> None:
+        build, code, wants = self.build, self.code, self.wants
+        base: Operand = self._register(code.base)
+        if "object" in wants:
+            build.set(self.found["object"], build.binary("add", base, code.object) if code.object else base)
+        if code.index is not None:
+            index = self._register(code.index)
+            scaled = build.binary("mul", index, code.scale) if code.scale != 1 else index
+            base = build.binary("add", base, scaled)
+        if "address" in wants:
+            build.set(self.found["address"], build.binary("add", base, code.member) if code.member else base)
+        if "old" not in wants and "new" not in wants:
+            return
+        # A store whose old value is not asked for needs no load.
+        plain = code.stored is not None and code.stored.op == "store"
+        word = None if plain and "old" not in wants else self._word(base)
+        old = self._member(word) if word is not None else None
+        if "old" in wants:
+            assert old is not None
+            build.set(self.found["old"], old)
+        if "new" in wants:
+            new = self._member(self._left(word)) if code.stored is not None else old
+            assert new is not None
+            build.set(self.found["new"], new)
+
+    def _register(self, name: str) -> Operand:
+        value = self.build.value()
+        self.build.add(ir.Register(value, name))
+        return value
+
+    def _word(self, base: Operand) -> Operand:
+        """The instruction's operand, or where that does not hold the member, the bytes that do."""
+        code = self.code
+        offset, size = (code.word, code.width) if code.width else (code.member, _bytes(code))
+        return self.build.load(base, offset, size, self.found["failed"], 1)
+
+    def _member(self, word: Operand) -> Operand:
+        """The member's value, canonical."""
+        code = self.code
+        low = code.shift + (8 * (code.member - code.word) if code.width else 0)
+        shifted = self.build.binary("lshr", word, low) if low else word
+        return self.build.extend(shifted, code.bits, code.signed)
+
+    def _left(self, word: Operand | None) -> Operand:
+        """The operand as the instruction will leave it; bits above its width mean nothing."""
+        build, stored = self.build, self.code.stored
+        assert stored is not None
+        if stored.op in ("not", "neg"):
+            assert word is not None
+            return build.binary("xor", word, -1) if stored.op == "not" else build.binary("sub", 0, word)
+        operand: Operand = stored.immediate
+        if stored.register >= 0:
+            from klasy.flow.decode import REGISTERS
+
+            operand = self._register(REGISTERS[stored.register])
+            if stored.high:
+                operand = build.binary("lshr", operand, 8)
+        if stored.op == "store":
+            return operand
+        assert word is not None
+        if stored.op in _BINARY:
+            return build.binary(_BINARY[stored.op], word, operand)
+        if stored.op == "andnot":
+            return build.binary("and", word, build.binary("xor", operand, -1))
+        assert stored.op == "cmpxchg"
+        width = 8 * self.code.width
+        expected = build.extend(self._register("ax"), width, False)
+        equal = build.compare("eq", word, expected)
+        return build.binary("add", word, build.binary("mul", build.binary("sub", operand, word), equal))
+
+
+def _bytes(code: MemberCode) -> int:
+    """The least load that holds the member's bits, from its first byte."""
+    return next(size for size in (1, 2, 4, 8) if code.shift + code.bits <= 8 * size)

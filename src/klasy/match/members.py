@@ -1,0 +1,439 @@
+"""Accesses to members of types: the instructions that ``klasy.flow`` finds, and how an advice is run at them.
+
+Each is a join point of its own, reached by a kprobe at the instruction. What the advice asks for (the object, the
+member's values) is worked out there from the registers; where that cannot be done, the join point is not reached.
+"""
+
+from __future__ import annotations
+
+from klasy.btf.types import Enum, Int, Struct
+from klasy.btf.walk import find_member, member_names, members
+from klasy.errors import KernelLacks
+from klasy.kernel.model import Refusal, Way
+from klasy.lang import ast
+from klasy.lang.walk import nodes
+from klasy.match.datum import DataType, MemberData
+from klasy.match.glob import is_glob, matches
+from klasy.match.guard import either
+from klasy.match.matched import MemberMatch, Outcome
+from klasy.match.plan import Binding, Context, Locator, Mechanism, MemberCode, Members, Object
+from klasy.match.pointcut import MOST_SHADOWS
+from klasy.match.probes import Kind
+from klasy.match.shadow import JoinPointKind, Shadow
+from klasy.match.typeref import TypeRefError, find_base
+from klasy.plain import TYPE_CHECKING, cached_property, replace
+
+if TYPE_CHECKING:
+    from klasy.btf.types import Btf
+    from klasy.flow.sites import Access, Member
+    from klasy.kernel.model import Function
+    from klasy.match.matched import AdviceMatch
+    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.planner import Planner
+
+_KINDS = {
+    ast.AccessKind.GET: JoinPointKind.GET,
+    ast.AccessKind.SET: JoinPointKind.SET,
+    ast.AccessKind.ACCESS: JoinPointKind.ACCESS,
+}
+_WORDS = {"read": "reads", "write": "writes", "both": "reads and writes"}
+_LONGEST = 8
+_NAMES = ("value", "old", "new")
+
+
+# --- what a pattern means
+
+
+def is_of_type(matcher: AdviceMatcher, data: ast.DataPattern) -> bool:
+    """Whether a pattern names members of a type, not a global."""
+    if data.type is not None:
+        return bool(data.path) or (data.name is not None and data.name in matcher.binder.params)
+    if len(data.path) < 2 or data.declared is not None or data.cpu is not None:
+        return False
+    name = data.path[0]
+    if any(symbol.name == name for symbol in matcher.kernel.data_symbols(name)):
+        return False
+    return _is_type(matcher, name)
+
+
+def _is_type(matcher: AdviceMatcher, name: str) -> bool:
+    return bool(matcher.kernel.btf.find(name, Struct) or matcher.kernel.btf.find(name))
+
+
+class _Members:
+    """The members that a pattern names, of the kernel's own types."""
+
+    def __init__(self, matcher: AdviceMatcher, node: ast.Access) -> None:
+        self.matcher = matcher
+        self.node = node
+        self.btf: Btf = matcher.kernel.btf
+        self.text = ""
+
+    def fail(self, code: str, message: str, *hints: str) -> None:
+        self.matcher.bag.error(code, message, self.node.data.span, hints=[hint for hint in hints if hint])
+
+    def find(self) -> list[tuple[Member, MemberData]]:
+        """Empty where an error was reported."""
+        data = self.node.data
+        path = data.path
+        ref = data.type
+        if ref is None:
+            ref = ast.TypeRef(data.span, ast.TagKind.NONE, path[0])
+            path = path[1:]
+        try:
+            struct = self.btf.resolve(find_base(self.btf, ref))
+        except TypeRefError as error:
+            error.report(self.matcher.bag)
+            return []
+        if not isinstance(self.btf.type(struct), Struct):
+            self.fail("not-a-struct", f"'{self.btf.c_name(struct)}' has no members")
+            return []
+        if data.path and ref.pointers:
+            self.fail(
+                "not-a-struct", f"'{self.btf.c_name(struct)} *' is a pointer, and has no members",
+                f"a member of every such object: {self.btf.c_name(struct)}.{'.'.join(path)}",
+            )  # fmt: skip
+            return []
+        if not data.path and ref.pointers != 1:
+            self.fail("not-a-pointer", f"'{data.name}' is to be the object's address: write a pointer to its type")
+            return []
+        return self._below(struct, path or ("*",))
+
+    def _below(self, struct: int, path: tuple[str, ...]) -> list[tuple[Member, MemberData]]:
+        from klasy.flow.sites import member
+
+        *way, last = path
+        inner = struct
+        for step in way:
+            place = find_member(self.btf, inner, step) if step[:1] not in ("-", "[") else None
+            if place is None:
+                self._absent(inner, step)
+                return []
+            inner = self.btf.resolve(place.type_id)
+        if last[:1] in ("-", "[") or not isinstance(self.btf.type(inner), Struct):
+            self._absent(inner, last)
+            return []
+        names = list(dict.fromkeys(place.name for place in members(self.btf, inner) if place.name))
+        chosen = [name for name in names if matches(last, name)] if is_glob(last) else [last]
+        found = []
+        for name in chosen:
+            try:
+                one = member(self.btf, struct, ".".join([*way, name]))
+            except KernelLacks:
+                self._absent(inner, name)
+                return []
+            if one.bits:  # not of a flexible array
+                found.append((one, MemberData(str(one), DataType(self.btf, one.type_id))))
+        if not found:
+            self._absent(inner, last)
+        return found
+
+    def _absent(self, struct: int, step: str) -> None:
+        name = self.btf.c_name(struct)
+        if step[:1] in ("-", "["):
+            self.fail(
+                "not-a-member", f"'{step}' leads out of '{name}': what lies there is of no fixed place in it",
+                "name the member of the type that is pointed to" if step[0] == "-" else "name the array itself",
+            )  # fmt: skip
+            return
+        from klasy.match.near import near
+
+        known = member_names(self.btf, struct)
+        if not known:
+            self.fail("not-a-struct", f"'{name}' has no members")
+            return
+        close = near(step, known)
+        hint = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
+        self.fail("unknown-member", f"'{name}' has no member '{step}'", hint)
+
+
+# --- matching
+
+
+def report_target(matcher: AdviceMatcher, leaf: int) -> None:
+    """``target`` at what is no access to a member."""
+    matcher.bag.error(
+        "no-target",
+        "'target' binds the object whose member is accessed: here is no access to one",
+        matcher.leaf_span(leaf),
+    )
+
+
+def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, result: AdviceMatch) -> None:
+    """Match a conjunct that selects accesses to members of a type."""
+    conjunct.usable = False  # what is wrong is said here
+    if matcher.advice.kind is ast.AdviceKind.AFTER:
+        matcher.bag.error(
+            "not-built",
+            "what runs at an access to a member runs before the instruction; this version of klasy knows no other",
+            matcher.advice.head,
+            hints=["write before(): in set advice 'new' has the value that is written"],
+        )
+        return
+    wanted = _Members(matcher, node).find()
+    bindings = _bindings(matcher, conjunct, node) if wanted else None
+    if bindings is None:
+        return
+    from klasy import flow
+    from klasy.progress import line
+
+    by_member = dict(wanted)
+    found = flow.accesses(matcher.kernel, list(by_member), line("looking for accesses, functions"))  # type: ignore[arg-type]
+    result.untyped += found.untyped
+    kind = _KINDS[node.kind]
+    outcome = Outcome(bindings, matcher.guard(conjunct))
+    hits = elsewhere = 0
+    for access in found.accesses:
+        if (kind is JoinPointKind.GET and not access.reads) or (kind is JoinPointKind.SET and not access.writes):
+            continue
+        if not _lies_where_asked(matcher, conjunct, access.function):
+            elsewhere += 1
+            continue
+        hits += 1
+        _add(matcher, result, MemberMatch(kind, access, tuple(by_member[m] for m in access.members), outcome), node)
+    if not hits:
+        _report_none(matcher, node, kind, elsewhere, found.untyped, found.functions)
+    elif len(result.members) > MOST_SHADOWS:
+        from klasy.match import lint
+
+        lint.report_too_many(len(result.members), matcher.advice, matcher.bag)
+    else:
+        conjunct.usable = True
+        conjunct.hits += hits
+
+
+def _report_none(
+    matcher: AdviceMatcher, node: ast.Access, kind: JoinPointKind, elsewhere: int, untyped: int, functions: int
+) -> None:
+    what = {JoinPointKind.GET: "reads", JoinPointKind.SET: "writes"}.get(kind, "accesses")
+    hints = []
+    if elsewhere:
+        hints.append(f"{elsewhere} such instruction{'s lie' if elsewhere > 1 else ' lies'} elsewhere")
+    if untyped:
+        hints.append(f"{untyped} more access something at its offset in objects whose type is not known")
+    matcher.bag.error(
+        "matches-nothing",
+        f"no instruction is known that {what} '{node.data.span.text}'{' there' if elsewhere else ''} "
+        f"({functions} functions were looked at)",
+        node.data.span,
+        hints=hints,
+    )
+
+
+def _lies_where_asked(matcher: AdviceMatcher, conjunct: _Conjunct, function: Function) -> bool:
+    bits = matcher.bits(function)
+    return all(
+        bits[matcher.where.index(literal.leaf)] == literal.positive
+        for literal in conjunct.literals
+        if literal.leaf in matcher.where
+    )
+
+
+def _add(matcher: AdviceMatcher, result: AdviceMatch, new: MemberMatch, node: ast.Access) -> None:
+    """Where two alternatives select one instruction, the advice runs there once, if either holds.
+
+    An instruction that copies between two such objects is found twice: then of neither is said that it is the one.
+    """
+    address = new.access.address
+    other = result.members.get(address)
+    if other is None:
+        result.members[address] = new
+        return
+    if other.outcome.bindings != new.outcome.bindings:
+        matcher.bag.error(
+            "pointcut-too-complex",
+            f"two alternatives select {new.access.function}+{new.access.offset:#x} and bind different objects there",
+            node.span,
+            hints=["write two advice"],
+        )
+        return
+    same_place = (other.access.base, other.access.base_offset) == (new.access.base, new.access.base_offset)
+    data = tuple(dict.fromkeys((*other.data, *new.data)))
+    result.members[address] = MemberMatch(
+        other.kind if other.kind is new.kind else JoinPointKind.ACCESS,
+        other.access if same_place else replace(other.access, base=-1, reads=True, writes=True),
+        data,
+        replace(other.outcome, guard=either(other.outcome.guard, new.outcome.guard))
+        if other.outcome is not new.outcome
+        else other.outcome,
+    )
+
+
+def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> tuple[Binding, ...] | None:
+    """The parameters that are the object; None where an error was reported."""
+    params = matcher.binder.params
+    names: list[str] = []
+    if node.data.type is not None and not node.data.path and node.data.name:
+        names.append(node.data.name)
+    for literal in conjunct.literals:
+        leaf = matcher.form.leaves[literal.leaf]
+        if isinstance(leaf, ast.Target):
+            names.append(leaf.name)
+    btf = matcher.kernel.btf
+    data = node.data
+    ref = data.type or ast.TypeRef(data.span, ast.TagKind.NONE, data.path[0])
+    struct = btf.resolve(find_base(btf, ref))
+    before = len(matcher.bag.errors)
+    for name in names:
+        param = params.get(name)
+        if param is None:
+            continue  # the resolver says so
+        try:
+            base = btf.resolve(find_base(btf, param.type))
+        except TypeRefError as error:
+            error.report(matcher.bag)
+            continue
+        if param.type.pointers != 1 or base not in (struct, 0):
+            matcher.bag.error(
+                "wrong-parameter-type",
+                f"'{name}' is the object, a '{btf.c_name(struct)} *'",
+                param.span,
+            )
+    for name, param in params.items():
+        if name not in names:
+            matcher.bag.error("unbound-parameter", f"nothing in the pointcut binds '{name}'", param.span)
+    if len(matcher.bag.errors) > before:
+        return None
+    return tuple(Binding(name, Object(), params[name].type) for name in sorted(names) if name in params)
+
+
+# --- planning
+
+
+def plan_members(planner: Planner) -> None:
+    """A kprobe at each instruction, all of an aspect in one probe."""
+    kind = Kind(Mechanism.KPROBE, Context.MEMBER, Locator.ADDRESS)
+    for matched in planner.matched.advice:
+        if not matched.members:
+            continue
+        wants = _wants(matched)
+        codes: dict[int, dict[int, MemberCode]] = {}
+        for address, found in sorted(matched.members.items()):
+            shadow = Shadow(found.kind, found.access.function, address, datum=_datum(found), access=found.access)
+            code = _Site(found).code(wants)
+            refusal = planner.kernel.refusal(address, found.access.function, Way.KPROBE)
+            if refusal is None and isinstance(code, Refusal):
+                refusal = code
+            if refusal is not None:
+                planner.unreached(matched.advice, shadow, refusal)
+                continue
+            draft = planner.probes.point(kind, address, found.access.function)
+            arm = planner.probes.arm(draft, matched.advice, found.outcome)
+            arm.by_address[address] = planner.probes.joinpoint(matched.advice, shadow, "kprobe", _why(found))
+            if wants and isinstance(code, MemberCode):
+                known = codes.setdefault(id(arm), {})
+                known[address] = code
+                arm.members = Members(wants, known)
+
+
+def _datum(found: MemberMatch) -> MemberData:
+    if len(found.data) == 1:
+        return found.data[0]
+    return replace(found.data[0], text=", ".join(data.text for data in found.data))
+
+
+def _wants(matched: AdviceMatch) -> frozenset[str]:
+    """What the advice asks for at its accesses."""
+    conditions = [m.outcome.guard for m in matched.members.values() if m.outcome.guard is not None]
+    body = [matched.advice.body] if isinstance(matched.advice.body, ast.Node) else []
+    used = {
+        node.name
+        for part in (*body, *dict.fromkeys(conditions))
+        for node in nodes(part)
+        if isinstance(node, ast.Name) and node.name in _NAMES
+    }
+    wants = {"old" if name == "old" else "new" for name in used}
+    data = {data for found in matched.members.values() for data in found.data}
+    if wants and not all(one.type.is_scalar for one in data):
+        wants = {"address"}  # of an array or struct 'value' is the place itself
+    if any(found.outcome.bindings for found in matched.members.values()):
+        wants.add("object")
+    return frozenset(wants)
+
+
+def _why(found: MemberMatch) -> str:
+    from klasy.flow.sites import CONFIDENCE
+
+    access = found.access
+    size = f"{access.width} byte{'s' * (access.width != 1)}"
+    how = f"{CONFIDENCE.get(access.confidence, '')}: {access.derivation}"
+    return f"{access.disassembly}; {_WORDS[access.kind]} {size}; {access.placed_in}+{access.place_offset:#x}, {how}"
+
+
+def _refused(code: str, reason: str) -> Refusal:
+    return Refusal(code, reason)
+
+
+class _Site:
+    """One instruction: how what is asked for is found there."""
+
+    def __init__(self, found: MemberMatch) -> None:
+        self.found = found
+        self.access = found.access
+        self.member = found.access.members[0]
+
+    def code(self, wants: frozenset[str]) -> MemberCode | Refusal | None:
+        """None where nothing is asked for; a Refusal where it cannot be had."""
+        if not wants:
+            return None
+        access = self.access
+        base = access.base_register
+        if access.per_cpu:
+            return _refused("per-cpu-object", "the object is this CPU's, and has no register that leads to it")
+        if base is None:
+            return _refused("object-not-known", "it cannot be told in which register the object's address is")
+        moves = self._index is not None
+        if moves and "object" in wants:
+            return _refused("object-not-known", "an index takes part in the address: which object it is, is not known")
+        values = wants - {"object"}
+        if values and len(self.found.data) > 1:
+            return _refused("several-members", "it accesses several of the members at once: there is no one value")
+        kind = self.found.data[0].type
+        if values and moves and kind.element() is not None:
+            return _refused("object-not-known", "an index takes part in the address: where the member is, is not known")
+        word, width = self._operand
+        stored = None
+        if "new" in wants and access.writes and self.found.kind is not JoinPointKind.GET:
+            from klasy.flow.stored import stored as left_by
+
+            stored = left_by(access.code, width) if width else None
+            if stored is None:
+                return _refused("new-not-known", "what it leaves in the member cannot be told before it has run")
+        resolved = kind.resolved
+        # Addresses are from the base: the object is base_offset before it.
+        return MemberCode(
+            base, self._index, access.scale if moves else 1, self.member.offset - access.base_offset,
+            -access.base_offset, self.member.bit_offset % 8, min(self.member.bits, 8 * _LONGEST),
+            _is_signed(kind), word, width, stored,
+        )  # fmt: skip
+
+    @cached_property
+    def _index(self) -> str | None:
+        from klasy.flow.decode import REGISTERS
+
+        index = self.access.index
+        return REGISTERS[index] if 0 <= index < len(REGISTERS) else None
+
+    @cached_property
+    def _operand(self) -> tuple[int, int]:
+        """Where the instruction's operand is, from the base register, and its width; 0 if it does not hold the member
+        whole, or is none that a register holds."""
+        from klasy.flow import decode as d
+
+        access = self.access
+        memory = d.decode(access.code)[4]
+        if memory is None or access.width not in (1, 2, 4, 8) or memory[4] or access.base not in memory[:2]:
+            return 0, 0
+        if self._index is None and (memory[0] != access.base or memory[1] != d.NONE):
+            return 0, 0  # a register of known value takes part in the address
+        low = self.member.offset - access.base_offset
+        high = low + self.member.end - self.member.offset
+        at = memory[3]
+        if not at <= low or not high <= at + access.width:
+            return 0, 0
+        return at, access.width
+
+
+def _is_signed(kind: DataType) -> bool:
+    found = kind.resolved
+    return (isinstance(found, Int) and found.signed) or (isinstance(found, Enum) and found.signed)
