@@ -291,6 +291,7 @@ class FakeKernel:
 
     release = "6.1.0-fake"
     build_id = "00" * 20
+    symbols: Mapping[str | None, object] = {}  # no text in which accesses to members could be found
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from klasy.backend.artifact import Artifact
     from klasy.cli.options import Arguments, Parser
     from klasy.match.plan import JoinPoint
+    from klasy.match.shadow import Shadow
     from klasy.weaver.counts import Count
     from klasy.weaver.woven import WovenAspect
 
@@ -69,7 +70,8 @@ def _of_file(args: Arguments) -> int:
 
         shadows = [d for artifact in built for d in _shadows(artifact, artifact.plan.joinpoints)]
         unreached = [d for artifact in built for d in _unreached(artifact)]
-        print(dumps({"shadows": shadows, "unreached": unreached}))
+        untyped = sum(artifact.plan.untyped for artifact in built)
+        print(dumps({"shadows": shadows, "unreached": unreached}, {"untyped": untyped} if untyped else None))
         return EXIT_OK
     for number, artifact in enumerate(built):
         points = artifact.plan.joinpoints
@@ -77,6 +79,11 @@ def _of_file(args: Arguments) -> int:
         shown = _first(points, args, _MANY)
         _print_points(_shadows(artifact, shown), args, more=len(points) - len(shown))
         _print_unreached(_unreached(artifact), args)
+        if artifact.plan.untyped:
+            print(
+                f"left out: {plural(artifact.plan.untyped, 'instruction')} at a fitting offset of objects whose type "
+                "is not known"
+            )
         if args.show_code:
             from klasy.backend import show
 
@@ -91,8 +98,28 @@ def _shadows(artifact: Artifact, points: Sequence[JoinPoint]) -> list[dict[str, 
     columns = ("aspect", "advice", *SHADOW_COLUMNS, "mechanism", "why")
     return [
         dict(zip(columns, (name, labels[p.advice], *shadow_row(p.shadow), p.mechanism, p.why), strict=True))
+        | _instruction(p.shadow)
         for p in points
     ]
+
+
+def _instruction(shadow: Shadow) -> dict[str, Any]:
+    """What is known of an instruction that accesses members."""
+    access = shadow.access
+    if access is None:
+        return {}
+    from klasy.flow.sites import CONFIDENCE
+
+    try:
+        text: str | None = access.disassembly
+    except ImportError:  # no disassembler is here
+        text = None
+    return {
+        "access": _ACCESS[access.reads + 2 * access.writes],
+        "instruction": text,
+        "confidence": CONFIDENCE.get(access.confidence),
+        "derivation": access.derivation,
+    }
 
 
 def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
@@ -103,6 +130,7 @@ def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
         {"aspect": plan.aspect.name, "advice": plan.aspect.advice[missing.advice].label}
         | dict(zip(SHADOW_COLUMNS, shadow_row(missing.shadow), strict=True))
         | {"code": missing.code, "reason": missing.reason}
+        | _instruction(missing.shadow)
         for missing in plan.unreached
     ]
 
@@ -244,13 +272,15 @@ def _named(callers: dict[int, int]) -> dict[str, int]:
 def place_text(point: dict[str, Any]) -> str:
     """Where a join point lies, in a few words."""
     module = f" [{point['module']}]" if point["module"] else ""
-    if point.get("data"):
-        return str(point["data"])
     function = point["function"]
+    if point.get("data") and not function:
+        return str(point["data"])
     where = f"{function}+{point['offset'] or 0:#x}{module}" if function else "callers not known"
     if point["kind"] == "call":
         callee = point["callee"] or "through a pointer"
         return f"{callee} <- {where}" + (" (tail call)" if point.get("call") == "tail" else "")
+    if point.get("data"):
+        return f"{point['data']} in {where}"
     return f"{function}{module}" if not point["offset"] else where
 
 
@@ -306,6 +336,11 @@ def _table(points: Sequence[dict[str, Any]], *, why: bool, counted: bool) -> str
                 head.append(title)
                 for row, point in zip(rows, points, strict=True):
                     row.append(point[key])
+    if any("instruction" in point for point in points):
+        head += ["ACCESS", "INSTRUCTION", "TYPE KNOWN BY"]
+        for row, point in zip(rows, points, strict=True):
+            known = f"{point['confidence']}: {point['derivation']}" if "confidence" in point else ""
+            row += [point.get("access") or "", point.get("instruction") or "", known]
     head += ["MECHANISM", "WHY"] if why else ["MECHANISM"]
     for row, point in zip(rows, points, strict=True):
         row.extend([point["mechanism"], point["why"]] if why else [point["mechanism"]])

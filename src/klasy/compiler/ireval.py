@@ -30,7 +30,6 @@ class World:
 
     read: Callable[[int, int], bytes | None] = lambda address, size: None
     arguments: Sequence[int] = ()
-    registers: Mapping[str, int] = field(default_factory=dict)
     result: int = 0
     context: Mapping[str, int] = field(default_factory=dict)
     comm: bytes = b""
@@ -41,6 +40,7 @@ class World:
     user_stack: bytes | None = None
     store: Store | None = None
     observed: Mapping[str, int] = field(default_factory=dict)
+    registers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass()

@@ -357,7 +357,7 @@ def _why(found: MemberMatch) -> str:
     access = found.access
     size = f"{access.width} byte{'s' * (access.width != 1)}"
     how = f"{CONFIDENCE.get(access.confidence, '')}: {access.derivation}"
-    return f"{access.disassembly}; {_WORDS[access.kind]} {size}; {access.placed_in}+{access.place_offset:#x}, {how}"
+    return f"{_WORDS[access.kind]} {size} at {access.placed_in}+{access.place_offset:#x}; type {how}"
 
 
 def _refused(code: str, reason: str) -> Refusal:

@@ -61,7 +61,6 @@ def test_a_type_and_a_name(text: str):
         ("per_cpu(x)", "bad-data"),
         ("per_cpu(x, y)", "bad-data"),
         ('"long a.b c"', "bad-data"),
-        ("struct s.m", "not-built-yet"),
     ],
 )
 def test_mistakes(text: str, code: str):
