@@ -291,7 +291,7 @@ class Result(Op):
 
 @dataclass(eq=False)
 class Register(Op):
-    """``dst`` = a register of the interrupted code, all 64 bits, named as in ``arch_x86_64``. Of MEMBER probes alone."""
+    """``dst`` = a register of the interrupted code, all 64 bits, named as in ``arch_x86_64``. In MEMBER alone."""
 
     dst: Value
     name: str

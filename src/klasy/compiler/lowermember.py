@@ -72,8 +72,8 @@ class _Finder:
         base: Operand = self._register(code.base)
         if "object" in wants:
             build.set(self.found["object"], build.binary("add", base, code.object) if code.object else base)
-        if code.index is not None:
-            index = self._register(code.index)
+        if code.indexed is not None:
+            index = self._register(code.indexed)
             scaled = build.binary("mul", index, code.scale) if code.scale != 1 else index
             base = build.binary("add", base, scaled)
         if "address" in wants:

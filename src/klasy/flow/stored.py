@@ -18,8 +18,8 @@ _TWO_BYTES = {0xB0: "cmpxchg", 0xC0: "add"}  # xadd leaves the sum in memory
 
 
 class Stored(NamedTuple):
-    """``op``: store, add, sub, and, andnot, or, xor, not, neg of what is there and the operand; cmpxchg: the operand, if
-    what is there is equal to ax.
+    """``op``: store, add, sub, and, andnot, or, xor, not, neg of what is there and the operand; cmpxchg: the operand,
+    if what is there is equal to ax.
 
     The operand is the ``register`` (a number as in ``decode``), its second byte where ``high``; else the ``immediate``.
     """

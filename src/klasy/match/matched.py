@@ -7,9 +7,9 @@ from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from klasy.flow.sites import Access
     from klasy.kernel.model import CallSite, Function, Kernel
     from klasy.lang.ast import Advice, Aspect, Expr
-    from klasy.flow.sites import Access
     from klasy.match.datum import Datum, MemberData
     from klasy.match.plan import Binding, Unreached
     from klasy.match.shadow import JoinPointKind, Shadow
@@ -45,8 +45,7 @@ class AccessMatch:
 
 
 class MemberMatch(NamedTuple):
-    """An instruction that an advice matches for the members it accesses. ``data``: those that are meant.
-    """
+    """An instruction that an advice matches for the members it accesses. ``data``: those that are meant."""
 
     kind: JoinPointKind
     access: Access

@@ -377,9 +377,7 @@ class AdviceMatcher:
             leaf = self.form.leaves[literal.leaf]
             if isinstance(leaf, ast.Call | ast.Execution):
                 truth = kind is isinstance(leaf, ast.Call) and target in self.resolved[literal.leaf].found
-            elif isinstance(leaf, ast.Access):
-                truth = False
-            elif isinstance(leaf, ast.Target):
+            elif isinstance(leaf, ast.Access | ast.Target):
                 truth = False
             elif isinstance(leaf, ast.If):
                 continue

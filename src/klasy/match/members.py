@@ -25,7 +25,7 @@ from klasy.plain import TYPE_CHECKING, cached_property, replace
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
-    from klasy.flow.sites import Access, Member
+    from klasy.flow.sites import Member
     from klasy.kernel.model import Function
     from klasy.match.matched import AdviceMatch
     from klasy.match.matcher import AdviceMatcher, _Conjunct
@@ -105,12 +105,12 @@ class _Members:
         *way, last = path
         inner = struct
         for step in way:
-            place = find_member(self.btf, inner, step) if step[:1] not in ("-", "[") else None
+            place = find_member(self.btf, inner, step) if not _leads_out(step) else None
             if place is None:
                 self._absent(inner, step)
                 return []
             inner = self.btf.resolve(place.type_id)
-        if last[:1] in ("-", "[") or not isinstance(self.btf.type(inner), Struct):
+        if _leads_out(last) or not isinstance(self.btf.type(inner), Struct):
             self._absent(inner, last)
             return []
         names = list(dict.fromkeys(place.name for place in members(self.btf, inner) if place.name))
@@ -130,10 +130,10 @@ class _Members:
 
     def _absent(self, struct: int, step: str) -> None:
         name = self.btf.c_name(struct)
-        if step[:1] in ("-", "["):
+        if _leads_out(step):
             self.fail(
                 "not-a-member", f"'{step}' leads out of '{name}': what lies there is of no fixed place in it",
-                "name the member of the type that is pointed to" if step[0] == "-" else "name the array itself",
+                "name the member of the type that is pointed to" if "->" in step else "name the array itself",
             )  # fmt: skip
             return
         from klasy.match.near import near
@@ -145,6 +145,11 @@ class _Members:
         close = near(step, known)
         hint = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
         self.fail("unknown-member", f"'{name}' has no member '{step}'", hint)
+
+
+def _leads_out(step: str) -> bool:
+    """Whether a step of a path goes through a pointer or into an array."""
+    return "->" in step or "[" in step
 
 
 # --- matching
@@ -192,7 +197,7 @@ def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
         hits += 1
         _add(matcher, result, MemberMatch(kind, access, tuple(by_member[m] for m in access.members), outcome), node)
     if not hits:
-        _report_none(matcher, node, kind, elsewhere, found.untyped, found.functions)
+        _report_none(matcher, node, elsewhere, found)
     elif len(result.members) > MOST_SHADOWS:
         from klasy.match import lint
 
@@ -202,19 +207,17 @@ def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
         conjunct.hits += hits
 
 
-def _report_none(
-    matcher: AdviceMatcher, node: ast.Access, kind: JoinPointKind, elsewhere: int, untyped: int, functions: int
-) -> None:
-    what = {JoinPointKind.GET: "reads", JoinPointKind.SET: "writes"}.get(kind, "accesses")
+def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, found: Sites) -> None:
+    what = {ast.AccessKind.GET: "reads", ast.AccessKind.SET: "writes"}.get(node.kind, "accesses")
     hints = []
     if elsewhere:
         hints.append(f"{elsewhere} such instruction{'s lie' if elsewhere > 1 else ' lies'} elsewhere")
-    if untyped:
-        hints.append(f"{untyped} more access something at its offset in objects whose type is not known")
+    if found.untyped:
+        hints.append(f"{found.untyped} more access something at its offset in objects whose type is not known")
     matcher.bag.error(
         "matches-nothing",
         f"no instruction is known that {what} '{node.data.span.text}'{' there' if elsewhere else ''} "
-        f"({functions} functions were looked at)",
+        f"({found.functions} functions were looked at)",
         node.data.span,
         hints=hints,
     )
@@ -399,7 +402,8 @@ class _Site:
             stored = left_by(access.code, width) if width else None
             if stored is None:
                 return _refused("new-not-known", "what it leaves in the member cannot be told before it has run")
-        resolved = kind.resolved
+        if values and self.member.bit_offset % 8 + min(self.member.bits, 8 * _LONGEST) > 8 * _LONGEST:
+            return _refused("several-words", "the bit-field lies in more than eight bytes")
         # Addresses are from the base: the object is base_offset before it.
         return MemberCode(
             base, self._index, access.scale if moves else 1, self.member.offset - access.base_offset,

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from klasy.diag import Diagnostic
+    from klasy.flow.stored import Stored
     from klasy.kernel.model import Function
     from klasy.lang.ast import Aspect, Expr, TypeRef
-    from klasy.flow.stored import Stored
     from klasy.match.datum import Datum, MemberData, Piece
 
 
@@ -151,15 +151,15 @@ READS, WRITES, CHANGED = 1, 2, 4
 class MemberCode(NamedTuple):
     """How a program finds, at an instruction that accesses a member and has not run yet, what the advice asks for.
 
-    Addresses are the value of register ``base`` (as ``arch_x86_64`` names it) plus that of ``index`` times ``scale``,
+    Addresses are the value of register ``base`` (as ``arch_x86_64`` names it) plus that of ``indexed`` times ``scale``,
     if there is one, plus an offset: ``member`` that of the member's first byte, ``word`` that of the instruction's
     operand of ``width`` bytes. ``object`` is the object's from the base alone. The member is ``bits`` bits from bit
-    ``shift`` of its first byte. ``width`` 0: the operand does not hold it whole; then ``stored`` is None, as it is where
-    the instruction only reads or it cannot be told what it leaves.
+    ``shift`` of its first byte. ``width`` 0: the operand does not hold it whole; then ``stored`` is None, as it is
+    where the instruction only reads.
     """
 
     base: str
-    index: str | None
+    indexed: str | None
     scale: int
     member: int
     object: int

@@ -93,7 +93,9 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
                 yield f"{point.address:#x} is not the entry of {point.function}"
     elif any(not p.function.address <= p.address < p.function.end for p in probe.points):
         yield "a point does not lie in its function"
-    elif probe.context is not Context.MEMBER and any(not p.function.address < p.address < p.function.end for p in probe.points):
+    elif probe.context is not Context.MEMBER and any(
+        not p.function.address < p.address < p.function.end for p in probe.points
+    ):
         yield "a point does not lie inside its function"
     if not probe.arms and probe.mark is not MarkUse.WRITE:
         yield "it does nothing"

@@ -95,7 +95,9 @@ def _expand(node: ast.Pointcut, positive: bool, leaves: list[Leaf]) -> list[tupl
         if len(left) * len(right) > MOST_CONJUNCTS:
             return None
         return [a + tuple([literal for literal in b if literal not in a]) for a in left for b in right]
-    if not isinstance(node, ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.If | ast.Target):
+    if not isinstance(
+        node, ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.If | ast.Target
+    ):
         raise TypeError(f"{type(node).__name__} in a resolved pointcut")
     leaves.append(node)
     return [(Literal(len(leaves) - 1, positive),)]

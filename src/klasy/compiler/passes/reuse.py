@@ -66,7 +66,16 @@ class _Known:
                 return self.serves_load(op, replaced)
             case ir.StringEqual() | StateOp() if op.faults is not None:
                 self.variables.pop(op.faults, None)
-            case ir.Binary() | ir.Extend() | ir.Swap() | ir.Compare() | ir.Argument() | ir.Result() | ir.Observe() | ir.Register():
+            case (
+                ir.Binary()
+                | ir.Extend()
+                | ir.Swap()
+                | ir.Compare()
+                | ir.Argument()
+                | ir.Result()
+                | ir.Observe()
+                | ir.Register()
+            ):
                 key = _key(op)
                 if key in self.results:
                     assert op.result is not None

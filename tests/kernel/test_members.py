@@ -1,0 +1,141 @@
+"""Accesses to members of types, each held against an account that is not klasy's."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import threading
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support.livekernel import define, leftovers
+from support.weaving import TRACING, place, woven
+
+from klasy.flow import sites
+from klasy.kernel.live import LiveKernel
+
+CWND_IN_TCP_INFO = 80  # offset of tcpi_snd_cwnd, include/uapi/linux/tcp.h
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    assert leftovers() == {}
+    yield
+    assert leftovers() == {}
+
+
+class Raw:
+    """Trace events of the test's own at the same instructions: what the member holds there."""
+
+    def __init__(self, found) -> None:
+        self.found = found
+
+    def __enter__(self) -> Raw:
+        kernel = LiveKernel()
+        (TRACING / "trace").write_text("")
+        for number, (address, base, offset) in enumerate(self.found):
+            define(f"p:rawmember/a{number} {place(kernel, address)} v=+{offset}(%{base}):u32 o=%{base}:x64")
+        (TRACING / "events/rawmember/enable").write_text("1")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (TRACING / "events/rawmember/enable").write_text("0")
+        define("-:rawmember/")
+
+    def seen(self) -> list[tuple[int, int, int]]:
+        """(address of the instruction, object, old value), in the order of time."""
+        rows = []
+        for line in (TRACING / "trace").read_text().splitlines():
+            match = re.search(r" a(\d+): .* v=(\d+) o=0x([0-9a-f]+)", line)
+            if match:
+                rows.append((self.found[int(match[1])][0], int(match[3], 16), int(match[2])))
+        return rows
+
+
+def transfer(client: socket.socket, server: socket.socket, size: int) -> None:
+    """Bytes from one end to the other, sent until all are acknowledged."""
+
+    def drain() -> None:
+        left = size
+        while left:
+            left -= len(server.recv(65536))
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    client.sendall(b"x" * size)
+    reader.join()
+
+
+def test_congestion_window_against_raw_events_and_tcp_info():
+    """A set of snd_cwnd has the object and old value that raw events saw; new is the next old, and what TCP says."""
+    text = """aspect cwnd { before(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && target(t) {
+        log((unsigned long)t, old, new, value, t->inet_conn.icsk_inet.inet_sport); } }"""
+    with woven(text) as a:
+        kernel = LiveKernel()
+        known = {s.address: s for s in _cwnd_sites(kernel)}
+        offset = sites.kernel_member(kernel, "tcp_sock", "snd_cwnd").offset
+        at = sorted({point.address for point in a.aspect.joinpoints})
+        assert len(at) > 10
+        assert all(known[x].base_offset == 0 and known[x].writes for x in at)
+        with Raw([(x, known[x].base_register, offset) for x in at]) as raw:
+            listener = socket.create_server(("127.0.0.1", 0))
+            client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+            transfer(client, server, 1 << 20)
+            first = a.events()
+            info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            port = socket.htons(client.getsockname()[1])
+            for each in (client, server, listener):
+                each.close()
+            seen = raw.seen()
+            events = [*first, *a.events()]
+    rows = [tuple(dict(event.values).values()) for event in events]
+    mine = [(event.joinpoint.address, row[0], row[1]) for event, row in zip(events, rows, strict=True)]
+    assert len(mine) >= 5
+    assert Counter(mine) == Counter(seen)
+    chain = [row for row in rows if row[4] == port]
+    assert len(chain) >= 2
+    assert all(one[2] == other[1] for one, other in pairwise(chain)), chain
+    last = [row[2] for row in rows[: len(first)] if row[4] == port][-1]
+    later = {row[2] for row in rows[len(first) :] if row[4] == port}
+    assert struct.unpack_from("<I", info, CWND_IN_TCP_INFO)[0] in {last, *later}
+    assert all(row[2] == row[3] for row in rows)
+
+
+def _cwnd_sites(kernel: LiveKernel):
+    from klasy import flow
+
+    return flow.accesses(kernel, [sites.kernel_member(kernel, "tcp_sock", "snd_cwnd")]).accesses
+
+
+def test_position_in_a_file(tmp_path: Path):
+    """What lseek sets is set as 'new' and read as 'value', on the file whose object is bound."""
+    mine = f"target(f) && if(pid == {os.getpid()})"
+    text = f"""aspect pos {{
+        before(struct file *f): set(struct file.f_pos) && {mine} {{ log((unsigned long)f, old, new); }}
+        before(struct file *f): get(struct file.f_pos) && {mine} {{ log((unsigned long)f, value); }}
+    }}"""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(5000))
+    with woven(text) as a:
+        file = os.open(path, os.O_RDONLY)
+        a.events()
+        os.lseek(file, 1234, os.SEEK_SET)
+        os.lseek(file, 4321, os.SEEK_SET)
+        where = re.search(r"pos:\s*(\d+)", Path(f"/proc/self/fdinfo/{file}").read_text())
+        events = a.events()
+        os.close(file)
+    assert where is not None
+    assert int(where[1]) == 4321
+    steps = [dict(event.values) for event in events if event.joinpoint.kind == "set"]
+    pairs = [(step["old"], step["new"]) for step in steps]
+    assert (0, 1234) in pairs
+    assert (1234, 4321) in pairs
+    assert len({step["(unsigned long)f"] for step in steps if step["new"] in (1234, 4321)}) == 1
+    read = [dict(event.values)["value"] for event in events if event.joinpoint.kind == "get"]
+    assert 4321 in read
+    assert {event.joinpoint.data for event in events} == {"struct file.f_pos"}
