@@ -25,7 +25,7 @@ from klasy.plain import TYPE_CHECKING, cached_property, replace
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
-    from klasy.flow.sites import Access, Member, Sites
+    from klasy.flow.sites import Member, Sites
     from klasy.kernel.model import Function
     from klasy.match.matched import AdviceMatch
     from klasy.match.matcher import AdviceMatcher, _Conjunct
