@@ -28,7 +28,7 @@ EXAMPLE = (
     "  klasy joinpoints --json | jq '.joinpoints[] | select(.hits > 0)'"
 )
 
-_PLACE = ("kind", "function", "offset", "address", "module", "callee", "data", "file", "line")
+_PLACE = ("kind", "function", "offset", "address", "module", "callee", "data", "file", "line", "access")
 _MANY = 60  # rows of a table that are shown unless --all is given
 _PARTLY, _SHARED = "+", "*"
 _FEW = 20  # of join points that were never hit, and of those not reached
@@ -115,7 +115,6 @@ def _instruction(shadow: Shadow) -> dict[str, Any]:
     except ImportError:  # no disassembler is here
         text = None
     return {
-        "access": _ACCESS[access.reads + 2 * access.writes],
         "instruction": text,
         "confidence": CONFIDENCE.get(access.confidence),
         "derivation": access.derivation,

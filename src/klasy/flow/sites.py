@@ -112,6 +112,11 @@ class Access:
         return "both" if self.reads and self.writes else "write" if self.writes else "read"
 
     @property
+    def words(self) -> str:
+        """What it does, as a person reads it."""
+        return {"both": "read and write"}.get(self.kind, self.kind)
+
+    @property
     def disassembly(self) -> str:
         """The instruction as Intel writes it."""
         from klasy.flow import disasm

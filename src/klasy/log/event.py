@@ -94,5 +94,6 @@ def point_from_json(data: dict[str, Any]) -> LogPoint:
         data.get("file"),
         data.get("line"),
         data.get("data"),
+        data.get("access"),
         tail=data.get("call") == "tail",
     )

@@ -40,6 +40,7 @@ SHADOW_COLUMNS = (
     "data",
     "file",
     "line",
+    "access",
 )
 JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
 _LENGTH = ""  # where a packed table has its number of rows, beside the names of the columns
@@ -209,6 +210,7 @@ def shadow_row(shadow: Shadow) -> list[Any]:
         shadow.data,
         None,
         None,
+        shadow.access.words if shadow.access else None,
     ]
 
 

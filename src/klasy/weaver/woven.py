@@ -55,6 +55,7 @@ class WovenJoinPoint(NamedTuple):
     mechanism: str
     why: str
     data: str | None = None
+    access: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
