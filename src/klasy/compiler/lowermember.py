@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from klasy.match.plan import Arm, MemberCode, Members
 
 _BINARY = {"add": "add", "sub": "sub", "and": "and", "or": "or", "xor": "xor"}
-_WORD_BITS = 64
+_NO_OLD = ("store", "copy", "fill", "fill bytes")  # what does not depend on what is there
+_EACH_BYTE = 0x0101_0101_0101_0101
 
 
 def find(build: Builder, arm: Arm, joinpoint: Operand) -> dict[str, Var]:
@@ -81,7 +82,7 @@ class _Finder:
         if "old" not in wants and "new" not in wants:
             return
         # A store whose old value is not asked for needs no load.
-        plain = code.stored is not None and code.stored.op == "store"
+        plain = code.stored is not None and code.stored.op in _NO_OLD
         word = None if plain and "old" not in wants else self._word(base)
         old = self._member(word) if word is not None else None
         if "old" in wants:
@@ -126,6 +127,12 @@ class _Finder:
                 operand = build.binary("lshr", operand, 8)
         if stored.op == "store":
             return operand
+        if stored.op == "copy":
+            return build.load(operand, self.code.member, _bytes(self.code), self.found["failed"], 1)
+        if stored.op == "fill":
+            return build.binary("lshr", operand, stored.immediate) if stored.immediate else operand
+        if stored.op == "fill bytes":
+            return build.binary("mul", build.extend(operand, 8, False), _EACH_BYTE)
         assert word is not None
         if stored.op in _BINARY:
             return build.binary(_BINARY[stored.op], word, operand)

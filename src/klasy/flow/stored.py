@@ -19,7 +19,8 @@ _TWO_BYTES = {0xB0: "cmpxchg", 0xC0: "add"}  # xadd leaves the sum in memory
 
 class Stored(NamedTuple):
     """``op``: store, add, sub, and, andnot, or, xor, not, neg of what is there and the operand; cmpxchg: the operand,
-    if what is there is equal to ax.
+    if what is there is equal to ax. copy: what lies as far from the register as the member does from di; fill: the
+    register's bits from bit ``immediate`` on; fill bytes: its lowest byte, again and again.
 
     The operand is the ``register`` (a number as in ``decode``), its second byte where ``high``; else the ``immediate``.
     """
@@ -64,6 +65,19 @@ def stored(code: bytes, width: int) -> Stored | None:
     if opcode & 0xFE == 0xF6 and what in (2, 3):
         return Stored("neg" if what == 3 else "not")
     return None
+
+
+def string_stored(code: bytes, at: int, size: int) -> Stored | None:
+    """What a string instruction leaves in ``size`` bytes, ``at`` bytes from di; None where that cannot be told."""
+    op = d.decode(code)
+    if op[0] != d.STRING or op[5] not in (0xA4, 0xAA) or at < 0:
+        return None
+    if op[5] == 0xA4:
+        return Stored("copy", d.SI)
+    if op[1] == 1:
+        return Stored("fill bytes", d.AX)
+    place = at % op[1]
+    return Stored("fill", d.AX, immediate=8 * place) if place + size <= op[1] else None
 
 
 def _of_register(op: str, number: int, rex: int, width: int) -> Stored:

@@ -26,6 +26,7 @@ from klasy.plain import TYPE_CHECKING, cached_property, replace
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.flow.sites import Member, Sites
+    from klasy.flow.stored import Stored
     from klasy.kernel.model import Function
     from klasy.match.matched import AdviceMatch
     from klasy.match.matcher import AdviceMatcher, _Conjunct
@@ -397,9 +398,7 @@ class _Site:
         word, width = self._operand
         stored = None
         if "new" in wants and access.writes and self.found.kind is not JoinPointKind.GET:
-            from klasy.flow.stored import stored as left_by
-
-            stored = left_by(access.code, width) if width else None
+            stored = self._stored(width)
             if stored is None:
                 return _refused("new-not-known", "what it leaves in the member cannot be told before it has run")
         if values and self.member.bit_offset % 8 + min(self.member.bits, 8 * _LONGEST) > 8 * _LONGEST:
@@ -410,6 +409,17 @@ class _Site:
             -access.base_offset, self.member.bit_offset % 8, min(self.member.bits, 8 * _LONGEST),
             _is_signed(kind), word, width, stored,
         )  # fmt: skip
+
+    def _stored(self, width: int) -> Stored | None:
+        """What the instruction leaves in the member."""
+        from klasy.flow.stored import stored, string_stored
+
+        if width:
+            return stored(self.access.code, width)
+        at, size = self.member.offset - self.access.base_offset, self.member.end - self.member.offset
+        if self.access.base_register != "di" or at + size > self.access.width:
+            return None
+        return string_stored(self.access.code, at, size)
 
     @cached_property
     def _index(self) -> str | None:

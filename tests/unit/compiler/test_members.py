@@ -105,3 +105,13 @@ def test_index_and_fault() -> None:
     assert seen["old"] == int.from_bytes(MEMORY[24:28], "little")
     seen = found(code(None), registers={"bx": 0})
     assert (seen["old"], seen["failed"]) == (0, 1)
+
+
+def test_string_instructions() -> None:
+    """A copied member is what lies as far from si; a filled one the register's bits, or its byte repeated."""
+    copied = code(Stored("copy", 6), member=8, word=0, width=0)
+    seen = found(copied, registers={"si": BASE + 16})
+    assert (seen["old"], seen["new"]) == (OLD, int.from_bytes(MEMORY[24:28], "little"))
+    filled = code(Stored("fill", 0, immediate=32), word=0, width=0)
+    assert found(filled, registers={"ax": 0x1122_3344_5566_7788})["new"] == 0x1122_3344
+    assert found(code(Stored("fill bytes", 0), word=0, width=0), registers={"ax": 0xAB_5C})["new"] == 0x5C5C_5C5C

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from klasy.flow.stored import Stored, stored
+from klasy.flow.stored import Stored, stored, string_stored
 
 AX, CX, DX, BX, R9 = 0, 1, 2, 3, 9
 
@@ -46,3 +46,20 @@ AX, CX, DX, BX, R9 = 0, 1, 2, 3, 9
 def test_of_bytes(code: str, width: int, expected: Stored | None) -> None:
     """An instruction's operand and what is done with it; nothing where flags or vectors take part."""
     assert stored(bytes.fromhex(code), width) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "at", "size", "expected"),
+    [
+        ("f348a5", 16, 4, Stored("copy", 6)),  # rep movsq
+        ("f3a4", 3, 4, Stored("copy", 6)),
+        ("f348ab", 20, 4, Stored("fill", AX, immediate=32)),  # rep stosq
+        ("f348ab", 22, 4, None),  # parts of two words
+        ("f3aa", 3, 4, Stored("fill bytes", AX)),
+        ("f3a6", 0, 4, None),  # cmps writes nothing
+        ("8907", 0, 4, None),
+    ],
+)
+def test_of_string_instructions(code: str, at: int, size: int, expected: Stored | None) -> None:
+    """A copy leaves what lies in its source, a fill the bits of the register that come there."""
+    assert string_stored(bytes.fromhex(code), at, size) == expected
