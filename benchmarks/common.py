@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KLASY = str(ROOT / ".venv" / "bin" / "klasy")
+# Where klasy keeps what it found out about a kernel.
+CACHES = [Path("/var/cache/klasy"), Path("~/.cache/klasy").expanduser()]
 
 
 def measure(rounds: int, contenders: dict[str, Callable[[], float]]) -> dict[str, list[float]]:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import KLASY, background, measure, table, timed, until_first_line
+from common import CACHES, KLASY, background, measure, table, timed, until_first_line
 
 ASPECT = """
 aspect first_hit {
@@ -49,7 +49,6 @@ while True:
     other.recv(1)
     time.sleep(0.002)
 """
-CACHES = [Path("/var/cache/klasy"), Path("~/.cache/klasy").expanduser()]
 
 
 def is_hit(line: str) -> bool:

@@ -2,17 +2,19 @@
 
     klasy lab -- .venv/bin/python benchmarks/joinpoints.py
 
-The aim: under 1.5 times (bare start + imports + 1 s), in the guest.
+The aim: under 1.5 times (bare start + imports + 1 s), in the guest. "cold" is without klasy's caches, as in the first
+use after a boot.
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from common import KLASY, measure, table, timed
+from common import CACHES, KLASY, measure, table, timed
 
 ASPECT = 'aspect frees { pointcut call(kfree); before() { log("freed"); } }\n'
 IMPORTS = (
@@ -29,18 +31,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         aspect = Path(folder) / "frees.asp"
         aspect.write_text(ASPECT)
+
+        def cold() -> float:
+            for cache in CACHES:
+                shutil.rmtree(cache, ignore_errors=True)
+            return timed([KLASY, "joinpoints", str(aspect)])
+
         times = measure(
             rounds,
             {
                 "python": lambda: timed([python, "-c", "pass"]),
                 "python and imports": lambda: timed([python, "-c", IMPORTS]),
+                "klasy joinpoints, cold": cold,
                 "klasy joinpoints": lambda: timed([KLASY, "joinpoints", str(aspect)]),
             },
         )
     table("klasy joinpoints, call(kfree)", times, "python and imports")
     allowed = 1.5 * (statistics.median(times["python and imports"]) + 1)
-    taken = statistics.median(times["klasy joinpoints"])
-    print(f"allowed 1.5 * (imports + 1 s) = {allowed:.3f} s, taken {taken:.3f} s: {taken / allowed:.2f} of it")
+    print(f"allowed: 1.5 * (imports + 1 s) = {allowed:.3f} s")
+    for name in ("klasy joinpoints", "klasy joinpoints, cold"):
+        taken = statistics.median(times[name])
+        print(f"{name}: {taken:.3f} s, {taken / allowed:.2f} of it")
 
 
 if __name__ == "__main__":

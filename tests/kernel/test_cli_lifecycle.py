@@ -25,18 +25,22 @@ REMOVE = f"""aspect remove {{
 }}
 """
 
+COUNTS = {
+    *("hits", "lost", "missed", "missed_partly", "unmarked", "missed_shared", "undecided", "left_out", "cut"),
+}
 JOINPOINT = {
     *("aspect", "advice", "kind", "function", "offset", "address", "module", "callee", "callee_module", "call"),
-    *("file", "line", "mechanism", "why", "hits", "lost", "missed", "missed_partly", "unmarked", "missed_shared"),
+    *("file", "line", "data", "mechanism", "why", *COUNTS),
 }
 UNREACHED = {
     *("aspect", "advice", "kind", "function", "offset", "address", "module", "callee", "callee_module", "call"),
-    *("file", "line", "code", "reason"),
+    *("file", "line", "data", "code", "reason"),
 }
 EVENT = {"time_ns", "aspect", "advice", "joinpoint", "cpu", "pid", "tid", "comm"}
 STATUS = {
     *("aspect", "source", "since_ns", "active", "joinpoints", "unreached", "hits", "lost", "unmarked"),
     *("missed", "missed_partly", "runs", "run_time_ns"),
+    *("state_lost", "undecided", "left_out", "cut", "coverage"),
 }
 
 
@@ -356,7 +360,7 @@ def test_a_dry_run(folder):
     (folder / "calls.asp").write_text("aspect calls { before(): call(dput) && within(path_put) || call(vfs_mkdir) {} }")
     document = json.loads(good(klasy_command("joinpoints", "--json", str(folder / "calls.asp"))).out)
     assert set(document) == {"shadows", "unreached"}
-    shadow = JOINPOINT - {"hits", "lost", "missed", "missed_partly", "unmarked", "missed_shared"}
+    shadow = JOINPOINT - COUNTS
     assert document["shadows"]
     assert all(set(each) == shadow for each in document["shadows"])
     assert all(set(each) == UNREACHED for each in document["unreached"])

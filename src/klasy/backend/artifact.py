@@ -32,9 +32,10 @@ MAP_FIRST = "first"  # one value: for each datum what it was when the aspect was
 MAP_KINDS = "kinds"  # hash: address behind an instruction -> what it does to data, as in plan.READS
 MAP_ACCESSES = "accesses"  # hash: u64 address behind the instruction, u32 join point, u32 what was known -> u64 hits
 
-# The control value: u32 active (0: programs return at once), u32 reserved.
+# The control value: u32 active (0: programs return at once), u32 stopped (1: switched off by its own stop()).
 CONTROL_SIZE = 8
 CONTROL_ACTIVE = 0
+CONTROL_STOPPED = 4
 
 # A mark, see match/plan.py: u64 slot, u64 tag -> the value below.
 MARK_KEY_SIZE = 16

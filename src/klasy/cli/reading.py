@@ -137,7 +137,7 @@ def follow(
             for name, cpus in guard.look().items():
                 came = f"CPU {', '.join(map(str, cpus))} came up"
                 print(f"klasy: {came}: the data of {name} is watched there from now on", file=sys.stderr)
-        ended = [woven for woven in aspects if not woven.active]  # before the last of their log is read
+        ended = [woven for woven in aspects if woven.stopped]  # before the last of their log is read
         output.drain()
         if nobody_reads(sys.stdout.fileno()):
             raise BrokenPipeError

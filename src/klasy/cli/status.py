@@ -57,7 +57,7 @@ def run(args: Arguments) -> int:
 
 def _taken_out(woven: WovenAspect) -> bool:
     """Take out an aspect that has stopped itself, if nothing goes with it: no unread log, no state."""
-    if woven.active or woven.states:
+    if not woven.stopped or woven.states:
         return False
     from klasy.cli.stopped import take_out, unread
 

@@ -21,7 +21,7 @@ def stopped(aspects: Iterable[WovenAspect]) -> list[WovenAspect]:
     found = []
     for woven in aspects:
         try:
-            if not woven.active:
+            if woven.stopped:
                 found.append(woven)
         except KernelRefused:
             continue
@@ -33,17 +33,19 @@ def take_out(aspects: Iterable[WovenAspect]) -> list[str]:
 
     What an aspect has kept in states would go with it: it stays, and how to go on is said.
     """
-    from klasy.api import identity, still_there
     from klasy.weaver.unweave import unweave
-    from klasy.weaver.woven import NotWoven
+    from klasy.weaver.woven import NotWoven, open_woven
 
     gone = []
     for woven in aspects:
         if woven.states:
             hint = f"klasy stat {woven.name} shows what it has kept, klasy unweave {woven.name} takes it out"
             print(f"klasy: aspect '{woven.name}' has stopped itself\n  hint: {hint}", file=sys.stderr)
-        elif still_there(identity(woven)):
+        else:
             try:
+                with open_woven(woven.name) as present:
+                    if not present.stopped:
+                        continue  # another has been woven in its place
                 unweave([woven.name])
             except NotWoven:
                 continue  # another klasy was quicker

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import os
 
-from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS, MAP_RUNS, MAP_UNKNOWN
+from klasy.backend.artifact import (
+    CONTROL_ACTIVE,
+    CONTROL_SIZE,
+    CONTROL_STOPPED,
+    MAP_CONTROL,
+    MAP_COUNTERS,
+    MAP_EVENTS,
+    MAP_RUNS,
+    MAP_UNKNOWN,
+)
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal, one_line
@@ -166,9 +175,17 @@ class WovenAspect:
 
     @property
     def active(self) -> bool:
-        """Whether its programs run; false once it stopped itself."""
-        value = self.map(MAP_CONTROL).lookup(bytes(4))
-        return value is not None and value[:4] != bytes(4)
+        """Whether its programs run; false once it stopped itself, and while it is woven or taken out."""
+        return self._control(CONTROL_ACTIVE) != 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has switched itself off by ``stop()``."""
+        return self._control(CONTROL_STOPPED) != 0
+
+    def _control(self, at: int) -> int:
+        value = self.map(MAP_CONTROL).lookup(bytes(4)) or bytes(CONTROL_SIZE)
+        return int.from_bytes(value[at : at + 4], "little")
 
     def counts(self) -> list[Count]:
         """Hits, lost, unmarked and missed of each join point, by its id."""

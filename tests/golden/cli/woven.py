@@ -32,6 +32,7 @@ class FakeWoven:
         self.source_name = source or f"{name}.asp"
         self.since_ns = since_ns
         self.active = active
+        self.stopped = not active
         self.unreached = list(unreached)
         self._counts = counts
         self._cost = cost or Cost(0, 0)

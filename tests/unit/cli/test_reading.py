@@ -131,7 +131,7 @@ class Woven:
 
     name = "a"
     states = ()
-    active = True
+    stopped = False
 
     def __init__(self, path, *counts: Count) -> None:
         self.path = str(path)
@@ -227,7 +227,7 @@ def test_follow_ends_when_all_have_stopped_themselves(log, output, tmp_path):
     """An aspect that stopped itself runs no more: what it logged is shown, and then it ends."""
     (tmp_path / "aspect").mkdir()
     woven = Woven(tmp_path / "aspect")
-    woven.active = False
+    woven.stopped = True
     with Interrupts() as interrupts:
         follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [woven], interrupts)
     assert numbers(written(output)) == list(range(20))

@@ -8,7 +8,7 @@ if there were none: a limit is never exceeded.
 
 from __future__ import annotations
 
-from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL, MAP_LIMITS
+from klasy.backend.artifact import CONTROL_ACTIVE, CONTROL_STOPPED, MAP_CONTROL, MAP_LIMITS
 from klasy.bpf.insn import (
     R0,
     R1,
@@ -59,4 +59,8 @@ def limit(e: Emitter, op: ir.Limit) -> None:
 
 def stop(e: Emitter) -> None:
     """From now on every program of the aspect returns at once."""
-    e.asm.emit(load_map_value(R1, MAP_CONTROL, CONTROL_ACTIVE), store_imm(R1, 0, 0, 4))
+    e.asm.emit(
+        load_map_value(R1, MAP_CONTROL, 0),
+        store_imm(R1, CONTROL_STOPPED, 1, 4),
+        store_imm(R1, CONTROL_ACTIVE, 0, 4),
+    )
