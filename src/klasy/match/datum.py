@@ -1,7 +1,7 @@
 """Data that a pointcut names: where it lies, of what type it is. Plain data, no system calls.
 
-A :class:`Datum` is what ``get``, ``set`` and ``access`` select accesses of: now a global or a part of one, at an
-address; the member of a type, which lies at no one address, will be another.
+A :class:`Datum` is what ``get``, ``set`` and ``access`` select accesses of: a global or a part of one, at an address;
+a :class:`MemberData` is the member of a type, which lies at no one address.
 """
 
 from __future__ import annotations
