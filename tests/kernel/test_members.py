@@ -126,16 +126,17 @@ def test_position_in_a_file(tmp_path: Path):
         a.events()
         os.lseek(file, 1234, os.SEEK_SET)
         os.lseek(file, 4321, os.SEEK_SET)
+        assert os.lseek(file, 0, os.SEEK_CUR) == 4321
         where = re.search(r"pos:\s*(\d+)", Path(f"/proc/self/fdinfo/{file}").read_text())
         events = a.events()
         os.close(file)
     assert where is not None
     assert int(where[1]) == 4321
     steps = [dict(event.values) for event in events if event.joinpoint.kind == "set"]
-    pairs = [(step["old"], step["new"]) for step in steps]
-    assert (0, 1234) in pairs
-    assert (1234, 4321) in pairs
-    assert len({step["(unsigned long)f"] for step in steps if step["new"] in (1234, 4321)}) == 1
-    read = [dict(event.values)["value"] for event in events if event.joinpoint.kind == "get"]
-    assert 4321 in read
+    objects = {(step["old"], step["new"]): step["(unsigned long)f"] for step in steps if step["old"] != step["new"]}
+    file_object = objects[1234, 4321]
+    own = [(step["old"], step["new"]) for step in steps if step["(unsigned long)f"] == file_object]
+    assert [pair for pair in own if pair[0] != pair[1]] == [(0, 1234), (1234, 4321)]
+    read = [dict(event.values) for event in events if event.joinpoint.kind == "get"]
+    assert 4321 in {one["value"] for one in read if one["(unsigned long)f"] == file_object}
     assert {event.joinpoint.data for event in events} == {"struct file.f_pos"}
