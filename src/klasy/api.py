@@ -88,9 +88,9 @@ def events(*names: str, follow: bool = False, keep: bool = False) -> Iterator[Lo
     Ends with the last record there is, or, with ``follow``, when none of the aspects is woven any more. A batch of
     records leaves the kernel's buffer when the next is asked for; with ``keep`` they stay.
     """
-    from klasy.weaver.woven import open_woven, read_registry
+    from klasy.weaver.woven import open_aspects
 
-    aspects = [open_woven(name) for name in names] or read_registry()
+    aspects = open_aspects(names)
     try:
         identities = [identity(aspect) for aspect in aspects]
         reader, _ = open_reader(aspects)

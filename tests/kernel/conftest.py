@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @functools.cache
@@ -31,3 +36,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("KLASY_KERNEL_TESTS") == "1":
             pytest.fail(f"kernel test cannot run: {reason}", pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    """The descriptor of an open file on a file system of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", tmp_path], check=True)
+    descriptor = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+    subprocess.run(["umount", tmp_path], check=True)

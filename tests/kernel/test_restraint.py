@@ -19,16 +19,6 @@ FUNCTION = "vfs_fsync_range"
 CONDITION = f"execution({FUNCTION}) && if(pid == {os.getpid()})"
 
 
-@pytest.fixture
-def file(tmp_path):
-    """An open file on a file system of its own."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", tmp_path], check=True)
-    descriptor = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
-    yield descriptor
-    os.close(descriptor)
-    subprocess.run(["umount", tmp_path], check=True)
-
-
 @pytest.mark.parametrize("force", ["fentry", "kprobe"])
 def test_sample(file, force):
     """Each hit is logged or counted as left out, and about one in four is logged."""

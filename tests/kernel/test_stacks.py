@@ -15,16 +15,6 @@ from support.weaving import TRACING, woven
 SIGNATURE = "vfs_fsync_range(struct file *file, ..)"
 
 
-@pytest.fixture
-def file(tmp_path):
-    """An open file on a file system of its own."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", tmp_path], check=True)
-    descriptor = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
-    yield descriptor
-    os.close(descriptor)
-    subprocess.run(["umount", tmp_path], check=True)
-
-
 def traced_by_ftrace(descriptor: int) -> list[str]:
     """The functions on the stack at vfs_fsync_range, the innermost first, as a trace event tells them."""
     define("p:account/stack vfs_fsync_range")

@@ -306,11 +306,17 @@ def possible_cpus(path: str = POSSIBLE_CPUS) -> int:
 
 def count_cpus(text: str) -> int:
     """How many CPUs a list of the kernel's names: ``0-3,8`` are five."""
-    total = 0
+    return len(cpu_list(text))
+
+
+def cpu_list(text: str) -> list[int]:
+    """The numbers of a list of CPUs as the kernel writes it: ``0-3,6``."""
+    found: list[int] = []
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
-        total += int(last or first) - int(first) + 1
-    return total
+        if first:
+            found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _info(fd: int) -> MapInfo:

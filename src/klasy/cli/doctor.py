@@ -100,6 +100,7 @@ def _sources() -> list[Feature]:
 def _debug_registers() -> Feature:
     """What watches data: how many debug registers are free on each CPU, and who holds the others."""
     from klasy.kernel.live import LiveKernel
+    from klasy.match.datum import REGISTERS
     from klasy.weaver import watch
     from klasy.weaver.pinfs import PinFS
 
@@ -109,8 +110,8 @@ def _debug_registers() -> Feature:
         if not found:
             return Feature(name, UNKNOWN, "no address to try them on")
         free = min(watch.free_registers(found[0].address & ~7, cpu) for cpu in watch.online_cpus())
-        detail = f"{free} of {watch.REGISTERS} free on every CPU"
-        if free < watch.REGISTERS:
+        detail = f"{free} of {REGISTERS} free on every CPU"
+        if free < REGISTERS:
             detail += f": {watch.held_by(PinFS())}"
     except (SystemRefusal, OSError) as refusal:
         return Feature(name, NO, str(refusal), "data cannot be watched; all else can")

@@ -138,9 +138,9 @@ def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 def _of_woven(args: Arguments) -> int:
-    from klasy.weaver.woven import open_woven, read_registry
+    from klasy.weaver.woven import open_aspects
 
-    aspects = [open_woven(args.what)] if args.what else read_registry()
+    aspects = open_aspects([args.what] if args.what else [])
     documents: list[dict[str, Any]] = []
     callers: dict[str, dict[str, int]] = {}
     unreached: list[dict[str, Any]] = []

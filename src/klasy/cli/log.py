@@ -9,7 +9,7 @@ from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
 from klasy.cli.stopped import stopped, take_out
 from klasy.errors import EXIT_OK
 from klasy.plain import TYPE_CHECKING
-from klasy.weaver.woven import open_woven, read_registry
+from klasy.weaver.woven import open_aspects
 
 if TYPE_CHECKING:
     from klasy.cli.options import Arguments, Parser
@@ -36,8 +36,7 @@ def run(args: Arguments) -> int:
 
         raise UsageError("--keep does not go with --follow")
     with ExitStack() as stack:
-        aspects = [stack.enter_context(open_woven(name)) for name in dict.fromkeys(args.aspects)]
-        aspects = aspects or [stack.enter_context(woven) for woven in read_registry()]
+        aspects = [stack.enter_context(woven) for woven in open_aspects(args.aspects)]
         if not aspects:
             print("no aspect is woven", file=sys.stderr)
             return EXIT_OK

@@ -34,12 +34,11 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Print what there is; with --follow again each second, as long as an aspect is woven."""
-    from klasy.weaver.woven import open_woven, read_registry
+    from klasy.weaver.woven import open_aspects
 
     top = _number(args.top) if args.top is not None else None
     with ExitStack() as stack:
-        aspects = [stack.enter_context(open_woven(name)) for name in dict.fromkeys(args.aspects)]
-        aspects = aspects or [stack.enter_context(woven) for woven in read_registry()]
+        aspects = [stack.enter_context(woven) for woven in open_aspects(args.aspects)]
         with_state = [woven for woven in aspects if woven.states]
         if not args.aspects:
             aspects = with_state

@@ -11,6 +11,7 @@ import zlib
 from klasy.flow import decode as d
 from klasy.flow import sites
 from klasy.kernel import caches
+from klasy.kernel.access_x86_64 import READ, WRITE
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
-VERSION = 1
+VERSION = 2  # of all that is kept, and of the analysis: another one may find other sites
 _NO_REGISTER = 31
 
 
@@ -128,8 +129,8 @@ def _site(kernel: KernelImage, members: Sequence[Member], row: Found) -> sites.A
         length=row.length,
         function=function,
         code=code,
-        reads=bool(row.how & d.READ),
-        writes=bool(row.how & d.WRITE),
+        reads=bool(row.how & READ),
+        writes=bool(row.how & WRITE),
         width=row.width,
         members=tuple(members[number] for number in row.members),
         base=d.NONE if register == _NO_REGISTER else register,

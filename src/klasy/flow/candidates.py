@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-from bisect import bisect_right
 
 from klasy.plain import TYPE_CHECKING
 
@@ -83,8 +82,3 @@ def _places(code: bytes, wanted: set[int]) -> Iterable[int]:
             if at >= 2 and (code[at - 1] & 0xC0 == 0x80 or code[at - 2] & 0xC7 == 0x84):
                 yield at
             at = code.find(needle, at + 1)
-
-
-def functions_at(starts: Sequence[int], places: Iterable[int]) -> set[int]:
-    """The starts of the functions that hold some places."""
-    return {starts[at] for place in places if (at := bisect_right(starts, place) - 1) >= 0}

@@ -6,14 +6,15 @@ over those encodings, capstone's Python objects take 74 us each (850 us in an em
 module 4 us. What is decided here, tests compare with capstone over whole kernels. ``disasm`` has its text.
 
 Only what matters is told apart: moves, address arithmetic, loads, stores. Every other instruction is ``OTHER``: the
-registers it writes, and the memory it reads or writes. Encodings: Intel SDM volume 2, appendix A.
+registers it writes, and its operand in memory. Whether that is read or written, ``kernel.access_x86_64`` tells.
+Encodings: Intel SDM volume 2, appendix A.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from klasy.kernel import insn_x86_64 as insn
+from klasy.kernel.access_x86_64 import READ, WRITE, access
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ STOP = 31  # int3, hlt, iret ..: nothing flows on
 FIRST_TRANSFER = CALL
 IF_ZERO, IF_NOT_ZERO = 4, 5  # conditions
 
-READ, WRITE = 1, 2
-
 AX, CX, DX, BX, SP, BP, SI, DI = range(8)
 IP = 16  # as a base: the address behind the instruction
 NONE = -1
@@ -65,12 +64,12 @@ REGISTERS = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", *(f"r{n}" for n in 
 
 if TYPE_CHECKING:
     Memory = tuple[int, int, int, int, int]  # base, index (or NONE), scale, displacement, segment (or 0)
-    Op = tuple[int, int, int, int, Memory | None, int, int]
-    # kind, width of the operand in bytes, d, s, m, immediate, READ | WRITE of m
+    Effect = tuple[int, int, int, int, Memory | None, int]  # kind, width of the operand in bytes, d, s, m, immediate
+    Op = tuple[int, int, int, int, Memory | None, int, int]  # the same, and READ | WRITE of m
 
-NO_OP: Op = (NOTHING, 0, NONE, NONE, None, 0, 0)
+NO_EFFECT: Effect = (NOTHING, 0, NONE, NONE, None, 0)
+NO_OP: Op = (*NO_EFFECT, 0)
 
-PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _known: dict[bytes, Op] = {}
 _MOST_KNOWN = 1 << 16  # some 30 MB; the most frequent are soon known again
 
@@ -86,14 +85,12 @@ def decode(code: bytes) -> Op:
     """What one instruction does. ``code`` holds it wholly and nothing else."""
     found = _known.get(code)
     if found is None:
-        found = _decoder()(code).op()
+        effect = _decoder()(code).op()
+        touched = access(code) & (READ | WRITE) if effect[4] is not None else 0
+        # What names a place and leaves all as it is: nop, prefetch, clflush ..
+        found = NO_OP if effect[0] == OTHER and not effect[5] and not touched else (*effect, touched)
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
         if found[4] is None or found[4][0] != IP:  # each address that code names would be remembered for itself
             _known[code] = found
     return found
-
-
-def length(code: bytes, at: int) -> int | None:
-    """Length of the instruction at an offset of ``code``, or None where there is none."""
-    return insn.length(code, at)

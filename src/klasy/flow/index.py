@@ -16,6 +16,7 @@ from itertools import pairwise
 from klasy.flow import answers, candidates, engine, sites
 from klasy.flow import decode as d
 from klasy.kernel import caches
+from klasy.kernel import insn_x86_64 as insn
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]  # functions done, of how many
 
-VERSION = 1  # of the cache; of the analysis too: another one may find other sites
 _COLUMNS = "IIiiHHI"  # at, type, offset, shift, width, how, reason
 _AT, _TYPE, _OFFSET, _SHIFT, _WIDTH, _HOW, _REASON = range(7)
 _HEAD = struct.Struct("<3I")  # rows, units, bytes of reasons
@@ -147,7 +147,7 @@ class Index:
         found = self._objects.get(module)
         if found is None:
             name = self._cache_name(module) if self._use_cache else None
-            data = caches.load(name, VERSION) if name else None
+            data = caches.load(name, answers.VERSION) if name else None
             try:
                 found = ObjectIndex.load(data) if data else ObjectIndex()
             except ValueError:
@@ -158,7 +158,7 @@ class Index:
     def _keep(self, module: str | None) -> None:
         name = self._cache_name(module) if self._use_cache else None
         if name:
-            caches.store(name, VERSION, self._objects[module].dump())
+            caches.store(name, answers.VERSION, self._objects[module].dump())
 
     # --- filling
 
@@ -257,7 +257,7 @@ class Index:
         text = self.engine.text(module)
         for row, pairs in wanted.items():
             at, type_id, offset, shift, width, how, reason = (column[row] for column in part.columns)
-            length = d.length(text.code, at)
+            length = insn.length(text.code, at)
             if length is None:
                 continue
             code = text.code[at : at + length]

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from klasy.btf import read
 from klasy.btf.read import BtfError
-from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Var, Void
+from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Var
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,9 +52,6 @@ class Types:
         self._own_structs: dict[int, list[tuple[int, int]]] = {}
 
     # --- single types
-
-    def _home(self, type_id: int) -> Types:
-        return self.base if self.base is not None and type_id < self.btf.first else self
 
     def size(self, type_id: int) -> int:
         """Size in bytes, 0 where there is none."""
@@ -339,8 +336,3 @@ class Types:
                 return None
             level = outer
         return sorted(offsets)
-
-    def is_void(self, type_id: int) -> bool:
-        """Whether a pointer type points to void."""
-        target = self.btf.pointee(type_id)
-        return target is not None and isinstance(self.btf.resolved(target), Void)

@@ -10,20 +10,16 @@ from klasy.flow.decode import (
     CHOOSE_LOAD,
     CX,
     DX,
-    NO_OP,
-    READ,
+    NO_EFFECT,
     SP,
     STORE,
     TRAP,
-    WRITE,
 )
 from klasy.flow.operands import Operands, op, other
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.flow.decode import Op
-
-_SSE_STORES = frozenset((0x11, 0x13, 0x17, 0x29, 0x2B, 0x7E, 0x7F, 0xC5, 0xD6, 0xE7))
+    from klasy.flow.decode import Effect
 
 
 class TwoByte(Operands):
@@ -31,7 +27,7 @@ class TwoByte(Operands):
 
     __slots__ = ()
 
-    def _two_byte(self, byte: int, at: int) -> Op:
+    def _two_byte(self, byte: int, at: int) -> Effect:
         if byte & 0xF0 == 0x80:
             return op(BRANCH, 0, byte & 15, imm=self._signed(4))
         if byte & 0xF0 == 0x40:
@@ -39,11 +35,11 @@ class TwoByte(Operands):
             if self.rex & 8:
                 if m is None:
                     return op(CHOOSE, 8, self.reg, self.rm)
-                return op(CHOOSE_LOAD, 8, self.reg, m=m, rw=READ)
-            return other((self.reg,), m, READ if m else 0, self.width)
+                return op(CHOOSE_LOAD, 8, self.reg, m=m)
+            return other((self.reg,), m, self.width)
         if byte & 0xF0 == 0x90:
             m = self._modrm(at)
-            return other((), m, WRITE, 1) if m else other((self._byte_register(self.rm),))
+            return other((), m, 1) if m else other((self._byte_register(self.rm),))
         if byte & 0xF8 == 0xC8:
             return other(((byte & 7) | (self.rex & 1) << 3,))
         method = _TWO_BYTE.get(byte)
@@ -55,132 +51,122 @@ class TwoByte(Operands):
             return self._three_byte(byte, at)
         return self._sse(byte, at)
 
-    def _group6_7(self, byte: int, at: int) -> Op:
+    def _group6_7(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
         what = self.reg & 7
         if m is not None:
-            if byte == 1 and what in (2, 3):
-                return other((), m, READ, 10)
-            if byte == 1 and what == 7:
-                return NO_OP  # invlpg
-            if byte == 1 and what < 2:
-                return other((), m, WRITE, 10)
-            return other((), m, WRITE if (byte, what) in ((0, 0), (0, 1), (1, 4)) else READ, 2)
+            return other((), m, 10 if byte == 1 and what < 4 else 2)
         if byte == 1 and self.code[at] not in range(0xE0, 0xE8):
             # rdtscp, xgetbv, rdpkru and the calls of hypervisors; not smsw, which has a register of its own
-            return NO_OP if self.code[at] in (0xCA, 0xCB, 0xF8) else other((AX, CX, DX))
+            return NO_EFFECT if self.code[at] in (0xCA, 0xCB, 0xF8) else other((AX, CX, DX))
         return other((self.rm,))
 
-    def _load_rights(self, byte: int, at: int) -> Op:
+    def _load_rights(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
-        return other((self.reg,), m, READ if m else 0, 2)
+        return other((self.reg,), m, 2)
 
-    def _trap(self, byte: int, at: int) -> Op:
+    def _trap(self, byte: int, at: int) -> Effect:
         return op(TRAP, 0)
 
-    def _hint(self, byte: int, at: int) -> Op:
+    def _hint(self, byte: int, at: int) -> Effect:
         """prefetch, nop with operands, endbr; rdsspq too is written so, which the kernel's own text has not."""
-        return NO_OP
+        return NO_EFFECT
 
-    def _control_register(self, byte: int, at: int) -> Op:
+    def _control_register(self, byte: int, at: int) -> Effect:
         self._modrm(at)
-        return other((self.rm,)) if byte < 0x22 else NO_OP
+        return other((self.rm,)) if byte < 0x22 else NO_EFFECT
 
-    def _bit(self, byte: int, at: int) -> Op:
+    def _bit(self, byte: int, at: int) -> Effect:
         """bt, bts, btr, btc with a register: of memory, the bit may lie anywhere behind the address."""
         m = self._modrm(at)
         only_test = byte == 0xA3
         if m is not None:
-            return other((), m, READ if only_test else READ | WRITE, self.width)
-        return NO_OP if only_test else other((self.rm,))
+            return other((), m, self.width)
+        return NO_EFFECT if only_test else other((self.rm,))
 
-    def _bit_immediate(self, byte: int, at: int) -> Op:
+    def _bit_immediate(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
         only_test = self.reg & 7 == 4
         if m is not None:
-            return other((), m, READ if only_test else READ | WRITE, self.width)
-        return NO_OP if only_test else other((self.rm,))
+            return other((), m, self.width)
+        return NO_EFFECT if only_test else other((self.rm,))
 
-    def _double_shift(self, byte: int, at: int) -> Op:
+    def _double_shift(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
-        return other((), m, READ | WRITE, self.width) if m else other((self.rm,))
+        return other((), m, self.width) if m else other((self.rm,))
 
-    def _group15(self, byte: int, at: int) -> Op:
+    def _group15(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
         what = self.reg & 7
         if m is None:
             if self.repeat == 0xF3 and what < 2:
                 return other((self.rm,))  # rdfsbase, rdgsbase
-            return NO_OP
-        if what == 7 or (what == 6 and self.operand16):
-            return NO_OP  # clflush, clflushopt, clwb
-        sizes = {0: 512, 1: 512, 2: 4, 3: 4}
-        return other((), m, WRITE if what in (0, 3, 4, 6) else READ, sizes.get(what, 512))
+            return NO_EFFECT
+        return other((), m, 4 if what in (2, 3) else 512)
 
-    def _read_register(self, byte: int, at: int) -> Op:
+    def _read_register(self, byte: int, at: int) -> Effect:
         """imul, popcnt, bsf, bsr: a register from a register or memory."""
         m = self._modrm(at)
-        return other((self.reg,), m, READ if m else 0, self.width)
+        return other((self.reg,), m, self.width)
 
-    def _cmpxchg(self, byte: int, at: int) -> Op:
+    def _cmpxchg(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
         width = self.width if byte & 1 else 1
         rm = self.rm if width > 1 else self._byte_register(self.rm)
-        return other((AX,), m, READ | WRITE, width) if m else other((AX, rm))
+        return other((AX,), m, width) if m else other((AX, rm))
 
-    def _extend(self, byte: int, at: int) -> Op:
+    def _extend(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
-        return other((self.reg,), m, READ if m else 0, 2 if byte & 1 else 1)
+        return other((self.reg,), m, 2 if byte & 1 else 1)
 
-    def _xadd(self, byte: int, at: int) -> Op:
+    def _xadd(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
         width = self.width if byte & 1 else 1
         reg, rm = self.reg, self.rm
         if width == 1:
             reg, rm = self._byte_register(reg), self._byte_register(rm)
-        return other((reg,), m, READ | WRITE, width) if m else other((reg, rm))
+        return other((reg,), m, width) if m else other((reg, rm))
 
-    def _movnti(self, byte: int, at: int) -> Op:
-        return op(STORE, self.width, m=self._modrm(at), s=self.reg, rw=WRITE)
+    def _movnti(self, byte: int, at: int) -> Effect:
+        return op(STORE, self.width, m=self._modrm(at), s=self.reg)
 
-    def _group9(self, byte: int, at: int) -> Op:
+    def _group9(self, byte: int, at: int) -> Effect:
         m = self._modrm(at)
         what = self.reg & 7
         if m is None:
             return other((self.rm,))  # rdrand, rdseed, rdpid
         if what == 1:
-            return other((AX, DX), m, READ | WRITE, 16 if self.rex & 8 else 8)
-        return other((), m, READ if what == 3 else WRITE, 512)  # xsave, xrstor
+            return other((AX, DX), m, 16 if self.rex & 8 else 8)
+        return other((), m, 512)  # xsave, xrstor
 
-    def _three_byte(self, byte: int, at: int) -> Op:
+    def _three_byte(self, byte: int, at: int) -> Effect:
         opcode = self.code[at]
         m = self._modrm(at + 1)
         if byte == 0x38 and opcode in (0xF0, 0xF1):
             if self.repeat == 0xF2:
-                return other((self.reg,), m, READ if m else 0, self.width if opcode & 1 else 1)  # crc32
+                return other((self.reg,), m, self.width if opcode & 1 else 1)  # crc32
             if m is not None:  # movbe
-                return other((self.reg,), m, READ, self.width) if opcode == 0xF0 else other((), m, WRITE, self.width)
+                return other((self.reg,), m, self.width) if opcode == 0xF0 else other((), m, self.width)
         if byte == 0x38 and opcode in (0x80, 0x81, 0x82):
-            return other((), m, READ, 16) if m else NO_OP
+            return other((), m, 16) if m else NO_EFFECT
         stores = byte == 0x3A and 0x14 <= opcode <= 0x17
         if m is not None:
-            return other((), m, WRITE if stores else READ, 16)
+            return other((), m, 16)
         if stores:
             return other((self.rm,))
-        return other((self.reg,)) if byte == 0x38 and opcode == 0xF6 else NO_OP  # adcx, adox
+        return other((self.reg,)) if byte == 0x38 and opcode == 0xF6 else NO_EFFECT  # adcx, adox
 
-    def _sse(self, byte: int, at: int) -> Op:
+    def _sse(self, byte: int, at: int) -> Effect:
         if byte == 0x77:
-            return NO_OP
+            return NO_EFFECT
         m = self._modrm(at)
         if m is not None:
-            store = byte in _SSE_STORES and not (byte == 0x7E and self.repeat) and byte != 0xC5
-            return other((), m, WRITE if store else READ, 16)
+            return other((), m, 16)
         if byte == 0x7E and not self.repeat:
             return other((self.rm,))
-        return other((self.reg,)) if byte in (0x2C, 0x2D, 0x50, 0xC5, 0xD7) else NO_OP
+        return other((self.reg,)) if byte in (0x2C, 0x2D, 0x50, 0xC5, 0xD7) else NO_EFFECT
 
-    def _vector(self, byte: int) -> Op:
+    def _vector(self, byte: int) -> Effect:
         """VEX and EVEX: memory is read or written; the general registers are those that BMI and moves write."""
         code, at = self.code, self.at
         if byte == 0xC5:
@@ -193,7 +179,7 @@ class TwoByte(Operands):
             self.rex = (~code[at + 1] >> 5) & 7
             space, opcode, at, pp, vvvv = code[at + 1] & 7, code[at + 4], at + 5, code[at + 2] & 3, code[at + 2]
         if space == 1 and opcode == 0x77:
-            return NO_OP
+            return NO_EFFECT
         m = self._modrm(at)
         if m is not None and byte == 0x62 and self.mod == 1:
             m = None  # a compressed displacement: nothing that BTF types is accessed so
@@ -208,12 +194,7 @@ class TwoByte(Operands):
             written = (self.rm,)
         elif m is None and space == 1 and opcode in (0x2C, 0x2D, 0x50, 0x93, 0xC5, 0xD7):
             written = (self.reg,)
-        stores = opcode in (_SSE_STORES if space == 1 else range(0x14, 0x1A) if space == 3 else ())
-        if space == 3 and opcode in (0x19, 0x39, 0x3B, 0x1B):
-            stores = True
-        if space == 1 and opcode == 0x7E and pp == 2:
-            stores = False
-        return other(written, m, (WRITE if stores else READ) if m else 0, 16)
+        return other(written, m, 16)
 
 
 _TWO_BYTE = {

@@ -6,34 +6,30 @@ from klasy.flow.decode import (
     FS,
     GS,
     IP,
-    NO_OP,
+    NO_EFFECT,
     NONE,
     OTHER,
-    PREFIXES,
 )
+from klasy.kernel.insn_x86_64 import LEGACY_PREFIXES
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.flow.decode import Memory, Op
+    from klasy.flow.decode import Effect, Memory
 
 
-def op(
-    kind: int, width: int, d: int = NONE, s: int = NONE, m: Memory | None = None, *, imm: int = 0, rw: int = 0
-) -> Op:
-    """An Op from those of its parts that are needed."""
-    return kind, width, d, s, m, imm, rw
+def op(kind: int, width: int, d: int = NONE, s: int = NONE, m: Memory | None = None, *, imm: int = 0) -> Effect:
+    """An Effect from those of its parts that are needed."""
+    return kind, width, d, s, m, imm
 
 
-def other(registers: Sequence[int], m: Memory | None = None, rw: int = 0, width: int = 0) -> Op:
-    """The Op of an instruction of which no more is told than the registers it writes and what it does to memory."""
+def other(registers: Sequence[int], m: Memory | None = None, width: int = 0) -> Effect:
+    """Of an instruction of which no more is told than the registers it writes and its operand in memory."""
     mask = 0
     for register in registers:
         mask |= 1 << register
-    if not mask and (m is None or not rw):
-        return NO_OP
-    return OTHER, width, NONE, NONE, m, mask, rw
+    return (OTHER, width, NONE, NONE, m, mask) if mask or m else NO_EFFECT
 
 
 class Operands:
@@ -59,7 +55,7 @@ class Operands:
         self.segment = self.rex = self.repeat = 0
         self.operand16 = self.lock = False
         at = 0
-        while (byte := code[at]) in PREFIXES:
+        while (byte := code[at]) in LEGACY_PREFIXES:
             if byte == 0x65:
                 self.segment = GS
             elif byte == 0x64:

@@ -6,6 +6,7 @@ from klasy.btf import walk
 from klasy.btf.types import Struct
 from klasy.errors import KernelLacks
 from klasy.flow import decode as d
+from klasy.kernel import insn_x86_64 as insn
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
@@ -151,9 +152,7 @@ _GROUP1 = frozenset((0x80, 0x81, 0x83))
 
 def touched_bits(code: bytes, op: Op) -> int:
     """Which bits of its memory operand an instruction tests or changes, by its immediate; -1: all of them."""
-    at = 0
-    while code[at] in d.PREFIXES or code[at] & 0xF0 == 0x40:
-        at += 1
+    at = insn.opcode_offset(code, 0)
     first = code[at]
     mask = (1 << 8 * op[1]) - 1
     if first in _GROUP1:

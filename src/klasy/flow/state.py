@@ -29,7 +29,6 @@ FIRST = 3
 OPAQUE_VALUE = OPAQUE << _SHIFT | _BIAS
 STACK_VALUE = STACK << _SHIFT | _BIAS
 ZERO_VALUE = _BIAS
-_OPAQUE_END = (OPAQUE + 1) << _SHIFT
 
 
 def value(symbol: int, constant: int = 0) -> int:

@@ -30,6 +30,7 @@ from klasy.flow.state import (
     constant_of,
     value,
 )
+from klasy.kernel.access_x86_64 import READ, WRITE
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Flow:
                         slot = slots.get(constant_of(address)) if width == 8 else OPAQUE_VALUE
                         registers[to] = new((ats[here], to), ats[here]) if slot is None else slot
                         continue
-                    if rw & d.WRITE:
+                    if rw & WRITE:
                         _forget(slots, constant_of(address), width)
             if kind == d.LOAD:
                 if width == 4:
@@ -324,14 +325,14 @@ class Flow:
         size = width * count if 0 <= count < 1 << 16 else 0
         read, written = _STRINGS[opcode]
         records = self._now[0]
-        for register, rw in ((read, d.READ), (written, d.READ if opcode in (0xA6, 0xAE) else d.WRITE)):
+        for register, rw in ((read, READ), (written, READ if opcode in (0xA6, 0xAE) else WRITE)):
             if register is None:
                 continue
             start = registers[register]
             whole = size if opcode in (0xA4, 0xAA) or not repeat else width
             if whole:
                 records.append((here, start, None, whole, rw, register, 0))
-            if start >> _SHIFT == STACK and rw == d.WRITE:
+            if start >> _SHIFT == STACK and rw == WRITE:
                 _forget(slots, constant_of(start), size or 4096)
             registers[register] = start + size if size and start >> _SHIFT != OPAQUE else OPAQUE_VALUE
         if repeat:

@@ -7,6 +7,7 @@ memory count; what an instruction does to the stack by the way (``push``, ``call
 
 from __future__ import annotations
 
+from klasy.kernel.insn_x86_64 import LEGACY_PREFIXES, opcode_offset
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ READ, WRITE = 1, 2
 TWO_PLACES = 4  # movs: reads one place and writes another; which of them is meant the instruction does not tell
 _BOTH = READ | WRITE
 
-_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _REPEATS = frozenset((0xF2, 0xF3))
 _STRINGS = {
     **dict.fromkeys((0xA4, 0xA5), _BOTH | TWO_PLACES),  # movs
@@ -78,13 +78,8 @@ def access(code: bytes, at: int = 0) -> int:
 
     With TWO_PLACES if it reads one place and writes another.
     """
-    prefixes = set()
-    while code[at] in _PREFIXES:
-        prefixes.add(code[at])
-        at += 1
-    if 0x40 <= code[at] < 0x50:  # REX
-        at += 1
-    opcode = code[at]
+    start, at = at, opcode_offset(code, at)
+    prefixes, opcode = frozenset(code[start:at]), code[at]
     if opcode in (0xC4, 0xC5, 0x62):
         return _vector(code, at)
     if opcode == 0x0F:
@@ -104,7 +99,7 @@ def access(code: bytes, at: int = 0) -> int:
     return group[modrm >> 3 & 7] if group else _ONE[opcode]
 
 
-def _two(code: bytes, at: int, prefixes: set[int]) -> int:
+def _two(code: bytes, at: int, prefixes: frozenset[int]) -> int:
     """Of an instruction whose opcode begins with 0F; ``at`` is behind that."""
     opcode = code[at]
     if opcode in (0x38, 0x3A):
@@ -161,7 +156,7 @@ def _vector(code: bytes, at: int) -> int:
 def is_repeated_string(code: bytes, at: int) -> bool:
     """Whether a string instruction with a repeat prefix begins at ``at``: one that a trap may interrupt on its way."""
     repeats = False
-    while at < len(code) and code[at] in _PREFIXES:
+    while at < len(code) and code[at] in LEGACY_PREFIXES:
         repeats |= code[at] in _REPEATS
         at += 1
     if at < len(code) and 0x40 <= code[at] < 0x50:

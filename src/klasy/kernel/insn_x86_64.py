@@ -182,14 +182,14 @@ def instructions(code: bytes, start: int, end: int) -> Iterator[tuple[int, int]]
         start = found.end()
 
 
-_LEGACY_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-PREFIXES = _LEGACY_PREFIXES | frozenset(range(0x40, 0x50))
+LEGACY_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+PREFIXES = LEGACY_PREFIXES | frozenset(range(0x40, 0x50))
 """All bytes that may stand before an opcode and change what it means."""
 
 
 def opcode_offset(code: bytes, at: int) -> int:
     """The offset of the opcode of the instruction at ``at``: behind its prefixes."""
-    while code[at] in _LEGACY_PREFIXES:
+    while code[at] in LEGACY_PREFIXES:
         at += 1
     return at + 1 if 0x40 <= code[at] < 0x50 else at
 

@@ -317,7 +317,6 @@ def note_traceable(tables: Mapping[str | None, Symbols], available: bytes) -> No
 # --- other symbols --------------------------------------------------------------------------------------------------
 
 _DATA_TYPES = frozenset(b"dDbBrRvV")
-_ABSOLUTE = frozenset(b"aA")
 
 
 @dataclass(frozen=True, slots=True)

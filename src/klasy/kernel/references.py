@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 
+from klasy.errors import SystemRefusal
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.access_x86_64 import READ, TWO_PLACES, WRITE, access, is_repeated_string
 from klasy.plain import TYPE_CHECKING, Protocol, dataclass
@@ -162,3 +163,45 @@ def before(kernel: Code, ip: int) -> Reference | None:
     if not kind:
         return None
     return Reference(function.address + at, length, 0 if kind & TWO_PLACES else kind, function)
+
+
+class CodeOfAccesses(Protocol):
+    """The part of a kernel model that tells of accesses which have happened."""
+
+    def function_at(self, address: int) -> Function | None:
+        """The function whose text holds an address."""
+
+    def access_before(self, ip: int) -> Reference | None:
+        """The instruction whose access to data left the processor at an address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accessor:
+    """What accessed data, as far as it is known from where the processor was.
+
+    ``address`` is the instruction's where that ``is_known``, else one within it. ``does``: bits of READ and WRITE; 0:
+    not known.
+    """
+
+    address: int
+    length: int
+    is_known: bool
+    function: str | None
+    offset: int
+    module: str | None
+    does: int
+
+
+def accessor(code: CodeOfAccesses | None, ip: int) -> Accessor:
+    """What accessed data and left the processor at ``ip``. ``code`` None: nothing is known of any code."""
+    try:
+        found = code.access_before(ip) if code else None
+        function = found.function if found else code.function_at(ip - 1) if code else None
+    except SystemRefusal:  # symbols or text cannot be read here
+        found = function = None
+    address, length, does = (found.address, found.length, found.kind) if found else (ip - 1, 0, 0)
+    if function is None:
+        return Accessor(address, length, False, None, 0, None, does)
+    return Accessor(
+        address, length, found is not None, function.name, address - function.address, function.module, does
+    )

@@ -211,9 +211,6 @@ _BEHIND_OPERAND = {
 }  # fmt: skip
 
 
-_CLOSING = (";", ")", "]", "}", ",", ":")
-
-
 class SyntaxHelp:
     """Finds what to say at a syntax error."""
 

@@ -7,7 +7,7 @@ from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Format
 
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +80,3 @@ class LogEvent:
     message: str | None
     faults: tuple[str, ...]
     lines: bool = False
-
-
-def point_from_json(data: dict[str, Any]) -> LogPoint:
-    """A LogPoint from a join point's JSON form (docs/json.md)."""
-    return LogPoint(
-        data["kind"],
-        data.get("function"),
-        data.get("offset") or 0,
-        data.get("callee"),
-        data.get("module"),
-        data.get("address") or 0,
-        data.get("file"),
-        data.get("line"),
-        data.get("data"),
-        data.get("access"),
-        tail=data.get("call") == "tail",
-    )

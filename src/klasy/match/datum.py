@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
 
 POINTER_BYTES = 8
-LONGEST_SCALAR = 8
 
 # A debug register watches so many bytes, at an address that is a multiple of them (Intel SDM volume 3, 18.2.5).
 WATCHED_LENGTHS = (8, 4, 2, 1)

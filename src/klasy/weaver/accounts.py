@@ -8,8 +8,8 @@ stay in it and are counted as undecided. What was learnt goes into the map ``kin
 from __future__ import annotations
 
 from klasy.backend.artifact import MAP_ACCESSES, MAP_KINDS
-from klasy.errors import KernelRefused, SystemRefusal
-from klasy.kernel.references import KNOWN, belongs
+from klasy.errors import KernelRefused
+from klasy.kernel.references import KNOWN, accessor, belongs
 from klasy.plain import TYPE_CHECKING, dataclass, replace, suppress
 from klasy.weaver import watch
 
@@ -70,20 +70,11 @@ def _account(kind: str, joinpoint: int, ip: int, hits: dict[int, int], kernel: K
         from klasy.kernel.live import running_kernel
 
         kernel = running_kernel()
-    try:
-        reference = kernel.access_before(ip)
-        function = reference.function if reference else kernel.function_at(ip - 1)
-    except SystemRefusal:
-        return Account(joinpoint, number, ip, None, 0, None, 0, None, does, belongs(kind, does))
-    if reference is not None and reference.kind:
-        does = reference.kind
-    counts = belongs(kind, does)
-    if function is None:
-        return Account(joinpoint, number, ip, None, 0, None, 0, None, does, counts)
-    address, length = (reference.address, reference.length) if reference else (ip - 1, 0)
-    offset = address - function.address
-    known_place = address if reference else None
-    return Account(joinpoint, number, ip, known_place, length, function.name, offset, function.module, does, counts)
+    found = accessor(kernel, ip)
+    does = found.does or does
+    address = found.address if found.is_known else None
+    place = (address, found.length, found.function, found.offset, found.module)
+    return Account(joinpoint, number, ip, *place, does, belongs(kind, does))
 
 
 def _teach(aspect: WovenAspect, by_place: dict[tuple[int, int], dict[int, int]], found: Sequence[Account]) -> None:

@@ -19,11 +19,12 @@ from klasy.backend.artifact import MAP_FIRST, MAP_TRAPS
 from klasy.bpf import links, maps, pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused, SystemRefusal
+from klasy.match.datum import REGISTERS
 from klasy.plain import TYPE_CHECKING, NamedTuple, suppress
 from klasy.weaver.remove import LINK_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from klasy.bpf.links import Link, PerfEvent
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 MAP_WATCHES = "watches"  # perf event array: the event of slot S on CPU C at S * CPUs + C
 MAP_GAPS = "gaps"  # array, at the same places: u64 runs of the program before the present event, u64 events before it
-REGISTERS = 4
 
 _PRESERVE_ELEMS = 1 << 11  # BPF_F_PRESERVE_ELEMS: events stay when the descriptor they were put in by is closed
 _EVENTS = "/sys/kernel/uevent_seqnum"
@@ -129,17 +129,7 @@ def _place(slot: int, cpu: int) -> bytes:
 def online_cpus(path: str = _ONLINE) -> list[int]:
     """The CPUs that run, by number."""
     with open(path, encoding="ascii") as file:
-        return cpu_list(file.read())
-
-
-def cpu_list(text: str) -> list[int]:
-    """The numbers of a list of CPUs as the kernel writes it: ``0-3,6``."""
-    found: list[int] = []
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if first:
-            found += range(int(first), int(last or first) + 1)
-    return found
+        return maps.cpu_list(file.read())
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -361,10 +351,9 @@ def rearm(aspects: Iterable[WovenAspect], pinfs: PinFS) -> dict[str, list[int]]:
     done: dict[str, list[int]] = {}
     for aspect in aspects:
         with suppress(SystemRefusal, OSError):
-            bare = uncovered(aspect)
-            if bare:
+            if uncovered(aspect):
                 with pinfs.lock():
-                    done[aspect.name] = _rearm(aspect, uncovered(aspect))
+                    done[aspect.name] = _rearm(aspect)
     return done
 
 
@@ -400,14 +389,12 @@ class CpuGuard:
         return rearm(self._aspects, PinFS())
 
 
-def _rearm(aspect: WovenAspect, cpus: Sequence[int]) -> list[int]:
-    armed = []
-    for cpu in cpus:
-        for watch in watches_of(aspect):
-            if not readings(aspect, watch["slot"] + 1)[watch["slot"], cpu].armed:
-                _arm_anew(aspect, watch, cpu)
-                armed.append(cpu)
-    return sorted(set(armed))
+def _rearm(aspect: WovenAspect) -> list[int]:
+    watches = {watch["slot"]: watch for watch in watches_of(aspect)}
+    bare = [place for place, reading in readings(aspect, len(watches)).items() if not reading.armed]
+    for slot, cpu in bare:
+        _arm_anew(aspect, watches[slot], cpu)
+    return sorted({cpu for _, cpu in bare})
 
 
 def _arm_anew(aspect: WovenAspect, watch: Mapping[str, Any], cpu: int) -> None:

@@ -32,7 +32,7 @@ from klasy.weaver.sweep import clear_leftovers
 from klasy.weaver.tracefs import KprobeEvents, SiteCount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -316,6 +316,11 @@ def open_woven(name: str, pinfs: PinFS | None = None) -> WovenAspect:
     found = _open(fs, name)
     _rearm([found], fs)
     return found
+
+
+def open_aspects(names: Iterable[str]) -> list[WovenAspect]:
+    """The woven aspects with some names, each once; all, if none is named. Raises as :func:`open_woven` does."""
+    return [open_woven(name) for name in dict.fromkeys(names)] or read_registry()
 
 
 def not_woven(missing: Sequence[str], names: Sequence[str]) -> NotWoven:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from golden.harness import Case, cases, check
-from support.fakekernel import FakeKernel
+from golden.kernel import KERNEL
 
 from klasy.backend import generate, show
 from klasy.compiler import compile_plan
@@ -14,15 +12,6 @@ from klasy.lang import load
 from klasy.match import plan_aspect
 from klasy.match.options import PlanOptions
 from klasy.source import SourceFile
-
-KERNEL = FakeKernel(
-    (Path(__file__).parent.parent / "kernel.h").read_text(),
-    calls="""
-    drain: skb_dequeue skb_dequeue skb_queue_tail
-    flush: jmp:skb_dequeue
-    indirect: * kfree
-    """,
-)
 
 
 @pytest.mark.parametrize("case", cases("bpf"), ids=str)

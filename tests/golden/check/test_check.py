@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from golden.harness import Case, cases, check
+from golden.kernel import KERNEL
 from support.compiling import errors_of
-from support.fakekernel import FakeKernel
-
-KERNEL = FakeKernel((Path(__file__).parent.parent / "kernel.h").read_text())
 
 
 @pytest.mark.parametrize("case", cases("check", "bad_*.test"), ids=str)

@@ -65,10 +65,9 @@ class Machine:
 
     def real_registry(self) -> None:
         """What is woven is looked for in the machine's bpffs."""
-        for module in (woven, klasy.cli.log, klasy.cli.status):
+        for module in (woven, klasy.cli.status):
             self.patch(module, "read_registry", REAL["read_registry"])
-        for module in (woven, klasy.cli.log):
-            self.patch(module, "open_woven", REAL["open_woven"])
+        self.patch(woven, "open_woven", REAL["open_woven"])
 
     def trusted(self) -> None:
         """Its bpffs is root's, whoever runs the tests."""

@@ -49,9 +49,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("klasy.weaver.features.RunningFeatures", Features)
     monkeypatch.setattr("klasy.weaver.woven.read_registry", lambda: list(ASPECTS.values()))
     monkeypatch.setattr("klasy.weaver.woven.open_woven", open_fake)
-    for module in ("log", "status"):
-        monkeypatch.setattr(f"klasy.cli.{module}.read_registry", lambda: list(ASPECTS.values()))
-    monkeypatch.setattr("klasy.cli.log.open_woven", open_fake)
+    monkeypatch.setattr("klasy.cli.status.read_registry", lambda: list(ASPECTS.values()))
     monkeypatch.setattr("klasy.cli.status.foreign", foreign)
     monkeypatch.setattr("klasy.cli.status.time.time_ns", lambda: 10_000_000_000_000)
 

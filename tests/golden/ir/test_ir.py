@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from golden.harness import Case, cases, check
+from golden.kernel import KERNEL
 from support.compiling import compile_text
-from support.fakekernel import FakeKernel
 
 from klasy.compiler.ircheck import check as broken
 from klasy.compiler.irprint import render
 from klasy.match.options import PlanOptions
-
-KERNEL = FakeKernel(
-    (Path(__file__).parent.parent / "kernel.h").read_text(),
-    calls="""
-    drain: skb_dequeue skb_dequeue skb_queue_tail
-    flush: jmp:skb_dequeue
-    indirect: * kfree
-    """,
-)
 
 
 @pytest.mark.parametrize("case", cases("ir"), ids=str)

@@ -9,6 +9,7 @@ import pytest
 
 from klasy.flow import decode as d
 from klasy.kernel import insn_x86_64 as insn
+from klasy.kernel.access_x86_64 import WRITE
 from klasy.kernel.snapshot import SnapshotKernel
 
 capstone = pytest.importorskip("capstone")
@@ -134,7 +135,7 @@ def disagreement(raw, instruction):
     if is_vector(instruction) or raw[0] in (0xC4, 0xC5, 0x62):
         return None
     if name.startswith("set"):
-        access = d.WRITE  # capstone 5.0 calls some of these a read
+        access = WRITE  # capstone 5.0 calls some of these a read
     known = {"cmpxchg": 3, "xadd": 3, "xchg": 3, "push": 1, "pop": 2, "cmp": 1, "test": 1, "bt": 1}.get(name, access)
     if op[6] != known or op[1] != width:
         return f"{raw.hex()} {name} {instruction.op_str}: access {op[6]} width {op[1]}, capstone {access} {width}"

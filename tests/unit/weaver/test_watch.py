@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klasy.bpf import maps
 from klasy.weaver import watch
 
 
@@ -17,13 +18,13 @@ from klasy.weaver import watch
 )
 def test_lists_of_cpus(text: str, cpus: list[int]):
     """As the kernel writes them: single numbers and ranges."""
-    assert watch.cpu_list(text) == cpus
+    assert maps.cpu_list(text) == cpus
 
 
 @given(st.sets(st.integers(0, 300)))
 def test_any_set_of_cpus(cpus: set[int]):
     """Whatever the set, its list reads as the set."""
-    assert watch.cpu_list(",".join(map(str, sorted(cpus)))) == sorted(cpus)
+    assert maps.cpu_list(",".join(map(str, sorted(cpus)))) == sorted(cpus)
 
 
 def process(proc: Path, pid: int, name: str, *, tracer: int = 0, files: tuple[str, ...] = ()) -> None:

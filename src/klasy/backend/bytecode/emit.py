@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from klasy.backend.artifact import (
-    CONTROL_ACTIVE,
-    MAP_CONTROL,
     MAP_LIMITS,
     MAP_MARKS,
     MAP_RUNS,
@@ -22,7 +20,7 @@ from klasy.backend.bytecode.origin import TRAMPOLINE, Origin
 from klasy.backend.bytecode.regs import allocate
 from klasy.backend.bytecode.select import Selector
 from klasy.bpf.asm import assemble
-from klasy.bpf.insn import R0, R1, R2, R10, EncodingError, exit_, jump_if, load, load_map_value, mov, store
+from klasy.bpf.insn import R0, R1, R10, EncodingError, exit_, mov, store
 from klasy.compiler import ir
 from klasy.diag import DiagnosticBag
 from klasy.match.plan import Context
@@ -161,7 +159,7 @@ class _Generator:
     def _start(self, e: Emitter) -> None:
         """Nothing happens unless the aspect is active; then the run is counted, and the context goes to its place."""
         if self.probe.watch is None:  # a program that watches data looks itself, later
-            e.asm.emit(load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE), load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+            e.out_unless_active()
         if self.count_runs:
             count_run(e, self.probe.index)
         place = e.place(self.origin.ctx)

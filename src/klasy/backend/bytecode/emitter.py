@@ -6,9 +6,31 @@ is in them there), once its operands are read.
 
 from __future__ import annotations
 
+from klasy.backend.artifact import CONTROL_ACTIVE, MAP_CONTROL
 from klasy.backend.bytecode.frame import Slot
 from klasy.bpf.asm import Assembler
-from klasy.bpf.insn import R0, R1, R2, R10, Reg, add, call, jump, load, load_imm, load_map, mov, store
+from klasy.bpf.insn import (
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R10,
+    Reg,
+    add,
+    atomic_add,
+    call,
+    jump,
+    jump_if,
+    load,
+    load_imm,
+    load_map,
+    load_map_value,
+    mov,
+    store,
+    store_imm,
+)
+from klasy.bpf.uapi import BPF_NOEXIST
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,11 +114,43 @@ class Emitter:
         self.stack_address(R2, key_offset)
         self.asm.emit(load_map(R1, map_name), call("map_lookup_elem"))
 
+    def count(self, map_name: str, key_offset: int, value_offset: int) -> None:
+        """Add 1 to what a hash, shared by all CPUs, has for the key on the stack; begin with 1 where it has nothing.
+
+        ``value_offset``: 8 bytes of the stack to be used.
+        """
+        new, done = self.asm.fresh_label("new"), self.asm.fresh_label("noted")
+        self.lookup(map_name, key_offset)
+        self.asm.emit(jump_if(R0, "==", 0, new), mov(R1, 1), atomic_add(R0, 0, R1))
+        self.go(done)
+        self.asm.label(new)
+        self.asm.emit(store_imm(R10, value_offset, 1))
+        self.stack_address(R2, key_offset)
+        self.stack_address(R3, value_offset)
+        self.asm.emit(load_map(R1, map_name), mov(R4, BPF_NOEXIST), call("map_update_elem"))
+        self.asm.label(done)
+
     # --- control
 
     def go(self, label: str) -> None:
         """Jump."""
         self.asm.emit(jump(label))
+
+    def out_unless_active(self) -> None:
+        """Leave the program if the aspect is switched off. Uses r2."""
+        active = load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE)
+        self.asm.emit(active, load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+
+    def truth(self, dst: Local, value: int, otherwise: str) -> None:
+        """``dst`` = ``value``, 0 or 1; who jumps to ``otherwise`` has the other one. Uses r2."""
+        end = self.asm.fresh_label("told")
+        register = self.result(dst, R2)
+        self.asm.emit(mov(register, value))
+        self.go(end)
+        self.asm.label(otherwise)
+        self.asm.emit(mov(register, 1 - value))
+        self.asm.label(end)
+        self.keep(dst, register)
 
     def out_of_line(self, code: Callable[[], None], source: object) -> str:
         """Have ``code`` emitted behind the program proper, for what rarely happens; gives its label.

@@ -18,22 +18,14 @@ from klasy.backend.bytecode.marks import Marks
 from klasy.backend.bytecode.tables import Goal, Table
 from klasy.bpf.insn import (
     R0,
-    R1,
-    R2,
-    R3,
-    R4,
     R10,
-    atomic_add,
-    call,
     jump_if,
     load,
     load_imm,
-    load_map,
     mov,
     store,
     store_imm,
 )
-from klasy.bpf.uapi import BPF_NOEXIST
 from klasy.compiler.ir import Var
 from klasy.match.plan import Locator
 from klasy.plain import TYPE_CHECKING
@@ -255,13 +247,4 @@ class Locating:
     def _count_unknown(self, e: Emitter) -> None:
         """Count a return address behind no known call. Shared by all CPUs, hence atomic."""
         e.asm.emit(store(R10, KEY, e.register(self.key, R0)))
-        e.lookup(MAP_UNKNOWN, KEY)
-        new, done = e.asm.fresh_label("new"), e.asm.fresh_label("noted")
-        e.asm.emit(jump_if(R0, "==", 0, new), mov(R1, 1), atomic_add(R0, 0, R1))
-        e.go(done)
-        e.asm.label(new)
-        e.asm.emit(store_imm(R10, WORD, 1))
-        e.stack_address(R2, KEY)
-        e.stack_address(R3, WORD)
-        e.asm.emit(load_map(R1, MAP_UNKNOWN), mov(R4, BPF_NOEXIST), call("map_update_elem"))
-        e.asm.label(done)
+        e.count(MAP_UNKNOWN, KEY, WORD)

@@ -38,7 +38,7 @@ TRIES = 4
 
 def limit(e: Emitter, op: ir.Limit) -> None:
     """Take a token, or find none."""
-    taken, none, end = (e.asm.fresh_label(name) for name in ("token", "none", "limited"))
+    taken, none = (e.asm.fresh_label(name) for name in ("token", "none"))
     e.asm.emit(call("ktime_get_ns"), mov(R2, R0), load_map_value(R1, MAP_LIMITS, 8 * op.slot))
     for _ in range(TRIES):
         ahead = e.asm.fresh_label("ahead")
@@ -48,13 +48,7 @@ def limit(e: Emitter, op: ir.Limit) -> None:
         e.asm.emit(load_imm(R5, op.interval), add(R3, R5), mov(R5, R0), atomic_cmpxchg(R1, 0, R3))
         e.asm.emit(jump_if(R0, "==", R5, taken))
     e.asm.label(none)
-    register = e.result(op.dst, R2)
-    e.asm.emit(mov(register, 0))
-    e.go(end)
-    e.asm.label(taken)
-    e.asm.emit(mov(register, 1))
-    e.asm.label(end)
-    e.keep(op.dst, register)
+    e.truth(op.dst, 0, taken)
 
 
 def stop(e: Emitter) -> None:

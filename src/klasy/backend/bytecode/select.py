@@ -319,12 +319,6 @@ def _test(e: Emitter, op: ir.StringEqual | ir.CommEqual, differs: str) -> None:
 
 
 def _string_value(e: Emitter, op: ir.StringEqual | ir.CommEqual) -> None:
-    differs, end = e.asm.fresh_label("differs"), e.asm.fresh_label("compared")
+    differs = e.asm.fresh_label("differs")
     _test(e, op, differs)
-    register = e.result(op.dst, R2)
-    e.asm.emit(mov(register, 1))
-    e.go(end)
-    e.asm.label(differs)
-    e.asm.emit(mov(register, 0))
-    e.asm.label(end)
-    e.keep(op.dst, register)
+    e.truth(op.dst, 1, differs)

@@ -16,9 +16,7 @@ the processor's breakpoints are off: reading the data here is no access.
 from __future__ import annotations
 
 from klasy.backend.artifact import (
-    CONTROL_ACTIVE,
     MAP_ACCESSES,
-    MAP_CONTROL,
     MAP_FIRST,
     MAP_KINDS,
     MAP_LAST,
@@ -33,22 +31,18 @@ from klasy.bpf.insn import (
     R1,
     R2,
     R3,
-    R4,
     R10,
     add,
-    atomic_add,
     atomic_xchg,
     call,
     jump_if,
     load,
     load_imm,
-    load_map,
     load_map_value,
     mov,
     store,
     store_imm,
 )
-from klasy.bpf.uapi import BPF_NOEXIST
 from klasy.compiler import ir
 from klasy.compiler.ir import Var
 from klasy.kernel.arch_x86_64 import PT_REGS
@@ -109,7 +103,7 @@ class Watching:
         self._count_run(e)
         if self._is_scalar:
             self._read(e)
-        e.asm.emit(load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE), load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+        e.out_unless_active()
         if "kind" in self.found:
             self._find_kind(e)
         for what, local in self.found.items():
@@ -165,19 +159,10 @@ class Watching:
 
     def account(self, e: Emitter, joinpoint: int) -> None:
         """Count a hit of a join point under the instruction, with what was known of it. All CPUs share that."""
-        new, done = e.asm.fresh_label("new"), e.asm.fresh_label("accounted")
         e.asm.emit(store(R10, _ACCOUNT_KEY, e.register(self.found["ip"], R0)))
         e.asm.emit(store_imm(R10, _ACCOUNT_KEY + 8, joinpoint, 4))
         e.asm.emit(store(R10, _ACCOUNT_KEY + 12, e.register(self.found["kind"], R0), 4))
-        e.lookup(MAP_ACCESSES, _ACCOUNT_KEY)
-        e.asm.emit(jump_if(R0, "==", 0, new), mov(R1, 1), atomic_add(R0, 0, R1))
-        e.go(done)
-        e.asm.label(new)
-        e.asm.emit(store_imm(R10, _ACCOUNT_VALUE, 1))
-        e.stack_address(R2, _ACCOUNT_KEY)
-        e.stack_address(R3, _ACCOUNT_VALUE)
-        e.asm.emit(load_map(R1, MAP_ACCESSES), mov(R4, BPF_NOEXIST), call("map_update_elem"))
-        e.asm.label(done)
+        e.count(MAP_ACCESSES, _ACCOUNT_KEY, _ACCOUNT_VALUE)
 
 
 def watch_maps(plan: Plan) -> list[MapSpec]:
