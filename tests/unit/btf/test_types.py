@@ -194,7 +194,7 @@ def enums(draw):
 def protos(draw):
     params = draw(st.lists(st.builds(t.Param, maybe_names, ids), max_size=6))
     variadic = draw(st.booleans())
-    if params and not variadic and params[-1] == t.Param("", 0):
+    while not variadic and params and params[-1] == t.Param("", 0):
         params.pop()  # would read as the "..."
     return t.FuncProto(draw(ids), tuple(params), variadic)
 
