@@ -7,6 +7,7 @@ Only what needs neither the flags nor a shift is told. Encodings: Intel SDM volu
 from __future__ import annotations
 
 from klasy.flow import decode as d
+from klasy.kernel import insn_x86_64 as insn
 from klasy.plain import NamedTuple
 
 # Operations by the three bits of a ModRM byte that extend the opcode; None: needs the carry flag, or writes nothing.
@@ -33,11 +34,8 @@ class Stored(NamedTuple):
 
 def stored(code: bytes, width: int) -> Stored | None:
     """What an instruction that writes ``width`` bytes of memory leaves there; None where that cannot be told."""
-    at = 0
-    while code[at] in d.PREFIXES:
-        at += 1
-    rex = code[at] if code[at] & 0xF0 == 0x40 else 0
-    at += rex > 0
+    at = insn.opcode_offset(code, 0)
+    rex = code[at - 1] if at and code[at - 1] & 0xF0 == 0x40 else 0
     two = code[at] == 0x0F
     at += two
     opcode = code[at]
