@@ -126,7 +126,7 @@ def _source(source: Source) -> SourceFile:
     name = os.fspath(source)
     try:
         with open(name, encoding="utf-8-sig") as file:
-            return SourceFile(name, file.read())
+            return SourceFile(name, file.read(), name)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
     except UnicodeDecodeError:

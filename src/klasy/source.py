@@ -6,13 +6,28 @@ from bisect import bisect_right
 
 from klasy.plain import cached_property, dataclass
 
+MAX_SIZE = 1 << 20  # bytes; an aspect is written by hand
+
+
+def decode(data: bytes) -> str:
+    """The text that a file holds. Raises ValueError that says why it is none, to be read behind the file's name."""
+    if len(data) > MAX_SIZE:
+        raise ValueError(f"is larger than {MAX_SIZE} bytes: no aspect file")
+    if b"\0" in data[:4096]:
+        raise ValueError("is not text: there are NUL bytes in it")
+    try:
+        return data.removeprefix(b"\xef\xbb\xbf").decode()  # as utf-8-sig, without a codec more to import
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text (byte {error.start})") from None
+
 
 @dataclass(frozen=True, eq=False)
 class SourceFile:
-    """One ``.asp`` text and the name it is shown under."""
+    """One ``.asp`` text and the name it is shown under. ``path`` is where it was read, None where it is no file."""
 
     name: str
     text: str
+    path: str | None = None
 
     @cached_property
     def line_starts(self) -> list[int]:

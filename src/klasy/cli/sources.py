@@ -6,12 +6,11 @@ import sys
 
 from klasy.errors import InputError, UsageError, one_line
 from klasy.plain import TYPE_CHECKING
-from klasy.source import SourceFile
+from klasy.source import MAX_SIZE, SourceFile, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_SIZE = 1 << 20  # bytes; an aspect is written by hand
 STDIN = "-"
 
 
@@ -29,15 +28,11 @@ def read_source(name: str) -> SourceFile:
     except ValueError:
         raise InputError(f"cannot read {name!r}: there is a NUL in the name") from None
     shown = "standard input" if name == STDIN else one_line(name)
-    if len(data) > MAX_SIZE:
-        raise InputError(f"{shown} is larger than {MAX_SIZE} bytes: no aspect file")
-    if b"\0" in data[:4096]:
-        raise InputError(f"{shown} is not text: there are NUL bytes in it")
     try:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode()  # as utf-8-sig, without a codec more to import
-    except UnicodeDecodeError as error:
-        raise InputError(f"{shown} is not UTF-8 text (byte {error.start})") from None
-    return SourceFile("<stdin>" if name == STDIN else name, text)
+        text = decode(data)
+    except ValueError as error:
+        raise InputError(f"{shown} {error}") from None
+    return SourceFile("<stdin>", text) if name == STDIN else SourceFile(name, text, name)
 
 
 def read_sources(names: Sequence[str]) -> list[SourceFile]:

@@ -33,7 +33,11 @@ def load(file: SourceFile) -> list[ast.Aspect]:
     bag = DiagnosticBag()
     tree = parse(file, bag)
     aspects: list[ast.Aspect] = []
-    if tree is not None:
+    if tree is not None and tree.imports:
+        from klasy.lang.together import load_with_imports
+
+        aspects = load_with_imports(tree, bag)
+    elif tree is not None:
         broken = broken_places(bag)
         aspects = resolve(tree, bag)
         check_built(tree, bag, broken)

@@ -137,7 +137,10 @@ class Not(Pointcut):
 
 @dataclass(frozen=True)
 class PointcutRef(Pointcut):
-    """``name(args)``: a named pointcut. Absent from resolved advice. Each argument is a name, or ``..`` or ``*``."""
+    """``name(args)``: a named pointcut. Absent from resolved advice. Each argument is a name, or ``..`` or ``*``.
+
+    The name of another aspect's pointcut is ``aspect.name``.
+    """
 
     name: str
     args: tuple[str, ...]
@@ -585,7 +588,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Aspect:
-    """One aspect, resolved."""
+    """One aspect, resolved. ``imports``: all the other files that its own file is made of, each once."""
 
     name: str
     source: SourceFile
@@ -593,3 +596,4 @@ class Aspect:
     state: tuple[StateDecl, ...]
     span: Span = field(compare=False, repr=False)
     name_span: Span = field(compare=False, repr=False)
+    imports: tuple[SourceFile, ...] = ()

@@ -246,6 +246,9 @@ class AstBuilder:
     def _on_reference(self, c: list[Any], span: Span) -> ast.PointcutRef:
         return ast.PointcutRef(span, c[0].text, c[1] if len(c) > 1 else ())
 
+    def _on_foreign_reference(self, c: list[Any], span: Span) -> ast.PointcutRef:
+        return ast.PointcutRef(span, f"{c[0].text}.{c[1].text}", c[2] if len(c) > 2 else ())
+
     def _on_arguments(self, c: list[Any], _: Span) -> tuple[str, ...]:
         return tuple(c)
 

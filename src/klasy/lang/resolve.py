@@ -11,10 +11,10 @@ from klasy.lang.body import BodyChecker, ExpressionChecker
 from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
 from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
 from klasy.lang.walk import free_names, nodes, transform
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from klasy.diag import DiagnosticBag
     from klasy.source import Span
@@ -32,14 +32,27 @@ def is_broken(node: ast.Node, broken: Sequence[int]) -> bool:
     return any(node.span.start <= place <= node.span.end for place in broken)
 
 
-def resolve(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
+def resolve(
+    tree: ast.File,
+    bag: DiagnosticBag,
+    *,
+    visible: Sequence[ast.AspectDecl] = (),
+    everything: Mapping[str, ast.AspectDecl] | None = None,
+    lame: bool = False,
+    whole: bool = True,
+    given: bool = True,
+) -> list[ast.Aspect]:
     """The aspects of a file. Errors go into the bag; the result is whole only if there were none.
 
     Errors that are in the bag already are taken for those of the syntax: what they touched is not judged, nor is
     what hangs on it.
+
+    ``visible``: what it imports, ``everything``: all aspects that are read together, by name. ``lame``: not all that is
+    imported could be read, so nothing of it is judged; not ``whole``: there are errors in other files. ``given``: the
+    file was given to klasy, not imported.
     """
     broken = broken_places(bag)
-    if not tree.aspects and not broken:
+    if not tree.aspects and not broken and (given or not tree.imports):
         bag.error("no-aspect", "there is no aspect in this file", tree.span, hints=["aspect name { .. }"])
     seen: dict[str, Span] = {}
     for aspect in tree.aspects:
@@ -49,18 +62,67 @@ def resolve(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
         seen.setdefault(aspect.name, aspect.name_span)
         if len(aspect.name) > LONGEST_NAME:
             bag.error("name-too-long", f"an aspect's name has at most {LONGEST_NAME} characters", aspect.name_span)
-    return [_AspectResolver(aspect, tree, bag, broken).resolve() for aspect in tree.aspects]
+    scope = Scope(tree, visible, everything, lame=lame, whole=whole)
+    return [_AspectResolver(aspect, tree, bag, broken, scope).resolve() for aspect in tree.aspects]
+
+
+class Scope:
+    """The aspects that those of a file can name: the file's own and those it imports."""
+
+    def __init__(
+        self,
+        tree: ast.File,
+        visible: Sequence[ast.AspectDecl],
+        everything: Mapping[str, ast.AspectDecl] | None,
+        *,
+        lame: bool,
+        whole: bool,
+    ) -> None:
+        self.visible = {aspect.name: aspect for aspect in (*tree.aspects, *visible)}
+        self.everything = everything or self.visible
+        self.lame = lame
+        self.whole = whole
+        self._foreign: dict[str, ast.PointcutDecl] | None = None
+
+    def foreign(self) -> dict[str, ast.PointcutDecl]:
+        """The named pointcuts of all aspects, as ``aspect.name``; and so do they refer to others."""
+        if self._foreign is None:
+            self._foreign = {
+                f"{aspect.name}.{declaration.name}": _qualified(declaration, aspect.name)
+                for aspect in self.everything.values()
+                for declaration in aspect.pointcuts
+                if declaration.name is not None
+            }
+        return self._foreign
+
+    def visible_pointcuts(self) -> list[str]:
+        """All that could be written as ``aspect.name``."""
+        return [f"{a.name}.{p.name}" for a in self.visible.values() for p in a.pointcuts if p.name is not None]
+
+
+def _qualified(declaration: ast.PointcutDecl, aspect: str) -> ast.PointcutDecl:
+    """A pointcut as it is seen from another aspect."""
+
+    def change(node: ast.Node) -> ast.Node:
+        if isinstance(node, ast.PointcutRef) and "." not in node.name:
+            return replace(node, name=f"{aspect}.{node.name}")
+        return node
+
+    return transform(declaration, change)
 
 
 class _AspectResolver:
     """Resolves one aspect."""
 
-    def __init__(self, aspect: ast.AspectDecl, tree: ast.File, bag: DiagnosticBag, broken: Sequence[int]) -> None:
+    def __init__(
+        self, aspect: ast.AspectDecl, tree: ast.File, bag: DiagnosticBag, broken: Sequence[int], scope: Scope
+    ) -> None:
         self.aspect = aspect
         self.tree = tree
         self.bag = bag
         self.broken = broken
-        self.named: dict[str, ast.PointcutDecl] = {}
+        self.scope = scope
+        self.named: dict[str, ast.PointcutDecl] = {}  # its own, and as `aspect.name` those of others that are used
         self.anonymous: ast.PointcutDecl | None = None
         self.state: dict[str, ast.StateDecl] = {}
         parts = (*aspect.pointcuts, *aspect.advice, *aspect.state)
@@ -86,14 +148,14 @@ class _AspectResolver:
             self.bag.error("no-advice", f"aspect '{aspect.name}' has no advice, so it would do nothing",
                            aspect.name_span, hints=["before() { log(..); }"])  # fmt: skip
         advice_list: tuple[ast.Advice, ...] = ()
-        if not self.bag.errors:
+        if self.scope.whole and not self.bag.errors:
             advice_list = tuple(self._expand(advice, index) for index, advice in enumerate(aspect.advice))
         return ast.Aspect(
             aspect.name, self.tree.source, advice_list, aspect.state, span=aspect.span, name_span=aspect.name_span
         )
 
     def _broken(self, node: ast.Node) -> bool:
-        return is_broken(node, self.broken)
+        return node.span.file is self.tree.source and is_broken(node, self.broken)
 
     # --- declarations ---
 
@@ -127,6 +189,13 @@ class _AspectResolver:
                 self.bag.error("hides-context", f"'{state.name}' has a meaning of its own in advice", state.span,
                                hints=["choose another name for the state"])  # fmt: skip
             self.state.setdefault(state.name, state)
+        self.own = dict(self.named)
+        if any("." in ref.name for ref in self._references()):
+            self.named |= self.scope.foreign()
+
+    def _references(self) -> Iterator[ast.PointcutRef]:
+        exprs = [d.expr for d in self.aspect.pointcuts] + [a.pointcut for a in self.aspect.advice if a.pointcut]
+        return (part for expr in exprs for part in designators(expr) if isinstance(part, ast.PointcutRef))
 
     def _check_state(self, state: ast.StateDecl) -> None:
         # A key may be of what advice has: which advice, and whether it fits, is for the compiler to say.
@@ -180,7 +249,7 @@ class _AspectResolver:
                     if isinstance(part, ast.PointcutRef):
                         visit(part.name, [*path, name])
 
-        for name in self.named:
+        for name in self.own:
             if name not in reported:
                 visit(name, [])
 
@@ -193,15 +262,13 @@ class _AspectResolver:
         return sound
 
     def _check_reference(self, reference: ast.PointcutRef, params: Mapping[str, ast.Param] | None) -> bool:
+        foreign = "." in reference.name
+        if foreign and self.scope.lame:
+            return False
         declaration = self.named.get(reference.name)
-        if declaration is None:
-            if self.incomplete:
-                return False
-            hints = near(reference.name, [*self.named, *DESIGNATORS])
-            others = [a.name for a in self.tree.aspects if any(p.name == reference.name for p in a.pointcuts)]
-            if others:
-                hints = [f"aspect '{others[0]}' has one of that name, but a pointcut serves its own aspect only"]
-            self.bag.error("unknown-pointcut", f"there is no pointcut '{reference.name}'", reference.span, hints=hints)
+        if declaration is None or (foreign and not self._is_visible(reference)):
+            if declaration is None and not self.incomplete:
+                self._unknown_pointcut(reference)
             return False
         wanted, args = len(declaration.params), reference.args
         if ".." in args[:-1]:
@@ -222,6 +289,48 @@ class _AspectResolver:
         if self._broken(declaration):
             return False
         return self._check_arguments(reference, declaration, params)
+
+    def _is_visible(self, reference: ast.PointcutRef) -> bool:
+        """Whether a pointcut of another aspect can be used here."""
+        aspect = reference.name.partition(".")[0]
+        if aspect not in self.scope.visible:
+            self._unknown_aspect(aspect, reference.span)
+            return False
+        state = {s.name: s for s in self.scope.visible[aspect].state}
+        for part in self._reachable(reference):
+            for name in free_names(part.condition) if isinstance(part, ast.If) else ():
+                if name.name in state and aspect != self.aspect.name:
+                    self.bag.error(
+                        "foreign-state",
+                        f"pointcut '{reference.name}' tests '{name.name}', which only its own aspect has",
+                        reference.span,
+                        related=[(name.span, "tested here")],
+                    )
+                    return False
+        return True
+
+    def _unknown_aspect(self, name: str, span: Span) -> None:
+        hints = near(name, list(self.scope.visible))
+        known = self.scope.everything.get(name)
+        if known is not None:
+            hints = [f"it is in '{known.span.file.name}': this file must import it, too"]
+        self.bag.error("unknown-aspect", f"there is no aspect '{name}' here", span, hints=hints)
+
+    def _unknown_pointcut(self, reference: ast.PointcutRef) -> None:
+        aspect, _, name = reference.name.rpartition(".")
+        if aspect and aspect not in self.scope.visible:
+            self._unknown_aspect(aspect, reference.span)
+            return
+        if aspect:
+            message = f"aspect '{aspect}' has no pointcut '{name}'"
+            hints = near(reference.name, self.scope.visible_pointcuts())
+        else:
+            message = f"there is no pointcut '{name}'"
+            others = [each for each in self.scope.visible_pointcuts() if each.partition(".")[2] == name]
+            hints = near(name, [*self.own, *DESIGNATORS])
+            if others:
+                hints = [f"aspect '{others[0].partition('.')[0]}' has one of that name: '{others[0]}'"]
+        self.bag.error("unknown-pointcut", message, reference.span, hints=hints)
 
     def _check_arguments(
         self,
@@ -352,8 +461,8 @@ class _AspectResolver:
         if pointcut is None:
             if not self.incomplete:
                 hints = ["add an anonymous 'pointcut ..;'"]
-                if self.named:
-                    uses = " or ".join(f"'{n}({', '.join(p.name for p in d.params)})'" for n, d in self.named.items())
+                if self.own:
+                    uses = " or ".join(f"'{n}({', '.join(p.name for p in d.params)})'" for n, d in self.own.items())
                     hints.insert(0, f"add ':' and a pointcut behind the parameters: {uses}")
                 self.bag.error(
                     "no-pointcut",

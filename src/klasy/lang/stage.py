@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # Node of the tree: how the construct is called.
 _NODES: dict[type[ast.Node], str] = {
-    ast.Import: "'import'",
     ast.CBody: "a body in C, '%{ .. %}'",
     ast.Syscall: "'syscall'",
     ast.Event: "'event'",
@@ -33,8 +32,6 @@ FUNCTIONS = frozenset(("deny",))
 def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:
     """Report everything in a file that is not built yet, but for the parts in which the syntax is ``broken``."""
     said = {d.span.start for d in bag.errors if d.span is not None}
-    for imported in tree.imports:
-        _check_part(imported, bag, said)
     for aspect in tree.aspects:
         for part in (*aspect.pointcuts, *aspect.state, *aspect.advice):
             if not is_broken(part, broken):

@@ -173,7 +173,11 @@ def describe(
     source = plan.aspect.source
     return {
         "aspect": plan.aspect.name,
-        "source": {"name": source.name, "text": source.text},
+        "source": {
+            "name": source.name,
+            "text": source.text,
+            "imports": [{"name": file.name, "text": file.text} for file in plan.aspect.imports],
+        },
         "woven": {"time_ns": c.time_ns, "monotonic_ns": c.monotonic_ns, "pid": c.pid, "klasy": c.klasy},
         "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
         "counts_refused": c.counts_refused,
