@@ -186,7 +186,7 @@ def _designators() -> st.SearchStrategy[ast.Pointcut]:
         st.builds(ast.At, span, st.none(), st.just(0), st.just("net/ipv4/tcp.c"), st.integers(0, 9999)),
         st.builds(ast.WithinFile, span, _file_globs),
         st.builds(ast.WithinModule, span, _file_globs),
-        st.builds(ast.Args, span, _arguments),
+        st.builds(ast.Args, span, _lists),
         st.builds(ast.Target, span, words),
         st.builds(ast.If, span, expressions),
         st.builds(ast.PointcutRef, span, pointcut_names, _arguments),

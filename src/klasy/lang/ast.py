@@ -6,8 +6,11 @@ resolved form, in which named pointcuts are expanded and each advice stands alon
 
 from __future__ import annotations
 
-from klasy.plain import Enum, dataclass, field
+from klasy.plain import TYPE_CHECKING, Enum, dataclass, field
 from klasy.source import SourceFile, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ class ParamPattern(Node):
     kind: ParamKind
     type: TypeRef | None = None
     name: str | None = None
+
+
+def bound_name(pattern: ParamPattern, names: Container[str]) -> str | None:
+    """What an element of ``args`` binds of ``names``: its name, or a lone word, ``args(x)``, that is one of them."""
+    if pattern.name:
+        return pattern.name if pattern.name in names else None
+    ref = pattern.type
+    if ref is None or ref.tag is not TagKind.NONE or ref.pointers or ref.const or ref.volatile:
+        return None
+    return ref.name if ref.name in names else None
 
 
 @dataclass(frozen=True)
@@ -232,9 +245,12 @@ class Cflow(Pointcut):
 
 @dataclass(frozen=True)
 class Args(Pointcut):
-    """``args(a, *, ..)``: binds arguments by position. A name, ``*`` (one) or ``..`` (any)."""
+    """``args(struct sock *sk, *, ..)``: binds arguments by position, and keeps what has such arguments.
 
-    names: tuple[str, ...]
+    The elements are those of a signature, but a lone word may be the name of a parameter: see ``bound_name``.
+    """
+
+    params: tuple[ParamPattern, ...]
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ class AstBuilder:
         return ast.Cflow(span, c[0], below=True)
 
     def _on_args(self, c: list[Any], span: Span) -> ast.Args:
-        return ast.Args(span, c[0] if c else ())
+        return ast.Args(span, c[0])
 
     def _on_target(self, c: list[Any], span: Span) -> ast.Target:
         return ast.Target(span, c[0].text)

@@ -99,7 +99,10 @@ class Binder:
         elif isinstance(pointcut, ast.Target):
             yield Binding(pointcut.name, None, pointcut.span)
         elif isinstance(pointcut, ast.Args):
-            yield from (Binding(name, None, pointcut.span) for name in pointcut.names)
+            for param in pointcut.params:
+                name = ast.bound_name(param, self.params)
+                if name:
+                    yield Binding(name, param.type if param.name else None, param.span)
         elif isinstance(pointcut, ast.PointcutRef):
             declaration = self.named.get(pointcut.name)
             for index, name in enumerate(pointcut.args):
@@ -186,9 +189,7 @@ class Expander:
         if isinstance(pointcut, ast.Target):
             return replace(pointcut, name=names.get(pointcut.name) or "*")
         if isinstance(pointcut, ast.Args):
-            return replace(
-                pointcut, names=tuple(n if n in ("*", "..") else names.get(n) or "*" for n in pointcut.names)
-            )
+            return replace(pointcut, params=tuple(_rename_argument(p, names) for p in pointcut.params))
         if isinstance(pointcut, ast.If):
             return replace(pointcut, condition=rename(pointcut.condition, {k: v for k, v in names.items() if v}))
         return pointcut
@@ -200,6 +201,13 @@ def _rename_signature(signature: ast.Signature, names: Mapping[str, str | None])
         params = tuple(replace(p, name=names.get(p.name) if p.name else None) for p in params)
     other = _rename_signature(signature.other, names) if signature.other else None
     return replace(signature, params=params, other=other)
+
+
+def _rename_argument(param: ast.ParamPattern, names: Mapping[str, str | None]) -> ast.ParamPattern:
+    name = ast.bound_name(param, names)
+    if name and not param.name:  # a lone word that binds is no type
+        return replace(param, kind=ast.ParamKind.ANY_ONE, type=None, name=names[name])
+    return replace(param, name=names[name] if name else None)
 
 
 def _rename_data(data: ast.DataPattern, names: Mapping[str, str | None]) -> ast.DataPattern:

@@ -127,7 +127,7 @@ def _designator(pointcut: ast.Pointcut) -> str:
         case ast.Cflow():
             return f"{'cflowbelow' if pointcut.below else 'cflow'}({print_pointcut(pointcut.operand)})"
         case ast.Args():
-            return f"args({', '.join(pointcut.names)})"
+            return f"args({', '.join(_param_pattern(p) for p in pointcut.params)})"
         case ast.Target():
             return f"target({pointcut.name})"
         case ast.If():

@@ -430,8 +430,8 @@ class _AspectResolver:
         documented = {
             param.name: param.span
             for part in designators(pointcut)
-            if isinstance(part, ast.Call | ast.Execution)
-            for param in part.signature.params or ()
+            if isinstance(part, ast.Call | ast.Execution | ast.Args)
+            for param in (part.params if isinstance(part, ast.Args) else part.signature.params or ())
             if param.name
         }
         for part in designators(pointcut):

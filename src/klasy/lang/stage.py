@@ -23,7 +23,6 @@ _NODES: dict[type[ast.Node], str] = {
     ast.At: "'at'",
     ast.WithinFile: "'withinfile'",
     ast.Cflow: "'cflow'",
-    ast.Args: "'args'",
 }
 
 FUNCTIONS = frozenset(("deny",))

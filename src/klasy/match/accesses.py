@@ -86,6 +86,13 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, by_type: bool) -> boo
                 leaf.span,
                 hints=["get is reads, set is writes, access is either: name what is wanted"],
             )
+        elif isinstance(leaf, ast.Args):
+            bag.error(
+                "no-arguments",
+                "an access to data has no arguments",
+                leaf.span,
+                hints=["what was read or written is 'value'; in set advice 'old' and 'new' are there, too"],
+            )
     returning = matcher.advice.returning
     if returning is not None:
         bag.error(

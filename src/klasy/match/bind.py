@@ -189,5 +189,7 @@ class Binder:
     def _selects(self, leaf: int) -> bool:
         """Whether a designator's name has wildcards, so that types select among many functions."""
         node = self.form.leaves[leaf]
+        if isinstance(node, ast.Args):
+            return True
         assert isinstance(node, ast.Call | ast.Execution)
         return is_glob(node.signature.name)

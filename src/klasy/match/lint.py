@@ -36,6 +36,13 @@ def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
         )
         return
     literals = conjunct.literals
+    if conjunct.args and not selected:
+        span = matcher.leaf_span(conjunct.args[0])
+        hints = ["say of what, as in: execution(tcp_*) && args(struct sock *sk, ..)"]
+        matcher.bag.error(
+            "no-join-point-kind", "'args' keeps calls and executions, and there is neither", span, hints=hints
+        )
+        return
     span = _span_of(matcher, [literal.leaf for literal in literals])
     negated = next(
         (
@@ -105,9 +112,14 @@ def report_dead_arms(matcher: AdviceMatcher) -> None:
 def _report_empty(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
     leaves = [literal.leaf for literal in conjunct.literals]
     span = _span_of(matcher, leaves)
-    kinds = conjunct.calls or conjunct.executions
+    kinds = [*(conjunct.calls or conjunct.executions), *conjunct.args]
     dropped = next((matcher.binder.dropped[leaf] for leaf in kinds if leaf in matcher.binder.dropped), None)
-    if dropped is not None:
+    misfit = next((found for leaf in conjunct.args if (found := matcher.args[leaf].misfit) is not None), None)
+    if misfit is not None and dropped is None:
+        _report(
+            matcher, misfit.span, "no function that is named here has such arguments", [f"for one, {misfit.message}"]
+        )
+    elif dropped is not None:
         _report(matcher, span, "no function fits the types that the advice declares", [f"for one, {dropped}"])
     elif conjunct.executions:
         _report_no_execution(matcher, conjunct, span)

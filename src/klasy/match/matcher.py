@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
+    from klasy.match.args import Arguments
     from klasy.match.plan import Binding
     from klasy.match.signature import Resolved
     from klasy.source import Span
@@ -80,6 +81,7 @@ class _Conjunct:
     accesses: list[int] = field(default_factory=list)
     withins: list[int] = field(default_factory=list)
     modules: list[int] = field(default_factory=list)
+    args: list[int] = field(default_factory=list)
     usable: bool = True
     hits: int = 0
 
@@ -103,6 +105,7 @@ class AdviceMatcher:
         self.unreached: list[Unreached] = []
         self.form = NormalForm((), ())
         self.resolved: dict[int, Resolved] = {}
+        self.args: dict[int, Arguments] = {}
         self.conjuncts: list[_Conjunct] = []
         self.where: list[int] = []  # the leaves that ask where a join point lies
         self._bits: dict[int, _Bits] = {}
@@ -131,6 +134,8 @@ class AdviceMatcher:
                 self._match_conjunct(conjunct, result)
         result.executions.sort(key=lambda match: match.shadow.address)
         result.calls.sort(key=lambda match: match.shadow.address)
+        for arguments in self.args.values():
+            arguments.report(self.bag)
         if len(self.bag.errors) == before:
             self._check_indirect(result)
             if not all(conjunct.hits for conjunct in self.conjuncts):
@@ -156,6 +161,11 @@ class AdviceMatcher:
                 self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only)
             elif isinstance(leaf, ast.WithinModule):
                 self._check_module(leaf, index in negative_only)
+            elif isinstance(leaf, ast.Args):
+                from klasy.match.args import Arguments
+
+                self.args[index] = found = Arguments(leaf, self.advice, self.signatures)
+                self.resolved[index] = found.resolved
 
     def _check_module(self, leaf: ast.WithinModule, negative: bool) -> None:
         loaded = self.kernel.modules()
@@ -191,6 +201,8 @@ class AdviceMatcher:
                 conjunct.withins.append(literal.leaf)
             elif isinstance(leaf, ast.WithinModule):
                 conjunct.modules.append(literal.leaf)
+            elif isinstance(leaf, ast.Args):
+                conjunct.args.append(literal.leaf)
         if (bool(conjunct.calls), bool(conjunct.executions), bool(conjunct.accesses)).count(True) != 1:
             from klasy.match import lint
 
@@ -342,12 +354,13 @@ class AdviceMatcher:
         return self._outcomes[key]
 
     def _evaluate(self, key: _Key, target: Function) -> Outcome | None:
-        kind, address, bits = key
+        kind, _, bits = key
         alternatives: list[tuple[_Conjunct, tuple[Binding, ...]]] = []
         for conjunct in self.conjuncts:
-            if not conjunct.usable or not self._holds(conjunct, kind, address, bits):
+            if not conjunct.usable or not self._holds(conjunct, kind, target, bits):
                 continue
-            bindings = self.binder.bind(conjunct.calls if kind is _CALL else conjunct.executions, target)
+            named = conjunct.calls if kind is _CALL else conjunct.executions
+            bindings = self.binder.bind([*named, *conjunct.args] if conjunct.args else named, target)
             if bindings is None:
                 continue
             conjunct.hits += 1
@@ -371,12 +384,14 @@ class AdviceMatcher:
         outcome = Outcome(bindings, guard)
         return self._shared.setdefault(outcome, outcome)
 
-    def _holds(self, conjunct: _Conjunct, kind: bool, target: int, bits: _Bits | None) -> bool:
+    def _holds(self, conjunct: _Conjunct, kind: bool, target: Function, bits: _Bits | None) -> bool:
         """Whether all that can be told before run time of a conjunct is so."""
         for literal in conjunct.literals:
             leaf = self.form.leaves[literal.leaf]
             if isinstance(leaf, ast.Call | ast.Execution):
-                truth = kind is isinstance(leaf, ast.Call) and target in self.resolved[literal.leaf].found
+                truth = kind is isinstance(leaf, ast.Call) and target.address in self.resolved[literal.leaf].found
+            elif isinstance(leaf, ast.Args):
+                truth = self.args[literal.leaf].fit(target)
             elif isinstance(leaf, ast.Access | ast.Target):
                 truth = False
             elif isinstance(leaf, ast.If):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
 
-Leaf = ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.If | ast.Target
+Leaf = ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.Args | ast.If | ast.Target
 
 KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
 MOST_CONJUNCTS = 512
@@ -44,7 +44,6 @@ _DESIGNATORS = {
     ast.At: "at",
     ast.WithinFile: "withinfile",
     ast.Cflow: "cflow and cflowbelow",
-    ast.Args: "args",
 }
 
 
@@ -95,9 +94,7 @@ def _expand(node: ast.Pointcut, positive: bool, leaves: list[Leaf]) -> list[tupl
         if len(left) * len(right) > MOST_CONJUNCTS:
             return None
         return [a + tuple([literal for literal in b if literal not in a]) for a in left for b in right]
-    if not isinstance(
-        node, ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.If | ast.Target
-    ):
+    if not isinstance(node, Leaf):
         raise TypeError(f"{type(node).__name__} in a resolved pointcut")
     leaves.append(node)
     return [(Literal(len(leaves) - 1, positive),)]
