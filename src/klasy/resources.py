@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import os
 
-from klasy.plain import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
-
-def aspects_folder() -> str | None:
-    """The real path of the folder of the ready aspects; None where there is none."""
-    folder = os.path.realpath(os.path.join(os.path.dirname(__file__), "aspects"))
-    return folder if os.path.isdir(folder) else None
-
-
-def _files() -> Traversable:
-    from importlib import resources  # large, and an import needs the folder alone
-
-    return resources.files("klasy")
+# importlib.resources would do the same, for a twentieth of a weave's time.
+_HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def grammar_text() -> str:
     """The text of the language's only grammar."""
-    return _files().joinpath("grammar", "klasy.lark").read_text(encoding="utf-8")
+    return _text(os.path.join(_HERE, "grammar", "klasy.lark"))
+
+
+def aspects_folder() -> str | None:
+    """The real path of the folder of the ready aspects; None where there is none."""
+    folder = os.path.realpath(os.path.join(_HERE, "aspects"))
+    return folder if os.path.isdir(folder) else None
+
+
+def shipped_aspect(name: str) -> str | None:
+    """The text of a ready aspect, or None if none is called so."""
+    path = os.path.join(_HERE, "aspects", f"{name}.asp")
+    return _text(path) if name.isidentifier() and os.path.isfile(path) else None
 
 
 def shipped_aspects() -> dict[str, str]:
     """Name (without ``.asp``) and text of every ready aspect."""
-    folder = _files().joinpath("aspects")
-    return {
-        entry.name.removesuffix(".asp"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
-        if entry.name.endswith(".asp")
-    }
+    folder = os.path.join(_HERE, "aspects")
+    names = sorted(file.removesuffix(".asp") for file in os.listdir(folder) if file.endswith(".asp"))
+    return {name: _text(os.path.join(folder, f"{name}.asp")) for name in names}
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -25,7 +25,7 @@ EXAMPLE = "  klasy check log_dequeue.asp other.asp\n  klasy check - < log_dequeu
 
 def configure(parser: Parser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file; - is standard input")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file, a ready aspect (klasy aspects), or -")
 
 
 def run(args: Arguments) -> int:

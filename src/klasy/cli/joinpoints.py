@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from klasy.cli.table import plural, show_diagnostics, table
-from klasy.errors import EXIT_OK
+from klasy.errors import EXIT_OK, InputError
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _FEW = 20  # of join points that were never hit, and of those not reached
 
 def configure(parser: Parser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("what", nargs="?", metavar="FILE|ASPECT", help="an .asp file, or the name of a woven aspect")
+    parser.add_argument("what", nargs="?", metavar="FILE|ASPECT", help="an .asp file, a woven aspect, or a ready one")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--all", action="store_true", help=f"show all, not only the first {_MANY}")
     parser.add_argument("--why", action="store_true", help="say why each mechanism was chosen")
@@ -44,15 +44,33 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: Arguments) -> int:
-    """A name that ends in .asp, or is that of a file, means the file."""
+    """A name that ends in .asp, or is that of a file, means the file; another a woven aspect, else a ready one."""
     what = args.what
     if what is not None and (what.endswith(".asp") or what == "-" or os.path.isfile(what)):
+        return _of_file(args)
+    if what is not None and what.isidentifier() and _is_ready(what):
         return _of_file(args)
     if args.show_code:
         from klasy.errors import UsageError
 
         raise UsageError("--show-code needs an .asp file")
     return _of_woven(args)
+
+
+def _is_ready(name: str) -> bool:
+    """Whether klasy brings along an aspect of this name, and none of this name is woven."""
+    from klasy.resources import shipped_aspect
+
+    if shipped_aspect(name) is None:
+        return False
+    from klasy.weaver.woven import open_aspects
+
+    try:
+        (aspect,) = open_aspects([name])
+    except InputError:
+        return True
+    aspect.close()
+    return False
 
 
 # --- a file -----------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ COMMANDS = {
     "log": "read what woven aspects logged",
     "stat": "what their states hold: counters, tables, histograms",
     "doctor": "what this kernel can do, what is missing, and the remedy",
+    "aspects": "the ready aspects that klasy brings along",
     "search": "find functions, data and types of the kernel",
     "lab": "run a command in a throw-away virtual machine",
 }

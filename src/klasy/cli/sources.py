@@ -15,7 +15,12 @@ STDIN = "-"
 
 
 def read_source(name: str) -> SourceFile:
-    """The text of a file; ``-`` is standard input. Raises InputError where it cannot be read or is no text."""
+    """The text of a file; ``-`` is standard input, a bare word a ready aspect that klasy brings along.
+
+    Raises InputError where it cannot be read or is no text.
+    """
+    if name.isidentifier() and (ready := _ready(name)) is not None:
+        return ready
     try:
         if name == STDIN:
             data = sys.stdin.buffer.read(MAX_SIZE + 1)
@@ -24,7 +29,7 @@ def read_source(name: str) -> SourceFile:
                 data = file.read(MAX_SIZE + 1)
     except OSError as error:
         shown = "standard input" if name == STDIN else name or "''"
-        raise InputError(f"cannot read {one_line(shown)}: {error.strerror}") from None
+        raise InputError(f"cannot read {one_line(shown)}: {error.strerror}{_near(name)}") from None
     except ValueError:
         raise InputError(f"cannot read {name!r}: there is a NUL in the name") from None
     shown = "standard input" if name == STDIN else one_line(name)
@@ -33,6 +38,24 @@ def read_source(name: str) -> SourceFile:
     except ValueError as error:
         raise InputError(f"{shown} {error}") from None
     return SourceFile("<stdin>", text) if name == STDIN else SourceFile(name, text, name)
+
+
+def _ready(name: str) -> SourceFile | None:
+    from klasy.resources import shipped_aspect
+
+    text = shipped_aspect(name)
+    return None if text is None else SourceFile(f"{name}.asp", text)
+
+
+def _near(name: str) -> str:
+    """Which ready aspect was perhaps meant."""
+    if not name.isidentifier():
+        return ""
+    from klasy.diag import suggest
+    from klasy.resources import shipped_aspects
+
+    near = suggest(name, shipped_aspects())
+    return f", nor is there a ready aspect of that name; did you mean {near[0]}?" if near else ""
 
 
 def read_sources(names: Sequence[str]) -> list[SourceFile]:

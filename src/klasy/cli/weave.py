@@ -33,7 +33,7 @@ _HINT = "the aspect was taken out again, and the events that were not written ar
 
 def configure(parser: Parser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file; - is standard input")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="an .asp file, a ready aspect (klasy aspects), or -")
     parser.add_argument("-f", "--follow", action="store_true", help="show the log as it comes; unweave at Ctrl-C")
     parser.add_argument("--for", dest="time", metavar="TIME", help="unweave after this time: 500ms, 10s, 5m, 1h")
     parser.add_argument("--replace", action="store_true", help="replace a woven aspect of the same name, without a gap")

@@ -1,0 +1,287 @@
+"""The ready aspects against real work: what they log and count is what the work's own account says."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.livekernel import leftovers
+from support.weaving import woven
+
+from klasy.api import states
+from klasy.resources import shipped_aspect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.weaving import Woven
+
+ME = Path("/proc/self/comm").read_text().strip()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    yield
+    assert leftovers() == {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loopback():
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+@contextmanager
+def ready(name: str) -> Iterator[Woven]:
+    text = shipped_aspect(name)
+    assert text is not None
+    with woven(text) as made:
+        yield made
+
+
+def values(name: str) -> dict[str, dict[tuple, object]]:
+    """State by state, the value of each key."""
+    return {state: {slot.key: slot.value for slot in slots} for state, slots in states(name).items()}
+
+
+def entries(name: str) -> dict[str, dict[tuple, int]]:
+    """Of histograms, how many values each key has."""
+    return {
+        state: {slot.key: sum(b.count for b in slot.buckets or ()) for slot in slots}
+        for state, slots in states(name).items()
+    }
+
+
+def messages(made: Woven) -> list[str]:
+    return [event.message or "" for event in made.events()]
+
+
+@contextmanager
+def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection over the loopback interface: the one that connected, the one that accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    with client, accepted:
+        yield client, accepted
+
+
+def read_all(end: socket.socket, size: int) -> None:
+    while size:
+        size -= len(end.recv(size))
+
+
+def test_file_io(tmp_path: Path) -> None:
+    """Bytes by process and file are those that the calls returned; a failed call is counted as one."""
+    with ready("file_io"):
+        path = tmp_path / "klasy-file-io"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        for size in (1, 1000, 70_000):
+            os.write(descriptor, bytes(size))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        got = sum(len(os.read(descriptor, 4096)) for _ in range(20))
+        assert ctypes.CDLL(None).write(descriptor, ctypes.c_void_p(-4096), 8) == -1
+        os.close(descriptor)
+        found, times = values("file_io"), entries("file_io")
+    assert got == 71_001
+    assert found["write_bytes"][ME, path.name] == 71_001
+    assert found["read_bytes"][ME, path.name] == 71_001
+    assert found["failed"][ME, path.name] == 1
+    assert times["write_ns"][ME,] >= 4
+    assert times["read_ns"][ME,] >= 20
+
+
+def test_tcp_life() -> None:
+    """Each end of a connection is logged when it closes, with its addresses and the bytes that went each way."""
+    with ready("tcp_life") as made:
+        with tcp_pair() as (client, server):
+            port, peer = client.getsockname()[1], server.getsockname()[1]
+            client.sendall(bytes(1234))
+            read_all(server, 1234)
+            server.sendall(bytes(77))
+            read_all(client, 77)
+        time.sleep(0.3)  # the last FIN's acknowledgement
+        said = [m for m in messages(made) if f":{port}" in m]
+    ours = [m for m in said if f"127.0.0.1:{port} -> 127.0.0.1:{peer} " in m]
+    theirs = [m for m in said if f"127.0.0.1:{peer} -> 127.0.0.1:{port} " in m]
+    assert len(ours) == len(theirs) == 1
+    assert ours[0].startswith(f"pid {os.getpid()} ")
+    sent, received = map(int, re.findall(r"(?:sent|received) (\d+)", ours[0]))
+    assert (sent - 1234, received) in {(1, 77), (2, 77), (1, 78), (2, 78)}  # SYN and FIN take a number each
+
+
+def test_tcp_retransmits() -> None:
+    """A connection to where nothing answers sends its SYN again; the count is the kernel's own of the segments."""
+
+    def retransmitted() -> int:
+        head, row = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line[:4] == "Tcp:")
+        return int(row[head.index("RetransSegs")])
+
+    subprocess.run(["ip", "link", "add", "klasy0", "type", "dummy"], check=True)
+    try:
+        subprocess.run("ip addr add 10.77.0.1/24 dev klasy0; ip link set klasy0 up", shell=True, check=True)
+        subprocess.run("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev klasy0", shell=True, check=True)
+        with ready("tcp_retransmits") as made, socket.socket() as client:
+            before = retransmitted()
+            client.setblocking(False)
+            client.connect_ex(("10.77.0.2", 4567))
+            time.sleep(1.6)  # the first time-out is one second
+            client.close()
+            counted, found = retransmitted() - before, values("tcp_retransmits")["by_peer"]
+            said = messages(made)
+    finally:
+        subprocess.run(["ip", "link", "del", "klasy0"], check=True)
+    assert counted >= 1
+    assert sum(found.values()) == len(said) == counted
+    assert {key[1] for key in found} == {4567}
+    assert all("10.77.0.1:" in m and "-> 10.77.0.2:4567" in m for m in said)
+
+
+def test_queue_delay() -> None:
+    """Every packet of a device is in a histogram: as many as the device counts."""
+
+    def sent() -> int:
+        return int(Path("/sys/class/net/klasy0/statistics/tx_packets").read_text())
+
+    subprocess.run(["ip", "link", "add", "klasy0", "type", "dummy"], check=True)
+    try:
+        subprocess.run("ip addr add 10.77.0.1/24 dev klasy0; ip link set klasy0 up", shell=True, check=True)
+        subprocess.run("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev klasy0", shell=True, check=True)
+        time.sleep(0.2)
+        with ready("queue_delay"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.connect(("10.77.0.2", 4567))
+            before = sent()
+            for _ in range(50):
+                end.send(b"x")
+            counted, found = sent() - before, entries("queue_delay")["waited_us"]
+            waiting = values("queue_delay")["began"]
+    finally:
+        subprocess.run(["ip", "link", "del", "klasy0"], check=True)
+    to_us = {key: n for key, n in found.items() if key[1] == 4567}
+    assert sum(to_us.values()) == 50
+    assert 50 <= counted <= sum(found.values())
+    assert waiting == {}
+
+
+SERVER = """
+import socket, time
+open('/proc/self/comm', 'w').write('klasyd')
+server = socket.create_server(('127.0.0.1', 0))
+print(server.getsockname()[1], flush=True)
+for _ in range(3):
+    connection, _ = server.accept()
+    while connection.recv(100):
+        time.sleep(0.02)
+        connection.send(b'y' * 10)
+    connection.close()
+"""
+
+
+def test_server_load() -> None:
+    """Accepts, bytes and service times of a server are those of its clients' requests."""
+    with ready("server_load"), subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                for _ in range(4):
+                    client.sendall(b"x" * 30)
+                    read_all(client, 10)
+        server.wait(30)
+        found = values("server_load")
+        (times,) = (s for s in states("server_load")["service_us"] if s.key == ("klasyd",))
+    assert found["accepted"]["klasyd",] == 3
+    assert found["received"]["klasyd",] == 3 * 4 * 30
+    assert found["sent"]["klasyd",] == 3 * 4 * 10
+    counts = {b.low: b.count for b in times.buckets if b.count}
+    assert sum(counts.values()) == 12
+    assert min(counts) >= 16384  # the bucket of 20 ms
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system on a block device of its own."""
+    subprocess.run(["modprobe", "-a", "loop", "ext4"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_page_cache(disk: Path) -> None:
+    """A file's pages enter the cache when written, and again when read after they were dropped; not else."""
+    path = disk / "f"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    inode = os.fstat(descriptor).st_ino
+    size = 40 * 4096
+
+    def read() -> None:
+        assert sum(len(os.pread(descriptor, 4096, at)) for at in range(0, size, 4096)) == size
+
+    with ready("page_cache"):
+        steps = []
+        for step in (
+            lambda: os.write(descriptor, bytes(size)),
+            read,
+            lambda: (os.fsync(descriptor), os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)),
+            read,
+            read,
+        ):
+            before = values("page_cache")
+            step()
+            after = values("page_cache")
+            steps.append(
+                (
+                    after["added_to"].get((inode,), 0) - before["added_to"].get((inode,), 0),
+                    after["wanted"].get((ME,), 0) - before["wanted"].get((ME,), 0),
+                )
+            )
+    os.close(descriptor)
+    added, wanted = zip(*steps, strict=True)
+    assert added[0] > 0
+    assert added[3] > 0
+    assert (added[1], added[2], added[4]) == (0, 0, 0)
+    assert wanted == (0, 40, 0, 40, 40)
+
+
+def test_sysctl_writers() -> None:
+    """A write under /proc/sys is logged with the file's place and the result, a refused one too; reading is not."""
+    file = Path("/proc/sys/net/ipv4/ip_default_ttl")
+    was = file.read_text()
+    descriptor = os.open(file, os.O_RDWR)
+    with ready("sysctl_writers") as made:
+        os.write(descriptor, b"33\n")
+        file.read_text()
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.pwrite(descriptor, b"333\n", 0)
+        os.pwrite(descriptor, was.encode(), 0)
+        said = messages(made)
+    os.close(descriptor)
+    place = f"{ME}[{os.getpid()}] uid 0: net/ipv4/ip_default_ttl, result "
+    assert said == [place + "3", place + "-22", f"{place}{len(was)}"]
+
+
+def test_ttl_writers() -> None:
+    """A change of the variable is logged with both values and the writing function; writing the same is none."""
+    file = Path("/proc/sys/net/ipv4/ip_default_ttl")
+    was = int(file.read_text())
+    with ready("ttl_writers") as made:
+        for value in (33, 33, was):
+            file.write_text(f"{value}\n")
+        said = messages(made)
+    place = f"{ME}[{os.getpid()}] set the TTL from"
+    assert said == [f"{place} {was} to 33, in proc_dou8vec_minmax", f"{place} 33 to {was}, in proc_dou8vec_minmax"]
