@@ -19,10 +19,10 @@ def aspects_folder() -> str | None:
     return folder if os.path.isdir(folder) else None
 
 
-def shipped_aspect(name: str) -> str | None:
-    """The text of a ready aspect, or None if none is called so."""
+def shipped_path(name: str) -> str | None:
+    """The file of a ready aspect; None if none is called so."""
     path = os.path.join(_HERE, "aspects", f"{name}.asp")
-    return _text(path) if name.isidentifier() and os.path.isfile(path) else None
+    return path if name.isidentifier() and os.path.isfile(path) else None
 
 
 def shipped_aspects() -> dict[str, str]:

@@ -18,7 +18,7 @@ from support.livekernel import leftovers
 from support.weaving import woven
 
 from klasy.api import states
-from klasy.resources import shipped_aspect
+from klasy.resources import shipped_aspects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +41,7 @@ def loopback():
 
 @contextmanager
 def ready(name: str) -> Iterator[Woven]:
-    text = shipped_aspect(name)
-    assert text is not None
-    with woven(text) as made:
+    with woven(shipped_aspects()[name]) as made:
         yield made
 
 

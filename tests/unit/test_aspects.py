@@ -11,7 +11,7 @@ from klasy.cli.aspects import about
 from klasy.cli.main import main
 from klasy.errors import InputError
 from klasy.lang import load
-from klasy.resources import shipped_aspect, shipped_aspects
+from klasy.resources import shipped_aspects, shipped_path
 from klasy.source import SourceFile
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +43,11 @@ def test_the_documentation_lists_them_all():
 
 def test_only_names_lead_to_files():
     """What is no name of an aspect, a path for example, finds nothing."""
-    assert shipped_aspect("tcp_life") == ASPECTS["tcp_life"]
+    found = shipped_path("tcp_life")
+    assert found is not None
+    assert Path(found).read_text(encoding="utf-8") == ASPECTS["tcp_life"]
     for name in ("", "nosuch", "../aspects/tcp_life", "tcp_life.asp", "/etc/passwd"):
-        assert shipped_aspect(name) is None
+        assert shipped_path(name) is None
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]):

@@ -6,6 +6,8 @@ from klasy.errors import EXIT_OK, InputError
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from klasy.cli.options import Arguments, Parser
 
 HELP = "List the ready aspects, or print one. Every command that takes an .asp file takes their names as well."
@@ -24,15 +26,13 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """List them, or print one."""
-    from klasy.resources import shipped_aspect, shipped_aspects
+    from klasy.resources import shipped_aspects
 
+    found = shipped_aspects()
     if args.name is not None:
-        text = shipped_aspect(args.name)
-        if text is None:
-            raise _unknown(args.name)
-        found = {args.name: text}
-    else:
-        found = shipped_aspects()
+        if args.name not in found:
+            raise _unknown(args.name, found)
+        found = {args.name: found[args.name]}
     if args.json:
         from klasy.cli.document import dumps
 
@@ -57,11 +57,10 @@ def about(text: str) -> str:
     return sentence + dot.rstrip()
 
 
-def _unknown(name: str) -> InputError:
+def _unknown(name: str, known: Iterable[str]) -> InputError:
     from klasy.cli.table import shown
     from klasy.diag import suggest
-    from klasy.resources import shipped_aspects
 
-    near = suggest(name, shipped_aspects())
+    near = suggest(name, known)
     hint = f"did you mean {near[0]}?" if near else "klasy aspects lists them"
     return InputError(f"there is no ready aspect '{shown(name)}'", hint=hint)

@@ -59,9 +59,9 @@ def run(args: Arguments) -> int:
 
 def _is_ready(name: str) -> bool:
     """Whether klasy brings along an aspect of this name, and none of this name is woven."""
-    from klasy.resources import shipped_aspect
+    from klasy.resources import shipped_path
 
-    if shipped_aspect(name) is None:
+    if shipped_path(name) is None:
         return False
     from klasy.weaver.woven import open_aspects
 

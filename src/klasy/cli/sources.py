@@ -19,8 +19,8 @@ def read_source(name: str) -> SourceFile:
 
     Raises InputError where it cannot be read or is no text.
     """
-    if name.isidentifier() and (ready := _ready(name)) is not None:
-        return ready
+    if name.isidentifier():
+        name = _ready(name) or name
     try:
         if name == STDIN:
             data = sys.stdin.buffer.read(MAX_SIZE + 1)
@@ -40,11 +40,10 @@ def read_source(name: str) -> SourceFile:
     return SourceFile("<stdin>", text) if name == STDIN else SourceFile(name, text, name)
 
 
-def _ready(name: str) -> SourceFile | None:
-    from klasy.resources import shipped_aspect
+def _ready(name: str) -> str | None:
+    from klasy.resources import shipped_path
 
-    text = shipped_aspect(name)
-    return None if text is None else SourceFile(f"{name}.asp", text)
+    return shipped_path(name)
 
 
 def _near(name: str) -> str:
