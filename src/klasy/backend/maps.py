@@ -59,4 +59,8 @@ def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int
         from klasy.backend.bytecode.watch import watch_maps
 
         specs += watch_maps(plan)
+    if any(probe.watch is not None and probe.watch.per_object for probe in plan.probes):
+        from klasy.backend.bytecode.objects import object_maps
+
+        specs += object_maps(plan)
     return specs

@@ -178,6 +178,7 @@ def _of_woven(args: Arguments) -> int:
                     print()
                 _print_woven(woven.name, points, args)
                 _print_callers(callers[woven.name], args)
+                _print_objects(woven)
                 if by_instruction:
                     _print_accesses(by_instruction, points, args)
                 _print_unreached(missing, args)
@@ -254,6 +255,17 @@ def _disassembled(address: int | None, length: int) -> str | None:
     from klasy.kernel.live import running_kernel
 
     return text(running_kernel().text(address, length), address)
+
+
+def _print_objects(woven: WovenAspect) -> None:
+    """What became of the requests to watch objects."""
+    if woven.watches_objects:
+        from klasy.weaver import objects
+
+        found = objects.watching(woven)
+        assert found is not None
+        for note in objects.notes(found):
+            print(note)
 
 
 def _print_accesses(accesses: list[dict[str, Any]], points: list[dict[str, Any]], args: Arguments) -> None:

@@ -84,6 +84,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "left_out": sum(count.left_out for count in counts),
         "cut": sum(count.cut for count in counts),
         "coverage": _coverage(woven),
+        "objects": _objects(woven),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
     }
@@ -92,6 +93,8 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
 def _notes(aspect: dict[str, Any]) -> list[str]:
     """What is to be known of an aspect's counts besides."""
     notes = [aspect["coverage"]] if aspect["coverage"] else []
+    if aspect["objects"]:
+        notes += aspect["objects"]["notes"]
     if not aspect["active"]:
         name = aspect["aspect"]
         notes.append(f"has stopped itself; klasy log {name} shows the rest of its log, and takes it out")
@@ -110,6 +113,17 @@ def _coverage(woven: WovenAspect) -> str | None:
     from klasy.weaver import watch
 
     return watch.coverage(woven)
+
+
+def _objects(woven: WovenAspect) -> dict[str, Any] | None:
+    """What became of the requests to watch objects."""
+    if not woven.watches_objects:
+        return None
+    from klasy.weaver import objects
+
+    found = objects.watching(woven)
+    assert found is not None
+    return objects.document(found)
 
 
 def _state_lost(woven: WovenAspect) -> int:

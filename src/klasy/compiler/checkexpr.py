@@ -38,6 +38,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klasy.compiler.builtins.objects import Objects
     from klasy.compiler.formats import Formats
     from klasy.compiler.observed import DataNames
     from klasy.compiler.statetree import StateVariable
@@ -55,6 +56,7 @@ class ExprChecker:
         self.data: DataNames | None = None  # in the advice of data pointcuts
         self.scopes: list[dict[str, tree.Variable]] = []
         self.states: dict[str, StateVariable] = {}
+        self.objects: Objects | None = None  # what advice may watch
 
     # --- what checks of functions and statements use too
 

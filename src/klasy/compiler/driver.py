@@ -28,6 +28,8 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     modules = [point.function.module for probe in plan.probes for point in probe.points if point.function.module]
     checkers, formats = _checkers(plan.aspect, kernel, bag, modules, plan)
     checked = {checker.advice.index: checker.check() for checker in checkers}
+    if checkers and checkers[0].objects is not None:
+        checkers[0].objects.report_unused(bag, plan.aspect.advice)
     guards = {
         probe.index: {
             place: checkers[arm.advice].guard(arm.guard) if arm.guard is not None else None
@@ -78,6 +80,10 @@ def _checkers(
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
         checkers.append(AdviceChecker(types, bag, advice, formats, data))
+    if checkers and "watch" in aspect.source.text:  # which is rare
+        from klasy.compiler.builtins.objects import offer
+
+        offer(plan, checkers)
     if aspect.state and checkers:
         from klasy.compiler.states import declare
 

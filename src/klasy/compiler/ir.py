@@ -299,7 +299,7 @@ class Register(Op):
     pure = True
 
 
-OBSERVED = ("new", "old", "kind", "ip", "failed")
+OBSERVED = ("new", "old", "kind", "ip", "failed", "address")
 
 
 @dataclass(eq=False)
@@ -308,7 +308,7 @@ class Observe(Op):
 
     new, old: the data (up to 8 bytes, zero-extended) as it is, and as it was at the access before. kind: what the
     instruction does, bits as in plan.READS; 0: not known. ip: where the processor is, behind the instruction. failed:
-    1 if the data could not be read.
+    1 if the data could not be read. address: where it lies, at a probe that serves many objects.
     """
 
     dst: Value
@@ -372,6 +372,33 @@ class Stop(Op):
     """Switch the aspect off: from now on its programs return at once."""
 
     mnemonic = "stop"
+
+
+@dataclass(eq=False)
+class WatchObject(Op):
+    """Have what lies at ``address``, ``size`` bytes, watched as the aspect's member ``member`` of an object.
+
+    Until UnwatchObject, or ``hits`` accesses, or ``duration`` ns (0: without that bound). See :mod:`klasy.objects`.
+    """
+
+    address: Operand
+    joinpoint: Operand
+    member: int
+    size: int
+    hits: int
+    duration: int
+    mnemonic = "watch_object"
+    operand_fields = ("address", "joinpoint")
+
+
+@dataclass(eq=False)
+class UnwatchObject(Op):
+    """End the watching of what lies at ``address``, if it is watched as that member."""
+
+    address: Operand
+    member: int
+    mnemonic = "unwatch_object"
+    operand_fields = ("address",)
 
 
 # --- kernel memory --------------------------------------------------------------------------------------------------

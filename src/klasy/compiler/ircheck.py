@@ -108,6 +108,9 @@ class _Checker:
             case ir.Count():
                 if op.what not in ir.COUNTS:
                     self.fault(op, f"nothing counts {op.what}")
+            case ir.WatchObject():
+                if op.size not in ir.LOAD_SIZES or op.member < 0 or op.hits < 0 or op.duration < 0:
+                    self.fault(op, "nothing can be watched so")
             case ir.Limit():
                 if op.slot < 0 or op.interval <= 0 or op.size <= 0:
                     self.fault(op, "no such bucket")

@@ -62,6 +62,7 @@ class Outcome:
     marks: list[str] = field(default_factory=list)
     counted: list[tuple[int, str]] = field(default_factory=list)
     stopped: bool = False
+    watched: list[tuple[int, int, bool]] = field(default_factory=list)  # member, address, whether it begins
 
 
 def run(program: Program, world: World) -> Outcome:
@@ -135,6 +136,9 @@ class _Machine:
                 self.outcome.marks.append(op.use)
             case ir.Count():
                 self.outcome.counted.append((self.of(op.joinpoint), op.what))
+            case ir.WatchObject() | ir.UnwatchObject():
+                begins = isinstance(op, ir.WatchObject)
+                self.outcome.watched.append((op.member, self.of(op.address), begins))
             case ir.Limit():
                 now = self.world.context["now"]
                 full = max(self.world.buckets.get(op.slot, 0), now)

@@ -90,6 +90,11 @@ class _Printer:
                 return f"count hit of {show(op.joinpoint)}"
             case ir.Count():
                 return f"count {op.what} of {show(op.joinpoint)}"
+            case ir.WatchObject():
+                bounds = f", {op.hits} accesses, {op.duration} ns, join point {show(op.joinpoint)}"
+                return f"watch {show(op.address)} as member {op.member} of {op.size} bytes{bounds}"
+            case ir.UnwatchObject():
+                return f"unwatch {show(op.address)} as member {op.member}"
             case ir.Limit():
                 return f"limit by bucket {op.slot}, {op.size} tokens, one each {op.interval} ns"
             case ir.Load():

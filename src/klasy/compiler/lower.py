@@ -10,7 +10,7 @@ from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
-from klasy.match.plan import READS, WRITES, Argument, Locator, MarkUse, Object
+from klasy.match.plan import READS, WRITES, Argument, Locator, MarkUse, Object, WatchedObject
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class Body(ExpressionLowering):
                 self.begin(variable, self.build.get(self.found["object"]))
                 continue
             raw = self.build.value()
+            if isinstance(binding.source, WatchedObject):
+                self.build.add(ir.Observe(raw, "address"))
+                self.begin(variable, self.build.binary("sub", raw, binding.source.offset))
+                continue
             if isinstance(binding.source, Argument):
                 self.build.add(ir.Argument(raw, binding.source))
             else:
@@ -162,6 +166,12 @@ class Body(ExpressionLowering):
                 self.go_on_if("ne", taken, 0)
             case tree.Stop():
                 self.build.add(ir.Stop())
+            case tree.WatchObject():
+                address = self.value(node.address)
+                bounds = node.size, node.hits, node.duration
+                self.build.add(ir.WatchObject(address, self.joinpoint, node.member, *bounds))
+            case tree.UnwatchObject():
+                self.build.add(ir.UnwatchObject(self.value(node.address), node.member))
             case _:
                 from klasy.compiler import lowerstate
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from klasy.compiler import ir, tree
 from klasy.compiler.types import Bool, CType, Integer, Pointer
+from klasy.match.datum import WatchedMember
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ class ExpressionLowering:
         if self.watch is None:
             return self._of_member(node) if self.found else 0
         if node.what == "address":
-            return to_signed(self.watch.data.address)
+            data = self.watch.data
+            assert not isinstance(data, WatchedMember), "only numbers and pointers of objects are watched"
+            return to_signed(data.address)
         if not node.sure and self.faults is not None:
             failed = self.build.value()
             self.build.add(ir.Observe(failed, "failed"))

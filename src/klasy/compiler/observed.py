@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from klasy.compiler.formats import Layout
     from klasy.compiler.types import Types
     from klasy.lang import ast
-    from klasy.match.datum import Datum
+    from klasy.match.datum import Datum, WatchedMember
     from klasy.source import Span
 
 _OF_WRITES = ("old", "new")
@@ -32,7 +32,7 @@ class DataNames:
     matching failed: then the names have no type, and no fault is found with them.
     """
 
-    accesses: Sequence[tuple[JoinPointKind, Datum | MemberData]]
+    accesses: Sequence[tuple[JoinPointKind, Datum | MemberData | WatchedMember]]
     others: bool = False
     known: bool = True
 
@@ -97,7 +97,7 @@ class DataNames:
         layout.add("access", 8, tree.Observed(ULONG, span, "kind", True))
 
 
-def _c_type(types: Types, datum: Datum | MemberData) -> CType:
+def _c_type(types: Types, datum: Datum | MemberData | WatchedMember) -> CType:
     """The type of a datum as the compiler has it."""
     data = datum.type
     kind = types.of(data.btf, data.type_id)

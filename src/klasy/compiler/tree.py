@@ -381,6 +381,25 @@ class Stop(Stmt):
 
 
 @dataclass(eq=False)
+class WatchObject(Stmt):
+    """Has the member ``member`` of an object watched; see ir.WatchObject."""
+
+    address: AddressOf
+    member: int
+    size: int
+    hits: int
+    duration: int
+
+
+@dataclass(eq=False)
+class UnwatchObject(Stmt):
+    """Ends that."""
+
+    address: AddressOf
+    member: int
+
+
+@dataclass(eq=False)
 class Item:
     """One value of a log: ``value`` is written to ``field``; a load that fails sets bit ``bit`` of the faults.
 

@@ -101,6 +101,9 @@ class DataPattern(Node):
     name. ``struct net init_net.ipv4.x``: type None, and ``declared`` the type of what the path begins with.
 
     ``cpu``: of a per-CPU variable, the CPU whose copy is meant.
+
+    ``watched``: of the objects that the aspect's ``watch`` names. ``watched skb->len``: name "skb", path ("len",).
+    ``watched struct sk_buff.len``: as without that word, with no name.
     """
 
     type: TypeRef | None
@@ -108,6 +111,7 @@ class DataPattern(Node):
     name: str | None = None
     declared: TypeRef | None = None
     cpu: int | None = None
+    watched: bool = False
 
     @property
     def text(self) -> str:

@@ -213,8 +213,8 @@ def _rename_argument(param: ast.ParamPattern, names: Mapping[str, str | None]) -
 def _rename_data(data: ast.DataPattern, names: Mapping[str, str | None]) -> ast.DataPattern:
     if data.name is None:
         return data
-    if data.name in names:
-        return replace(data, name=names[data.name])
+    if data.name in names or data.watched:
+        return replace(data, name=names.get(data.name))
     return replace(data, type=None, path=(data.name,), name=None, declared=data.type)  # a global of that name
 
 

@@ -154,6 +154,8 @@ def _param_pattern(param: ast.ParamPattern) -> str:
 def print_data(data: ast.DataPattern) -> str:
     """What ``get``, ``set`` and ``access`` take."""
     path = data.text
+    if data.watched:
+        return f"watched {print_type(data.type)}.{path}" if data.type is not None else f"watched {data.name}->{path}"
     if data.declared is not None:
         return f'"{print_declaration(data.declared, path)}"'
     if data.type is None:

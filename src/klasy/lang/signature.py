@@ -219,6 +219,8 @@ class WordReader:
     def data(self, words: list[Token], span: Span) -> ast.DataPattern:
         """What ``get``, ``set`` and ``access`` take."""
         last = words[-1]
+        if words[0].text == "watched" and len(words) > 1:
+            return self._watched(words[1:], span)
         glued = _GLUED.match(words[0].text)
         if len(words) == 1 and not glued:
             if last.text in RESERVED_WORDS:
@@ -250,6 +252,17 @@ class WordReader:
         if not _NAME.match(left[0].text) or left[0].text in RESERVED_WORDS:
             self._error("bad-data", f"'{left[0].text}' cannot name data", left[0], hints=[_DATA_HINT])
         return ast.DataPattern(span, type_, (), left[0].text)
+
+    def _watched(self, words: list[Token], span: Span) -> ast.DataPattern:
+        """``watched skb->len``, ``watched struct sk_buff.len``."""
+        found = self.data(words, span)
+        first, *steps = found.path or ("",)
+        if found.type is None and found.declared is None and found.cpu is None and steps and steps[0].startswith("->"):
+            return ast.DataPattern(span, None, (steps[0].removeprefix("->"), *steps[1:]), first, watched=True)
+        if found.type is not None and found.path and not found.type.pointers:
+            return ast.DataPattern(span, found.type, found.path, watched=True)
+        self._error("bad-data", f"'{span.text}' names no member of an object", words[-1], hints=[_WATCHED_HINT])
+        return found
 
     def _path(self, word: Token, span: Span, declared: ast.TypeRef | None) -> ast.DataPattern:
         """``init_net.ipv4.x``, ``init_task.mm->pgd``, ``avenrun[0]``, ``per_cpu(runqueues, 1).nr_running``."""
@@ -286,6 +299,8 @@ _DATA_HINT = (
     "data is a global ('jiffies'), a member by its type ('struct sk_buff.len') or an object ('struct sk_buff *skb')"
 )
 
+
+_WATCHED_HINT = "write the member as in watch(skb->len): 'watched skb->len', or 'watched struct sk_buff.len'"
 
 # The steps of a path: the first name, then members, members through pointers, elements.
 _STEP = pattern(r"\.?[\w*%]+|->\w+|\[[^\]]*\]")

@@ -38,6 +38,8 @@ FUNCTIONS: dict[str, Function] = {
         Function("sample", 1, 1, "sample(1/100)", value=False),
         Function("limit", 1, 1, "limit(100/s)", value=False),
         Function("stop", 0, 0, "stop()", value=False),
+        Function("watch", 1, 3, "watch(p->member, 100, 10*ms)", value=False),
+        Function("unwatch", 1, 1, "unwatch(p->member)", value=False),
         Function("deny", 1, 1, "deny(EPERM)", value=False),
     )
 }

@@ -7,7 +7,7 @@ piece of it, where it takes several registers), and ``within`` is left to run ti
 from __future__ import annotations
 
 from klasy.lang import ast
-from klasy.match.datum import REGISTERS, Piece
+from klasy.match.datum import REGISTERS, Datum, Piece, WatchedMember
 from klasy.match.glob import matches
 from klasy.match.globals import find_data
 from klasy.match.guard import either
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from klasy.kernel.model import Function
-    from klasy.match.datum import Datum
     from klasy.match.matched import AdviceMatch
     from klasy.match.matcher import AdviceMatcher, _Conjunct
     from klasy.match.planner import Planner
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
     Ranges = tuple[tuple[int, int], ...]
 
 MOST_RANGES = 32  # compared one by one at each access
-_KINDS = {
+KINDS = {
     ast.AccessKind.GET: JoinPointKind.GET,
     ast.AccessKind.SET: JoinPointKind.SET,
     ast.AccessKind.ACCESS: JoinPointKind.ACCESS,
 }
-_DOES = {JoinPointKind.GET: READS, JoinPointKind.SET: WRITES, JoinPointKind.ACCESS: 0}
+DOES = {JoinPointKind.GET: READS, JoinPointKind.SET: WRITES, JoinPointKind.ACCESS: 0}
 _EVERYWHERE = ((0, 1 << 64),)
 
 
@@ -44,29 +43,35 @@ _EVERYWHERE = ((0, 1 << 64),)
 
 def match_accesses(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to data."""
-    from klasy.match import members
-
     node = matcher.form.leaves[conjunct.accesses[0]]
     assert isinstance(node, ast.Access)
+    if node.data.watched:
+        from klasy.match.objects import match_watched
+
+        match_watched(matcher, conjunct, node, result)
+        return
+    from klasy.match import members
+
     by_type = members.is_of_type(matcher, node.data)
-    if not _is_sound(matcher, conjunct, by_type):
+    if not is_sound(matcher, conjunct, of_object=by_type):
         conjunct.usable = False
         return
     if by_type:
         members.match_members(matcher, conjunct, node, result)
         return
     data = _data(matcher, node)
-    ranges = _ranges(matcher, conjunct)
+    ranges = ranges_of(matcher, conjunct)
     if not data or ranges == ():
         conjunct.usable = False
         return
     conjunct.hits += 1
     for datum in data:
-        new = AccessMatch(_KINDS[node.kind], datum, Outcome((), matcher.guard(conjunct)), ranges)
+        new = AccessMatch(KINDS[node.kind], datum, Outcome((), matcher.guard(conjunct)), ranges)
         _add(matcher, result, new, node)
 
 
-def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, by_type: bool) -> bool:
+def is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, *, of_object: bool) -> bool:
+    """Whether a conjunct can select accesses to data; else errors were reported. ``of_object``: it can bind one."""
     form, bag = matcher.form, matcher.bag
     before = len(bag.errors)
     spans = [form.leaves[leaf].span for leaf in conjunct.accesses]
@@ -101,11 +106,11 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, by_type: bool) -> boo
             returning.span,
             hints=["what was read or written is 'value'; in set advice 'old' and 'new' are there, too"],
         )
-    for literal in () if by_type else conjunct.literals:
+    for literal in () if of_object else conjunct.literals:
         if isinstance(form.leaves[literal.leaf], ast.Target):
             members_only = "'target' binds the object whose member is accessed, and this is a global"
             bag.error("no-target", members_only, form.leaves[literal.leaf].span)
-    for name, param in () if by_type else matcher.binder.params.items():
+    for name, param in () if of_object else matcher.binder.params.items():
         bag.error("unbound-parameter", f"nothing in the pointcut binds '{name}'", param.span)
     return len(bag.errors) == before
 
@@ -152,7 +157,7 @@ def _add(matcher: AdviceMatcher, result: AdviceMatch, new: AccessMatch, node: as
 # --- within, as ranges of addresses
 
 
-def _ranges(matcher: AdviceMatcher, conjunct: _Conjunct) -> Ranges | None:
+def ranges_of(matcher: AdviceMatcher, conjunct: _Conjunct) -> Ranges | None:
     """Where the accesses of a conjunct may come from; None: anywhere. Empty where an error was reported."""
     if not any(isinstance(matcher.form.leaves[x.leaf], ast.Within | ast.WithinModule) for x in conjunct.literals):
         return None
@@ -223,15 +228,23 @@ def plan_accesses(planner: Planner) -> None:
     for matched in planner.matched.advice:
         for access in matched.accesses:
             datum = access.datum
+            if isinstance(datum, WatchedMember):
+                continue
             data.setdefault(datum, len(data))
             for piece in datum.pieces():
                 key = piece, Piece(datum.address, datum.size)
                 wanted.setdefault(key, []).append((matched.advice, access))
+    every = (access.datum for matched in planner.matched.advice for access in matched.accesses)
+    if any(isinstance(datum, WatchedMember) for datum in every):
+        from klasy.match.objects import plan_watched
+
+        plan_watched(planner)
     if len(wanted) > REGISTERS:
         _report_too_many(planner, data)
         return
     for slot, ((piece, _), accesses) in enumerate(wanted.items()):
         datum = accesses[0][1].datum
+        assert isinstance(datum, Datum)
         writes_only = all(access.kind is JoinPointKind.SET for _, access in accesses)
         kinds = {} if writes_only else _known_kinds(planner, datum, piece)
         watch = Watch(slot, data[datum], datum, piece, writes_only, kinds)
@@ -245,7 +258,7 @@ def _plan_watch(planner: Planner, watch: Watch, accesses: list[tuple[ast.Advice,
     for which, (advice, access) in enumerate(accesses):
         shadow = Shadow(access.kind, None, watch.piece.address, datum=access.datum, piece=watch.piece)
         arm = planner.probes.arm(draft, advice, access.outcome, which)
-        arm.does, arm.ranges = _DOES[access.kind], access.ranges
+        arm.does, arm.ranges = DOES[access.kind], access.ranges
         joinpoint = planner.probes.joinpoint(advice, shadow, Mechanism.BREAKPOINT.value, _why(watch))
         arm.by_address[watch.piece.address] = joinpoint
 
@@ -267,7 +280,7 @@ def _why(watch: Watch) -> str:
         number = len(watch.kinds)
         known = f"{number} instruction{'s' * (number != 1)} known beforehand" if number else "as they are met"
         what = f"watches reads and writes of {where}; which of them it was, the instruction tells ({known})"
-    followed = "".join(f"; {text} was {address:#x}" for text, address in watch.data.followed)
+    followed = "".join(f"; {text} was {address:#x}" for text, address in getattr(watch.data, "followed", ()))
     return what + followed
 
 

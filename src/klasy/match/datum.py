@@ -142,6 +142,30 @@ class MemberData:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedMember:
+    """A member of those objects that advice watches: ``offset`` bytes from the start of an ``owner``, a struct."""
+
+    text: str
+    owner: str
+    offset: int
+    type: DataType
+
+    @property
+    def size(self) -> int:
+        """In bytes: 1, 2, 4 or 8."""
+        return self.type.size
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether its memory is there as long as the kernel is: an object is not."""
+        return False
+
+    def piece_text(self, piece: Piece) -> str:
+        """As a person reads it."""
+        return f"watched {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Memory that one debug register watches: ``length`` bytes (1, 2, 4, 8) at an aligned address."""
 

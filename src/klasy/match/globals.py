@@ -39,13 +39,13 @@ def find_data(pattern: ast.DataPattern, kernel: Kernel, bag: DiagnosticBag) -> l
     Empty where an error was reported. Raises SystemRefusal where symbols or memory cannot be read.
     """
     try:
-        return _Finder(pattern, kernel, bag).find()
+        return Finder(pattern, kernel, bag).find()
     except NoData:
         return []
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a path has led to so far."""
 
     text: str
@@ -54,7 +54,9 @@ class _Place:
     followed: tuple[tuple[str, int], ...] = ()
 
 
-class _Finder:
+class Finder:
+    """Follows one pattern."""
+
     def __init__(self, pattern: ast.DataPattern, kernel: Kernel, bag: DiagnosticBag) -> None:
         self.pattern = pattern
         self.kernel = kernel
@@ -70,6 +72,7 @@ class _Finder:
         return NoData()
 
     def find(self) -> list[Datum]:
+        """What the pattern means. Raises NoData."""
         if any(is_glob(step.strip("[]->")) for step in self.path):
             raise self.fail(
                 "bad-data", f"'{self.pattern.span.text}': the name of a global has no wildcards",
@@ -131,7 +134,7 @@ class _Finder:
             if known is None:
                 raise self._untyped(symbol)
             return known
-        declared = self._written(self.declared)
+        declared = self.written(self.declared)
         if self.path[1:2] and self.path[1].startswith("[") and declared.element() is None and declared.size:
             # unsigned long avenrun[0]: what is written is the type of an element
             declared = replace(declared, counts=(symbol.size // declared.size, *declared.counts))
@@ -181,7 +184,8 @@ class _Finder:
             return None
         return known if fits(known.size, symbol.size) else None
 
-    def _written(self, ref: ast.TypeRef) -> DataType:
+    def written(self, ref: ast.TypeRef) -> DataType:
+        """A type as it is written. Raises NoData."""
         try:
             return _typed(self.kernel.btf, ref)
         except TypeRefError as error:
@@ -215,21 +219,22 @@ class _Finder:
 
     def _follow(self, symbol: DataSymbol, start: DataType, cpu: int | None, base: int) -> Datum:
         text = self.name if cpu is None else f"per_cpu({self.name}, {cpu})"
-        place = _Place(text, (symbol.address + base) & (1 << 64) - 1, start)
+        place = Place(text, (symbol.address + base) & (1 << 64) - 1, start)
         for step in self.path[1:]:
             if step.startswith("["):
-                place = self._element(place, int(step[1:-1]))
+                place = self.element(place, int(step[1:-1]))
             elif step.startswith("->"):
-                place = self._member(self._pointed(place, step), step[2:], step)
+                place = self.step(self._pointed(place, step), step[2:], step)
             else:
-                place = self._member(place, step, f".{step}")
+                place = self.step(place, step, f".{step}")
         if not place.type.size:
             raise self.fail("no-size", f"'{place.text}' is of type '{place.type.name}': there is nothing to watch")
         offset = place.address - base & (1 << 64) - 1 if cpu is not None and not place.followed else None
         return Datum(place.text, place.address, place.type, symbol.module, offset, place.followed)
 
-    def _member(self, place: _Place, name: str, step: str) -> _Place:
-        struct = self._complete(place.type)
+    def step(self, place: Place, name: str, step: str) -> Place:
+        """The member ``name`` of a struct. Raises NoData."""
+        struct = self.complete(place.type)
         if struct is None:
             hint = f"write '{place.text}->{name}'" if place.type.target() is not None else ""
             raise self.fail("not-a-struct", f"'{place.text}' is of type '{place.type.name}', and has no members", hint)
@@ -247,9 +252,9 @@ class _Finder:
                 "a debug register cannot tell them apart",
             )  # fmt: skip
         text = f"{place.text}{step}"
-        return _Place(text, place.address + found.byte_offset, DataType(btf, found.type_id), place.followed)
+        return Place(text, place.address + found.byte_offset, DataType(btf, found.type_id), place.followed)
 
-    def _complete(self, kind: DataType) -> tuple[Btf, int] | None:
+    def complete(self, kind: DataType) -> tuple[Btf, int] | None:
         """The struct or union that a type is; the definition where only its name is given."""
         found = kind.resolved
         if isinstance(found, Struct):
@@ -260,14 +265,14 @@ class _Finder:
                 return self.kernel.btf, defined[0]
         return None
 
-    def _pointed(self, place: _Place, step: str) -> _Place:
+    def _pointed(self, place: Place, step: str) -> Place:
         target = place.type.target()
         if target is None:
-            hint = f"write '{place.text}.{step[2:]}'" if self._complete(place.type) else ""
+            hint = f"write '{place.text}.{step[2:]}'" if self.complete(place.type) else ""
             raise self.fail("not-a-pointer", f"'{place.text}' is of type '{place.type.name}', no pointer", hint)
         return self._at(place, target, 0)
 
-    def _at(self, place: _Place, target: DataType, offset: int) -> _Place:
+    def _at(self, place: Place, target: DataType, offset: int) -> Place:
         """Where a pointer leads to, now."""
         try:
             address = int.from_bytes(self.kernel.read(place.address, _WORD), "little")
@@ -278,21 +283,22 @@ class _Finder:
                 "path-ends", f"'{place.text}' is {f'{address:#x}' if address else 'NULL'} now: the path ends there",
                 "a path is followed when the aspect is woven",
             )  # fmt: skip
-        return _Place(place.text, address + offset, target, (*place.followed, (place.text, address)))
+        return Place(place.text, address + offset, target, (*place.followed, (place.text, address)))
 
-    def _element(self, place: _Place, index: int) -> _Place:
+    def element(self, place: Place, index: int) -> Place:
+        """An element of an array, or of what a pointer leads to. Raises NoData."""
         text = f"{place.text}[{index}]"
         found = place.type.element()
         if found is not None:
             kind, count = found
             if index >= count:
                 raise self.fail("out-of-bounds", f"'{place.text}' has {count} elements, 0 to {count - 1}")
-            return _Place(text, place.address + index * kind.size, kind, place.followed)
+            return Place(text, place.address + index * kind.size, kind, place.followed)
         target = place.type.target()
         if target is None or not target.size:
             raise self.fail("not-an-array", f"'{place.text}' is of type '{place.type.name}', and has no elements")
         there = self._at(place, target, index * target.size)
-        return _Place(text, there.address, there.type, there.followed)
+        return Place(text, there.address, there.type, there.followed)
 
 
 def _typed(btf: Btf, ref: ast.TypeRef) -> DataType:

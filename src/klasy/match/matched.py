@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from klasy.flow.sites import Access
     from klasy.kernel.model import CallSite, Function, Kernel
     from klasy.lang.ast import Advice, Aspect, Expr
-    from klasy.match.datum import Datum, MemberData
+    from klasy.match.datum import Datum, MemberData, WatchedMember
     from klasy.match.plan import Binding, Unreached
     from klasy.match.shadow import JoinPointKind, Shadow
     from klasy.match.sites import Sites
@@ -39,7 +39,7 @@ class AccessMatch:
     """Accesses to a datum that an advice matches. ``ranges``: by code that lies there (start, end); None: by any."""
 
     kind: JoinPointKind
-    datum: Datum
+    datum: Datum | WatchedMember
     outcome: Outcome
     ranges: tuple[tuple[int, int], ...] | None = None
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from klasy.flow.stored import Stored
     from klasy.kernel.model import Function
     from klasy.lang.ast import Aspect, Expr, TypeRef
-    from klasy.match.datum import Datum, MemberData, Piece
+    from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
 
 
 class Mechanism(Enum):
@@ -123,11 +123,18 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedObject:
+    """A value on offer at accesses to a watched member: the object it is a member of, ``offset`` bytes before it."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """An advice parameter and where its value comes from. ``type`` is the parameter's type as written."""
 
     name: str
-    source: Argument | Result | Object
+    source: Argument | Result | Object | WatchedObject
     type: TypeRef
 
 
@@ -211,14 +218,17 @@ class Watch:
 
     ``slot`` numbers the watches of a plan, ``datum`` their data. ``kinds``: what instructions that are known
     beforehand do (READS, WRITES), by the address behind them; empty for ``writes_only``, where it is no question.
+    ``per_object``: ``data`` is a member of the objects that advice watches; ``slot`` and ``datum`` number those, and
+    the helper arms the registers; the piece lies where the member does in its object.
     """
 
     slot: int
     datum: int
-    data: Datum
+    data: Datum | WatchedMember
     piece: Piece
     writes_only: bool
     kinds: Mapping[int, int] = field(default_factory=dict)
+    per_object: bool = False
 
 
 class MarkUse(Enum):
@@ -288,7 +298,7 @@ class Plan:
     diagnostics: tuple[Diagnostic, ...]
     untyped: int = 0
 
-    def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum | MemberData]]:
+    def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum | MemberData | WatchedMember]]:
         """The data whose accesses an advice runs at, with how."""
         shadows = (joinpoint.shadow for joinpoint in self.joinpoints if joinpoint.advice == advice)
         return list(dict.fromkeys((s.kind, s.datum) for s in shadows if s.datum is not None))

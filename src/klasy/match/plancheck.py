@@ -110,10 +110,10 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
 def _check_watch(plan: Plan, probe: Probe) -> Iterator[str]:
     watch = probe.watch
     assert watch is not None
-    watches = [other.watch for other in plan.probes if other.watch is not None]
+    kin = [o.watch for o in plan.probes if o.watch is not None and o.watch.per_object == watch.per_object]
     if probe.points or probe.mechanism is not Mechanism.BREAKPOINT:
         yield "it watches data and has points"
-    if sorted(other.slot for other in watches) != list(range(len(watches))) or len(watches) > REGISTERS:
+    if sorted(other.slot for other in kin) != list(range(len(kin))) or (len(kin) > REGISTERS and not watch.per_object):
         yield "the slots of the watches are not numbered, or too many"
     if watch.piece.address % watch.piece.length or watch.piece.length not in WATCHED_LENGTHS:
         yield "no debug register watches that piece"

@@ -7,7 +7,7 @@ from klasy.plain import TYPE_CHECKING, Enum, NamedTuple
 
 if TYPE_CHECKING:
     from klasy.flow.sites import Access
-    from klasy.match.datum import Datum, MemberData, Piece
+    from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
 
 
 class JoinPointKind(Enum):
@@ -36,7 +36,7 @@ class Shadow(NamedTuple):
     address: int
     callee: Function | None = None
     site: CallSite | None = None
-    datum: Datum | MemberData | None = None
+    datum: Datum | MemberData | WatchedMember | None = None
     piece: Piece | None = None
     access: Access | None = None
 

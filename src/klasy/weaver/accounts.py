@@ -96,7 +96,12 @@ def settle(aspect: WovenAspect, counts: Sequence[Count]) -> list[Count]:
         elif account.is_undecided:
             result[account.joinpoint] = replace(count, undecided=count.undecided + account.hits)
     served = served_by(aspect)
-    for probe, misses in watch.missed(aspect).items():
+    missed = watch.missed(aspect)
+    if aspect.watches_objects:
+        from klasy.weaver import objects
+
+        missed |= {probe: watch.Misses(number, False) for probe, number in objects.missed(aspect).items()}
+    for probe, misses in missed.items():
         ids = served.get(probe, [])
         for index in ids:
             count = result[index]
@@ -112,4 +117,8 @@ def settle(aspect: WovenAspect, counts: Sequence[Count]) -> list[Count]:
 
 def served_by(aspect: WovenAspect) -> dict[int, list[int]]:
     """The join points of each watch, by the index of its probe."""
-    return {watched["probe"]: watched["joinpoints"] for watched in watch.watches_of(aspect)}
+    found = {watched["probe"]: watched["joinpoints"] for watched in watch.watches_of(aspect)}
+    for index, probe in enumerate(aspect.document["probes"]):
+        if probe.get("object"):
+            found[index] = probe["object"]["joinpoints"]
+    return found

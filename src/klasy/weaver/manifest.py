@@ -269,18 +269,33 @@ def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
         "joinpoints": served(plan, probe),
         "whole": whole(plan, probe),
         "watch": _watch(probe),
+        "object": _object(probe),
     }
 
 
 def _watch(probe: Probe) -> dict[str, Any] | None:
     """What is watched, where that is how the probe works."""
     watch = probe.watch
-    if watch is None:
+    if watch is None or watch.per_object:
         return None
     return {
         "slot": watch.slot,
         "text": watch.data.piece_text(watch.piece),
         "address": watch.piece.address,
+        "length": watch.piece.length,
+        "writes_only": watch.writes_only,
+        "joinpoints": sorted(i for arm in probe.arms for i in arm.by_address.values()),
+    }
+
+
+def _object(probe: Probe) -> dict[str, Any] | None:
+    """The member of objects that is watched, where that is how the probe works."""
+    watch = probe.watch
+    if watch is None or not watch.per_object:
+        return None
+    return {
+        "slot": watch.slot,
+        "text": watch.data.text,
         "length": watch.piece.length,
         "writes_only": watch.writes_only,
         "joinpoints": sorted(i for arm in probe.arms for i in arm.by_address.values()),

@@ -31,6 +31,10 @@ def remove(pinfs: PinFS, staging: Staging) -> None:
     """
     with expedited_rcu(pinfs.hurry):
         switch(staging.path, on=False)
+        if os.path.exists(f"{staging.path}/map_objects"):
+            from klasy.weaver import objects
+
+            objects.end(staging.path)
         drop_links(staging.path)
         group = pinfs.group(staging.name)
         if group is not None:

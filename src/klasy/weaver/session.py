@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from klasy.backend.artifact import Artifact, MapSpec
     from klasy.bpf.maps import Map
+    from klasy.bpf.program import Program
     from klasy.kernel.model import Kernel
     from klasy.weaver.attach import Attached
     from klasy.weaver.pinfs import Staging
@@ -148,6 +149,7 @@ class _Weave:
         self._events: KprobeEvents | None = None
         self._maps: dict[str, Map] = {}
         self._attached: dict[int, Attached] = {}
+        self._helped: dict[int, Program] = {}  # programs that the helper attaches, by their probe
         self.document: dict[str, Any] = {}
         self._committed = False
         self._replaced = False
@@ -166,6 +168,11 @@ class _Weave:
         """Make maps, programs and links, held by this process, and switched off."""
         self._create_maps()
         self._attach()
+        if self._helped:
+            from klasy.weaver import objects
+
+            self._step("helper")
+            objects.start(self.name, self._artifact.plan.probes, self._helped, self._maps)
         if self._watches:
             from klasy.weaver import watch
 
@@ -217,6 +224,9 @@ class _Weave:
                     program = load(spec, probe, self._maps, modules)
                 except KernelRefused as error:
                     raise load_refusal(plan, probe, error) from None
+                if probe.watch is not None and probe.watch.per_object:
+                    self._helped[spec.probe] = program
+                    continue
                 with program:
                     self._step(f"attach {spec.name}")
                     self._attached[spec.probe] = attacher.attach(probe, program)
@@ -322,6 +332,10 @@ class _Weave:
         """Take back what was done. The lock must be held."""
         for held in reversed(self._attached.values()):
             held.close()
+        if self._helped:
+            from klasy.weaver import objects
+
+            objects.end_by_map(self._maps)
         if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
             switch(self._staging.path, on=True)
             self._pinfs.exchange(self._staging, self.name)
@@ -335,6 +349,8 @@ class _Weave:
         """Close all descriptors: what is pinned stays."""
         for held in self._attached.values():
             held.close()
+        for program in self._helped.values():
+            program.close()
         for bpf_map in self._maps.values():
             bpf_map.close()
         if self._staging is not None:

@@ -19,7 +19,7 @@ from klasy.backend.artifact import MAP_FIRST, MAP_TRAPS
 from klasy.bpf import links, maps, pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused, SystemRefusal
-from klasy.match.datum import REGISTERS
+from klasy.match.datum import REGISTERS, Datum
 from klasy.plain import TYPE_CHECKING, NamedTuple, suppress
 from klasy.weaver.remove import LINK_PREFIX
 
@@ -56,7 +56,7 @@ class Reading(NamedTuple):
 
 def create_maps(plan: Plan) -> dict[str, Map]:
     """The maps of a plan's watches that hold kernel objects; none where it has no watch."""
-    slots = sum(probe.watch is not None for probe in plan.probes)
+    slots = sum(probe.watch is not None and not probe.watch.per_object for probe in plan.probes)
     if not slots:
         return {}
     places = slots * maps.possible_cpus()
@@ -100,7 +100,8 @@ def remember(plan: Plan, held: Mapping[str, Map]) -> None:
     from klasy.kernel.text import Kcore
 
     watches = [probe.watch for probe in plan.probes if probe.watch is not None]
-    scalars = {watch.datum: watch.data for watch in watches if watch.data.type.is_scalar}
+    data = ((watch.datum, watch.data) for watch in watches)
+    scalars = {number: datum for number, datum in data if isinstance(datum, Datum) and datum.type.is_scalar}
     if not scalars:
         return
     memory = Kcore()
@@ -280,6 +281,8 @@ class Misses(NamedTuple):
 def missed(aspect: WovenAspect) -> dict[int, Misses]:
     """What each watch missed, by the index of its probe."""
     watches = watches_of(aspect)
+    if not watches:
+        return {}
     found = readings(aspect, len(watches))  # before the runs: the difference is never too large
     gaps = aspect.map(MAP_GAPS)
     result = {}

@@ -159,7 +159,12 @@ class WovenAspect:
     @property
     def watches_data(self) -> bool:
         """Whether debug registers of the CPUs are its."""
-        return any(probe.get("watch") for probe in self.document["probes"])
+        return any(probe.get("watch") or probe.get("object") for probe in self.document["probes"])
+
+    @property
+    def watches_objects(self) -> bool:
+        """Whether a helper process watches objects for it."""
+        return any(probe.get("object") for probe in self.document["probes"])
 
     # -- what happened since -----------------------------------------------------------------------------------------
 

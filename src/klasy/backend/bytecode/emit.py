@@ -87,9 +87,9 @@ class _Generator:
         locates = [op for op in ops if isinstance(op, ir.Locate)]
         watching = None
         if self.probe.watch is not None:
-            from klasy.backend.bytecode.watch import Watching
+            from klasy.backend.bytecode.watch import watching_of
 
-            watching = Watching(self.probe, self.origin, ops)
+            watching = watching_of(self.probe, self.origin, ops)
         self.locating = Locating(plan, self.probe, locates, origin=self.origin, counters=counters, rethook=rethook)
         self.selector = Selector(self.origin, self.locating, counters, watching, states)
         known = self.locating.known if self.locating.static is not None else None

@@ -113,6 +113,8 @@ class Selector:
                 return Effects(reads=reads, late=account, calls=True)
             case ir.Count():
                 return Effects(reads=reads, calls=True)
+            case ir.WatchObject() | ir.UnwatchObject():
+                return Effects(reads=reads, calls=True)
             case ir.Limit():
                 return Effects(results=(op.dst,), calls=True)
             case ir.Load() | ir.StringEqual():
@@ -142,6 +144,10 @@ class Selector:
                 return strings.scratch(op)
             case ir.CountHit() | ir.Count() | ir.Emit() | ir.Load() | ir.Argument() | ir.Result():
                 return 8
+            case ir.WatchObject() | ir.UnwatchObject():
+                from klasy.backend.bytecode import objects
+
+                return objects.SCRATCH
             case StateOp():
                 assert self.states is not None
                 return self.states.scratch(op)
@@ -238,6 +244,10 @@ class Selector:
                 restraint.limit(e, op)
             case ir.Stop():
                 restraint.stop(e)
+            case ir.WatchObject() | ir.UnwatchObject():
+                from klasy.backend.bytecode import objects
+
+                objects.emit(e, op)
             case ir.Load():
                 _load(e, op)
             case ir.StringEqual() | ir.CommEqual():

@@ -46,11 +46,13 @@ from klasy.bpf.insn import (
 from klasy.compiler import ir
 from klasy.compiler.ir import Var
 from klasy.kernel.arch_x86_64 import PT_REGS
+from klasy.match.datum import Datum
 from klasy.match.plan import CHANGED, WRITES
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import ClassVar
 
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.origin import Origin
@@ -69,6 +71,9 @@ _MOST_ACCESSES = 8192
 
 class Watching:
     """What one WATCH program does of its own."""
+
+    places: ClassVar[dict[str, int]] = _PLACES  # where the prologue leaves what it has found, from r10
+    scratch = -_KEY
 
     def __init__(self, probe: Probe, origin: Origin, ops: Collection[ir.Op]) -> None:
         assert probe.watch is not None
@@ -93,8 +98,6 @@ class Watching:
         """What the account of a hit needs."""
         return (self.found["ip"], self.found["kind"])
 
-    scratch = -_KEY
-
     # --- code
 
     def prologue(self, e: Emitter) -> None:
@@ -105,10 +108,14 @@ class Watching:
             self._read(e)
         e.out_unless_active()
         if "kind" in self.found:
-            self._find_kind(e)
+            self.find_kind(e)
+        self.hand_over(e)
+
+    def hand_over(self, e: Emitter) -> None:
+        """Put what was found to its places."""
         for what, local in self.found.items():
             register = e.result(local)
-            e.asm.emit(load(register, R10, _PLACES[what]))
+            e.asm.emit(load(register, R10, self.places[what]))
             e.keep(local, register)
 
     def _count_run(self, e: Emitter) -> None:
@@ -120,6 +127,7 @@ class Watching:
     def _read(self, e: Emitter) -> None:
         """The data as it is, and as it was."""
         data = self.watch.data
+        assert isinstance(data, Datum)
         failed, seen, done = (e.asm.fresh_label(name) for name in ("failed", "seen", "observed"))
         e.asm.emit(store_imm(R10, _NEW, 0), store_imm(R10, _FAILED, 0))
         e.stack_address(R1, _NEW)
@@ -135,7 +143,8 @@ class Watching:
         e.asm.emit(store_imm(R10, _FAILED, 1), store_imm(R10, _NEW, 0), load(R1, R3, 0), store(R10, _OLD, R1))
         e.asm.label(done)
 
-    def _find_kind(self, e: Emitter) -> None:
+    def find_kind(self, e: Emitter) -> None:
+        """What the instruction does, as far as it is known."""
         if self.watch.writes_only:
             e.asm.emit(store_imm(R10, _KIND, WRITES))
             return
@@ -165,18 +174,33 @@ class Watching:
         e.count(MAP_ACCESSES, _ACCOUNT_KEY, _ACCOUNT_VALUE)
 
 
+def watching_of(probe: Probe, origin: Origin, ops: Collection[ir.Op]) -> Watching:
+    """What the program of a probe that watches data does."""
+    if probe.watch is not None and probe.watch.per_object:
+        from klasy.backend.bytecode.objects import WatchingObjects
+
+        return WatchingObjects(probe, origin, ops)
+    return Watching(probe, origin, ops)
+
+
 def watch_maps(plan: Plan) -> list[MapSpec]:
     """The maps that the WATCH programs of a plan share."""
-    watches = [probe.watch for probe in plan.probes if probe.watch is not None]
-    if not watches:
+    everything = [probe.watch for probe in plan.probes if probe.watch is not None]
+    if not everything:
         return []
-    data = 1 + max(watch.datum for watch in watches)
+    watches = [watch for watch in everything if not watch.per_object]
     kinds = {ip: kind for watch in watches for ip, kind in watch.kinds.items()}
     rows = tuple((ip.to_bytes(8, "little"), kind.to_bytes(8, "little")) for ip, kind in sorted(kinds.items()))
+    own = []
+    if watches:
+        data = 1 + max(watch.datum for watch in watches)
+        own = [
+            MapSpec(MAP_TRAPS, "percpu_array", 4, 8, len(watches)),
+            MapSpec(MAP_LAST, "array", 4, LAST_ENTRY * data, 1),
+            MapSpec(MAP_FIRST, "array", 4, 8 * data, 1, uapi.BPF_F_RDONLY_PROG),
+        ]
     return [
-        MapSpec(MAP_TRAPS, "percpu_array", 4, 8, len(watches)),
-        MapSpec(MAP_LAST, "array", 4, LAST_ENTRY * data, 1),
-        MapSpec(MAP_FIRST, "array", 4, 8 * data, 1, uapi.BPF_F_RDONLY_PROG),
+        *own,
         MapSpec(MAP_KINDS, "hash", 8, 8, len(rows) + _MORE_KINDS, uapi.BPF_F_RDONLY_PROG, rows),
         MapSpec(MAP_ACCESSES, "hash", 16, 8, _MOST_ACCESSES),
     ]

@@ -17,6 +17,7 @@ _AT_HAND: dict[str, Builtin] = {builtin.name: builtin for builtin in (*OUTPUT, *
 # The others, by the module that has them.
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "memory": ("buf",),
+    "objects": ("watch", "unwatch"),
     "restraint": ("sample", "limit", "stop"),
     "stacks": ("stack", "ustack"),
     "network": ("ip4", "ip6", "mac", "ntohs", "ntohl"),
