@@ -284,6 +284,11 @@ def perf_breakpoint(
     return PerfEvent(sys.perf_event_open(attributes, what, cpu=cpu, hints=hints))
 
 
+def breakpoint_attributes(address: int, length: int, access: int) -> bytes:
+    """What :func:`perf_breakpoint` opens, armed at once, for who opens it on many CPUs by the system call itself."""
+    return _breakpoint_attr(address, length, access, disabled=False)
+
+
 def _breakpoint_attr(address: int, length: int, access: int, disabled: bool, pinned: bool = False) -> bytes:
     return _perf_attr(
         u.PERF_TYPE_BREAKPOINT,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from klasy.compiler import ir, tree
 from klasy.compiler.types import Bool, CType, Integer, Pointer
-from klasy.match.datum import WatchedMember
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler.builder import Builder
     from klasy.compiler.ir import Block, Operand, Var
+    from klasy.match.datum import Datum
     from klasy.match.plan import Watch
 
 _UNSIGNED = {"<": "ult", "<=": "ule", ">": "ugt", ">=": "uge", "==": "eq", "!=": "ne"}
@@ -121,7 +121,9 @@ class ExpressionLowering:
             return self._of_member(node) if self.found else 0
         if node.what == "address":
             data = self.watch.data
-            assert not isinstance(data, WatchedMember), "only numbers and pointers of objects are watched"
+            assert not self.watch.per_object, "only numbers and pointers of objects are watched"
+            if TYPE_CHECKING:
+                assert isinstance(data, Datum)
             return to_signed(data.address)
         if not node.sure and self.faults is not None:
             failed = self.build.value()

@@ -110,7 +110,7 @@ class _MemberFinder(Finder):
             raise self.fail(
                 "not-watchable",
                 f"'{place.text}' is of type '{kind.name}': what is watched is a number or a pointer",
-                "name a member of it" if kind.resolved is not None else "name an element of it",
+                "name an element of it" if kind.element() else "name a member of it",
             )
         if kind.size not in WATCHED_LENGTHS or offset % kind.size:
             raise self.fail("not-watchable", f"'{place.text}' is not aligned: a debug register cannot watch it")

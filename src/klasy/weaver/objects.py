@@ -18,7 +18,7 @@ from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.objects import MAP_BELL, MAP_OBJECTS, WORD
 from klasy.plain import TYPE_CHECKING, dataclass, suppress
-from klasy.weaver.watcher import FIRST_FD, READY, start_time
+from klasy.weaver.watcher import FIRST_FD, READY, start_time, state_and_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,6 +124,9 @@ def end_by_map(maps: Mapping[str, Map]) -> None:
 def _end(found: Map) -> None:
     pid, start = _words(found.lookup(bytes(4)) or bytes(objects.ROW_BYTES))[:2]
     if not pid or not runs(pid, start):
+        with suppress(OSError):  # where it is a child of ours, and has ended by itself
+            if pid and state_and_start(pid)[1] == start:
+                os.waitpid(pid, os.WNOHANG)
         return
     try:
         process = os.pidfd_open(pid)
@@ -249,10 +252,10 @@ def notes(found: Watching) -> list[str]:
             f"watches {account.watching} object{'s' * (account.watching != 1)} now; its helper is process {account.pid}"
         ]
     else:
-        served = f"; {found.unserved} requests to watch were not served" if found.unserved else ""
-        said = [
-            f"its helper process (pid {account.pid}) is gone, so no object is watched any more{served}: weave it anew"
-        ]
+        number = found.unserved
+        served = f"; {number} request{'s' * (number != 1)} to watch {'was' if number == 1 else 'were'} not served"
+        gone = f"its helper process (pid {account.pid}) is gone, so no object is watched any more"
+        said = [f"{gone}{served * (number > 0)}: weave it anew"]
     for text, member in zip(found.texts, account.members, strict=True):
         said.append(f"{text}: " + member_text(member, alive=found.alive))
     return said

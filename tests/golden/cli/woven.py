@@ -13,6 +13,7 @@ class FakeWoven:
     """What the commands use of a WovenAspect."""
 
     watches_data = False
+    watches_objects = False
     states = ()
 
     def __init__(
