@@ -7,7 +7,7 @@ from klasy.match.plan import Locator, MarkRole
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.backend.artifact import Artifact
+    from klasy.backend.artifact import Artifact, TracepointSpec
     from klasy.compiler import Compiled
     from klasy.kernel.model import Kernel
     from klasy.match.plan import Plan
@@ -60,7 +60,15 @@ def generate(
         from klasy.backend.bytecode.states import state_maps
 
         maps += state_maps(compiled.states, options.keys)
-    return Artifact(plan, tuple(maps), tuple(each.spec for each in generated), compiled.formats, compiled.states)
+    tracepoints: list[TracepointSpec] = []
+    if plan.filter and plan.filter.children:
+        from klasy.backend.bytecode.filters import follow_maps, follow_programs
+
+        assert kernel is not None, "who follows children has a kernel"
+        maps += follow_maps(plan.filter)
+        tracepoints = follow_programs(kernel.btf)
+    specs = tuple(each.spec for each in generated)
+    return Artifact(plan, tuple(maps), specs, compiled.formats, compiled.states, tuple(tracepoints))
 
 
 def show(artifact: Artifact) -> str:

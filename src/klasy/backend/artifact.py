@@ -25,6 +25,9 @@ MAP_UNKNOWN = (
     "unknown"  # hash: u64 return address -> u64 hits, of dispatched calls from no known site; if there are any
 )
 MAP_LIMITS = "limits"  # one value: for each bucket of ``limit`` the time in ns when it will be full; if there are any
+# Where children are followed, see backend/bytecode/filters.py:
+MAP_FOLLOWED = "followed"  # hash: u32 process -> u64 address of its signal_struct; 0: followed from the beginning
+MAP_UNFOLLOWED = "unfollowed"  # one u64: processes for which there was no room
 # Of aspects that watch data, see backend/bytecode/watch.py:
 MAP_TRAPS = "traps"  # per-CPU array: runs of the program of each watch, by its slot
 MAP_LAST = "last"  # one value: for each datum what it was at the last access, and whether there was one
@@ -72,6 +75,16 @@ class ProgramSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TracepointSpec:
+    """A program to load that runs no advice, on a static tracepoint: ``btf_id`` is that of its type."""
+
+    name: str
+    tracepoint: str
+    btf_id: int
+    code: Assembled
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """Everything needed to weave one aspect."""
 
@@ -80,3 +93,4 @@ class Artifact:
     programs: tuple[ProgramSpec, ...]
     formats: tuple[Format, ...]
     states: tuple[State, ...] = ()
+    tracepoints: tuple[TracepointSpec, ...] = ()  # to be attached before the programs

@@ -21,6 +21,7 @@ from klasy.record import COUNTERS
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from klasy.match.filter import Filter
     from klasy.match.plan import Plan
 
 
@@ -30,7 +31,8 @@ class Options:
 
     ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
     once whose return is waited for. ``keys`` is how many keys each state can have. ``count_runs``: programs count their
-    runs where nothing else tells them: for kernels that do not count what a kprobe's program is refused.
+    runs where nothing else tells them: for kernels that do not count what a kprobe's program is refused. ``filter``:
+    whose hits count.
     """
 
     ring_bytes: int = 1 << 20
@@ -38,6 +40,7 @@ class Options:
     unknown: int = 1024
     keys: int = 4096
     count_runs: bool = False
+    filter: Filter | None = None
 
 
 def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int = 0) -> list[MapSpec]:

@@ -70,6 +70,7 @@ class Machine:
         self.comm = b"interp"
         self.cpu = 0
         self.cgroup = 1
+        self.ancestors: tuple[int, ...] = (1,)  # cgroups from the root on, that of the task last
         self.cookie = 0
         self.function_ip = 0
         self.random = 0x12345678

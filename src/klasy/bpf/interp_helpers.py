@@ -109,6 +109,7 @@ _DEFAULTS: dict[str, Helper] = {
     "get_current_comm": _comm,
     "get_smp_processor_id": lambda m, *_: m.cpu,
     "get_current_cgroup_id": lambda m, *_: m.cgroup,
+    "get_current_ancestor_cgroup_id": lambda m, level, *_: m.ancestors[level] if level < len(m.ancestors) else 0,
     "get_attach_cookie": lambda m, *_: m.cookie,
     "get_func_ip": lambda m, *_: m.function_ip,
     "get_prandom_u32": _random,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from klasy.plain import TYPE_CHECKING, contextmanager
+from klasy.plain import TYPE_CHECKING, contextmanager, suppress
 
 if TYPE_CHECKING:
     import signal
@@ -26,6 +26,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._signal = 0
         self._allowed = False
+        self._woken = False
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -41,9 +42,18 @@ class Interrupts:
             signal.signal(*self._before.popitem())
 
     @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self._signal != 0
+    def requested(self) -> int:
+        """The signal that has come, or 0."""
+        return self._signal
+
+    def wake_on_child(self) -> None:
+        """From now on the end of a child ends what ``allowed()`` encloses too: who waits there is to look around."""
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._wake)
+
+    def _wake(self, _number: int, _: FrameType | None) -> None:
+        self._woken = True
+        if self._allowed:
+            raise KeyboardInterrupt
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         second, self._signal = self._signal, number
@@ -56,21 +66,23 @@ class Interrupts:
         self._allowed = True
         try:
             self.check()
+            if self._woken:
+                raise KeyboardInterrupt
             yield
         finally:
-            self._allowed = False
+            self._allowed = self._woken = False
 
     def check(self) -> None:
         """End the work if a signal has come."""
         if self._signal:
             raise KeyboardInterrupt(self._signal)
 
-    def sleep(self, seconds: float, good: Callable[[], bool], look_around: float) -> None:
+    def sleep(self, seconds: float | None, good: Callable[[], bool], look_around: float) -> None:
         """Sleep until the time is over, a signal comes, or what ``look_around`` asks now and then is not good."""
-        end = time.monotonic() + seconds
-        try:
-            with self.allowed():
-                while (left := end - time.monotonic()) > 0 and good():
-                    time.sleep(min(left, look_around))
-        except KeyboardInterrupt:
-            return
+        end = None if seconds is None else time.monotonic() + seconds
+        while not self._signal and good():
+            left = look_around if end is None else min(look_around, end - time.monotonic())
+            if left <= 0:
+                return
+            with suppress(KeyboardInterrupt), self.allowed():
+                time.sleep(left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from klasy.cli.table import plural, show_diagnostics, table
+from klasy.cli.table import plural, show_diagnostics, shown, table
 from klasy.errors import EXIT_OK, InputError
 from klasy.plain import TYPE_CHECKING
 
@@ -177,6 +177,8 @@ def _of_woven(args: Arguments) -> int:
                 if number:
                     print()
                 _print_woven(woven.name, points, args)
+                if woven.filter is not None:
+                    print(f"hits are only those of {shown(woven.filter['text'])}")
                 _print_callers(callers[woven.name], args)
                 _print_objects(woven)
                 if by_instruction:

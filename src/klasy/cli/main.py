@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
         HELP: str
         EXAMPLE: str
+        # RUNS_COMMAND = True: what stands behind "--" is a command of the user's, the attribute ``command``
 
         def configure(self, parser: Parser) -> None:
             """Add the command's arguments."""
@@ -81,7 +82,15 @@ def _arguments(name: str, command: Command, words: Sequence[str]) -> Arguments:
     """What a command line says. Ends the process where it is wrong, or asks for help."""
     options = Options()
     _declare(options, command)
-    return options.read(words) or _parser(name, command).parse_args(words, Arguments())
+    behind: Sequence[str] | None = None
+    runs_command = getattr(command, "RUNS_COMMAND", False)
+    if runs_command and "--" in words:
+        at = list(words).index("--")
+        words, behind = words[:at], words[at + 1 :]
+    arguments = options.read(words) or _parser(name, command).parse_args(words, Arguments())
+    if runs_command:
+        arguments.__dict__["command"] = behind
+    return arguments
 
 
 def _parser(name: str, command: Command) -> FullParser:

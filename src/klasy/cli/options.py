@@ -37,6 +37,7 @@ class Options:
     def __init__(self) -> None:
         self._flags: dict[str, str] = {}  # the names of options without a value, with their attributes
         self._valued: dict[str, str] = {}
+        self._repeated: set[str] = set()  # the attributes of those that can be given several times
         self._positional: tuple[str, str | None] | None = None
         self._defaults: dict[str, object] = {}
         self._plain = True
@@ -52,7 +53,7 @@ class Options:
         **rare: object,
     ) -> None:
         """Note an argument. With ``rare`` ones (types, choices) all is left to argparse."""
-        if rare or nargs not in _COUNTS or action not in ("store", "store_true"):
+        if rare or nargs not in _COUNTS or action not in ("store", "store_true", "append"):
             self._plain = False
         elif names[0][0] != "-":
             self._plain = self._plain and self._positional is None
@@ -61,6 +62,8 @@ class Options:
             long = next((name for name in names if name.startswith("--")), names[0])
             name = dest or long.lstrip("-").replace("-", "_")
             self._defaults[name] = False if action == "store_true" else None
+            if action == "append":
+                self._repeated.add(name)
             (self._flags if action == "store_true" else self._valued).update(dict.fromkeys(names, name))
 
     def read(self, words: Sequence[str]) -> Arguments | None:
@@ -84,9 +87,9 @@ class Options:
                 _, value = next(rest, (0, "-"))
                 if value.startswith("-"):
                     return None
-                values[self._valued[word]] = value
+                self._put(values, self._valued[word], value)
             elif equals and name.startswith("--") and name in self._valued:
-                values[self._valued[name]] = value
+                self._put(values, self._valued[name], value)
             else:
                 return None
         if not self._place(own, values):
@@ -94,6 +97,13 @@ class Options:
         arguments = Arguments()
         arguments.__dict__.update(values)
         return arguments
+
+    def _put(self, values: dict[str, object], name: str, value: str) -> None:
+        if name not in self._repeated:
+            values[name] = value
+            return
+        before = values[name]
+        values[name] = [*before, value] if isinstance(before, list) else [value]
 
     def _place(self, words: list[str], values: dict[str, object]) -> bool:
         """Put the words that are no options' where they belong; whether their number is right."""

@@ -11,7 +11,7 @@ import time
 from klasy.api import identity, open_reader, still_there
 from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS
 from klasy.errors import SystemRefusal
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.counts import missed_in_all
 
 if TYPE_CHECKING:
@@ -114,9 +114,12 @@ def follow(
     reader: LogReader,
     aspects: Sequence[WovenAspect],
     interrupts: Interrupts,
+    *,
     limit: float | None = None,
+    good: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Print records as they come until a signal, ``limit`` seconds are over, or none of the aspects runs any more.
+    """Print records as they come until a signal, ``limit`` seconds are over, none of the aspects runs any more, or what
+    is asked now and then is not ``good``.
 
     Raises BrokenPipeError if nobody reads any more, be there records or not.
     """
@@ -129,10 +132,11 @@ def follow(
             woven.map(MAP_LOST)
         woven.map(MAP_COUNTERS)  # held, so that losses can be told when another klasy has taken it out
         woven.map(MAP_CONTROL)
+        woven.unfollowed()
         identities.append(identity(woven))
     guard = _cpu_guard(aspects)
     while not interrupts.requested:
-        there = any(map(still_there, identities))
+        there = good() and any(map(still_there, identities))
         if guard is not None:
             for name, cpus in guard.look().items():
                 came = f"CPU {', '.join(map(str, cpus))} came up"
@@ -144,11 +148,8 @@ def follow(
         left = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
         if left <= 0 or not there or len(ended) == len(identities):
             return
-        try:
-            with interrupts.allowed():
-                reader.wait(left)
-        except KeyboardInterrupt:
-            return
+        with suppress(KeyboardInterrupt), interrupts.allowed():
+            reader.wait(left)
 
 
 def _cpu_guard(aspects: Sequence[WovenAspect]) -> CpuGuard | None:
@@ -178,6 +179,9 @@ def losses(woven: WovenAspect) -> str | None:
         parts.append(f"{_number(left_out, 'hit')} left out by sample or limit")
     if cut:
         parts.append(f"{_number(cut, 'loop')} ended by the bound on loops")
+    unfollowed = woven.unfollowed()
+    if unfollowed:
+        parts.append(f"{unfollowed} of the children not followed because there were too many")
     return f"{woven.name}: {'; '.join(parts)}" if parts else None
 
 

@@ -85,6 +85,8 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "cut": sum(count.cut for count in counts),
         "coverage": _coverage(woven),
         "objects": _objects(woven),
+        "filter": woven.filter,
+        "unfollowed": woven.unfollowed(),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
     }
@@ -92,9 +94,13 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
 
 def _notes(aspect: dict[str, Any]) -> list[str]:
     """What is to be known of an aspect's counts besides."""
-    notes = [aspect["coverage"]] if aspect["coverage"] else []
+    notes = [f"only {shown(aspect['filter']['text'])}"] if aspect["filter"] else []
+    if aspect["coverage"]:
+        notes.append(aspect["coverage"])
     if aspect["objects"]:
         notes += aspect["objects"]["notes"]
+    if aspect["unfollowed"]:
+        notes.append(f"{aspect['unfollowed']} of the children not followed: there were too many")
     if not aspect["active"]:
         name = aspect["aspect"]
         notes.append(f"has stopped itself; klasy log {name} shows the rest of its log, and takes it out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from klasy.cli.table import plural, show_diagnostics
+from klasy.cli.table import plural, show_diagnostics, shown
 from klasy.errors import EXIT_OK, UsageError
 from klasy.plain import TYPE_CHECKING, suppress
 
@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
     from klasy.backend import Options
     from klasy.backend.artifact import Artifact
+    from klasy.cli.command import Command
     from klasy.cli.interrupts import Interrupts
     from klasy.cli.options import Arguments, Parser
+    from klasy.match.filter import Filter
+    from klasy.source import SourceFile
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Weave aspects into the running kernel. They stay woven, without a process, until klasy unweave."
 EXAMPLE = (
     "  klasy weave log_dequeue.asp\n"
     "  klasy weave -f log_dequeue.asp             # show the log; unweave at Ctrl-C\n"
-    "  klasy weave -f --for 10s --json log_dequeue.asp > log"
+    "  klasy weave -f --for 10s --json log_dequeue.asp > log\n"
+    "  klasy weave -f log_dequeue.asp -- ping -c 1 localhost   # run a command; only it and its children count"
 )
+RUNS_COMMAND = True
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -39,6 +44,11 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace a woven aspect of the same name, without a gap")
     parser.add_argument("--buffer", metavar="SIZE", help="room for records nobody has read yet: 64K, 1M (default), 1G")
     parser.add_argument("--keys", metavar="N", help="how many keys each state can have (default: 4096)")
+    parser.add_argument("--pid", action="append", metavar="PID", help="only hits of this process: 12, or 12,34")
+    parser.add_argument("--children", action="store_true", help="with --pid: and of those it makes from now on")
+    parser.add_argument("--comm", action="append", metavar="NAME", help="only of threads of this name")
+    parser.add_argument("--cgroup", action="append", metavar="PATH", help="only in this cgroup (v2) and beneath it")
+    parser.add_argument("--uid", action="append", metavar="USER", help="only of this user, a name or a number")
     parser.add_argument("--json", action="store_true", help="with -f: one JSON object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
 
@@ -48,17 +58,35 @@ def run(args: Arguments) -> int:
     limit = _seconds(args.time) if args.time is not None else None
     room = _bytes(args.buffer) if args.buffer is not None else None
     keys = _keys(args.keys) if args.keys is not None else None
+    if limit is not None and args.command is not None:
+        raise UsageError("--for does not go with a command: the aspect is taken out when that ends")
     if args.json and not args.follow:
         raise UsageError("--json goes with -f")
     from klasy.cli.sources import read_sources
 
     sources = read_sources(args.files)
+    wanted = None
+    if args.pid or args.comm or args.cgroup or args.uid or args.children or args.command is not None:
+        from klasy.cli.filters import read_filter
+
+        wanted = read_filter(args)
+    if args.command is None:
+        return _run(sources, args, limit, _limits(room, keys, wanted))
+    from klasy.cli.command import Command, watched
+
+    with Command(args.command) as command:
+        return _run(sources, args, limit, _limits(room, keys, watched(command, wanted)), command)
+
+
+def _run(
+    sources: Sequence[SourceFile], args: Arguments, limit: float | None, limits: Options, command: Command | None = None
+) -> int:
     from klasy.weaver.build import build_all  # first: it stands for all that is imported with it, see klasy.pack
 
-    artifacts = build_all(sources, limits=_limits(room, keys))
+    artifacts = build_all(sources, limits=limits)
     for artifact in artifacts:
         show_diagnostics(artifact.plan.diagnostics)
-    if not args.follow and limit is None:
+    if not args.follow and limit is None and command is None:
         for woven in _weave(artifacts, args, _Progress(artifacts).step):
             woven.close()
         _report(artifacts, args)
@@ -66,15 +94,15 @@ def run(args: Arguments) -> int:
     from klasy.cli.interrupts import Interrupts
 
     with Interrupts() as interrupts:
-        _weave_for_a_while(artifacts, args, limit, interrupts)
-    return EXIT_OK
+        _weave_for_a_while(artifacts, args, limit, interrupts, command)
+    return command.finish(interrupts) if command is not None else EXIT_OK
 
 
-def _limits(room: int | None, keys: int | None) -> Options:
+def _limits(room: int | None, keys: int | None, wanted: Filter | None = None) -> Options:
     from klasy.backend import Options
 
     usual = Options()
-    return Options(ring_bytes=room or usual.ring_bytes, keys=keys or usual.keys)
+    return Options(ring_bytes=room or usual.ring_bytes, keys=keys or usual.keys, filter=wanted)
 
 
 def _weave(artifacts: Sequence[Artifact], args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
@@ -155,14 +183,19 @@ def _report(artifacts: Sequence[Artifact], args: Arguments) -> None:
         kinds = sorted({point.mechanism for point in plan.joinpoints})
         missing = f", {len(plan.unreached)} not reached" if plan.unreached else ""
         points = plural(len(plan.joinpoints), "join point")
-        print(f"woven: {plan.aspect.name}, {points} by {', '.join(kinds)}{missing}", file=sys.stderr)
+        only = f"; only {plan.filter.text()}" if plan.filter else ""
+        print(f"woven: {plan.aspect.name}, {points} by {', '.join(kinds)}{missing}{shown(only)}", file=sys.stderr)
 
 
 # --- for a while ------------------------------------------------------------------------------------------------------
 
 
 def _weave_for_a_while(
-    artifacts: Sequence[Artifact], args: Arguments, limit: float | None, interrupts: Interrupts
+    artifacts: Sequence[Artifact],
+    args: Arguments,
+    limit: float | None,
+    interrupts: Interrupts,
+    command: Command | None,
 ) -> None:
     progress = _Progress(artifacts)
 
@@ -173,11 +206,15 @@ def _weave_for_a_while(
     ours = _Ours(_weave(artifacts, args, step))
     try:
         _report(artifacts, args)
+        good = ours.there
+        if command is not None:
+            interrupts.wake_on_child()
+            command.start()
+            good = command.running
         if args.follow:
-            _follow(ours, args, limit, interrupts)
+            _follow(ours, args, limit, interrupts, good)
         else:
-            assert limit is not None
-            _sleep(ours, args, limit, interrupts)
+            _sleep(ours, args, limit, interrupts, good)
     finally:
         ours.close()
 
@@ -231,7 +268,9 @@ class _Ours:
             self.take_out()
 
 
-def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts) -> None:
+def _follow(
+    ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts, good: Callable[[], bool]
+) -> None:
     """Show the log, to its end: what is in the buffers when the aspects have been taken out can still be read."""
     from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
     from klasy.cli.stopped import stopped
@@ -240,7 +279,7 @@ def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Inter
     with reader:
         output = LogOutput(reader, symbols, as_json=args.json, hint=_HINT)
         try:
-            follow(output, reader, ours.aspects, interrupts, limit)
+            follow(output, reader, ours.aspects, interrupts, limit=limit, good=good)
             ended = stopped(ours.aspects)
             ours.take_out()
             output.drain()
@@ -251,11 +290,11 @@ def _follow(ours: _Ours, args: Arguments, limit: float | None, interrupts: Inter
             say_losses(ours.aspects, still_woven=False)
 
 
-def _sleep(ours: _Ours, args: Arguments, limit: float, interrupts: Interrupts) -> None:
+def _sleep(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts, good: Callable[[], bool]) -> None:
     from klasy.bpf.ringbuf import RingReader
     from klasy.cli.reading import LOOK_AROUND
 
-    interrupts.sleep(limit, ours.there, LOOK_AROUND)
+    interrupts.sleep(limit, lambda: good() and ours.there(), LOOK_AROUND)
     buffers = [woven.events() for woven in ours.aspects] if ours.there() else []
     hits = [sum(count.hits for count in woven.counts()) for woven in ours.aspects] if buffers else []
     ours.take_out()

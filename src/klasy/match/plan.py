@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Function
     from klasy.lang.ast import Aspect, Expr, TypeRef
     from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
+    from klasy.match.filter import Filter
 
 
 class Mechanism(Enum):
@@ -289,6 +290,7 @@ class Plan:
     """The whole plan of one aspect, with the warnings that matching it gave.
 
     ``untyped``: how many instructions access something at a fitting offset of an object whose type is not known.
+    ``filter``: whose hits count; given with the weave, so that matching leaves it out.
     """
 
     aspect: Aspect
@@ -297,6 +299,7 @@ class Plan:
     unreached: tuple[Unreached, ...]
     diagnostics: tuple[Diagnostic, ...]
     untyped: int = 0
+    filter: Filter | None = None
 
     def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum | MemberData | WatchedMember]]:
         """The data whose accesses an advice runs at, with how."""

@@ -21,9 +21,9 @@ def must_count(plan: Plan, probe: Probe) -> bool:
 def whole(plan: Plan, probe: Probe) -> list[list[int] | None]:
     """For each point, the join points whose hits add up to the runs of the program there; None where none do.
 
-    They do where an advice runs at every hit, without a condition of its own.
+    They do where an advice runs at every hit, without a condition of its own, and whoever runs.
     """
-    if probe.condition is not None:
+    if probe.condition is not None or plan.filter:
         return [None] * len(probe.points)
     unconditional = [arm for arm in probe.arms if arm.guard is None]
     if probe.locator is Locator.ADDRESS:

@@ -19,7 +19,7 @@ from klasy.weaver.tracefs import DefinitionRefused, KprobeEvents, event_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from klasy.backend.artifact import ProgramSpec
+    from klasy.backend.artifact import ProgramSpec, TracepointSpec
     from klasy.bpf.links import Link
     from klasy.bpf.maps import Map
     from klasy.bpf.program import Program
@@ -62,6 +62,15 @@ def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Calla
         attach_btf_id=target.proto,
         attach_btf_obj_fd=btf_fd(target.module) if target.module else 0,
     )
+
+
+def attach_tracepoint(spec: TracepointSpec, maps: Mapping[str, Map]) -> Link:
+    """Load a program for a static tracepoint and attach it. Raises KernelRefused."""
+    kind, way = u.BPF_PROG_TYPE_TRACING, u.BPF_TRACE_RAW_TP
+    with program.load(
+        kind, spec.code, name=spec.name, maps=maps, expected_attach_type=way, attach_btf_id=spec.btf_id
+    ) as loaded:
+        return links.attach_tracing(loaded, way)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,8 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
     compiled = compile_plan(plan, kernel)
     plan = replace(plan, diagnostics=(*plan.diagnostics, *compiled.diagnostics))
     limits = limits or Options()
+    if limits.filter:
+        plan = replace(plan, filter=limits.filter)
     if any(must_count(plan, probe) for probe in plan.probes) and not counts_refused(kernel):
         limits = replace(limits, count_runs=True)
     return generate(plan, compiled, limits, kernel)

@@ -196,6 +196,7 @@ def describe(
         "probes": [_probe(plan, probe, events.get(probe.index)) for probe in plan.probes],
         "formats": [f.to_json() for f in formats],
         "states": [state.to_json() for state in states],
+        "filter": plan.filter.to_json() if plan.filter else None,
     }
 
 

@@ -19,7 +19,7 @@ from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
 from klasy.plain import TYPE_CHECKING, dataclass, suppress
 from klasy.weaver import manifest
-from klasy.weaver.attach import Attacher, ModuleBtf, load
+from klasy.weaver.attach import Attacher, ModuleBtf, attach_tracepoint, load
 from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token
 from klasy.weaver.preflight import load_refusal, preflight
 from klasy.weaver.remove import LINK_PREFIX, remove, switch
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from klasy.backend.artifact import Artifact, MapSpec
+    from klasy.bpf.links import Link
     from klasy.bpf.maps import Map
     from klasy.bpf.program import Program
     from klasy.kernel.model import Kernel
@@ -150,6 +151,7 @@ class _Weave:
         self._maps: dict[str, Map] = {}
         self._attached: dict[int, Attached] = {}
         self._helped: dict[int, Program] = {}  # programs that the helper attaches, by their probe
+        self._tracepoints: dict[str, Link] = {}
         self.document: dict[str, Any] = {}
         self._committed = False
         self._replaced = False
@@ -215,6 +217,9 @@ class _Weave:
         plan = self._artifact.plan
         attacher = Attacher(self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
         modules = ModuleBtf()
+        for tracepoint in self._artifact.tracepoints:
+            self._step(f"follow {tracepoint.tracepoint}")
+            self._tracepoints[tracepoint.name] = attach_tracepoint(tracepoint, self._maps)
         try:
             # In the order of the plan: of two kprobes at one address the kernel runs the younger first.
             for spec in sorted(self._artifact.programs, key=lambda spec: spec.probe):
@@ -277,6 +282,8 @@ class _Weave:
             self._step(f"pin link {index}")
             for more, link in held.links.items():
                 pins.pin(link, staging.entry(f"{LINK_PREFIX}{index}{more}"))
+        for name, link in self._tracepoints.items():
+            pins.pin(link, staging.entry(LINK_PREFIX + name))
 
     def _pin_base(self, staging: Staging) -> None:
         """Keep what the kernel has counted so far, where only that way it is learnt that programs were refused."""
@@ -330,8 +337,7 @@ class _Weave:
 
     def undo(self) -> None:
         """Take back what was done. The lock must be held."""
-        for held in reversed(self._attached.values()):
-            held.close()
+        self._close_links()
         if self._helped:
             from klasy.weaver import objects
 
@@ -347,14 +353,19 @@ class _Weave:
 
     def close(self) -> None:
         """Close all descriptors: what is pinned stays."""
-        for held in self._attached.values():
-            held.close()
+        self._close_links()
         for program in self._helped.values():
             program.close()
         for bpf_map in self._maps.values():
             bpf_map.close()
         if self._staging is not None:
             self._staging.close()
+
+    def _close_links(self) -> None:
+        for held in reversed(self._attached.values()):
+            held.close()
+        for link in self._tracepoints.values():
+            link.close()
 
     def _step(self, name: str) -> None:
         if self._on_step is not None:

@@ -17,6 +17,7 @@ from klasy.backend.artifact import (
     MAP_COUNTERS,
     MAP_EVENTS,
     MAP_RUNS,
+    MAP_UNFOLLOWED,
     MAP_UNKNOWN,
 )
 from klasy.bpf import pins, program
@@ -139,6 +140,12 @@ class WovenAspect:
 
         return tuple(map(State.from_json, documents))
 
+    @property
+    def filter(self) -> dict[str, Any] | None:
+        """Whose hits count, as match.filter.Filter.to_json gives it; None: everybody's."""
+        found: dict[str, Any] | None = self.document.get("filter")
+        return found
+
     @cached_property
     def joinpoints(self) -> tuple[WovenJoinPoint, ...]:
         """Its join points, by their id."""
@@ -213,6 +220,12 @@ class WovenAspect:
         except KernelRefused:
             return {}
         return {int.from_bytes(k, "little"): int.from_bytes(v[:8], "little") for k, v in found.items()}
+
+    def unfollowed(self) -> int:
+        """Processes that are not followed though their makers are, because there was no room."""
+        if self.filter is None or not self.filter["children"]:
+            return 0
+        return int.from_bytes(self.map(MAP_UNFOLLOWED).lookup(bytes(4)) or b"", "little")
 
     def cost(self) -> Cost:
         """What its programs took so far."""

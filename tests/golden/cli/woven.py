@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Never, Self
 
 from klasy.errors import KernelRefused
+from klasy.match.filter import Cgroup, Filter, User
 from klasy.weaver.counts import Count
 from klasy.weaver.woven import Cost, WovenJoinPoint
 
@@ -27,6 +28,7 @@ class FakeWoven:
         active: bool = True,
         unreached: tuple[dict[str, Any], ...] = (),
         cost: Cost | None = None,
+        wanted: Filter | None = None,
     ) -> None:
         self.name = name
         self.joinpoints = joinpoints
@@ -37,6 +39,7 @@ class FakeWoven:
         self.unreached = list(unreached)
         self._counts = counts
         self._cost = cost or Cost(0, 0)
+        self.filter = wanted.to_json() if wanted else None
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +58,10 @@ class FakeWoven:
     def cost(self) -> Cost:
         """Of the programs."""
         return self._cost
+
+    def unfollowed(self) -> int:
+        """Some, where children are followed at all."""
+        return 3 if self.filter and self.filter["children"] else 0
 
     def unknown_callers(self) -> dict[int, int]:
         """None: their names come from the running kernel."""
@@ -107,7 +114,8 @@ def _pair() -> FakeWoven:
 
 
 def _silent() -> FakeWoven:
-    return FakeWoven("silent", (_execution("silent", 0, "tcp_ack"),), [Count(0, 0, 0, 0)])
+    wanted = Filter((12, 34), (b"a\x1b[2J",), (Cgroup("/a/b", 7, 2),), (User(0, "0 (root)"),), children=True)
+    return FakeWoven("silent", (_execution("silent", 0, "tcp_ack"),), [Count(0, 0, 0, 0)], wanted=wanted)
 
 
 ASPECTS = {aspect.name: aspect for aspect in (_few(), _many(), _pair(), _silent())}

@@ -132,6 +132,7 @@ class Woven:
     name = "a"
     states = ()
     stopped = False
+    not_followed = 0
 
     def __init__(self, path, *counts: Count) -> None:
         self.path = str(path)
@@ -142,6 +143,9 @@ class Woven:
 
     def counts(self):
         return self._counts
+
+    def unfollowed(self):
+        return self.not_followed
 
 
 def test_follow_ends_when_nothing_is_woven(log, ring, output, tmp_path):
@@ -169,7 +173,7 @@ def test_follow_ends_with_the_time(log, output, tmp_path, monkeypatch):
     waits = []
     log.wait = waits.append
     with Interrupts() as interrupts:
-        follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [Woven(tmp_path)], interrupts, 10.0)
+        follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [Woven(tmp_path)], interrupts, limit=10.0)
     assert waits == [1.0, 0.5]
     assert numbers(written(output)) == list(range(20))
 

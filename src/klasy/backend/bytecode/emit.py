@@ -89,7 +89,7 @@ class _Generator:
         if self.probe.watch is not None:
             from klasy.backend.bytecode.watch import watching_of
 
-            watching = watching_of(self.probe, self.origin, ops)
+            watching = watching_of(self.probe, self.origin, ops, plan.filter)
         self.locating = Locating(plan, self.probe, locates, origin=self.origin, counters=counters, rethook=rethook)
         self.selector = Selector(self.origin, self.locating, counters, watching, states)
         known = self.locating.known if self.locating.static is not None else None
@@ -121,6 +121,10 @@ class _Generator:
         scratch = (max(selector.scratch(op) for op in ops) + 7) & ~7
         if self.count_runs:
             scratch = max(scratch, RUNS_SCRATCH)
+        if self.plan.filter:
+            from klasy.backend.bytecode import filters
+
+            scratch = max(scratch, filters.SCRATCH)
         alive = intervals(self.blocks, selector.effects)
         by_local = {interval.local: interval for interval in alive}
         for op in ops:
@@ -157,11 +161,16 @@ class _Generator:
     # --- emission
 
     def _start(self, e: Emitter) -> None:
-        """Nothing happens unless the aspect is active; then the run is counted, and the context goes to its place."""
+        """Nothing happens unless the aspect is active; then the run is counted, others' are left, and the context goes
+        to its place."""
         if self.probe.watch is None:  # a program that watches data looks itself, later
             e.out_unless_active()
         if self.count_runs:
             count_run(e, self.probe.index)
+        if self.plan.filter and self.probe.watch is None:
+            from klasy.backend.bytecode.filters import emit_filter
+
+            emit_filter(e, self.plan.filter)
         place = e.place(self.origin.ctx)
         if isinstance(place, Slot):
             e.asm.emit(store(R10, place.offset, R1))

@@ -188,7 +188,7 @@ class WatchingObjects(Watching):
         "kind": _KIND,
         "address": _WHERE,
     }
-    scratch = -_HELD
+    own_scratch = -_HELD
 
     def prologue(self, e: Emitter) -> None:
         """Find the object by where the register points; nothing more unless it is watched."""
@@ -198,6 +198,7 @@ class WatchingObjects(Watching):
         self._find_slot(e)
         self._read_object(e)
         e.out_unless_active()
+        self.let_through(e)
         self._count_down(e)
         if "kind" in self.found:
             self.find_kind(e)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.origin import Origin
+    from klasy.match.filter import Filter
     from klasy.match.plan import Plan, Probe
 
 # Scratch of the prologue, offsets from r10.
@@ -73,10 +74,12 @@ class Watching:
     """What one WATCH program does of its own."""
 
     places: ClassVar[dict[str, int]] = _PLACES  # where the prologue leaves what it has found, from r10
-    scratch = -_KEY
+    own_scratch = -_KEY
 
-    def __init__(self, probe: Probe, origin: Origin, ops: Collection[ir.Op]) -> None:
+    def __init__(self, probe: Probe, origin: Origin, ops: Collection[ir.Op], wanted: Filter | None = None) -> None:
+        """``wanted``: whose accesses advice runs at; what the data was is kept up to date at all of them."""
         assert probe.watch is not None
+        self.filter = wanted
         self.watch = probe.watch
         self.ctx = origin.ctx
         used = {op.what for op in ops if isinstance(op, ir.Observe)}
@@ -98,6 +101,11 @@ class Watching:
         """What the account of a hit needs."""
         return (self.found["ip"], self.found["kind"])
 
+    @property
+    def scratch(self) -> int:
+        """Bytes; the filter's are the last."""
+        return self.own_scratch + (16 if self.filter else 0)
+
     # --- code
 
     def prologue(self, e: Emitter) -> None:
@@ -107,9 +115,17 @@ class Watching:
         if self._is_scalar:
             self._read(e)
         e.out_unless_active()
+        self.let_through(e)
         if "kind" in self.found:
             self.find_kind(e)
         self.hand_over(e)
+
+    def let_through(self, e: Emitter) -> None:
+        """Leave the program unless advice is to run at accesses of the current task."""
+        if self.filter:
+            from klasy.backend.bytecode.filters import emit_filter
+
+            emit_filter(e, self.filter, scratch=-self.scratch, keep_r1=False)
 
     def hand_over(self, e: Emitter) -> None:
         """Put what was found to its places."""
@@ -174,13 +190,13 @@ class Watching:
         e.count(MAP_ACCESSES, _ACCOUNT_KEY, _ACCOUNT_VALUE)
 
 
-def watching_of(probe: Probe, origin: Origin, ops: Collection[ir.Op]) -> Watching:
+def watching_of(probe: Probe, origin: Origin, ops: Collection[ir.Op], wanted: Filter | None = None) -> Watching:
     """What the program of a probe that watches data does."""
     if probe.watch is not None and probe.watch.per_object:
         from klasy.backend.bytecode.objects import WatchingObjects
 
-        return WatchingObjects(probe, origin, ops)
-    return Watching(probe, origin, ops)
+        return WatchingObjects(probe, origin, ops, wanted)
+    return Watching(probe, origin, ops, wanted)
 
 
 def watch_maps(plan: Plan) -> list[MapSpec]:

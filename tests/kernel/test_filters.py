@@ -1,0 +1,189 @@
+"""Filters of a weave in the kernel: whose hits count, by the number of calls that processes are known to have made."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.livekernel import leftovers
+from support.weaving import woven
+
+from klasy.backend import Options
+from klasy.cli.filters import read_filter
+from klasy.cli.main import main
+from klasy.cli.options import Arguments
+from klasy.match.filter import Filter
+from klasy.weaver.woven import read_registry
+
+FUNCTION = "vfs_fsync_range"
+ASPECT = f"aspect syncs {{ before(): execution({FUNCTION}) {{ log(pid); }} }}"
+BOTH = f"aspect syncs {{ before(): execution({FUNCTION}) {{ log(pid); }} after(): execution({FUNCTION}) {{}} }}"
+
+
+def sync(file: int, times: int) -> None:
+    """So many calls, by this process."""
+    for _ in range(times):
+        os.fsync(file)
+
+
+def in_child(act, *, name: str = "", uid: int = 0) -> int:
+    """Have a child of another name or user do something; its process number."""
+    child = os.fork()
+    if not child:
+        try:
+            if name:
+                Path("/proc/self/comm").write_text(name)
+            if uid:
+                os.setuid(uid)
+            act()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    return child
+
+
+def wanted(**options: object) -> Options:
+    """What the command line makes of some options."""
+    arguments = Arguments()
+    usual = dict.fromkeys(("pid", "comm", "cgroup", "uid", "command")) | {"children": False}
+    arguments.__dict__.update(usual | options)
+    return Options(filter=read_filter(arguments))
+
+
+@pytest.mark.parametrize("force", ["fentry", "kprobe"])
+def test_who_counts(file, force):
+    """Each option lets its own through, and nobody else; the kprobes' runs that are filtered out are no misses."""
+    cgroup = Path("/sys/fs/cgroup/klasy_test")
+    (cgroup / "beneath").mkdir(parents=True)
+    (cgroup / "beneath/cgroup.procs").write_text(str(os.getpid()))
+    mine = str(os.getpid())
+    try:
+        cases = [
+            (wanted(pid=[mine]), 5),
+            (wanted(comm=["not me", "klasy says so"]), 7),
+            (wanted(uid=["nobody"]), 11),
+            (wanted(cgroup=["klasy_test"]), 23),
+            (wanted(cgroup=["/sys/fs/cgroup/klasy_test/beneath"], uid=["0"]), 12),
+            (wanted(pid=["1", mine], comm=["nobody else"]), 0),
+        ]
+        for limits, expected in cases if force == "fentry" else cases[1:3]:
+            with woven(BOTH, force=force, limits=limits) as aspect:
+                sync(file, 5)
+                in_child(lambda: sync(file, 7), name="klasy says so")
+                in_child(lambda: sync(file, 11), uid=65534)
+                before, after = aspect.aspect.counts()
+                assert (before.hits, after.hits) == (expected, expected), limits.filter
+                assert (before.missed, after.missed) == (0, 0)
+                assert not before.partly
+                assert len(aspect.events()) == expected
+    finally:
+        Path("/sys/fs/cgroup/cgroup.procs").write_text(mine)
+        (cgroup / "beneath").rmdir()
+        cgroup.rmdir()
+
+
+def test_children(file):
+    """Children and theirs, threads of them, and who they become by exec; nobody else's, though as near."""
+    program = f"""if True:
+        import os, threading
+        sync = lambda: [os.fsync({file}) for _ in range(3)]
+        thread = threading.Thread(target=sync)
+        thread.start()
+        thread.join()
+        if not os.fork():
+            if not os.fork():
+                sync()
+                os._exit(0)
+            os.wait()
+            os.execv("/bin/sh", ["sh", "-c", "read go"])
+        sync()
+    """
+    reads, writes = os.pipe()
+    os.set_inheritable(file, True)
+
+    def run() -> int:
+        command = [sys.executable, "-SIc", program]
+        with subprocess.Popen(command, stdin=reads, pass_fds=[file]) as process:
+            pass
+        return process.pid
+
+    with woven(ASPECT, limits=Options(filter=Filter((os.getpid(),), children=True))) as aspect:
+        sync(file, 2)
+        run()
+        os.write(writes, b"\n")
+        (count,) = aspect.aspect.counts()
+        assert count.hits == 2 + 3 * 3
+        assert len({event.pid for event in aspect.events()}) == 3
+    other = subprocess.Popen(["sleep", "60"])  # not followed, though a child of the same process
+    try:
+        with woven(ASPECT, limits=Options(filter=Filter((other.pid,), children=True))) as aspect:
+            sync(file, 2)
+            run()
+            os.write(writes, b"\n")
+            (count,) = aspect.aspect.counts()
+            assert count.hits == 0
+            keys = {int.from_bytes(key, "little") for key, _ in aspect.aspect.map("followed").items()}
+            assert keys == {other.pid}
+    finally:
+        other.kill()
+        other.wait()
+        os.close(reads)
+        os.close(writes)
+    assert leftovers() == {}
+
+
+def test_command(file, tmp_path, capfd):
+    """klasy weave FILE -- COMMAND: exactly what it and its children do is shown; its status is the command's."""
+    (tmp_path / "s.asp").write_text(
+        'aspect made { before(struct dentry *dentry): execution("int vfs_mkdir(.., struct dentry *dentry, ..)")'
+        ' { log("%s", str(dentry->d_name.name)); } }'
+    )
+    script = 'mkdir "$0/one" && sh -c \'mkdir "$0/two"\' "$0"; exit 7'
+    assert main(["weave", "-f", str(tmp_path / "s.asp"), "--", "sh", "-c", script, str(tmp_path)]) == 7
+    captured = capfd.readouterr()
+    assert [line.rpartition(": ")[2] for line in captured.out.splitlines()] == ["one", "two"]
+    assert re.search(r"woven: made, 1 join point by fentry; only pid \d+ \(sh\) and its children\n", captured.err)
+    assert main(["weave", str(tmp_path / "s.asp"), "--", "sh", "-c", "kill -KILL $$"]) == 137
+    assert "unwoven: made, 0 hits" in capfd.readouterr().err
+    (tmp_path / "bad.asp").write_text("aspect bad { before(): execution(no_such_function) {} }")
+    assert main(["weave", str(tmp_path / "bad.asp"), "--", "touch", str(tmp_path / "ran")]) == 1
+    assert not (tmp_path / "ran").exists()
+    assert read_registry() == []
+    assert leftovers() == {}
+
+
+def test_shown(file, tmp_path, capfd):
+    """klasy status and klasy joinpoints say whose hits are counted."""
+    (tmp_path / "s.asp").write_text(ASPECT)
+    assert main(["weave", "--comm", "no such one", "--uid", "root", str(tmp_path / "s.asp")]) == 0
+    sync(file, 3)
+    capfd.readouterr()
+    assert main(["status"]) == 0
+    assert "syncs: only comm 'no such one', uid 0 (root)" in capfd.readouterr().out
+    assert main(["joinpoints", "syncs"]) == 0
+    assert "hits are only those of comm 'no such one', uid 0 (root)" in capfd.readouterr().out
+    assert main(["unweave"]) == 0
+
+
+def test_watched_data(tmp_path):
+    """Data is kept up to date at everybody's accesses: 'old' is what it was, whoever had changed it."""
+    ttl = Path("/proc/sys/net/ipv4/ip_default_ttl")
+    first = int(ttl.read_text())
+    text = "aspect ttl { before(): set(init_net.ipv4.sysctl_ip_default_ttl) { log(old, new); } }"
+    try:
+        with woven(text, limits=Options(filter=Filter((os.getpid(),)))) as aspect:
+            ttl.write_text("101")
+            in_child(lambda: ttl.write_text("102"))
+            ttl.write_text("103")
+            assert [dict(event.values) for event in aspect.events()] == [
+                {"old": first, "new": 101},
+                {"old": 102, "new": 103},
+            ]
+            (count,) = aspect.aspect.counts()
+            assert (count.hits, count.missed) == (2, 0)
+    finally:
+        ttl.write_text(str(first))
