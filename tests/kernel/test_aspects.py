@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,3 +285,51 @@ def test_ttl_writers() -> None:
         said = messages(made)
     place = f"{ME}[{os.getpid()}] set the TTL from"
     assert said == [f"{place} {was} to 33, in proc_dou8vec_minmax", f"{place} 33 to {was}, in proc_dou8vec_minmax"]
+
+
+def test_execs() -> None:
+    """A program that is started and its end are logged, with its status or the signal that ended it."""
+    with ready("execs") as made:
+        ended = [
+            subprocess.run(["/bin/sh", "-c", script], check=False).returncode
+            for script in ("exit 7", "exec /bin/true", "kill -9 $$")
+        ]
+        said = messages(made)
+    assert ended == [7, 0, -9]
+    me = f"{ME}[{os.getpid()}]"
+    begun = [re.fullmatch(r"exec  (\S+)\[(\d+)\] uid 0 runs (\S+)", m) for m in said]
+    started = [(m[1], m[2], m[3]) for m in begun if m]
+    assert [(name, path) for name, _, path in started] == [
+        (ME, "/bin/sh"),
+        (ME, "/bin/sh"),
+        ("sh", "/bin/true"),
+        (ME, "/bin/sh"),
+    ], me
+    ends = [re.fullmatch(r"exit  (\S+)\[(\d+)\] uid 0: (\w+ \d+) after (\d+)\.\d{3} ms", m) for m in said]
+    pids = list(dict.fromkeys(pid for _, pid, _ in started))
+    assert [(m[1], m[2], m[3]) for m in ends if m and m[2] in pids] == [
+        ("sh", pids[0], "code 7"),
+        ("true", pids[1], "code 0"),
+        ("sh", pids[2], "signal 9"),
+    ]
+    assert all(0 < int(m[4]) < 60_000 for m in ends if m and m[2] in pids)
+
+
+def test_cwnd_writers() -> None:
+    """Every change of a sending connection's window is logged, without a gap between one and the next."""
+    with ready("cwnd_writers") as made:
+        with tcp_pair() as (client, server):
+            port, peer = client.getsockname()[1], server.getsockname()[1]
+            reader = threading.Thread(target=read_all, args=(server, 1 << 20))
+            reader.start()
+            client.sendall(bytes(1 << 20))
+            reader.join()
+            info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        said = [m for m in messages(made) if f"127.0.0.1:{port} -> " in m]
+        counted = values("cwnd_writers")["changes"]
+    windows = [tuple(map(int, re.findall(r"cwnd (\d+) -> (\d+)", m)[0])) for m in said]
+    assert windows
+    assert windows[0][0] == 10  # the initial window of RFC 6928
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(windows))
+    assert windows[-1][1] == int.from_bytes(info[80:84], "little")  # tcpi_snd_cwnd
+    assert {key[1]: n for key, n in counted.items()}[peer] == len(windows)
