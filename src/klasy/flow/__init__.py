@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
+    Where = Callable[[str | None, int], bool]
+
 
 def accesses(
     kernel: KernelImage,
@@ -43,13 +45,15 @@ def accesses(
     *,
     use_cache: bool = True,
     whole: bool = False,
+    where: Where | None = None,
 ) -> Sites:
     """The instructions that access some members (``sites.member`` makes them from BTF and a path).
 
     ``progress`` hears how many functions are done, of how many, while any are analysed. ``whole`` looks at all
-    functions, not only at those whose code can reach the members. Raises SystemRefusal where text, symbols or types
+    functions, not only at those whose code can reach the members; ``where``, told a module and a function's address,
+    says which are of interest at all. Raises SystemRefusal where text, symbols or types
     cannot be read.
     """
     from klasy.flow.index import Index
 
-    return Index(kernel, use_cache=use_cache).accesses(members, progress, whole=whole)
+    return Index(kernel, use_cache=use_cache).accesses(members, progress, whole=whole, where=where)

@@ -17,10 +17,11 @@ from klasy.plain import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from klasy.flow.index import Where
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
-VERSION = 2  # of all that is kept, and of the analysis: another one may find other sites
+VERSION = 3  # of all that is kept, and of the analysis: another one may find other sites
 _NO_REGISTER = 31
 
 
@@ -41,11 +42,12 @@ class Found(NamedTuple):
 
 
 class Answer:
-    """Accesses, the number of untyped ones of fitting offset, and how many functions were looked at."""
+    """Accesses, those of fitting offset whose object is not known (where, READ | WRITE), and how many functions were
+    looked at."""
 
     def __init__(self, functions: int, total: int) -> None:
         self.rows: list[Found] = []
-        self.untyped = 0
+        self.unknown: list[tuple[str | None, int, int]] = []
         self.functions = functions
         self.total = total
 
@@ -75,7 +77,7 @@ def load(
         if kept["question"] != question:
             return None
         answer = Answer(kept["functions"], kept["total"])
-        answer.untyped = kept["untyped"]
+        answer.unknown = [(module, at, how) for module, at, how in kept["unknown"]]
         answer.rows = [Found(*row) for row in kept["rows"]]
     except (ValueError, KeyError, TypeError):
         return None
@@ -97,17 +99,26 @@ def store(
         "question": question,
         "functions": answer.functions,
         "total": answer.total,
-        "untyped": answer.untyped,
+        "unknown": answer.unknown,
         "rows": answer.rows,
     }
     caches.store(_name(kernel, question), VERSION, json.dumps(kept).encode())
 
 
-def sites_of(kernel: KernelImage, members: Sequence[Member], answer: Answer) -> Sites:
-    """An answer in terms of the kernel as it is now."""
+def sites_of(kernel: KernelImage, members: Sequence[Member], answer: Answer, where: Where | None = None) -> Sites:
+    """An answer in terms of the kernel as it is now, of the functions of which ``where`` is true."""
     found = [site for row in answer.rows if (site := _site(kernel, members, row)) is not None]
+    if where is not None:
+        found = [site for site in found if where(site.function.module, site.function.address)]
     found.sort(key=lambda access: access.address)
-    return sites.Sites(found, answer.untyped, answer.functions, answer.total)
+    bases = {module: symbols.base for module, symbols in kernel.symbols.items()}
+    unknown = [
+        sites.Unknown(bases[module] + at, bool(how & READ), bool(how & WRITE)) for module, at, how in answer.unknown
+    ]
+    if where is not None:
+        unknown = [one for one in unknown if (f := kernel.function_at(one.address)) and where(f.module, f.address)]
+    unknown.sort()
+    return sites.Sites(found, unknown, answer.functions, answer.total)
 
 
 def _site(kernel: KernelImage, members: Sequence[Member], row: Found) -> sites.Access | None:

@@ -17,6 +17,7 @@ from klasy.flow import answers, candidates, engine, sites
 from klasy.flow import decode as d
 from klasy.kernel import caches
 from klasy.kernel import insn_x86_64 as insn
+from klasy.kernel.access_x86_64 import READ, WRITE
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from klasy.kernel.image import KernelImage
 
     Progress = Callable[[int, int], None]  # functions done, of how many
+    Where = Callable[[str | None, int], bool]  # whether a function is of interest: its module and address
 
 _COLUMNS = "IIiiHHI"  # at, type, offset, shift, width, how, reason
 _AT, _TYPE, _OFFSET, _SHIFT, _WIDTH, _HOW, _REASON = range(7)
@@ -133,14 +135,18 @@ class Index:
     # --- what is kept
 
     def _cache_name(self, module: str | None) -> str:
-        """What an object's index is kept under. A module's type ids go on where the kernel's end: both builds count."""
+        """What an object's index is kept under. A module's type ids go on where the kernel's end: both builds count.
+
+        A snapshot may hold a part of the text only, of which nothing must be taken for the whole: its text names it.
+        """
+        found: Callable[[str], str | None] | None = getattr(self.kernel, "module_id", None)
+        if found is None:
+            build = f"{zlib.crc32(self.kernel.object_text(module)):08x}"
+            return f"flow-{self.kernel.build_id[:16]}-{module or 'kernel'}-{build}"
         if module is None:
             return f"flow-{self.kernel.build_id}"
-        found: Callable[[str], str | None] | None = getattr(self.kernel, "module_id", None)
-        build = found(module) if found else None
-        if build is None:  # a snapshot's module, or one that was linked without --build-id
-            build = f"{zlib.crc32(self.kernel.object_text(module)):08x}"
-        return f"flow-{self.kernel.build_id[:16]}-{build}"
+        build_id = found(module) or f"{zlib.crc32(self.kernel.object_text(module)):08x}"  # linked without --build-id
+        return f"flow-{self.kernel.build_id[:16]}-{build_id}"
 
     def object(self, module: str | None) -> ObjectIndex:
         """What is known so far of the kernel proper or of a module."""
@@ -208,26 +214,37 @@ class Index:
 
     # --- asking
 
-    def accesses(self, members: Sequence[Member], progress: Progress | None = None, *, whole: bool = False) -> Sites:
-        """The instructions that access some members. ``whole``: look at all functions, not only likely ones."""
+    def accesses(
+        self,
+        members: Sequence[Member],
+        progress: Progress | None = None,
+        *,
+        whole: bool = False,
+        where: Where | None = None,
+    ) -> Sites:
+        """The instructions that access some members. ``whole``: look at all functions, not only likely ones;
+        ``where``: only at those of which it is true."""
         answer = answers.load(self.kernel, self._builds, members, whole) if self._use_cache else None
         if answer is None:
-            answer = self._answer(members, progress, whole)
-            if self._use_cache:
+            answer = self._answer(members, progress, whole, where)
+            if self._use_cache and where is None:
                 answers.store(self.kernel, self._builds, members, whole, answer)
-        return answers.sites_of(self.kernel, members, answer)
+        return answers.sites_of(self.kernel, members, answer, where)
 
     @cached_property
     def _builds(self) -> dict[str | None, str]:
         """What each object's index is kept under."""
         return {module: self._cache_name(module) for module in self.kernel.symbols}
 
-    def _answer(self, members: Sequence[Member], progress: Progress | None, whole: bool) -> Answer:
+    def _answer(self, members: Sequence[Member], progress: Progress | None, whole: bool, where: Where | None) -> Answer:
         looked_at: dict[str | None, Sequence[int]] = {}
         total = 0
         for module in self.kernel.symbols:
             units = self.engine.text(module).units()
             total += len(units)
+            if where is not None:
+                symbols = self.kernel.symbols[module]
+                units = [index for index in units if where(module, symbols.base + symbols.starts[index])]
             looked_at[module] = units if whole else candidates.units(self.engine, module, units, members)
         self.fill(looked_at, progress)
         answer = answers.Answer(sum(map(len, looked_at.values())), total)
@@ -250,10 +267,6 @@ class Index:
                     for row in rows:
                         if sites.covers(member, offsets[row] - place, widths[row], -1):
                             wanted.setdefault(row, []).append((number, place))
-        answer.untyped += sum(
-            any(sites.covers(member, offsets[row], widths[row], -1) for member in members)
-            for row in part.by_type.get(0, ())
-        )
         text = self.engine.text(module)
         for row, pairs in wanted.items():
             at, type_id, offset, shift, width, how, reason = (column[row] for column in part.columns)
@@ -272,3 +285,12 @@ class Index:
                         types.name(type_id), offset,
                     )
                 )  # fmt: skip
+        known = {found.at for found in answer.rows if found.module == module}
+        starts = part.columns[_AT]
+        unknown = {
+            starts[row]: part.columns[_HOW][row] & (READ | WRITE)
+            for row in part.by_type.get(0, ())
+            if any(sites.covers(member, offsets[row], widths[row], -1) for member in members)
+        }
+        # One that copies from one such object to another may be known of one of the two.
+        answer.unknown += [(module, at, how) for at, how in unknown.items() if at not in known]

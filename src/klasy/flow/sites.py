@@ -7,7 +7,7 @@ from klasy.btf.types import Struct
 from klasy.errors import KernelLacks
 from klasy.flow import decode as d
 from klasy.kernel import insn_x86_64 as insn
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,19 +125,31 @@ class Access:
         return disasm.text(self.code, self.address)
 
 
+class Unknown(NamedTuple):
+    """An instruction that accesses an object of unknown type, at an offset that fits a member asked for."""
+
+    address: int
+    reads: bool
+    writes: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Sites:
     """The accesses found, by address; an instruction that copies from one object to another is there for each.
 
-    ``untyped``: how many accesses of a fitting offset have an unknown object.
-
+    ``unknown``: instructions that access a fitting offset of an object whose type is not known, one each.
     ``functions``: how many functions were looked at, of how many.
     """
 
     accesses: Sequence[Access]
-    untyped: int
+    unknown: Sequence[Unknown]
     functions: int
     of: int = field(default=0)
+
+    @property
+    def untyped(self) -> int:
+        """How many instructions access a fitting offset of an unknown object."""
+        return len(self.unknown)
 
 
 def source_of(op: Op) -> int | tuple[str, int] | None:

@@ -17,15 +17,17 @@ from klasy.match.glob import is_glob, matches
 from klasy.match.guard import either
 from klasy.match.matched import MemberMatch, Outcome
 from klasy.match.plan import Binding, Context, Locator, Mechanism, MemberCode, Members, Object
-from klasy.match.pointcut import MOST_SHADOWS
+from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.typeref import TypeRefError, find_base
 from klasy.plain import TYPE_CHECKING, cached_property, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from klasy.btf.types import Btf
-    from klasy.flow.sites import Member, Sites
+    from klasy.flow.sites import Access, Member, Unknown
     from klasy.flow.stored import Stored
     from klasy.kernel.model import Function
     from klasy.match.matched import AdviceMatch
@@ -184,13 +186,15 @@ def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
     from klasy.progress import line
 
     by_member = dict(wanted)
-    found = flow.accesses(matcher.kernel, list(by_member), line("looking for accesses, functions"))  # type: ignore[arg-type]
-    result.untyped += found.untyped
+    progress = line("looking for accesses, functions")
+    found = flow.accesses(matcher.kernel, list(by_member), progress, where=_where(matcher, conjunct))  # type: ignore[arg-type]
     kind = _KINDS[node.kind]
+    unknown = [one for one in found.unknown if _is_of_kind(one, kind) and _may_lie(matcher, conjunct, one.address)]
+    result.untyped.update(one.address for one in unknown)
     outcome = Outcome(bindings, matcher.guard(conjunct))
     hits = elsewhere = 0
     for access in found.accesses:
-        if (kind is JoinPointKind.GET and not access.reads) or (kind is JoinPointKind.SET and not access.writes):
+        if not _is_of_kind(access, kind):
             continue
         if not _lies_where_asked(matcher, conjunct, access.function):
             elsewhere += 1
@@ -198,7 +202,7 @@ def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
         hits += 1
         _add(matcher, result, MemberMatch(kind, access, tuple(by_member[m] for m in access.members), outcome), node)
     if not hits:
-        _report_none(matcher, node, elsewhere, found)
+        _report_none(matcher, node, elsewhere, found.functions, len(unknown))
     elif len(result.members) > MOST_SHADOWS:
         from klasy.match import lint
 
@@ -208,17 +212,44 @@ def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
         conjunct.hits += hits
 
 
-def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, found: Sites) -> None:
+def _is_of_kind(access: Access | Unknown, kind: JoinPointKind) -> bool:
+    """Whether a pointcut of a kind selects what an instruction does."""
+    return (kind is not JoinPointKind.GET or access.reads) and (kind is not JoinPointKind.SET or access.writes)
+
+
+def _where(matcher: AdviceMatcher, conjunct: _Conjunct) -> Callable[[str | None, int], bool] | None:
+    """Which functions need to be looked at, where a conjunct asks for some only."""
+    if not conjunct.asks_where:
+        return None
+    modules = [leaf.glob for i in conjunct.modules if isinstance(leaf := matcher.form.leaves[i], ast.WithinModule)]
+    bodies = [matcher.resolved[leaf].lies_in for leaf in conjunct.withins]
+
+    def where(module: str | None, address: int) -> bool:
+        return all(matches(glob, module or KERNEL_PROPER) for glob in modules) and all(
+            address in body for body in bodies
+        )
+
+    return where
+
+
+def _may_lie(matcher: AdviceMatcher, conjunct: _Conjunct, address: int) -> bool:
+    if not matcher.where:
+        return True
+    function = matcher.kernel.function_at(address)
+    return function is not None and _lies_where_asked(matcher, conjunct, function)
+
+
+def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, functions: int, unknown: int) -> None:
     what = {ast.AccessKind.GET: "reads", ast.AccessKind.SET: "writes"}.get(node.kind, "accesses")
     hints = []
     if elsewhere:
         hints.append(f"{elsewhere} such instruction{'s lie' if elsewhere > 1 else ' lies'} elsewhere")
-    if found.untyped:
-        hints.append(f"{found.untyped} more access something at its offset in objects whose type is not known")
+    if unknown:
+        hints.append(f"{unknown} more access something at its offset in objects whose type is not known")
     matcher.bag.error(
         "matches-nothing",
-        f"no instruction is known that {what} '{node.data.span.text}'{' there' if elsewhere else ''} "
-        f"({found.functions} functions were looked at)",
+        f"no instruction is known that {what} '{node.data.span.text}'{' there' if elsewhere or matcher.where else ''} "
+        f"({functions} function{' was' if functions == 1 else 's were'} looked at)",
         node.data.span,
         hints=hints,
     )

@@ -59,8 +59,8 @@ class Planner:
             lint.report_unreached(self.matched, joinpoints, self._unreached, self.bag)
         self._warn_of_many(sum(len(probe.points) for probe in probes))
         unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
-        untyped = sum(match.untyped for match in self.matched.advice)
-        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items), untyped)
+        untyped = {address for match in self.matched.advice for address in match.untyped - match.members.keys()}
+        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items), len(untyped))
 
     def unreached(self, advice: Advice, shadow: Shadow, refusal: Refusal) -> None:
         """Note a shadow that no probe reaches."""

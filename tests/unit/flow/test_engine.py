@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.minikernel import MiniKernel, lines
+from support.minikernel import BASE, STEP, MiniKernel, lines
 
 from klasy.flow import sites
+from klasy.flow.index import Index
 
 ITEM = """
 struct part { int x; int y; int z; };
@@ -275,6 +276,27 @@ def test_kept_answer_of_another_build(tmp_path, monkeypatch):
     assert lines(other.ask("item.c", use_cache=True)) == ["f+0x1 read c"]
 
 
+def test_kept_answer_of_other_text(tmp_path, monkeypatch):
+    """A snapshot of a build may hold a part of its text: what was found there is not taken for the whole."""
+    monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
+    assert lines(MiniKernel(ITEM, {"f": ["c3"]}).ask("item.c", use_cache=True)) == []
+    assert lines(MiniKernel(ITEM, {"f": ["8b 47 08", "c3"]}).ask("item.c", use_cache=True)) == ["f+0x0 read c"]
+
+
+def test_where():
+    """Only the functions of interest are looked at, though others were before, and only theirs are given."""
+    kernel = MiniKernel(
+        ITEM + "int g(struct item *it);", {"f": ["8b 47 08", "c3"], "g": ["8b 47 08", "8b 40 08", "c3"]}
+    )
+    g = kernel.function_at(BASE + STEP).address
+    index = Index(kernel, use_cache=False, processes=1)
+    member = [kernel.member("item.c")]
+    some = index.accesses(member, whole=True, where=lambda module, address: address == g)
+    assert (lines(some), some.functions, some.untyped) == (["g+0x0 read c"], 1, 1)
+    assert lines(index.accesses(member, whole=True)) == ["f+0x0 read c", "g+0x0 read c"]
+    assert index.accesses(member, whole=True, where=lambda module, address: address == g) == some
+
+
 def test_processes_agree():
     """Several processes find what one finds."""
     functions = {f"f{n}": ["8b 47 08", "48 8b 47 10", "c3"] for n in range(300)}
@@ -282,8 +304,6 @@ def test_processes_agree():
     kernel = MiniKernel(declarations, functions)
     heard = []
     alone = kernel.ask("item.c", "item.next")
-    from klasy.flow.index import Index
-
     together = Index(kernel, use_cache=False, processes=3).accesses(
         [kernel.member("item.c"), kernel.member("item.next")], lambda done, of: heard.append((done, of)), whole=True
     )

@@ -73,6 +73,21 @@ def test_reading_and_writing_is_one_event(kernel: SnapshotKernel) -> None:
     assert not check_plan(both)
 
 
+def test_unknown_objects_are_counted_once(kernel: SnapshotKernel) -> None:
+    """Of whatever advice and alternatives: an instruction whose object is not known is one, and counted if it could be
+    what is asked for."""
+    get = plan(kernel, "before(): get(struct sk_buff.len) { log(1); }").untyped
+    set_ = plan(kernel, "before(): set(struct sk_buff.len) { log(1); }").untyped
+    either = "before(): access(struct sk_buff.len) { log(1); }"
+    assert 0 < set_ < get
+    assert max(get, set_) <= plan(kernel, either).untyped <= get + set_
+    assert plan(kernel, f"{either} {either}").untyped == plan(kernel, either).untyped
+    both = "before(): get(struct sk_buff.len) || set(struct sk_buff.len) { log(1); }"
+    assert plan(kernel, both).untyped == plan(kernel, either).untyped
+    inside = plan(kernel, "before(): access(struct sk_buff.len) && within(tcp_*) { log(1); }").untyped
+    assert inside < plan(kernel, either).untyped
+
+
 def test_object(kernel: SnapshotKernel) -> None:
     """A pointer to a type with a parameter's name is any member of such an object, and binds it."""
     made = plan(kernel, "before(struct tcp_sock *t): set(struct tcp_sock *t) && within(tcp_cong_*) { log(t); }")
