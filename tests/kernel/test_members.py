@@ -72,7 +72,7 @@ def transfer(client: socket.socket, server: socket.socket, size: int) -> None:
 
 def test_congestion_window_against_raw_events_and_tcp_info():
     """A set of snd_cwnd has the object and old value that raw events saw; new is the next old, and what TCP says."""
-    text = """aspect cwnd { before(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && target(t) {
+    text = """aspect cwnd { before(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && within(tcp_*) && target(t) {
         log((unsigned long)t, old, new, value, t->inet_conn.icsk_inet.inet_sport); } }"""
     with woven(text) as a:
         kernel = LiveKernel()
@@ -109,12 +109,16 @@ def test_congestion_window_against_raw_events_and_tcp_info():
 def _cwnd_sites(kernel: LiveKernel):
     from klasy import flow
 
-    return flow.accesses(kernel, [sites.kernel_member(kernel, "tcp_sock", "snd_cwnd")]).accesses
+    def where(module, address):
+        function = kernel.function_at(address)
+        return function is not None and function.base.startswith("tcp_")
+
+    return flow.accesses(kernel, [sites.kernel_member(kernel, "tcp_sock", "snd_cwnd")], where=where).accesses
 
 
 def test_position_in_a_file(tmp_path: Path):
     """What lseek sets is set as 'new' and read as 'value', on the file whose object is bound."""
-    mine = f"target(f) && if(pid == {os.getpid()})"
+    mine = f"(within(*llseek*) || within(vfs_setpos*)) && target(f) && if(pid == {os.getpid()})"
     text = f"""aspect pos {{
         before(struct file *f): set(struct file.f_pos) && {mine} {{ log((unsigned long)f, old, new); }}
         before(struct file *f): get(struct file.f_pos) && {mine} {{ log((unsigned long)f, value); }}

@@ -35,6 +35,7 @@ _COLUMNS = "IIiiHHI"  # at, type, offset, shift, width, how, reason
 _AT, _TYPE, _OFFSET, _SHIFT, _WIDTH, _HOW, _REASON = range(7)
 _HEAD = struct.Struct("<3I")  # rows, units, bytes of reasons
 _WIDEST = 0xFFFF
+_FEW = 64  # functions that are looked at without a search for those that are worth it
 
 
 class ObjectIndex:
@@ -178,11 +179,17 @@ class Index:
             todo += [(module, index) for index in indices if starts[index] not in done]
         if not todo:
             return
+        if progress:
+            progress(0, len(todo))
         self._find_callers(todo)
-        for module, part in workers.run(self._analyse, todo, self._processes, progress):
-            self.object(module).merge(ObjectIndex.load(memoryview(part)))
-        for module in {module for module, _ in todo}:
-            self._keep(module)
+        changed: set[str | None] = set()
+        try:
+            for module, part in workers.run(self._analyse, todo, self._processes, progress):
+                self.object(module).merge(ObjectIndex.load(memoryview(part)))
+                changed.add(module)
+        finally:  # whoever loses patience goes on from there the next time
+            for module in changed:
+                self._keep(module)
 
     def _find_callers(self, todo: Sequence[tuple[str | None, int]]) -> None:
         """Find who calls the functions without prototypes, and whoever calls those."""
@@ -245,7 +252,8 @@ class Index:
             if where is not None:
                 symbols = self.kernel.symbols[module]
                 units = [index for index in units if where(module, symbols.base + symbols.starts[index])]
-            looked_at[module] = units if whole else candidates.units(self.engine, module, units, members)
+            few = where is not None and len(units) <= _FEW
+            looked_at[module] = units if whole or few else candidates.units(self.engine, module, units, members)
         self.fill(looked_at, progress)
         answer = answers.Answer(sum(map(len, looked_at.values())), total)
         for module in self.kernel.symbols:
