@@ -116,9 +116,10 @@ USER_FRAME_BUILD_ID = 1  # status: build id and offset in the file (BPF_STACK_BU
 USER_FRAME_ADDRESS = 2  # an address of the process, for its file could not be told at once
 
 # One entry of the per-CPU array of counters, indexed by join point id.
-COUNTERS = Struct("<QQQQQ")
+COUNTERS = Struct("<QQQQQQ")
 COUNTER_HITS = 0  # the advice ran: the pointcut, its run-time part included, held
 COUNTER_LOST = 8  # a log found no room in the ring buffer
 COUNTER_LEFT_OUT = 24  # sample or limit ended the advice
 COUNTER_CUT = 32  # a loop of the advice was ended by its bound
+COUNTER_DENIED = 40  # around refused
 COUNTER_UNMARKED = 16  # a mark could not be kept (map full), so the advice after it will not run

@@ -54,4 +54,5 @@ void tcp_set_state(struct sock *sk, int state);
 void kfree(const void *objp);
 int vfs_open(const char *path, u16 mode, bool create);
 void use_huge(struct huge *h);
+int security_path(const char *path);
 void set_enum(enum tcp_state state, enum sign sign, long long wide);

@@ -26,7 +26,7 @@ REMOVE = f"""aspect remove {{
 """
 
 COUNTS = {
-    *("hits", "lost", "missed", "missed_partly", "unmarked", "missed_shared", "undecided", "left_out", "cut"),
+    *("hits", "lost", "missed", "missed_partly", "unmarked", "missed_shared", "undecided", "left_out", "cut", "denied"),
 }
 JOINPOINT = {
     *("aspect", "advice", "kind", "function", "offset", "address", "module", "callee", "callee_module", "call"),
@@ -40,7 +40,7 @@ EVENT = {"time_ns", "aspect", "advice", "joinpoint", "cpu", "pid", "tid", "comm"
 STATUS = {
     *("aspect", "source", "since_ns", "active", "joinpoints", "unreached", "hits", "lost", "unmarked"),
     *("missed", "missed_partly", "runs", "run_time_ns"),
-    *("state_lost", "undecided", "left_out", "cut", "coverage", "filter", "unfollowed"),
+    *("state_lost", "undecided", "left_out", "cut", "denied", "stillborn", "coverage", "filter", "unfollowed"),
 }
 
 

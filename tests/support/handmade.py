@@ -48,6 +48,7 @@ IP = 128  # of struct pt_regs
 CONTEXTS = {
     Mechanism.FENTRY: Context.FENTRY,
     Mechanism.FEXIT: Context.FEXIT,
+    Mechanism.FMOD_RET: Context.FENTRY,
     Mechanism.KPROBE: Context.SITE,
     Mechanism.KRETPROBE: Context.RETURN,
     Mechanism.KPROBE_MULTI: Context.ENTRY,

@@ -212,6 +212,7 @@ def _woven_point(woven: WovenAspect, index: int, counts: list[Count]) -> dict[st
         "undecided": count.undecided,
         "left_out": count.left_out,
         "cut": count.cut,
+        "denied": count.denied,
     }
 
 
@@ -362,7 +363,7 @@ def _table(points: Sequence[dict[str, Any]], *, why: bool, counted: bool) -> str
         head += ["HITS", "LOST", "MISSED"]
         for row, point in zip(rows, points, strict=True):
             row += [point["hits"], point["lost"], _missed(point)]
-        for key, title in (("left_out", "LEFT OUT"), ("cut", "LOOPS CUT")):
+        for key, title in (("denied", "DENIED"), ("left_out", "LEFT OUT"), ("cut", "LOOPS CUT")):
             if any(point[key] for point in points):
                 head.append(title)
                 for row, point in zip(rows, points, strict=True):

@@ -72,6 +72,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "source": woven.source_name,
         "since_ns": woven.since_ns,
         "active": woven.active,
+        "stillborn": not (woven.active or woven.stopped),
         "joinpoints": len(counts),
         "unreached": len(woven.unreached),
         "hits": sum(count.hits for count in counts),
@@ -83,6 +84,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "undecided": sum(count.undecided for count in counts),
         "left_out": sum(count.left_out for count in counts),
         "cut": sum(count.cut for count in counts),
+        "denied": sum(count.denied for count in counts),
         "coverage": _coverage(woven),
         "objects": _objects(woven),
         "filter": woven.filter,
@@ -101,8 +103,12 @@ def _notes(aspect: dict[str, Any]) -> list[str]:
         notes += aspect["objects"]["notes"]
     if aspect["unfollowed"]:
         notes.append(f"{aspect['unfollowed']} of the children not followed: there were too many")
-    if not aspect["active"]:
-        name = aspect["aspect"]
+    name = aspect["aspect"]
+    if aspect["denied"]:
+        notes.append(f"{plural(aspect['denied'], 'hit')} denied")
+    if aspect["stillborn"]:
+        notes.append(f"was never switched on: klasy was killed while it wove it; klasy unweave {name} takes it out")
+    elif not aspect["active"]:
         notes.append(f"has stopped itself; klasy log {name} shows the rest of its log, and takes it out")
     if aspect["left_out"]:
         notes.append(f"{plural(aspect['left_out'], 'hit')} left out by sample or limit")

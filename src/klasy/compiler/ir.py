@@ -339,12 +339,12 @@ class CountHit(Op):
     operand_fields = ("joinpoint",)
 
 
-COUNTS = ("left_out", "cut")
+COUNTS = ("left_out", "cut", "denied")
 
 
 @dataclass(eq=False)
 class Count(Op):
-    """Count something else of the join point, as in COUNTS: record.COUNTER_LEFT_OUT and COUNTER_CUT."""
+    """Count something else of the join point, as in COUNTS: record.COUNTER_LEFT_OUT and those behind it."""
 
     joinpoint: Operand
     what: str
@@ -636,3 +636,11 @@ class Return(Terminator):
     """End the program."""
 
     mnemonic = "return"
+
+
+@dataclass(eq=False)
+class Deny(Terminator):
+    """End the program so that the function it is on does not run and returns -``errno``."""
+
+    errno: int
+    mnemonic = "deny"

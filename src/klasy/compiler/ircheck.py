@@ -5,6 +5,8 @@ An error found here is klasy's own fault, never the user's.
 
 from __future__ import annotations
 
+from errno import errorcode
+
 from klasy.compiler import ir, irstate
 from klasy.compiler.ir import Block, Op, Operand, Program, Terminator, Value, Var
 from klasy.compiler.irprint import render
@@ -111,6 +113,9 @@ class _Checker:
             case ir.WatchObject():
                 if op.size not in ir.LOAD_SIZES or op.member < 0 or op.hits < 0 or op.duration < 0:
                     self.fault(op, "nothing can be watched so")
+            case ir.Deny():
+                if op.errno not in errorcode:
+                    self.fault(op, f"no error {op.errno}")
             case ir.Limit():
                 if op.slot < 0 or op.interval <= 0 or op.size <= 0:
                     self.fault(op, "no such bucket")

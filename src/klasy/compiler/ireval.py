@@ -63,6 +63,7 @@ class Outcome:
     counted: list[tuple[int, str]] = field(default_factory=list)
     stopped: bool = False
     watched: list[tuple[int, int, bool]] = field(default_factory=list)  # member, address, whether it begins
+    denied: int | None = None
 
 
 def run(program: Program, world: World) -> Outcome:
@@ -91,6 +92,9 @@ class _Machine:
             end = block.terminator
             match end:
                 case ir.Return():
+                    return self.outcome
+                case ir.Deny():
+                    self.outcome.denied = end.errno
                     return self.outcome
                 case ir.Jump():
                     block = end.target

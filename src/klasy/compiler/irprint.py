@@ -95,6 +95,8 @@ class _Printer:
                 return f"watch {show(op.address)} as member {op.member} of {op.size} bytes{bounds}"
             case ir.UnwatchObject():
                 return f"unwatch {show(op.address)} as member {op.member}"
+            case ir.Deny():
+                return f"deny with {op.errno}"
             case ir.Limit():
                 return f"limit by bucket {op.slot}, {op.size} tokens, one each {op.interval} ns"
             case ir.Load():

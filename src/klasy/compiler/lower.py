@@ -172,6 +172,9 @@ class Body(ExpressionLowering):
                 self.build.add(ir.WatchObject(address, self.joinpoint, node.member, *bounds))
             case tree.UnwatchObject():
                 self.build.add(ir.UnwatchObject(self.value(node.address), node.member))
+            case tree.Deny():
+                self.build.add(ir.Count(self.joinpoint, "denied"))
+                self.build.add(ir.Deny(node.errno))
             case _:
                 from klasy.compiler import lowerstate
 

@@ -400,6 +400,13 @@ class UnwatchObject(Stmt):
 
 
 @dataclass(eq=False)
+class Deny(Stmt):
+    """Ends the advice, and all of the probe's: the function does not run, and its result is -``errno``."""
+
+    errno: int
+
+
+@dataclass(eq=False)
 class Item:
     """One value of a log: ``value`` is written to ``field``; a load that fails sets bit ``bit`` of the faults.
 

@@ -215,7 +215,7 @@ class ExpressionChecker:
                 "only 'around' advice can deny: the others run beside the join point, not in its place",
                 expr.span,
             )
-        if function.name not in ("sample", "limit"):  # their arguments are rates: 1/100, 100/s
+        if function.name not in ("sample", "limit", "deny"):  # their arguments are rates, 1/100, 100/s, and EPERM
             for argument in expr.args:
                 self.check(argument)
 

@@ -25,7 +25,7 @@ _NODES: dict[type[ast.Node], str] = {
     ast.Cflow: "'cflow'",
 }
 
-FUNCTIONS = frozenset(("deny",))
+FUNCTIONS: frozenset[str] = frozenset()  # of the language; none by now
 
 
 def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) -> None:
@@ -41,9 +41,7 @@ def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int]) -> None:
     for node in nodes(part):
         what = _NODES.get(type(node))
         span = node.span
-        if isinstance(node, ast.AdviceDecl) and node.kind is ast.AdviceKind.AROUND:
-            what, span = "'around' advice", node.head
-        elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
+        if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
             what = f"'{node.callee.name}'"
         if what and span.start not in said:  # what is wrong besides is said first
             bag.error("not-built-yet", f"{what} is not built yet", span)

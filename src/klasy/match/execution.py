@@ -49,7 +49,8 @@ class ExecutionPlanner:
     def plan(self) -> None:
         """Add the probes and join points to the planner's."""
         todo = [(m.advice, match) for m in self.planner.matched.advice for match in m.executions]
-        places = {(advice.kind, match.shadow.address) for advice, match in todo}
+        decided = [one for one in todo if one[0].kind is AdviceKind.AROUND]
+        places = {(advice.kind, match.shadow.address) for advice, match in todo if advice.kind is not AdviceKind.AROUND}
         many = len(places) > MOST_TRAMPOLINES
         self.count = len(places)
         self.multi = many and self.options.features.kprobe_multi and self.options.force != "kprobe"
@@ -58,6 +59,8 @@ class ExecutionPlanner:
         for advice, match in todo:
             if advice.kind is AdviceKind.BEFORE:
                 self._before(advice, match, writers)
+        for advice, match in decided:
+            self._around(advice, match)
 
     def trampoline_refusal(self, function: Function, way: Way) -> Refusal | None:
         """Why a BPF trampoline cannot be put on a function, or None."""
@@ -128,6 +131,20 @@ class ExecutionPlanner:
         draft = probes.point(kind, function.address, function)
         arm = probes.arm(draft, advice, match.outcome)
         arm.by_address[function.address] = probes.joinpoint(advice, match.shadow, mechanism, why)
+
+    # --- around
+
+    def _around(self, advice: Advice, match: Match) -> None:
+        from klasy.match import around
+
+        function = match.shadow.function
+        assert function is not None
+        refusal = around.refusal(function, self.options.features) or self.trampoline_refusal(function, Way.FENTRY)
+        if refusal is not None:
+            self.planner.unreached(advice, match.shadow, refusal)
+            return
+        kind = Kind(Mechanism.FMOD_RET, Context.FENTRY, Locator.FIXED, group=function.address)
+        self._add(kind, advice, match, "fmod_ret", "it decides whether the function runs")
 
     # --- after
 

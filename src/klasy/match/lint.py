@@ -265,6 +265,10 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
     functions = {e.shadow.function.address: e.shadow.function for e in missed if e.shadow.function is not None}
     if missed[0].code == "altered-abi":
         return ["without parameters (and returning) the advice can be woven"]
+    if missed[0].code == "cannot-deny":
+        from klasy.match.around import HINT
+
+        return [HINT]
     if missed[0].code == "noreturn":
         return ["what is before it can be woven: before()"]
     if missed[0].shadow.kind is JoinPointKind.EXECUTION:

@@ -118,11 +118,14 @@ class AdviceMatcher:
     def match(self) -> AdviceMatch:
         """The advice's shadows."""
         result = AdviceMatch(self.advice)
-        if self.advice.kind is ast.AdviceKind.AROUND:
-            self.bag.error("not-built", "around: this version of klasy cannot weave it yet", self.advice.head)
         form = normal_form(self.advice.pointcut, self.bag)
         if form is None:
             return result
+        if self.advice.kind is ast.AdviceKind.AROUND:
+            from klasy.match import around
+
+            if not around.check_kinds(form, self.bag):
+                return result
         self.form = form
         self.where = [i for i, leaf in enumerate(form.leaves) if isinstance(leaf, ast.Within | ast.WithinModule)]
         before = len(self.bag.errors)

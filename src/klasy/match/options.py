@@ -14,6 +14,7 @@ class Features:
     fentry: bool = True
     kprobe_multi: bool = False
     max_trampoline_arg_registers: int = LEAST_TRAMPOLINE_REGISTERS
+    error_injectable: frozenset[str] = frozenset()  # functions that may be kept from running, besides security hooks
 
     def trampoline_saves(self, registers: int) -> bool:
         """Whether a trampoline saves so many argument registers."""

@@ -57,6 +57,7 @@ class Mechanism(Enum):
 
     FENTRY = "fentry"
     FEXIT = "fexit"
+    FMOD_RET = "fmod_ret"
     KPROBE = "kprobe"
     KRETPROBE = "kretprobe"
     KPROBE_MULTI = "kprobe.multi"
@@ -64,10 +65,13 @@ class Mechanism(Enum):
     BREAKPOINT = "debug register"
 
 
+TRAMPOLINES = frozenset({Mechanism.FENTRY, Mechanism.FEXIT, Mechanism.FMOD_RET})  # one function, one program each
+
+
 class Context(Enum):
     """Where a program runs, hence where arguments, result and return address are to be found."""
 
-    FENTRY = "fentry"  # ctx: u64 for each argument register
+    FENTRY = "fentry"  # ctx: u64 for each argument register; also of FMOD_RET
     FEXIT = "fexit"  # the same, then the result
     ENTRY = "entry"  # pt_regs at a function's entry: the return address is at [sp]
     SITE = "site"  # pt_regs at a call instruction: the return address is not yet pushed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.lang.ast import AdviceKind
 from klasy.match.datum import REGISTERS, WATCHED_LENGTHS
-from klasy.match.plan import WRITES, Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Result
+from klasy.match.plan import TRAMPOLINES, WRITES, Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Result
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _CONTEXTS = {
     Mechanism.FENTRY: {Context.FENTRY},
     Mechanism.FEXIT: {Context.FEXIT},
+    Mechanism.FMOD_RET: {Context.FENTRY},
     Mechanism.KPROBE: {Context.ENTRY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER},
     Mechanism.KPROBE_MULTI: {Context.ENTRY},
     Mechanism.KRETPROBE: {Context.RETURN},
@@ -85,7 +86,7 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield f"a {probe.mechanism.value} has no context {probe.context.value}"
     if probe.locator not in _LOCATORS[probe.context]:
         yield f"{probe.locator.value} does not locate in {probe.context.value}"
-    if probe.mechanism in (Mechanism.FENTRY, Mechanism.FEXIT) and len(probe.points) != 1:
+    if probe.mechanism in TRAMPOLINES and len(probe.points) != 1:
         yield "a trampoline has one function"
     if probe.context not in (Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER):
         for point in probe.points:
@@ -124,7 +125,10 @@ def _check_watch(plan: Plan, probe: Probe) -> Iterator[str]:
 def _check_arm(plan: Plan, probe: Probe, arm: Arm, addresses: set[int]) -> Iterator[str]:
     if not _ids(arm):
         yield f"the arm of advice {arm.advice} never runs"
-    after = plan.aspect.advice[arm.advice].kind is AdviceKind.AFTER
+    kind = plan.aspect.advice[arm.advice].kind
+    after = kind is AdviceKind.AFTER
+    if (kind is AdviceKind.AROUND) != (probe.mechanism is Mechanism.FMOD_RET):
+        yield f"advice {arm.advice} decides where it cannot, or does not where it must"
     if after != (probe.context in _AFTER) and probe.watch is None:
         yield f"advice {arm.advice} runs on the wrong side"
     if probe.locator is not Locator.DISPATCH and (arm.by_return_address or arm.otherwise is not None):

@@ -12,7 +12,7 @@ import struct
 from klasy.bpf import links, program, sys
 from klasy.bpf import uapi as u
 from klasy.errors import KernelLacks, KernelRefused
-from klasy.match.plan import Mechanism
+from klasy.match.plan import TRAMPOLINES, Mechanism
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.weaver.tracefs import DefinitionRefused, KprobeEvents, event_name
 
@@ -36,6 +36,7 @@ _MAXACTIVE_LEAST = 64
 _ATTACH_TYPES = {
     Mechanism.FENTRY: u.BPF_TRACE_FENTRY,
     Mechanism.FEXIT: u.BPF_TRACE_FEXIT,
+    Mechanism.FMOD_RET: u.BPF_MODIFY_RETURN,
     Mechanism.KPROBE_MULTI: u.BPF_TRACE_KPROBE_MULTI,
     Mechanism.KRETPROBE_MULTI: u.BPF_TRACE_KPROBE_MULTI,
 }
@@ -47,7 +48,7 @@ def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Calla
     Raises VerifierError, KernelRefused, KernelLacks.
     """
     attach_type = _ATTACH_TYPES.get(probe.mechanism, 0)
-    if probe.mechanism not in (Mechanism.FENTRY, Mechanism.FEXIT):
+    if probe.mechanism not in TRAMPOLINES:
         kind = u.BPF_PROG_TYPE_PERF_EVENT if probe.watch is not None else u.BPF_PROG_TYPE_KPROBE
         return program.load(kind, spec.code, name=spec.name, maps=maps, expected_attach_type=attach_type)
     target = spec.target
@@ -107,7 +108,7 @@ class Attacher:
 
     def attach(self, probe: Probe, loaded: Program) -> Attached:
         """Attach a loaded program. Raises KernelRefused that names the place and the reason."""
-        if probe.mechanism in (Mechanism.FENTRY, Mechanism.FEXIT):
+        if probe.mechanism in TRAMPOLINES:
             return Attached({"": _tracing(probe, loaded)})
         if probe.mechanism in (Mechanism.KPROBE_MULTI, Mechanism.KRETPROBE_MULTI):
             return Attached({"": _multi(probe, loaded)})

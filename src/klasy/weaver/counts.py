@@ -42,7 +42,8 @@ class Count:
     hits may have been theirs. ``part`` is what falls to this join point if each miss is spread over all it may have
     been of: these add up (:func:`missed_in_all`), ``missed`` does not. ``undecided`` are those of the hits of which it
     is not known that they were accesses of the join point's kind (data join points only). ``left_out``: hits in which
-    sample or limit ended the advice. ``cut``: loops that their bound ended.
+    sample or limit ended the advice. ``cut``: loops that their bound ended. ``denied``: hits
+    at which around advice refused.
     """
 
     hits: int
@@ -55,6 +56,7 @@ class Count:
     undecided: int = 0
     left_out: int = 0
     cut: int = 0
+    denied: int = 0
 
 
 def missed_in_all(counts: Iterable[Count]) -> int:
@@ -125,8 +127,8 @@ def combine(
     columns = zip(own, tally.missed, tally.partly, tally.shared, tally.part, strict=True)
     found = []
     for (hits, lost, unmarked, *more), missed, partly, shared, part in columns:
-        left_out, cut = more or (0, 0)
-        found.append(Count(hits, lost, unmarked, missed, partly, shared, part, 0, left_out, cut))
+        left_out, cut, denied = more or (0, 0, 0)
+        found.append(Count(hits, lost, unmarked, missed, partly, shared, part, 0, left_out, cut, denied))
     return found
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.model import Kernel
 
+ERROR_INJECTION = "/sys/kernel/debug/error_injection/list"
 JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
 
 
@@ -70,6 +71,16 @@ class RunningFeatures(Features):
                 return file.read().strip() != "0"
         except OSError:
             return True
+
+    @cached_property
+    def error_injectable(self) -> frozenset[str]:
+        """Functions marked by ALLOW_ERROR_INJECTION that return an error number; none where that is not built in."""
+        try:
+            with open(ERROR_INJECTION, encoding="utf-8", errors="replace") as file:
+                rows = [line.split() for line in file]
+        except OSError:
+            return frozenset()
+        return frozenset(row[0] for row in rows if row and row[-1] == "ERRNO")
 
     @cached_property
     def kprobe_multi(self) -> bool:

@@ -17,6 +17,7 @@ import time
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
+from klasy.match.plan import Mechanism
 from klasy.plain import TYPE_CHECKING, dataclass, suppress
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, attach_tracepoint, load
@@ -255,17 +256,29 @@ class _Weave:
         assert staging is not None
         self._refuse_second()
         self._pin(staging)
-        self._step("activate")
-        switch(staging.path, on=True)
-        self._pin_base(staging)
+        if not self._decides:
+            self._activate(staging.path)
         self._step("rename")
         if self._pinfs.is_woven(self.name):
             self._pinfs.exchange(staging, self.name)
             self._replaced = True
-            switch(staging.path, on=False)
         else:
             self._pinfs.commit(staging, self.name)
         self._committed = True
+        if self._decides:
+            self._activate(self._pinfs.path(self.name))
+        if self._replaced:
+            switch(staging.path, on=False)
+
+    @property
+    def _decides(self) -> bool:
+        """Whether it may deny: then it is switched on last, so that what denies is always there to be taken out."""
+        return any(probe.mechanism is Mechanism.FMOD_RET for probe in self._artifact.plan.probes)
+
+    def _activate(self, path: str) -> None:
+        self._step("activate")
+        switch(path, on=True)
+        self._pin_base(path)
 
     def remove_old(self) -> None:
         """Remove the aspect that this one has replaced, if it has. The lock must be held."""
@@ -285,7 +298,7 @@ class _Weave:
         for name, link in self._tracepoints.items():
             pins.pin(link, staging.entry(LINK_PREFIX + name))
 
-    def _pin_base(self, staging: Staging) -> None:
+    def _pin_base(self, path: str) -> None:
         """Keep what the kernel has counted so far, where only that way it is learnt that programs were refused."""
         if self._events is None or self._machine.counts_refused:
             return
@@ -296,7 +309,7 @@ class _Weave:
         with maps.create(u.BPF_MAP_TYPE_ARRAY, name=BASE, key_size=4, value_size=8, max_entries=len(hits)) as base:
             base.update_all((n.to_bytes(4, "little"), count.to_bytes(8, "little")) for n, count in enumerate(hits))
             base.freeze()
-            pins.pin(base, staging.entry(f"map_{BASE}"))
+            pins.pin(base, f"{path}/map_{BASE}")
 
     def _registry(self) -> Map:
         self._step("registry")

@@ -47,6 +47,9 @@ int do_int3(void *regs);
 void schedule(void);
 void do_exit(long code);
 struct inode *file_inode_slow(struct file *f, entry e);
+int security_file_open(struct file *file);
+void security_file_free(struct file *file);
+unsigned long security_mmap_addr(unsigned long addr);
 """
 
 CALLS = """

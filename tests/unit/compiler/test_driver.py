@@ -103,11 +103,12 @@ def test_largest_record():
 def test_the_tables_agree_with_the_language():
     """Every context name and every function that is built has its entry, and there are no others."""
     assert {*context.NAMES, context.COMM} == set(vocabulary.CONTEXT_NAMES)
-    text = "aspect a { pointcut execution(f()); before() { %s; } }"
+    text = "aspect a { pointcut execution(f()); %s() { %s; } }"
     built = set()
     for name, function in vocabulary.FUNCTIONS.items():
+        kind = "around" if name == "deny" else "before"
         with contextlib.suppress(InputError):
-            load(SourceFile("test.asp", text % f"{name}({', '.join(['1'] * function.least)})"))
+            load(SourceFile("test.asp", text % (kind, f"{name}({', '.join(['1'] * function.least)})")))
             built.add(name)
     assert set(NAMES) == built
 

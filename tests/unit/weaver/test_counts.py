@@ -20,11 +20,11 @@ from klasy.weaver.tracefs import SiteCount
 numbers = st.integers(0, 1 << 40)
 
 
-@given(st.lists(st.lists(st.tuples(*[numbers] * 5), min_size=1, max_size=8), max_size=8))
+@given(st.lists(st.lists(st.tuples(*[numbers] * 6), min_size=1, max_size=8), max_size=8))
 def test_counters_add_up_over_the_cpus(join_points):
-    """Hits, lost, unmarked, left out and cut of a join point are the sums over all CPUs, never mixed up."""
+    """Hits, lost, unmarked, left out, cut and denied of a join point are the sums over all CPUs, never mixed up."""
     values = [b"".join(COUNTERS.pack(*each) for each in cpus) for cpus in join_points]
-    assert sum_counters(values) == [tuple(sum(c[k] for c in cpus) for k in range(5)) for cpus in join_points]
+    assert sum_counters(values) == [tuple(sum(c[k] for c in cpus) for k in range(6)) for cpus in join_points]
 
 
 def probe(points: list[list[int]], event: int | None = 0, whole: list[list[int] | None] | None = None) -> dict:

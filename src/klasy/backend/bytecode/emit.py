@@ -12,7 +12,7 @@ from klasy.backend.artifact import (
 from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
 from klasy.backend.bytecode.counters import RUNS_SCRATCH, count_run
-from klasy.backend.bytecode.emitter import OUT, Emitter
+from klasy.backend.bytecode.emitter import DONE, OUT, Emitter
 from klasy.backend.bytecode.frame import STACK_BYTES, Slot
 from klasy.backend.bytecode.liveness import READ, intervals
 from klasy.backend.bytecode.locate import Locating
@@ -103,7 +103,9 @@ class _Generator:
             self._block(e, block, following)
         e.emit_rare()
         e.asm.label(OUT)
-        e.asm.emit(mov(R0, 0), exit_())
+        e.asm.emit(mov(R0, 0))
+        e.asm.label(DONE)
+        e.asm.emit(exit_())
         try:
             code = assemble(peephole.tidy(e.asm.instructions))
         except EncodingError as error:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from klasy.compiler.ir import Operand
 
 OUT = "out"  # the label of the program's end
+DONE = "done"  # the same, for who has set r0, which is else 0
 
 
 def fits_immediate(value: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from klasy.backend.bytecode import arithmetic, restraint, strings
 from klasy.backend.bytecode.code import Prologue
-from klasy.backend.bytecode.emitter import OUT
+from klasy.backend.bytecode.emitter import DONE, OUT
 from klasy.backend.bytecode.frame import Slot
 from klasy.backend.bytecode.liveness import Effects
 from klasy.backend.bytecode.records import RecordWriter, set_bits
@@ -28,7 +28,7 @@ from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
 from klasy.compiler.irstate import StateOp
 from klasy.plain import TYPE_CHECKING
-from klasy.record import COUNTER_CUT, COUNTER_HITS, COUNTER_LEFT_OUT
+from klasy.record import COUNTER_CUT, COUNTER_DENIED, COUNTER_HITS, COUNTER_LEFT_OUT
 
 if TYPE_CHECKING:
     from klasy.backend.bytecode.code import Local, Straight
@@ -49,7 +49,7 @@ _HELPERS = {
 }
 
 
-_COUNTERS = {"left_out": COUNTER_LEFT_OUT, "cut": COUNTER_CUT}
+_COUNTERS = {"left_out": COUNTER_LEFT_OUT, "cut": COUNTER_CUT, "denied": COUNTER_DENIED}
 
 
 class Selector:
@@ -258,6 +258,9 @@ class Selector:
                 e.go(label(op.target))
             case ir.Return():
                 e.go(OUT)
+            case ir.Deny():
+                e.asm.emit(mov(R0, -op.errno))
+                e.go(DONE)
             case StateOp():
                 assert self.states is not None
                 self.states.emit(e, op, self._uses)

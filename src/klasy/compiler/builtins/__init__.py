@@ -18,7 +18,7 @@ _AT_HAND: dict[str, Builtin] = {builtin.name: builtin for builtin in (*OUTPUT, *
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "memory": ("buf",),
     "objects": ("watch", "unwatch"),
-    "restraint": ("sample", "limit", "stop"),
+    "restraint": ("sample", "limit", "stop", "deny"),
     "stacks": ("stack", "ustack"),
     "network": ("ip4", "ip6", "mac", "ntohs", "ntohl"),
 }

@@ -1,4 +1,4 @@
-"""``sample(1/100)``, ``limit(100/s)``, ``stop()``: to log less, and to be done."""
+"""``sample(1/100)``, ``limit(100/s)``, ``stop()``: to log less, and to be done. And ``deny(EPERM)``: to refuse."""
 
 from __future__ import annotations
 
@@ -50,4 +50,38 @@ def _check_stop(checker: ExprChecker, call: ast.Apply) -> tree.Stmt:
     return tree.Stop(call.span)
 
 
-FUNCTIONS = (Builtin("sample", _check_sample), Builtin("limit", _check_limit), Builtin("stop", _check_stop))
+def _check_deny(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
+    """An error by its name, or by its number: of those that programs know, not the kernel's own from 512 on."""
+    import errno
+
+    hints: list[str] = ["deny(EPERM), deny(EACCES)"]
+    match call.args[0]:
+        case ast.Name(name=name):
+            names = {each: number for number, each in errno.errorcode.items()}
+            number = getattr(errno, name, None) if name.startswith("E") else None  # EAGAIN is EWOULDBLOCK too
+            if isinstance(number, int):
+                return tree.Deny(call.span, number)
+            from klasy.diag import suggest
+
+            why = f"there is no error '{name}'"
+            near = suggest(name.upper(), names)
+            hints = [f"did you mean {' or '.join(near)}?"] if near else hints
+        case ast.IntLiteral(value=number) if number in errno.errorcode:
+            return tree.Deny(call.span, number)
+        case ast.IntLiteral(value=number):
+            why = f"{number} is no error's number"
+        case ast.Unary(op="-", operand=operand):
+            why = "the sign is not written"
+            hints = [f"deny({operand.span.text})"]
+        case _:
+            why = "it takes the name of an error"
+    checker.error("bad-errno", f"'{call.span.text}' cannot deny: {why}", call.args[0].span, *hints)
+    return None
+
+
+FUNCTIONS = (
+    Builtin("sample", _check_sample),
+    Builtin("limit", _check_limit),
+    Builtin("stop", _check_stop),
+    Builtin("deny", _check_deny),
+)
