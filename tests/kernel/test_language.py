@@ -1,4 +1,4 @@
-"""What is written once and used in many aspects, in the kernel: imports."""
+"""What is written once and used in many places, in the kernel: imports, functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 import pytest
 from support.livekernel import leftovers
+from support.weaving import woven
 
 from klasy.cli.main import main
 from klasy.weaver.woven import open_woven
@@ -36,3 +37,26 @@ def test_import(file, tmp_path, capfd):
     assert capfd.readouterr().out.count("synced") == 1
     assert main(["unweave"]) == 0
     assert capfd.readouterr().out == "unwoven: user\n"
+
+
+@pytest.mark.parametrize("force", ["fentry", "kprobe"])
+def test_functions(file, force):
+    """Functions run in both kinds of programs, with pointers, loops, state and other functions, and in a condition."""
+    text = f"""aspect f {{
+        u64 calls;
+        hist sizes;
+        pointcut mine(struct file *file): execution(vfs_fsync_range(struct file *file, ..)) && if(wanted(pid));
+        bool wanted(u32 p) {{ return p == {os.getpid()}; }}
+        struct inode *inode(struct file *f) {{ return f->f_inode; }}
+        u64 scaled(u64 x, u64 by) {{ u64 r = 0; for (u64 i = 0; i < by; i++) r += x; calls++; return r; }}
+        void note(struct file *f, u64 by) {{
+            if (!f) return;
+            sizes.add(scaled(inode(f)->i_size, by));
+            log(inode(f)->i_size, scaled(scaled(inode(f)->i_size, 2), scaled(by, 1)), calls);
+        }}
+        before(struct file *file): mine(file) {{ note(0, 1); note(file, 3); note(file, 5); }}
+    }}"""
+    os.write(file, b"x" * 100)
+    with woven(text, force=force) as aspect:
+        os.fsync(file)
+        assert [[v for _, v in event.values] for event in aspect.mine()] == [[100, 600, 4], [100, 1000, 8]]

@@ -111,6 +111,7 @@ _declarations = st.builds(ast.Declare, st.just(SPAN), types(True, False), words,
 _simple = st.one_of(
     st.builds(ast.ExprStmt, st.just(SPAN), expressions),
     st.builds(ast.Delete, st.just(SPAN), expressions),
+    st.builds(ast.Return, st.just(SPAN), expressions),
     st.sampled_from((ast.Return(SPAN), ast.Break(SPAN), ast.Continue(SPAN), ast.Block(SPAN, ()))),
 )
 
@@ -190,6 +191,7 @@ def _designators() -> st.SearchStrategy[ast.Pointcut]:
         st.builds(ast.Target, span, words),
         st.builds(ast.If, span, expressions),
         st.builds(ast.PointcutRef, span, pointcut_names, _arguments),
+        st.builds(ast.PointcutRef, span, st.tuples(pointcut_names, words).map(".".join), _arguments),
     )
 
 
@@ -237,10 +239,19 @@ _pointcut_declarations = st.one_of(
     st.builds(ast.PointcutDecl, st.just(SPAN), st.none(), st.just(()), pointcuts),
     st.builds(ast.PointcutDecl, st.just(SPAN), pointcut_names, _params, pointcuts),
 )
+_functions = st.builds(
+    ast.FunctionDecl,
+    st.just(SPAN),
+    types().filter(lambda t: not t.array),
+    words,
+    _params,
+    _blocks(statements),
+    st.just(SPAN),
+)
 aspects = st.builds(
     ast.AspectDecl, st.just(SPAN), words,
     st.lists(_pointcut_declarations, max_size=2).map(tuple), st.lists(_advice(), max_size=2).map(tuple),
-    st.lists(states, max_size=2).map(tuple), st.just(SPAN),
+    st.lists(states, max_size=2).map(tuple), st.just(SPAN), st.lists(_functions, max_size=2).map(tuple),
 )  # fmt: skip
 files = st.builds(
     ast.File, st.just(SPAN), st.just(FILE),

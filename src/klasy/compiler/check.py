@@ -12,7 +12,7 @@ from klasy.lang import ast
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from klasy.compiler.formats import Formats
     from klasy.compiler.observed import DataNames
@@ -29,12 +29,12 @@ class AdviceChecker(ExprChecker):
         super().__init__(types, bag, formats, advice.index)
         self.data = data
         self.advice = advice
-        self.parameters = self._parameters()
+        self.parameters = self.declared((*advice.params, *([advice.returning] if advice.returning else [])))
         self.scopes = [self.parameters]
 
-    def _parameters(self) -> dict[str, tree.Variable]:
+    def declared(self, params: Sequence[ast.Param]) -> dict[str, tree.Variable]:
+        """The variables that parameters are."""
         found: dict[str, tree.Variable] = {}
-        params = [*self.advice.params, *([self.advice.returning] if self.advice.returning else [])]
         for param in params:
             kind = self.type_of(param.type)
             if isinstance(kind, Array):
@@ -103,13 +103,17 @@ class AdviceChecker(ExprChecker):
             case ast.Continue():
                 return tree.Continue(node.span)
             case ast.Return():
-                return tree.Return(node.span)
+                return self.returned(node)
             case ast.Delete():
                 from klasy.compiler import checkstate
 
                 return checkstate.delete(self, node)
             case _:
                 raise AssertionError(f"lang lets no {type(node).__name__} through yet")
+
+    def returned(self, node: ast.Return) -> tree.Stmt | None:
+        """``return``: of advice, without a value."""
+        return tree.Return(node.span)
 
     def _for(self, node: ast.For) -> tree.Stmt | None:
         """A scope that holds what the first part declares, and in it the loop."""

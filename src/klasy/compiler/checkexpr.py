@@ -36,10 +36,11 @@ from klasy.match.typeref import TypeRefError
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from klasy.compiler.builtins.objects import Objects
     from klasy.compiler.formats import Formats
+    from klasy.compiler.functions import Typed
     from klasy.compiler.observed import DataNames
     from klasy.compiler.statetree import StateVariable
     from klasy.source import Span
@@ -57,6 +58,8 @@ class ExprChecker:
         self.scopes: list[dict[str, tree.Variable]] = []
         self.states: dict[str, StateVariable] = {}
         self.objects: Objects | None = None  # what advice may watch
+        self.functions: Mapping[str, ast.FunctionDecl] = {}  # the user's
+        self.typed: dict[str, Typed] = {}  # those that have been checked for this advice
 
     # --- what checks of functions and statements use too
 
@@ -100,6 +103,8 @@ class ExprChecker:
         made = self.call(node) if isinstance(node, ast.Apply) else self.any(node)
         if made is None or isinstance(made, tree.Stmt):
             return made
+        if isinstance(made, tree.Call):
+            return tree.Evaluate(node.span, made)
         if not isinstance(node, ast.Assign | ast.IncDec):
             text = node.span.text
             self.bag.warning("no-effect", f"'{text}' has no effect", node.span, hints=[f"log({text}) logs it"])
@@ -253,6 +258,10 @@ class ExprChecker:
     def call(self, node: ast.Apply) -> tree.Expr | tree.Stmt | None:
         """A call of one of the language's functions: its value, or a statement where it gives none."""
         assert isinstance(node.callee, ast.Name)
+        if node.callee.name in self.functions:
+            from klasy.compiler import functions
+
+            return functions.call(self, node, node.callee.name)
         return builtins.function(node.callee.name).check(self, node)
 
 

@@ -30,6 +30,7 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     checked = {checker.advice.index: checker.check() for checker in checkers}
     if checkers and checkers[0].objects is not None:
         checkers[0].objects.report_unused(bag, plan.aspect.advice)
+    _check_uncalled(plan.aspect, checkers)
     guards = {
         probe.index: {
             place: checkers[arm.advice].guard(arm.guard) if arm.guard is not None else None
@@ -67,6 +68,7 @@ def check_aspect(aspect: Aspect, kernel: Kernel) -> tuple[Diagnostic, ...]:
     checkers, _ = _checkers(aspect, kernel, bag, [])
     for checker in checkers:
         checker.check()
+    _check_uncalled(aspect, checkers)
     _without_repeats(bag)
     return tuple(bag.items)
 
@@ -80,17 +82,30 @@ def _checkers(
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
         checkers.append(AdviceChecker(types, bag, advice, formats, data))
-    if checkers and "watch" in aspect.source.text:  # which is rare
+    if checkers and any("watch" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
         from klasy.compiler.builtins.objects import offer
 
         offer(plan, checkers)
+    everyone: list[AdviceChecker] = list(checkers)
+    if aspect.functions and checkers:
+        from klasy.compiler.functions import prepare
+
+        everyone += prepare(aspect, checkers)
     if aspect.state and checkers:
         from klasy.compiler.states import declare
 
-        states = declare(aspect, types, checkers)
+        states = declare(aspect, types, everyone)
         for checker in checkers:
             checker.states = states
     return checkers, formats
+
+
+def _check_uncalled(aspect: Aspect, checkers: list[AdviceChecker]) -> None:
+    """Functions that no advice calls are checked all the same."""
+    if aspect.functions and checkers:
+        from klasy.compiler.functions import check_uncalled
+
+        check_uncalled(aspect, checkers)
 
 
 def _data_names(advice: Advice, plan: Plan | None) -> DataNames:

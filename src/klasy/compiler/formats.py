@@ -19,7 +19,7 @@ class Formats:
 
     def __init__(self) -> None:
         self.all: list[Format] = []
-        self.limits = 0  # limits of the aspect so far
+        self.limits: dict[Span, int] = {}  # of the aspect so far; one in a function serves all that call it
 
     def new(self, advice: int, line: int, template: str | None, layout: Layout) -> Format:
         """One more format."""

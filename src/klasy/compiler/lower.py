@@ -61,6 +61,7 @@ class Body(ExpressionLowering):
         self.joinpoint = joinpoint
         self.behind = behind
         self.loops = Loops(self)
+        self.returns: tuple[tree.Variable | None, Block] | None = None  # in a function: its result, and where it ends
 
     def run(self, guard: tree.Expr | None) -> None:
         """The whole of it."""
@@ -154,6 +155,10 @@ class Body(ExpressionLowering):
                 self.loops.loop(node)
             case tree.Break() | tree.Continue():
                 self.loops.leave(node)
+            case tree.Return() if self.returns is not None:
+                from klasy.compiler import lowercall
+
+                lowercall.leave(self, node)
             case tree.Return():
                 self.build.jump(self.behind)
             case tree.Log():
@@ -180,6 +185,12 @@ class Body(ExpressionLowering):
 
                 lowerstate.statement(self, node)
 
+    def call(self, node: tree.Call) -> Operand:
+        """A function of the user's."""
+        from klasy.compiler import lowercall
+
+        return lowercall.call(self, node)
+
     def go_on_if(self, op: str, left: Operand, right: Operand) -> None:
         """Go on if a comparison holds, else end the advice, counted as left out."""
         build = self.build
@@ -202,6 +213,8 @@ class Body(ExpressionLowering):
                 self.value(node.value)
             case tree.Place():
                 self.value(node.base)
+            case tree.Call():
+                self.value(node)
             case tree.Expr() if isinstance(node.type, Integer | Pointer):
                 self.value(node)
 

@@ -42,6 +42,10 @@ class ExpressionLowering:
         """Lower a statement: one that stands within an expression, on the left of a comma."""
         raise NotImplementedError
 
+    def call(self, node: tree.Call) -> Operand:
+        """Lower a function in place of its call."""
+        raise NotImplementedError
+
     # --- variables
 
     def prepare(self, variable: tree.Variable) -> None:
@@ -108,6 +112,8 @@ class ExpressionLowering:
                 return node.variable in self.tainted or self.may_fault(node.value)
             case tree.Comma():
                 return self.may_fault(node.value)
+            case tree.Call():
+                return True  # it is not looked into
             case tree.Expr():
                 return any(self.may_fault(part) for part in vars(node).values())
             case tuple():  # the keys of a state
@@ -246,6 +252,8 @@ class ExpressionLowering:
             case tree.Comma():
                 self._aside(node.first)
                 return self.value(node.value)
+            case tree.Call():
+                return self.call(node)
             case _:
                 from klasy.compiler import lowerstate
 

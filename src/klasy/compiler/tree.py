@@ -294,6 +294,19 @@ class Comma(Expr):
     value: Expr
 
 
+@dataclass(eq=False)
+class Call(Expr):
+    """A function of the user's, put in place of its call: the ``arguments`` get their values, then ``body`` runs.
+
+    ``result`` holds what it gives; None where it gives nothing, and then the type is void. One function's parameters,
+    variables and body serve all its calls in an advice.
+    """
+
+    arguments: tuple[tuple[Variable, Expr], ...]
+    body: Sequence
+    result: Variable | None
+
+
 # --- statements -----------------------------------------------------------------------------------------------------
 
 
@@ -356,7 +369,9 @@ class Continue(Stmt):
 
 @dataclass(eq=False)
 class Return(Stmt):
-    """Ends the advice."""
+    """Ends the advice, or the function, with the ``value`` that it gives."""
+
+    value: Expr | None = None
 
 
 @dataclass(eq=False)

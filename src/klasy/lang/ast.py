@@ -460,7 +460,9 @@ class While(Stmt):
 
 @dataclass(frozen=True)
 class Return(Stmt):
-    """``return;``: ends this advice."""
+    """``return;`` ends this advice or function, ``return value;`` a function that gives one."""
+
+    value: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -555,6 +557,25 @@ class StateDecl(Node):
 
 
 @dataclass(frozen=True)
+class FunctionDecl(Node):
+    """``T name(params) { .. }``: a function of the user's. ``head`` spans type, name and parameters.
+
+    In a resolved aspect the name is ``aspect.name``, and so are those of the functions that are called.
+    """
+
+    result: TypeRef
+    name: str
+    params: tuple[Param, ...]
+    body: Block
+    head: Span = field(compare=False, repr=False)
+
+    @property
+    def gives_value(self) -> bool:
+        """Whether its result is not ``void``."""
+        return self.result.name != "void" or self.result.pointers > 0
+
+
+@dataclass(frozen=True)
 class AspectDecl(Node):
     """``aspect name { .. }``, its parts in source order."""
 
@@ -563,6 +584,7 @@ class AspectDecl(Node):
     advice: tuple[AdviceDecl, ...]
     state: tuple[StateDecl, ...]
     name_span: Span = field(compare=False, repr=False)
+    functions: tuple[FunctionDecl, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -608,7 +630,11 @@ class Advice:
 
 @dataclass(frozen=True)
 class Aspect:
-    """One aspect, resolved. ``imports``: all the other files that its own file is made of, each once."""
+    """One aspect, resolved.
+
+    ``imports``: all the other files that its own file is made of, each once. ``functions``: its own, and those of
+    others that are called.
+    """
 
     name: str
     source: SourceFile
@@ -617,3 +643,4 @@ class Aspect:
     span: Span = field(compare=False, repr=False)
     name_span: Span = field(compare=False, repr=False)
     imports: tuple[SourceFile, ...] = ()
+    functions: tuple[FunctionDecl, ...] = ()

@@ -17,13 +17,14 @@ from klasy.lang.vocabulary import (
     JOINPOINT_MEMBERS,
     STATE_METHODS,
 )
-from klasy.lang.walk import children
+from klasy.lang.walk import children, nodes, transform
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from klasy.diag import DiagnosticBag
+    from klasy.lang.functions import Calls
     from klasy.source import Span
 
 
@@ -46,6 +47,7 @@ class ExpressionChecker:
         self.data = data  # value, old and new are bound
         self.around = around
         self.condition = condition  # of `if(..)` in a pointcut: it must not change anything
+        self.calls: Calls | None = None  # where there are functions of the user's
 
     # --- names ---
 
@@ -191,13 +193,21 @@ class ExpressionChecker:
 
     def _apply(self, expr: ast.Apply, *, statement: bool) -> None:
         callee = expr.callee
+        if self.calls is not None and self.calls.check(self, expr, statement=statement):
+            for argument in expr.args:
+                self.check(argument)
+            return
         if isinstance(callee, ast.Member) and not callee.arrow:
             state = self._state_of(callee.object.object if isinstance(callee.object, ast.Index) else callee.object)
             if state is not None:
                 self._method(expr, callee, state, statement=statement)
                 return
         if not isinstance(callee, ast.Name):
-            self.bag.error("not-a-function", "this cannot be called: functions are those of the language", callee.span)
+            self.bag.error(
+                "not-a-function",
+                "this cannot be called: functions are those of aspects and of the language",
+                callee.span,
+            )
             return
         function = FUNCTIONS.get(callee.name)
         if function is None or self.variable(callee.name) is not None:
@@ -226,9 +236,11 @@ class ExpressionChecker:
         elif name in FOREIGN_FUNCTIONS:
             message, hints = f"there is no function '{name}'", [f"use {FOREIGN_FUNCTIONS[name]}"]
         else:
-            message, hints = f"there is no function '{name}'", near(name, list(FUNCTIONS))
+            own = self.calls.names() if self.calls is not None else []
+            message, hints = f"there is no function '{name}'", near(name, [*FUNCTIONS, *own])
+            hints = [f"aspect '{n.partition('.')[0]}' has it: '{n}'" for n in own if n.endswith(f".{name}")] or hints
             if not hints:
-                hints = ["advice can call the functions of the language only, not the kernel's"]
+                hints = ["advice can call the functions of aspects and of the language only, not the kernel's"]
         self.bag.error("unknown-function", message, callee.span, hints=hints)
 
     def _method(self, expr: ast.Apply, callee: ast.Member, state: ast.StateDecl, *, statement: bool) -> None:
@@ -311,6 +323,7 @@ class BodyChecker(ExpressionChecker):
     ) -> None:
         super().__init__(bag, state, params, data=data, around=around)
         self.loops = 0
+        self.function: ast.FunctionDecl | None = None  # whose body it is, if not an advice's
 
     def body(self, block: ast.Block) -> None:
         """Check a whole body. Its outermost block shares its scope with the parameters, as in C."""
@@ -346,13 +359,27 @@ class BodyChecker(ExpressionChecker):
                 self.check(statement.step, statement=True)
             self._loop(statement.body)
             self.scopes.pop()
+        elif isinstance(statement, ast.Return):
+            self._return(statement)
         elif isinstance(statement, ast.Break | ast.Continue):
             if not self.loops:
                 word = "break" if isinstance(statement, ast.Break) else "continue"
-                hints = ["'return;' ends the advice"]
+                hints = [] if self.function else ["'return;' ends the advice"]
                 self.bag.error("outside-loop", f"'{word}' stands in no loop", statement.span, hints=hints)
         elif isinstance(statement, ast.Delete):
             self._delete(statement)
+
+    def _return(self, statement: ast.Return) -> None:
+        function = self.function
+        if statement.value is not None:
+            self.check(statement.value)
+        if function is None:
+            if statement.value is not None:
+                self.bag.error("return-value", "advice gives no value back", statement.value.span, hints=["return;"])
+        elif function.gives_value != (statement.value is not None):
+            message = "gives a value, which is missing here" if function.gives_value else "gives no value back"
+            self.bag.error("return-value", f"'{function.name}' {message}", statement.span,
+                           related=[(function.head, "the function")])  # fmt: skip
 
     def _loop(self, body: ast.Stmt) -> None:
         self.loops += 1
@@ -379,6 +406,20 @@ class BodyChecker(ExpressionChecker):
                            target.span)  # fmt: skip
         elif not isinstance(target, ast.Name):
             self.check(target)
+
+
+def settle_sizeof(body: ast.Block, names: set[str]) -> ast.Block:
+    """``sizeof(name)``: of a variable if one has that name, else of a type. ``names``: parameters and state."""
+    declared = names | {n.name for n in nodes(body) if isinstance(n, ast.Declare)}
+
+    def change(node: ast.Node) -> ast.Node:
+        if isinstance(node, ast.SizeOf) and isinstance(node.operand, ast.Name):
+            name = node.operand
+            if name.name not in declared and name.name not in CONTEXT_NAMES:
+                return ast.SizeOf(node.span, ast.TypeRef(name.span, ast.TagKind.NONE, name.name))
+        return node
+
+    return transform(body, change)
 
 
 def _count(number: int, what: str) -> str:

@@ -73,7 +73,13 @@ class AstBuilder:
             tuple(x for x in parts if isinstance(x, ast.AdviceDecl)),
             tuple(x for x in parts if isinstance(x, ast.StateDecl)),
             self._span(name),
+            tuple(x for x in parts if isinstance(x, ast.FunctionDecl)),
         )
+
+    def _on_function(self, c: list[Any], span: Span) -> ast.FunctionDecl:
+        type_, pointers, name, (params, last), body = c
+        result = replace(type_, pointers=pointers)
+        return ast.FunctionDecl(span, result, name.text, params, body, Span(self.file, span.start, last))
 
     def _on_anonymous_pointcut(self, c: list[Any], span: Span) -> ast.PointcutDecl:
         return ast.PointcutDecl(span, None, (), c[0])
@@ -410,8 +416,8 @@ class AstBuilder:
 
     _on_for_step = _on_for_condition
 
-    def _on_return_statement(self, _: list[Any], span: Span) -> ast.Return:
-        return ast.Return(span)
+    def _on_return_statement(self, c: list[Any], span: Span) -> ast.Return:
+        return ast.Return(span, c[0] if c else None)
 
     def _on_break_statement(self, _: list[Any], span: Span) -> ast.Break:
         return ast.Break(span)

@@ -33,9 +33,10 @@ def print_file(tree: ast.File) -> str:
 
 
 def print_aspect(aspect: ast.AspectDecl) -> str:
-    """One aspect, its parts by kind: pointcuts, state, advice."""
+    """One aspect, its parts by kind: pointcuts, state, functions, advice."""
     members = [print_pointcut_declaration(p) for p in aspect.pointcuts]
     members += [print_state(s) for s in aspect.state]
+    members += [print_function(f) for f in aspect.functions]
     members += [print_advice(a) for a in aspect.advice]
     return "\n".join([f"aspect {aspect.name} {{", *(_INDENT + m for m in members), "}"]) + "\n"
 
@@ -178,6 +179,12 @@ def print_advice(advice: ast.AdviceDecl) -> str:
     return f"{text} {print_statement(advice.body)}".replace("\n", "\n" + _INDENT)
 
 
+def print_function(function: ast.FunctionDecl) -> str:
+    """A function, as a member of an aspect."""
+    text = f"{print_declaration(function.result, function.name)}({_params(function.params)})"
+    return f"{text} {print_statement(function.body)}".replace("\n", "\n" + _INDENT)
+
+
 def _print_key(key: ast.Expr | ast.TypeRef) -> str:
     return _expr(key, _ASSIGN) if isinstance(key, ast.Expr) else print_declaration(key, "")
 
@@ -221,7 +228,7 @@ def print_statement(statement: ast.Stmt) -> str:
         case ast.While():
             return f"while ({print_expr(statement.condition)}) {print_statement(statement.body)}"
         case ast.Return():
-            return "return;"
+            return f"return {print_expr(statement.value)};" if statement.value is not None else "return;"
         case ast.Break():
             return "break;"
         case ast.Continue():

@@ -7,17 +7,21 @@ or types that the kernel has.
 from __future__ import annotations
 
 from klasy.lang import ast
-from klasy.lang.body import BodyChecker, ExpressionChecker
+from klasy.lang.body import BodyChecker, ExpressionChecker, settle_sizeof
 from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
 from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
-from klasy.lang.walk import free_names, nodes, transform
+from klasy.lang.walk import free_names, transform
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import TypeVar
 
     from klasy.diag import DiagnosticBag
+    from klasy.lang.functions import Calls, Functions
     from klasy.source import Span
+
+    N = TypeVar("N", bound=ast.Node)
 
 LONGEST_NAME = 128  # characters: a woven aspect is a directory of that name, and of a longer one while it is woven
 
@@ -83,12 +87,25 @@ class Scope:
         self.lame = lame
         self.whole = whole
         self._foreign: dict[str, ast.PointcutDecl] | None = None
+        self.functions: Functions | None = None
+        if any(aspect.functions for aspect in self.everything.values()):
+            from klasy.lang.functions import Functions  # few aspects have any
+
+            self.functions = Functions(self.everything)
+
+    def settled(self, node: N, aspect: ast.AspectDecl) -> N:
+        """A part of an aspect in which functions are called by their whole names."""
+        if self.functions is None:
+            return node
+        from klasy.lang.functions import settled
+
+        return settled(node, aspect, self.everything)
 
     def foreign(self) -> dict[str, ast.PointcutDecl]:
         """The named pointcuts of all aspects, as ``aspect.name``; and so do they refer to others."""
         if self._foreign is None:
             self._foreign = {
-                f"{aspect.name}.{declaration.name}": _qualified(declaration, aspect.name)
+                f"{aspect.name}.{declaration.name}": self.settled(_qualified(declaration, aspect.name), aspect)
                 for aspect in self.everything.values()
                 for declaration in aspect.pointcuts
                 if declaration.name is not None
@@ -125,7 +142,8 @@ class _AspectResolver:
         self.named: dict[str, ast.PointcutDecl] = {}  # its own, and as `aspect.name` those of others that are used
         self.anonymous: ast.PointcutDecl | None = None
         self.state: dict[str, ast.StateDecl] = {}
-        parts = (*aspect.pointcuts, *aspect.advice, *aspect.state)
+        self.calls: Calls | None = None
+        parts = (*aspect.pointcuts, *aspect.advice, *aspect.state, *aspect.functions)
         # A syntax error outside the parts that came through: one is missing, so nothing can be said to be missing.
         self.incomplete = any(
             aspect.span.start <= place < aspect.span.end and not any(is_broken(p, (place,)) for p in parts)
@@ -135,6 +153,7 @@ class _AspectResolver:
     def resolve(self) -> ast.Aspect:
         aspect = self.aspect
         self._collect()
+        self._check_functions()
         for declaration in aspect.pointcuts:
             if not self._broken(declaration):
                 self._check_named(declaration)
@@ -151,8 +170,9 @@ class _AspectResolver:
         if self.scope.whole and not self.bag.errors:
             advice_list = tuple(self._expand(advice, index) for index, advice in enumerate(aspect.advice))
         return ast.Aspect(
-            aspect.name, self.tree.source, advice_list, aspect.state, span=aspect.span, name_span=aspect.name_span
-        )
+            aspect.name, self.tree.source, advice_list, aspect.state, span=aspect.span, name_span=aspect.name_span,
+            functions=self._functions(advice_list),
+        )  # fmt: skip
 
     def _broken(self, node: ast.Node) -> bool:
         return node.span.file is self.tree.source and is_broken(node, self.broken)
@@ -204,6 +224,32 @@ class _AspectResolver:
         for key in state.keys:
             if isinstance(key, ast.Expr):
                 checker.check(key)
+
+    def _check_functions(self) -> None:
+        """To be done before conditions and bodies are judged: they call functions."""
+        functions = self.scope.functions
+        if functions is None:
+            return
+        from klasy.lang.functions import Calls, check_functions
+
+        self.calls = Calls(self.aspect, functions, self.scope.visible)
+        check_functions(self.aspect, self.calls, self.state, self.bag, self._broken)
+
+    def _functions(self, advice_list: Sequence[ast.Advice]) -> tuple[ast.FunctionDecl, ...]:
+        """All that the aspect has, and all that its advice calls."""
+        functions = self.scope.functions
+        if functions is None or not advice_list:
+            return ()
+        from klasy.lang.functions import check_copies
+
+        own = {
+            f"{self.aspect.name}.{f.name}": functions.all[f"{self.aspect.name}.{f.name}"] for f in self.aspect.functions
+        }
+        parts: list[ast.Node] = [*own.values()]
+        for advice in advice_list:
+            check_copies((advice.pointcut, advice.body), advice.head, functions, self.bag)
+            parts += (advice.pointcut, advice.body)
+        return tuple((own | functions.reached(parts)).values())
 
     def _params(self, params: Sequence[ast.Param]) -> dict[str, ast.Param]:
         found: dict[str, ast.Param] = {}
@@ -438,7 +484,9 @@ class _AspectResolver:
             if not isinstance(part, ast.If):
                 continue
             known = {**documented, **variables}
-            ExpressionChecker(self.bag, self.state, known, data=data, condition=True).check(part.condition)
+            checker = ExpressionChecker(self.bag, self.state, known, data=data, condition=True)
+            checker.calls = self.calls
+            checker.check(part.condition)
             for name in free_names(part.condition):
                 if name.name in documented and name.name not in variables:
                     self.bag.error(
@@ -483,7 +531,9 @@ class _AspectResolver:
         if isinstance(advice.body, ast.Block):
             data = pointcut is not None and any(isinstance(p, ast.Access) for p in self._reachable(pointcut))
             around = advice.kind is ast.AdviceKind.AROUND
-            BodyChecker(self.bag, self.state, variables, data=data, around=around).body(advice.body)
+            checker = BodyChecker(self.bag, self.state, variables, data=data, around=around)
+            checker.calls = self.calls
+            checker.body(advice.body)
 
     def _anonymous_is_sound(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param]) -> bool:
         """References in an anonymous pointcut were checked at its declaration, but for the names they are given."""
@@ -528,24 +578,12 @@ class _AspectResolver:
         names = {p.name for p in advice.params} | ({advice.returning.name} if advice.returning else set())
         body = advice.body
         if isinstance(body, ast.Block):
-            body = self._settle_sizeof(body, names)
+            body = self.scope.settled(settle_sizeof(body, {*names, *self.state}), self.aspect)
+        expanded = self.scope.settled(Expander(self.named).expand(pointcut), self.aspect)
         return ast.Advice(
-            index, advice.kind, advice.params, advice.returning, Expander(self.named).expand(pointcut), body,
+            index, advice.kind, advice.params, advice.returning, expanded, body,
             span=advice.span, head=advice.head,
         )  # fmt: skip
-
-    def _settle_sizeof(self, body: ast.Block, names: set[str]) -> ast.Block:
-        """``sizeof(name)``: of a variable if one has that name, else of a type."""
-        declared = names | {n.name for n in nodes(body) if isinstance(n, ast.Declare)} | set(self.state)
-
-        def change(node: ast.Node) -> ast.Node:
-            if isinstance(node, ast.SizeOf) and isinstance(node.operand, ast.Name):
-                name = node.operand
-                if name.name not in declared and name.name not in CONTEXT_NAMES:
-                    return ast.SizeOf(node.span, ast.TypeRef(name.span, ast.TagKind.NONE, name.name))
-            return node
-
-        return transform(body, change)
 
 
 def _written(type_: ast.TypeRef) -> str:

@@ -32,7 +32,7 @@ def check_built(tree: ast.File, bag: DiagnosticBag, broken: Sequence[int] = ()) 
     """Report everything in a file that is not built yet, but for the parts in which the syntax is ``broken``."""
     said = {d.span.start for d in bag.errors if d.span is not None}
     for aspect in tree.aspects:
-        for part in (*aspect.pointcuts, *aspect.state, *aspect.advice):
+        for part in (*aspect.pointcuts, *aspect.state, *aspect.functions, *aspect.advice):
             if not is_broken(part, broken):
                 _check_part(part, bag, said)
 

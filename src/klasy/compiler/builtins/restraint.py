@@ -33,8 +33,7 @@ def _check_limit(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
     match call.args[0]:
         case ast.Binary(op="/", left=ast.IntLiteral(value=number), right=ast.Name(name=unit)) if unit in _UNITS:
             if 0 < number <= min(_MOST, _UNITS[unit]):
-                slot = checker.formats.limits
-                checker.formats.limits += 1
+                slot = checker.formats.limits.setdefault(call.span, len(checker.formats.limits))
                 # Rounded up: never more than was asked for.
                 return tree.Limit(call.span, slot, -(-_UNITS[unit] // number), number)
             why = "0 would be none" if not number else "too many"
