@@ -60,3 +60,33 @@ def test_functions(file, force):
     with woven(text, force=force) as aspect:
         os.fsync(file)
         assert [[v for _, v in event.values] for event in aspect.mine()] == [[100, 600, 4], [100, 1000, 8]]
+
+
+def test_abstract(file, tmp_path, capfd):
+    """Two aspects of one abstract aspect run side by side, each with its own arguments, pointcut and state."""
+    (tmp_path / "base.asp").write_text("""abstract aspect base(functions, u64 from) {
+        pointcut run(): execution(functions) && here();
+        abstract pointcut here();
+        u64 calls;
+        before(): run() { calls++; if (calls >= from) log(calls, from); }
+    }""")
+    (tmp_path / "both.asp").write_text(f"""import "base.asp";
+        aspect first extends base(vfs_fsync_range, 2) {{ pointcut here(): {MINE}; }}
+        aspect second extends base("vfs_fsync_%", (2 + 1)) {{
+            pointcut here(): {MINE};
+            before(): run() {{ log("own"); }}
+        }}""")
+    assert main(["check", str(tmp_path / "base.asp")]) == 0
+    assert main(["weave", str(tmp_path / "base.asp")]) == 1
+    assert "there is nothing to weave: all aspects are abstract" in capfd.readouterr().err
+    assert main(["weave", str(tmp_path / "both.asp")]) == 0
+    for _ in range(3):
+        os.fsync(file)
+    capfd.readouterr()
+    for name, expected in (
+        ("first", ["calls = 2, from = 2", "calls = 3, from = 2"]),
+        ("second", ["own", "own", "own", "calls = 3, from = 3"]),
+    ):
+        assert main(["log", name]) == 0
+        assert [line.rpartition(": ")[2] for line in capfd.readouterr().out.splitlines()] == expected
+    assert main(["unweave"]) == 0

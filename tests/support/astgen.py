@@ -248,10 +248,24 @@ _functions = st.builds(
     _blocks(statements),
     st.just(SPAN),
 )
+_aspect_params = st.lists(
+    st.one_of(
+        st.builds(ast.NameParam, st.just(SPAN), words), st.builds(ast.Param, st.just(SPAN), types(void=False), words)
+    ),
+    max_size=2,
+).map(tuple)
+_name_arguments = st.one_of(
+    globs.map(lambda g: (g,)), st.tuples(st.sampled_from(("struct", "union", "enum")), words, st.just("*"))
+).map(lambda w: ast.NameArgument(SPAN, w))
+_extends = st.builds(
+    ast.Extends, st.just(SPAN), words, st.lists(st.one_of(_name_arguments, expressions), max_size=2).map(tuple)
+)
+_open = st.lists(st.builds(ast.AbstractPointcut, st.just(SPAN), pointcut_names, _params), max_size=1).map(tuple)
 aspects = st.builds(
     ast.AspectDecl, st.just(SPAN), words,
     st.lists(_pointcut_declarations, max_size=2).map(tuple), st.lists(_advice(), max_size=2).map(tuple),
     st.lists(states, max_size=2).map(tuple), st.just(SPAN), st.lists(_functions, max_size=2).map(tuple),
+    flags, _aspect_params, st.one_of(st.none(), _extends), _open,
 )  # fmt: skip
 files = st.builds(
     ast.File, st.just(SPAN), st.just(FILE),

@@ -576,8 +576,41 @@ class FunctionDecl(Node):
 
 
 @dataclass(frozen=True)
+class AbstractPointcut(Node):
+    """``abstract pointcut name(params);``: left to the aspects that extend this one."""
+
+    name: str
+    params: tuple[Param, ...]
+
+
+@dataclass(frozen=True)
+class NameParam(Node):
+    """A parameter of an abstract aspect that stands for a name (of functions, a module ..) or for a type."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NameArgument(Node):
+    """What is given for one: the words of a name, which may hold wildcards, or of a type: ``struct sk_buff *``."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Extends(Node):
+    """``extends name(arguments)``."""
+
+    name: str
+    arguments: tuple[NameArgument | Expr, ...]
+
+
+@dataclass(frozen=True)
 class AspectDecl(Node):
-    """``aspect name { .. }``, its parts in source order."""
+    """``[abstract] aspect name[(params)] [extends ..] { .. }``, its parts in source order.
+
+    ``params`` are those of an abstract aspect: a Param is a constant.
+    """
 
     name: str
     pointcuts: tuple[PointcutDecl, ...]
@@ -585,6 +618,10 @@ class AspectDecl(Node):
     state: tuple[StateDecl, ...]
     name_span: Span = field(compare=False, repr=False)
     functions: tuple[FunctionDecl, ...] = ()
+    abstract: bool = False
+    params: tuple[NameParam | Param, ...] = ()
+    extends: Extends | None = None
+    open: tuple[AbstractPointcut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -633,7 +670,7 @@ class Aspect:
     """One aspect, resolved.
 
     ``imports``: all the other files that its own file is made of, each once. ``functions``: its own, and those of
-    others that are called.
+    others that are called. ``extends``: where it says what it extends, if it does.
     """
 
     name: str
@@ -644,3 +681,4 @@ class Aspect:
     name_span: Span = field(compare=False, repr=False)
     imports: tuple[SourceFile, ...] = ()
     functions: tuple[FunctionDecl, ...] = ()
+    extends: Span | None = field(default=None, compare=False, repr=False)

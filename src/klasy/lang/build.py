@@ -64,8 +64,8 @@ class AstBuilder:
     def _on_import(self, c: list[Any], span: Span) -> ast.Import:
         return ast.Import(span, c[0].value)
 
-    def _on_aspect(self, c: list[Any], span: Span) -> ast.AspectDecl:
-        name, *parts = c
+    def _on_aspect(self, c: list[Any], span: Span, *, abstract: bool = False) -> ast.AspectDecl:
+        name, *heads, parts = c
         return ast.AspectDecl(
             span,
             name.text,
@@ -74,7 +74,40 @@ class AstBuilder:
             tuple(x for x in parts if isinstance(x, ast.StateDecl)),
             self._span(name),
             tuple(x for x in parts if isinstance(x, ast.FunctionDecl)),
+            abstract,
+            next((x for x in heads if isinstance(x, tuple)), ()),
+            next((x for x in heads if isinstance(x, ast.Extends)), None),
+            tuple(x for x in parts if isinstance(x, ast.AbstractPointcut)),
         )
+
+    def _on_abstract_aspect(self, c: list[Any], span: Span) -> ast.AspectDecl:
+        return self._on_aspect(c, span, abstract=True)
+
+    def _on_aspect_body(self, c: list[Any], _: Span) -> list[Any]:
+        return c
+
+    def _on_aspect_parameters(self, c: list[Any], _: Span) -> tuple[ast.NameParam | ast.Param, ...]:
+        return tuple(c)
+
+    def _on_name_parameter(self, c: list[Any], span: Span) -> ast.NameParam:
+        return ast.NameParam(span, c[0].text)
+
+    def _on_extends(self, c: list[Any], span: Span) -> ast.Extends:
+        name, *arguments = c
+        return ast.Extends(span, name.text, tuple(arguments))
+
+    def _on_name_argument(self, c: list[Any], span: Span) -> ast.NameArgument:
+        return ast.NameArgument(span, tuple(token.text for token in c[0]))
+
+    def _on_quoted_argument(self, c: list[Any], span: Span) -> ast.NameArgument:
+        return ast.NameArgument(span, tuple(self._plain(c[0], "a name").split()))
+
+    def _on_negative_argument(self, c: list[Any], span: Span) -> ast.Unary:
+        return ast.Unary(span, "-", c[0])
+
+    def _on_abstract_pointcut(self, c: list[Any], span: Span) -> ast.AbstractPointcut:
+        name, (params, _) = c
+        return ast.AbstractPointcut(span, name.text, params)
 
     def _on_function(self, c: list[Any], span: Span) -> ast.FunctionDecl:
         type_, pointers, name, (params, last), body = c

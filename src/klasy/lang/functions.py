@@ -157,10 +157,22 @@ class Calls:
             function, name = self.own[callee.name], f"{self.aspect.name}.{callee.name}"
         else:
             both = _foreign(callee)
-            if both is None or both[0] not in self.visible or checker.known(both[0]):
+            # What is inherited from another file was checked there, and sees what that file sees.
+            inner = callee.span.file is self.aspect.span.file
+            visible = self.visible if inner else self.functions.everything
+            if both is None or both[0] not in visible or checker.known(both[0]):
                 return False
             name = ".".join(both)
-            functions = {each.name: each for each in self.visible[both[0]].functions}
+            aspect = visible[both[0]]
+            functions = {each.name: each for each in aspect.functions}
+            if aspect.abstract and aspect.params and aspect.name != self.aspect.name:
+                bag.error(
+                    "abstract-aspect",
+                    f"'{name}' serves only aspects that extend '{aspect.name}', which has parameters",
+                    callee.span,
+                    related=[(aspect.name_span, "the aspect")],
+                )
+                return True
             if both[1] not in functions:
                 bag.error("unknown-function", f"aspect '{both[0]}' has no function '{both[1]}'", callee.span,
                           hints=near(both[1], list(functions)))  # fmt: skip
@@ -261,6 +273,7 @@ def _check_body(
     checker = BodyChecker(bag, state, variables)
     checker.calls = calls
     checker.function = function
+    checker.scopes.insert(0, {p.name: p.span for p in calls.aspect.params if isinstance(p, ast.Param)})
     checker.body(function.body)
     if function.gives_value and not _returns(function.body):
         bag.error(

@@ -35,10 +35,25 @@ def print_file(tree: ast.File) -> str:
 def print_aspect(aspect: ast.AspectDecl) -> str:
     """One aspect, its parts by kind: pointcuts, state, functions, advice."""
     members = [print_pointcut_declaration(p) for p in aspect.pointcuts]
+    members += [f"abstract pointcut {p.name}({_params(p.params)});" for p in aspect.open]
     members += [print_state(s) for s in aspect.state]
     members += [print_function(f) for f in aspect.functions]
     members += [print_advice(a) for a in aspect.advice]
-    return "\n".join([f"aspect {aspect.name} {{", *(_INDENT + m for m in members), "}"]) + "\n"
+    return "\n".join([f"{_head(aspect)} {{", *(_INDENT + m for m in members), "}"]) + "\n"
+
+
+def _head(aspect: ast.AspectDecl) -> str:
+    text = f"{'abstract ' if aspect.abstract else ''}aspect {aspect.name}"
+    if aspect.params:
+        parts = [p.name if isinstance(p, ast.NameParam) else print_declaration(p.type, p.name) for p in aspect.params]
+        text += f"({', '.join(parts)})"
+    if aspect.extends is not None:
+        arguments = [
+            " ".join(a.words) if isinstance(a, ast.NameArgument) else f"({print_expr(a)})"
+            for a in aspect.extends.arguments
+        ]
+        text += f" extends {aspect.extends.name}" + (f"({', '.join(arguments)})" if arguments else "")
+    return text
 
 
 # --- types ----------------------------------------------------------------------------------------------------------

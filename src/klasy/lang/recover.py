@@ -44,7 +44,7 @@ _CODES = {
 _OPENING = {")": "(", "]": "[", "}": "{"}
 
 # What begins a member of an aspect, or an aspect, and hardly a statement.
-_MEMBER = re.compile(r"(before|after|around)\s*\(|(pointcut)\b\s*\w|(aspect)\s+\w+\s*\{", re.ASCII)
+_MEMBER = re.compile(r"(before|after|around)\s*\(|(pointcut)\b\s*\w|(aspect)\s+\w+\s*(?:\{|extends\b)", re.ASCII)
 _LINE_REST = re.compile(r"[^\n]*")
 
 
@@ -434,7 +434,7 @@ class Recovery:
             if token.kind in ("end", "comment", "open_c_body"):
                 return token.start
             if depth == 0:
-                if level == "aspect" and token.text in ("aspect", "import"):
+                if level == "aspect" and token.text in ("aspect", "abstract", "import"):
                     return token.start
                 if level != "aspect" and (token.text == "}" or self._begins_member(token)):
                     return token.start

@@ -14,11 +14,12 @@ from klasy.lang.walk import free_names, transform
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import TypeVar
 
     from klasy.diag import DiagnosticBag
     from klasy.lang.functions import Calls, Functions
+    from klasy.lang.inherit import Inheritance
     from klasy.source import Span
 
     N = TypeVar("N", bound=ast.Node)
@@ -45,6 +46,7 @@ def resolve(
     lame: bool = False,
     whole: bool = True,
     given: bool = True,
+    inheritance: Inheritance | None = None,
 ) -> list[ast.Aspect]:
     """The aspects of a file. Errors go into the bag; the result is whole only if there were none.
 
@@ -66,8 +68,57 @@ def resolve(
         seen.setdefault(aspect.name, aspect.name_span)
         if len(aspect.name) > LONGEST_NAME:
             bag.error("name-too-long", f"an aspect's name has at most {LONGEST_NAME} characters", aspect.name_span)
-    scope = Scope(tree, visible, everything, lame=lame, whole=whole)
-    return [_AspectResolver(aspect, tree, bag, broken, scope).resolve() for aspect in tree.aspects]
+    known = {aspect.name: aspect for aspect in (*tree.aspects, *visible)}
+    everything = everything or known
+    if inheritance is None and has_inheritance(everything.values()):
+        from klasy.lang.inherit import Inheritance
+
+        inheritance = Inheritance(everything, {tree.source: list(known)}, {tree.source: bag})
+    if inheritance is not None:
+        everything = {name: inheritance.whole(aspect) or aspect for name, aspect in everything.items()}
+    scope = Scope(
+        {name: everything.get(name, known[name]) for name in known}, everything, broken=broken, lame=lame, whole=whole
+    )
+    found: list[ast.Aspect] = []
+    for aspect in tree.aspects:
+        inherits = inheritance is not None and (aspect.abstract or aspect.extends or aspect.params or aspect.open)
+        if inheritance is not None and inherits:
+            resolved = _resolve_inherited(aspect, tree, bag, scope, inheritance)
+        else:
+            resolved = _AspectResolver(aspect, tree, bag, broken, scope).resolve()
+        if resolved is not None:
+            found.append(resolved)
+    return found
+
+
+def has_inheritance(aspects: Iterable[ast.AspectDecl]) -> bool:
+    """Whether any of the aspects is abstract or extends one, or is written like one of these."""
+    return any(a.abstract or a.extends is not None or a.params or a.open for a in aspects)
+
+
+def _resolve_inherited(
+    aspect: ast.AspectDecl,
+    tree: ast.File,
+    bag: DiagnosticBag,
+    scope: Scope,
+    inheritance: Inheritance,
+) -> ast.Aspect | None:
+    """An aspect that extends another, or is abstract: of the latter nothing is made."""
+    from klasy.lang.inherit import check_abstract, standing_for, tell_extends
+
+    broken = scope.broken
+    check_abstract(aspect, bag)
+    whole = inheritance.whole(aspect)
+    if whole is None or (aspect.extends is not None and (broken or scope.lame)):
+        return None  # what is inherited may be missing
+    start = len(bag.items)
+    if whole.open:
+        whole = replace(whole, pointcuts=(*whole.pointcuts, *standing_for(whole)))
+    resolved = _AspectResolver(whole, tree, bag, broken, scope).resolve()
+    tell_extends(whole, bag.items, start)
+    if whole.abstract:
+        return None
+    return replace(resolved, extends=aspect.extends.span if aspect.extends is not None else None)
 
 
 class Scope:
@@ -75,15 +126,16 @@ class Scope:
 
     def __init__(
         self,
-        tree: ast.File,
-        visible: Sequence[ast.AspectDecl],
-        everything: Mapping[str, ast.AspectDecl] | None,
+        visible: Mapping[str, ast.AspectDecl],
+        everything: Mapping[str, ast.AspectDecl],
         *,
+        broken: Sequence[int],
         lame: bool,
         whole: bool,
     ) -> None:
-        self.visible = {aspect.name: aspect for aspect in (*tree.aspects, *visible)}
-        self.everything = everything or self.visible
+        self.visible = visible
+        self.everything = everything
+        self.broken = broken
         self.lame = lame
         self.whole = whole
         self._foreign: dict[str, ast.PointcutDecl] | None = None
@@ -143,6 +195,7 @@ class _AspectResolver:
         self.anonymous: ast.PointcutDecl | None = None
         self.state: dict[str, ast.StateDecl] = {}
         self.calls: Calls | None = None
+        self.constants = {p.name: p.span for p in aspect.params if isinstance(p, ast.Param)}
         parts = (*aspect.pointcuts, *aspect.advice, *aspect.state, *aspect.functions)
         # A syntax error outside the parts that came through: one is missing, so nothing can be said to be missing.
         self.incomplete = any(
@@ -163,11 +216,11 @@ class _AspectResolver:
         for index, advice in enumerate(aspect.advice):
             if not self._broken(advice):
                 self._check_advice(advice, index)
-        if not aspect.advice and not self.incomplete:
+        if not aspect.advice and not self.incomplete and not aspect.abstract:
             self.bag.error("no-advice", f"aspect '{aspect.name}' has no advice, so it would do nothing",
                            aspect.name_span, hints=["before() { log(..); }"])  # fmt: skip
         advice_list: tuple[ast.Advice, ...] = ()
-        if self.scope.whole and not self.bag.errors:
+        if self.scope.whole and not self.bag.errors and not aspect.abstract:
             advice_list = tuple(self._expand(advice, index) for index, advice in enumerate(aspect.advice))
         return ast.Aspect(
             aspect.name, self.tree.source, advice_list, aspect.state, span=aspect.span, name_span=aspect.name_span,
@@ -339,10 +392,13 @@ class _AspectResolver:
     def _is_visible(self, reference: ast.PointcutRef) -> bool:
         """Whether a pointcut of another aspect can be used here."""
         aspect = reference.name.partition(".")[0]
-        if aspect not in self.scope.visible:
+        if aspect not in self.scope.visible and reference.span.file is self.tree.source:  # else it was checked there
             self._unknown_aspect(aspect, reference.span)
             return False
-        state = {s.name: s for s in self.scope.visible[aspect].state}
+        declared = self.scope.everything[aspect]
+        if self._is_abstract(reference, declared):
+            return False
+        state = {s.name: s for s in declared.state}
         for part in self._reachable(reference):
             for name in free_names(part.condition) if isinstance(part, ast.If) else ():
                 if name.name in state and aspect != self.aspect.name:
@@ -353,6 +409,21 @@ class _AspectResolver:
                         related=[(name.span, "tested here")],
                     )
                     return False
+        return True
+
+    def _is_abstract(self, reference: ast.PointcutRef, aspect: ast.AspectDecl) -> bool:
+        """Whether a pointcut of another aspect is not whole until that is extended. Then an error is said."""
+        inner = [part.name for part in self._reachable(reference) if isinstance(part, ast.PointcutRef)]
+        opened = [name for name in inner if name not in self.named]
+        if not (aspect.abstract and (aspect.params or opened)) or aspect.name == self.aspect.name:
+            return False
+        why = f"leaves '{opened[0].partition('.')[2]}' open" if opened else "has parameters"
+        self.bag.error(
+            "abstract-aspect",
+            f"pointcut '{reference.name}' serves only aspects that extend '{aspect.name}', which {why}",
+            reference.span,
+            related=[(aspect.name_span, "the aspect")],
+        )
         return True
 
     def _unknown_aspect(self, name: str, span: Span) -> None:
@@ -486,6 +557,7 @@ class _AspectResolver:
             known = {**documented, **variables}
             checker = ExpressionChecker(self.bag, self.state, known, data=data, condition=True)
             checker.calls = self.calls
+            checker.scopes.insert(0, self.constants)
             checker.check(part.condition)
             for name in free_names(part.condition):
                 if name.name in documented and name.name not in variables:
@@ -507,7 +579,7 @@ class _AspectResolver:
         declaration = self.anonymous
         pointcut = advice.pointcut or (declaration.expr if declaration else None)
         if pointcut is None:
-            if not self.incomplete:
+            if not self.incomplete and not self.aspect.abstract:
                 hints = ["add an anonymous 'pointcut ..;'"]
                 if self.own:
                     uses = " or ".join(f"'{n}({', '.join(p.name for p in d.params)})'" for n, d in self.own.items())
@@ -533,6 +605,7 @@ class _AspectResolver:
             around = advice.kind is ast.AdviceKind.AROUND
             checker = BodyChecker(self.bag, self.state, variables, data=data, around=around)
             checker.calls = self.calls
+            checker.scopes.insert(0, self.constants)
             checker.body(advice.body)
 
     def _anonymous_is_sound(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param]) -> bool:

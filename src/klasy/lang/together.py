@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.diag import DiagnosticBag
 from klasy.lang.imports import Importer, tell_imports
-from klasy.lang.resolve import broken_places, resolve
+from klasy.lang.resolve import broken_places, has_inheritance, resolve
 from klasy.lang.stage import check_built
 from klasy.plain import TYPE_CHECKING, replace
 
@@ -20,16 +20,26 @@ def load_with_imports(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
     importer = Importer(bag)
     unit = importer.load(tree, broken_places(bag))
     everything = {aspect.name: aspect for each in importer.units for aspect in each.tree.aspects}
-    aspects: list[ast.Aspect] = []
     sound = not bag.errors
+    # What is wrong in one file must not be taken for errors of syntax in the next: each has a bag of its own.
+    bags = {
+        each.tree.source: DiagnosticBag([d for d in bag.items if d.span is None or d.span.file is each.tree.source])
+        for each in importer.units
+    }
+    before = {file: len(own.items) for file, own in bags.items()}
+    inheritance = None
+    if has_inheritance(everything.values()):
+        from klasy.lang.inherit import Inheritance
+
+        visible = {each.tree.source: [a.name for a in (*each.tree.aspects, *each.visible())] for each in importer.units}
+        inheritance = Inheritance(everything, visible, bags)
+    aspects: list[ast.Aspect] = []
     for each in importer.units:
-        # What is wrong in one file must not be taken for errors of syntax in the next.
-        own = DiagnosticBag([item for item in bag.items if item.span is None or item.span.file is each.tree.source])
-        before = len(own.items)
+        own = bags[each.tree.source]
         aspects = resolve(each.tree, own, visible=each.visible(), everything=everything, lame=not sound,
-                          whole=not bag.errors, given=each is unit)  # fmt: skip
+                          whole=not bag.errors, given=each is unit, inheritance=inheritance)  # fmt: skip
         check_built(each.tree, own, each.broken)
-        bag.items += own.items[before:]
+        bag.items += own.items[before[each.tree.source] :]
     tell_imports(bag, importer.units)
     files = tuple(unit.files())
     return [replace(aspect, imports=files) for aspect in aspects]

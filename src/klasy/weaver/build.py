@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from klasy.backend import Options
     from klasy.backend.artifact import Artifact
+    from klasy.diag import Diagnostic
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import Aspect
     from klasy.match.options import PlanOptions
@@ -23,7 +24,7 @@ def build(
     options: PlanOptions | None = None,
     limits: Options | None = None,
 ) -> list[Artifact]:
-    """The artifacts of a file's aspects, for ``kernel`` (default: the running one).
+    """The artifacts of a file's aspects, for ``kernel`` (default: the running one); none of abstract aspects.
 
     Raises InputError with all errors of the file. Whether an aspect of the same name is woven is not asked here.
     """
@@ -51,6 +52,8 @@ def build_all(
     _report_same_names(aspects, bag)
     if bag.errors:
         bag.raise_if_errors()
+    if not aspects:
+        raise InputError("there is nothing to weave: all aspects are abstract", hint="weave one that extends them")
     return _build(aspects, kernel, options, limits)
 
 
@@ -88,9 +91,20 @@ def _build(
         except InputError as error:
             if not error.diagnostics:
                 raise
-            bag.items += error.diagnostics
+            bag.items += _told(aspect, error.diagnostics)
     bag.raise_if_errors()
     return built
+
+
+def _told(aspect: Aspect, items: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
+    """What was found in an aspect; of what it inherits, with where it extends that."""
+    if aspect.extends is None:
+        return items
+    from klasy.lang.inherit import tell_extends
+
+    told = list(items)
+    tell_extends(aspect, told)
+    return told
 
 
 def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Options | None) -> Artifact:
@@ -110,7 +124,7 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
         bag.raise_if_errors()
         raise
     compiled = compile_plan(plan, kernel)
-    plan = replace(plan, diagnostics=(*plan.diagnostics, *compiled.diagnostics))
+    plan = replace(plan, diagnostics=tuple(_told(aspect, (*plan.diagnostics, *compiled.diagnostics))))
     limits = limits or Options()
     if limits.filter:
         plan = replace(plan, filter=limits.filter)
