@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from klasy.bpf.program import Program
 
 KPROBE_PMU = "/sys/bus/event_source/devices/kprobe"
+UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
 
 # union bpf_attr of BPF_LINK_CREATE: prog_fd, target_fd, attach_type, flags, then by the kind of link
 _CREATE = struct.Struct("<IIII")
@@ -260,6 +261,23 @@ def perf_kprobe(
     return PerfEvent(sys.perf_event_open(attributes, what, cpu=0, hints=hints))
 
 
+def perf_uprobe(path: str, offset: int, *, at_return: bool = False) -> PerfEvent:
+    """A probe at an offset in an executable file, in every process that maps it; ``at_return``: where the function
+    that begins there returns.
+
+    KernelLacks without the uprobe PMU. KernelRefused for a file that cannot be probed.
+    """
+    name = Buffer(path.encode() + b"\0")
+    config = 1 << _retprobe_bit(UPROBE_PMU) if at_return else 0
+    attributes = _perf_attr(_pmu_type(UPROBE_PMU), config=config, config1=name.address, config2=offset)
+    hints = {
+        errno.ENOENT: "there is no such file",
+        errno.EINVAL: "it is no file that programs map: not on a disk, or the offset lies behind its end",
+        errno.EOPNOTSUPP: "the instruction there cannot be probed",
+    }
+    return PerfEvent(sys.perf_event_open(attributes, f"probing {path}+{offset:#x}", cpu=0, hints=hints))
+
+
 def perf_tracepoint(number: int) -> PerfEvent:
     """The trace event with this id (its ``id`` file in tracefs), a kprobe event or a static one; on all CPUs."""
     attributes = _perf_attr(u.PERF_TYPE_TRACEPOINT, config=number, period=1)
@@ -313,9 +331,10 @@ def _pmu_type(pmu: str = KPROBE_PMU) -> int:
         with open(f"{pmu}/type") as file:
             return int(file.read())
     except FileNotFoundError:
+        kind = pmu.rpartition("/")[2]
         raise KernelLacks(
-            "this kernel has no kprobes for perf_event_open",
-            hint="it needs CONFIG_KPROBE_EVENTS and CONFIG_PERF_EVENTS, and sysfs mounted on /sys",
+            f"this kernel has no {kind}s for perf_event_open",
+            hint=f"it needs CONFIG_{kind.upper()}_EVENTS and CONFIG_PERF_EVENTS, and sysfs mounted on /sys",
         ) from None
 
 

@@ -104,7 +104,9 @@ def _signatures(aspect: Aspect, kernel: Kernel) -> list[Diagnostic]:
             continue
         wanted = {literal.leaf for conjunct in form.conjuncts for literal in conjunct if literal.positive}
         for index, leaf in enumerate(form.leaves):
-            if isinstance(leaf, ast.Call | ast.Execution | ast.Within):
+            if isinstance(leaf, ast.User):
+                signatures.programs.resolve(leaf, advice)
+            elif isinstance(leaf, ast.Call | ast.Execution | ast.Within):
                 signatures.resolve(leaf.signature, negative=index not in wanted)
     kept: dict[tuple[object, ...], Diagnostic] = {}
     for item in bag.items:  # advice that share a pointcut find the same faults in it

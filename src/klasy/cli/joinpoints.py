@@ -307,6 +307,8 @@ def place_text(point: dict[str, Any]) -> str:
     function = point["function"]
     if point.get("data") and not function:
         return str(point["data"])
+    if point["module"] and point["module"].startswith("/"):
+        return f"{function} [{point['module']}+{point['address']:#x}]"
     where = f"{function}+{point['offset'] or 0:#x}{module}" if function else "callers not known"
     if point["kind"] == "call":
         callee = point["callee"] or "through a pointer"

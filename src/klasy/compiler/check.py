@@ -9,6 +9,7 @@ from klasy.compiler import tree
 from klasy.compiler.checkexpr import ExprChecker
 from klasy.compiler.types import VOID, Array, CType, Function, Integer, Pointer, String, Types, Void
 from klasy.lang import ast
+from klasy.match.pointcut import walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class AdviceChecker(ExprChecker):
         super().__init__(types, bag, formats, advice.index)
         self.data = data
         self.advice = advice
+        self.in_program = any(isinstance(part, ast.User) for part in walk(advice.pointcut))
         self.parameters = self.declared((*advice.params, *([advice.returning] if advice.returning else [])))
         self.scopes = [self.parameters]
 
@@ -36,7 +38,12 @@ class AdviceChecker(ExprChecker):
         """The variables that parameters are."""
         found: dict[str, tree.Variable] = {}
         for param in params:
-            kind = self.type_of(param.type)
+            if self.in_program:
+                from klasy.compiler import programtypes
+
+                kind = programtypes.parameter_type(self, param)
+            else:
+                kind = self.type_of(param.type)
             if isinstance(kind, Array):
                 kind = Pointer(kind.element)  # as C adjusts a parameter
             if kind is not None and not isinstance(kind, Integer | Pointer):

@@ -54,6 +54,7 @@ class ExprChecker:
         self.bag = bag
         self.formats = formats
         self.advice_index = advice_index
+        self.in_program = False  # in the advice of user programs
         self.data: DataNames | None = None  # in the advice of data pointcuts
         self.scopes: list[dict[str, tree.Variable]] = []
         self.states: dict[str, StateVariable] = {}

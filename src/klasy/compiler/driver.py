@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     """See klasy.compiler."""
     bag = DiagnosticBag()
-    modules = [point.function.module for probe in plan.probes for point in probe.points if point.function.module]
+    functions = [point.function for probe in plan.probes for point in probe.points]
+    modules = [function.module for function in functions if function.module and not function.in_program]
     checkers, formats = _checkers(plan.aspect, kernel, bag, modules, plan)
     checked = {checker.advice.index: checker.check() for checker in checkers}
     if checkers and checkers[0].objects is not None:

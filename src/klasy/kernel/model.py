@@ -27,7 +27,7 @@ class Clone(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One function symbol of the kernel's text.
+    """One function symbol of the kernel's text; or of a user program's, see :attr:`in_program`.
 
     ``address`` is where it is now and ``size`` runs to the next symbol, both in bytes. ``module`` is None for the
     kernel proper. ``base`` is the name in the source, without the suffix of a clone. ``proto`` is the id, in ``btf``,
@@ -50,6 +50,12 @@ class Function:
     def end(self) -> int:
         """The first address behind it."""
         return self.address + self.size
+
+    @property
+    def in_program(self) -> bool:
+        """Whether it is of a user program: ``module`` is then the path of the file that it is in, and the low 32 bits
+        of ``address`` are its offset there; those above number the files of one aspect."""
+        return self.module is not None and self.module.startswith("/")
 
     def __str__(self) -> str:
         return f"{self.name} [{self.module}]" if self.module else self.name

@@ -177,6 +177,13 @@ class Execution(Pointcut):
     signature: Signature
 
 
+@dataclass(frozen=True)
+class User(Execution):
+    """``user("FILE": execution(SIG))``: the body of a function of a user program or library."""
+
+    file: str = ""
+
+
 class AccessKind(Enum):
     """Which accesses a data pointcut selects."""
 

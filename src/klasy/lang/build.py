@@ -279,6 +279,20 @@ class AstBuilder:
     def _on_target(self, c: list[Any], span: Span) -> ast.Target:
         return ast.Target(span, c[0].text)
 
+    def _on_user(self, c: list[Any], span: Span) -> ast.User:
+        file, inner = c
+        if not file.value:
+            self.bag.error("empty-name", "the name of the program is missing between the quotes", file.span)
+        if type(inner) is ast.Execution:
+            return ast.User(span, inner.signature, file.value)
+        self.bag.error(
+            "user-needs-execution",
+            "of a user program there are the executions of its functions, and nothing else, to select",
+            inner.span,
+            hints=[f"user(\"{file.value}\": execution(function)); join several with '||'"],
+        )
+        return ast.User(span, ast.Signature(span, None, "?", None), file.value)
+
     def _on_if_pointcut(self, c: list[Any], span: Span) -> ast.If:
         return ast.If(span, c[0])
 

@@ -30,7 +30,8 @@ class Binding:
 
 @dataclass(frozen=True)
 class Bound:
-    """What a pointcut binds. ``any``: the kernel names what it offers (``syscall``, ``event``), so any name may be."""
+    """What a pointcut binds. ``any``: it is not the aspect that names what is offered (``syscall``, ``event``, and
+    ``user`` without parameters), so any name may be."""
 
     names: dict[str, Binding]
     any: bool = False
@@ -77,7 +78,7 @@ class Binder:
             return Bound(inner.names)
         if isinstance(pointcut, ast.Cflow):
             return self.bound(pointcut.operand)
-        if isinstance(pointcut, ast.Syscall | ast.Event):
+        if isinstance(pointcut, ast.Syscall | ast.Event) or _names_parameters(pointcut):
             return Bound({}, any=True)
         found: dict[str, Binding] = {}
         for binding in self._bindings(pointcut):
@@ -149,6 +150,11 @@ def types_disagree(one: ast.TypeRef, other: ast.TypeRef) -> bool:
         return False  # a typedef may be anything
     # An enum may well be written as the integer that it is.
     return not (ast.TagKind.ENUM in (one.tag, other.tag) and (is_basic(one.name) or is_basic(other.name)))
+
+
+def _names_parameters(pointcut: ast.Pointcut) -> bool:
+    """Whether the debug information of a user program may name what is bound, for the signature names nothing."""
+    return isinstance(pointcut, ast.User) and pointcut.signature.params is None
 
 
 class Expander:

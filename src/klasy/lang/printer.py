@@ -122,6 +122,8 @@ def _designator(pointcut: ast.Pointcut) -> str:
     match pointcut:
         case ast.Call():
             return f"call({print_signature(pointcut.signature)})"
+        case ast.User():
+            return f"user({write_string(pointcut.file)}: execution({print_signature(pointcut.signature)}))"
         case ast.Execution():
             return f"execution({print_signature(pointcut.signature)})"
         case ast.Within():

@@ -91,5 +91,5 @@ STATE_METHODS = {"add": 1, "clear": 0}
 
 DESIGNATORS = (
     "call", "execution", "get", "set", "access", "syscall", "event", "at", "within", "withinfile", "withinmodule",
-    "cflow", "cflowbelow", "args", "target", "if",
+    "cflow", "cflowbelow", "args", "target", "user", "if",
 )  # fmt: skip

@@ -148,6 +148,8 @@ class Binder:
         returning = self.advice.returning
         if returning is None:
             return True
+        if found.function.in_program:
+            return True  # was looked at where the function was found
         prototype = found.prototype or self.prototype(found.function)
         if prototype is None:
             return not self._selects(leaf)  # of many functions those are meant of which it is known

@@ -37,6 +37,10 @@ def beyond_marks(outcome: Outcome) -> Refusal | None:
     return None
 
 
+def _in_program(match: Match) -> bool:
+    return match.shadow.function is not None and match.shadow.function.in_program
+
+
 class ExecutionPlanner:
     """Plans the executions of all advice of an aspect together."""
 
@@ -48,7 +52,12 @@ class ExecutionPlanner:
 
     def plan(self) -> None:
         """Add the probes and join points to the planner's."""
-        todo = [(m.advice, match) for m in self.planner.matched.advice for match in m.executions]
+        everything = [(m.advice, match) for m in self.planner.matched.advice for match in m.executions]
+        todo = [(advice, match) for advice, match in everything if not _in_program(match)]
+        if len(todo) < len(everything):
+            from klasy.match.programs import plan_executions
+
+            plan_executions(self.planner.probes, [each for each in everything if _in_program(each[1])], self.planner)
         decided = [one for one in todo if one[0].kind is AdviceKind.AROUND]
         places = {(advice.kind, match.shadow.address) for advice, match in todo if advice.kind is not AdviceKind.AROUND}
         many = len(places) > MOST_TRAMPOLINES

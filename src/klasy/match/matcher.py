@@ -130,6 +130,10 @@ class AdviceMatcher:
         self.where = [i for i, leaf in enumerate(form.leaves) if isinstance(leaf, ast.Within | ast.WithinModule)]
         before = len(self.bag.errors)
         self._resolve()
+        if any(isinstance(leaf, ast.User) for leaf in form.leaves):
+            from klasy.match import programs
+
+            programs.check_side(self)
         self.conjuncts = [self._conjunct(i, literals) for i, literals in enumerate(form.conjuncts)]
         self.binder = Binder(self.advice, form, self.resolved, self.bag, self.signatures.prototype)
         for conjunct in self.conjuncts:
@@ -160,7 +164,9 @@ class AdviceMatcher:
         for conjunct in self.form.conjuncts:
             negative_only -= {literal.leaf for literal in conjunct if literal.positive}
         for index, leaf in enumerate(self.form.leaves):
-            if isinstance(leaf, ast.Call | ast.Execution | ast.Within):
+            if isinstance(leaf, ast.User):
+                self.resolved[index] = self.signatures.programs.resolve(leaf, self.advice)
+            elif isinstance(leaf, ast.Call | ast.Execution | ast.Within):
                 self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only)
             elif isinstance(leaf, ast.WithinModule):
                 self._check_module(leaf, index in negative_only)

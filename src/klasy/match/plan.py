@@ -32,6 +32,9 @@ ENTRY only ``pid_tgid`` is compared: another tracer may have put its trampoline 
 before the mark was written; and a function that returns has written its own mark over any stale one at entry, unless
 its entry was missed. A RETURN probe that uses these marks finds its function by ADDRESS; without a mark no arm runs.
 
+In user programs a stack slot's address is no key, for each process has its own: there the tag is that of the role
+ENTRY (less than 2**42) with the thread's id in the 22 bits above.
+
 In RETURN context the return address is regs->ip. Arms with arguments there have only ``by_address``: the arguments
 are those of the mark.
 """
@@ -63,6 +66,11 @@ class Mechanism(Enum):
     KPROBE_MULTI = "kprobe.multi"
     KRETPROBE_MULTI = "kretprobe.multi"
     BREAKPOINT = "debug register"
+    UPROBE = "uprobe"
+    URETPROBE = "uretprobe"
+
+
+IN_PROGRAMS = frozenset({Mechanism.UPROBE, Mechanism.URETPROBE})
 
 
 TRAMPOLINES = frozenset({Mechanism.FENTRY, Mechanism.FEXIT, Mechanism.FMOD_RET})  # one function, one program each
@@ -272,6 +280,14 @@ class Probe:
     role: MarkRole = MarkRole.CALL
     condition: int | None = None
     watch: Watch | None = None
+
+    @property
+    def in_program(self) -> bool:
+        """Whether it is in the text of a user program: contexts ENTRY and RETURN, of the program's own registers.
+
+        The memory that its arms' pointers lead to is the program's. The cookie of its links is the point's address.
+        """
+        return self.mechanism in IN_PROGRAMS
 
     @property
     def name(self) -> str:

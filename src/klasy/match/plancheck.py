@@ -21,6 +21,8 @@ _CONTEXTS = {
     Mechanism.KRETPROBE: {Context.RETURN},
     Mechanism.KRETPROBE_MULTI: {Context.RETURN},
     Mechanism.BREAKPOINT: {Context.WATCH},
+    Mechanism.UPROBE: {Context.ENTRY},
+    Mechanism.URETPROBE: {Context.RETURN},
 }
 _LOCATORS = {
     Context.FENTRY: {Locator.FIXED},
@@ -104,6 +106,8 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield "only a jump has a condition"
     if [arm.advice for arm in probe.arms] != sorted(arm.advice for arm in probe.arms):
         yield "its arms are out of order"
+    if any(point.function.in_program != probe.in_program for point in probe.points):
+        yield "a point is on the wrong side of the kernel's border"
     for arm in probe.arms:
         yield from _check_arm(plan, probe, arm, addresses)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from klasy.kernel.model import Clone
 from klasy.match.glob import is_glob, star
 from klasy.match.prototype import Checker, Prototype, says_types
-from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
+from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function, Kernel
     from klasy.lang.ast import Signature
+    from klasy.match.programs import Programs
     from klasy.match.prototype import Named
 
 # Clones whose parameters need not be those of the source: what is passed, and where, is known to the compiler alone.
@@ -58,6 +59,13 @@ class Signatures:
         self._named: dict[str, list[Function]] = {}
         self._originals: dict[int, dict[str, int | None]] = {}  # by BTF and name
         self._read_whole: set[int] = set()
+
+    @cached_property
+    def programs(self) -> Programs:
+        """The same for functions of user programs."""
+        from klasy.match.programs import Programs
+
+        return Programs(self.bag)
 
     def functions(self, name: str) -> list[Function]:
         """The functions, clones and pieces included, of a name with wildcards."""

@@ -117,6 +117,8 @@ class Attacher:
 
             armed = watch.attach(probe.watch, loaded, self._maps[watch.MAP_WATCHES], self._pinfs)
             return Attached({f"_cpu{cpu}": link for cpu, link in armed.items()})
+        if probe.in_program:
+            return Attached(_uprobes(probe, loaded))
         return self._kprobe_event(probe, loaded)
 
     def _kprobe_event(self, probe: Probe, loaded: Program) -> Attached:
@@ -157,6 +159,27 @@ def _multi(probe: Probe, loaded: Program) -> Link:
     return links.attach_kprobe_multi(
         loaded, addresses=addresses, at_return=probe.mechanism is Mechanism.KRETPROBE_MULTI
     )
+
+
+def _uprobes(probe: Probe, loaded: Program) -> dict[str, Link]:
+    """A link for each point: the kernel has no event of several places in programs before 6.6."""
+    at_return = probe.mechanism is Mechanism.URETPROBE
+    made: dict[str, Link] = {}
+    try:
+        for number, point in enumerate(probe.points):
+            path, offset = point.function.module or "", point.address & 0xFFFF_FFFF
+            try:
+                with links.perf_uprobe(path, offset, at_return=at_return) as event:
+                    link = links.attach_perf_event(loaded, event, cookie=point.address)
+            except KernelRefused as error:
+                what = f"a {probe.mechanism.value} at {point.function.name} in {path}"
+                raise KernelRefused(what, error.errno, hint=error.hint) from None
+            made[f"_{number}" if number else ""] = link
+    except BaseException:
+        for link in made.values():
+            link.close()
+        raise
+    return made
 
 
 def place(point: Point) -> str:

@@ -43,6 +43,7 @@ SHADOW_COLUMNS = (
     "access",
 )
 JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
+_FILE_OFFSET = 0xFFFF_FFFF  # of the address of a function of a user program: where it is in its file
 _LENGTH = ""  # where a packed table has its number of rows, beside the names of the columns
 UNREACHED_COLUMNS = ("advice", *SHADOW_COLUMNS, "code", "reason")
 
@@ -203,11 +204,12 @@ def describe(
 def shadow_row(shadow: Shadow) -> list[Any]:
     """A shadow under SHADOW_COLUMNS. Source places are not known without debug information."""
     call_kind = shadow.call_kind
+    in_program = shadow.function is not None and shadow.function.in_program
     return [
         shadow.kind.value,
         shadow.function.name if shadow.function else None,
         shadow.offset if shadow.function else None,
-        shadow.address or None,
+        (shadow.address & _FILE_OFFSET if in_program else shadow.address) or None,
         shadow.module,
         shadow.callee.name if shadow.callee else None,
         shadow.callee.module if shadow.callee else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.bpf.sys import lockdown
 from klasy.errors import InputError, KernelRefused, SystemRefusal
-from klasy.match.plan import Mechanism
+from klasy.match.plan import IN_PROGRAMS, Mechanism
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def preflight(
             "kprobes are switched off: probes would be put in place and never hit",
             hint=f"echo 1 > {kprobes_enabled}",
         )
-    if mechanisms - {Mechanism.BREAKPOINT} and _reads(ftrace_enabled, "0"):
+    if mechanisms - {Mechanism.BREAKPOINT} - IN_PROGRAMS and _reads(ftrace_enabled, "0"):
         raise SystemRefusal(
             "function tracing is switched off: probes at functions would be put in place and never hit",
             hint="sysctl kernel.ftrace_enabled=1",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from golden.harness import Case, cases, check
 from golden.match.kernel import KERNEL
 from support.matching import messages, place, plan, shape
 
 from klasy.lang.printer import print_expr
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the programs are that the cases name without a path in front."""
+    monkeypatch.setenv("PATH", str(Path(__file__).parents[2] / "data" / "programs"))
 
 
 @pytest.mark.parametrize("case", cases("match", "bad_*.test"), ids=str)

@@ -57,6 +57,7 @@ def test_designators() -> None:
         "if": "if(pid)", "get": "get(x)", "set": "set(x)", "access": "access(x)", "syscall": "syscall(f)",
         "event": "event(a:b)", "at": "at(f+1)", "withinfile": "withinfile(f)", "cflow": "cflow(call(f))",
         "cflowbelow": "cflowbelow(call(f))", "args": "args(..)", "target": "get(struct s.m) && target(x)",
+        "user": 'user("f": execution(g))',
     }  # fmt: skip
     for name, later in rows.items():
         assert _errors(f"aspect a {{ before(): {forms[name]} {{ log(1); }} }}") == (

@@ -56,7 +56,7 @@ class Addresses:
             e.asm.emit(load_imm(register, self.probe.points[0].address))
         elif self.context in AT_FUNCTIONS:
             e.into(R1, self.ctx)
-            e.asm.emit(call("get_func_ip"))
+            e.asm.emit(call("get_attach_cookie" if self.probe.in_program else "get_func_ip"))
             if register != R0:
                 e.asm.emit(mov(register, R0))
         else:
@@ -87,7 +87,7 @@ class Addresses:
         """What the stack pointer points to, at a function's entry or at a tail call, to ``offset`` of the stack."""
         e.asm.emit(load(R3, e.register(self.ctx, R1), _SP), mov(R2, 8))
         e.stack_address(R1, offset)
-        e.asm.emit(call("probe_read_kernel"))
+        e.read_memory()
         self._look_behind(e, offset)
 
     def _from_frame(self, e: Emitter) -> None:

@@ -97,7 +97,7 @@ class _Generator:
         self.selector.survey(self.blocks)
 
     def run(self) -> Generated:
-        e = Emitter(self._allocation())
+        e = Emitter(self._allocation(), in_program=self.probe.in_program)
         self._start(e)
         for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=True):
             self._block(e, block, following)

@@ -52,9 +52,11 @@ def fits_immediate(value: int) -> bool:
 class Emitter:
     """Writes instructions into ``asm``."""
 
-    def __init__(self, allocation: Allocation) -> None:
+    def __init__(self, allocation: Allocation, *, in_program: bool = False) -> None:
+        """``in_program``: what pointers lead to is the memory of a user program."""
         self.asm = Assembler()
         self.allocation = allocation
+        self.in_program = in_program
         self._cold: list[tuple[object, Callable[[], None]]] = []
 
     # --- operands and results
@@ -109,6 +111,11 @@ class Emitter:
     def stack_address(self, register: Reg, offset: int) -> None:
         """``register`` = r10 + ``offset``."""
         self.asm.emit(mov(register, R10), add(register, offset))
+
+    def read_memory(self, *, user: bool = False, string: bool = False) -> None:
+        """Call the helper that reads memory, or a ``string``: that of the task's process where ``user``."""
+        side = "user" if user or self.in_program else "kernel"
+        self.asm.emit(call(f"probe_read_{side}{'_str' if string else ''}"))
 
     def lookup(self, map_name: str, key_offset: int) -> None:
         """r0 = address of the value in a map, or 0, for the key on the stack."""

@@ -12,7 +12,25 @@ from klasy.backend.artifact import MAP_MARKS, MARK_ARGUMENTS, MARK_PID_TGID, MAR
 from klasy.backend.bytecode.addresses import KEY, MARK, PID, SITE, TAG, WORD
 from klasy.backend.bytecode.counters import waiting_for
 from klasy.backend.bytecode.tables import Goal, Table
-from klasy.bpf.insn import R0, R1, R2, R3, R4, R10, add, call, jump_if, load, load_imm, load_map, mov, store, store_imm
+from klasy.bpf.insn import (
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R10,
+    add,
+    call,
+    jump_if,
+    load,
+    load_imm,
+    load_map,
+    lsh,
+    mov,
+    or_,
+    store,
+    store_imm,
+)
 from klasy.bpf.uapi import BPF_ANY
 from klasy.compiler.ir import Value
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS
@@ -26,6 +44,9 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.match.plan import Plan, Probe
+
+
+TAG_THREAD_SHIFT = 42  # a thread's id has 22 bits at most (PID_MAX_LIMIT)
 
 
 class Marks:
@@ -53,6 +74,12 @@ class Marks:
         if not self._by_entry:
             e.asm.emit(store_imm(R10, TAG, int(self.probe.role)))
 
+    def _tag_thread(self, e: Emitter) -> None:
+        """In a user program: the thread into the tag, for every process has a stack at the same address."""
+        if self.probe.in_program:
+            e.asm.emit(call("get_current_pid_tgid"), lsh(R0, TAG_THREAD_SHIFT))
+            e.asm.emit(load(R1, R10, TAG), or_(R0, R1), store(R10, TAG, R0))
+
     # --- writing
 
     def write(self, e: Emitter) -> None:
@@ -65,6 +92,7 @@ class Marks:
         if self._by_entry:
             e.asm.emit(store(R10, TAG, R0))
         e.asm.emit(store(R10, MARK + MARK_SITE, R0))
+        self._tag_thread(e)
         if context is Context.SITE:
             self._return_behind(e)
         ctx = e.register(self.addresses.ctx, R1)
@@ -134,6 +162,7 @@ class Marks:
         if self._by_entry:
             self.addresses.own(e, R0)
             e.asm.emit(store(R10, TAG, R0))
+            self._tag_thread(e)
         else:
             self.addresses.returning(e)
         self._key(e)

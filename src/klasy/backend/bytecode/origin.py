@@ -101,7 +101,7 @@ class Origin:
         offset = target.offset if isinstance(target, Slot) else WORD
         e.asm.emit(mov(R2, 8))
         e.stack_address(R1, offset)
-        e.asm.emit(call("probe_read_kernel"))
+        e.read_memory()
         return None if isinstance(target, Slot) else self._from_word(e, op.dst)
 
     def _plain_argument(self, op: ir.Argument) -> bool:

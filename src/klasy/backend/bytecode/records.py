@@ -149,10 +149,10 @@ class RecordWriter:
             case ir.StoreField():
                 self._value(part.offset, part.size, part.value)
             case ir.CopyField():
-                self._copy(part, "probe_read_kernel", "==")
+                self._copy(part, "==")
             case ir.StringField():
                 self._zero(part.offset, part.size)
-                self._copy(part, "probe_read_user_str" if part.user else "probe_read_kernel_str", "s>=")
+                self._copy(part, "s>=")
             case ir.StackField():
                 self._stack(part)
             case ir.BufferField():
@@ -163,13 +163,14 @@ class RecordWriter:
             case _:
                 raise AssertionError(f"no code for {part!r}")
 
-    def _copy(self, part: ir.CopyField | ir.StringField, helper: str, succeeded: str) -> None:
+    def _copy(self, part: ir.CopyField | ir.StringField, succeeded: str) -> None:
         e = self.e
         e.into(R3, part.address)
         if part.at:
             e.asm.emit(add(R3, part.at))
         self._address(R1, part.offset)
-        e.asm.emit(mov(R2, part.size), call(helper))
+        e.asm.emit(mov(R2, part.size))
+        e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
         self._unless_failed(part, succeeded)
 
     def _buffer(self, part: ir.BufferField) -> None:
@@ -186,7 +187,8 @@ class RecordWriter:
         e.asm.emit(store(R1, part.offset, R2), jump_if(R2, "<=", part.size - 8, fits), mov(R2, part.size - 8))
         e.asm.label(fits)
         none = e.asm.fresh_label("none")  # no byte of memory that is not there is missing
-        e.asm.emit(jump_if(R2, "==", 0, none), add(R1, part.offset + 8), call("probe_read_kernel"))
+        e.asm.emit(jump_if(R2, "==", 0, none), add(R1, part.offset + 8))
+        e.read_memory()
         self._unless_failed(part, "==")
         e.asm.label(none)
 

@@ -283,7 +283,7 @@ def _load(e: Emitter, op: ir.Load) -> None:
     _source(e, op.address, op.offset)
     e.asm.emit(mov(R2, op.size))
     e.stack_address(R1, offset)
-    e.asm.emit(call("probe_read_kernel"))
+    e.read_memory()
     _unless_failed(e, op, "!=")
     if not isinstance(place, Slot):
         register = e.result(op.dst)

@@ -165,21 +165,20 @@ class _Writer:
                     e.stack_address(R1, at)
                     e.asm.emit(mov(R2, ir.COMM_SIZE), call("get_current_comm"))
                 case ir.StringField():
-                    helper = "probe_read_user_str" if part.user else "probe_read_kernel_str"
-                    self._copy(part, at, helper, "s<")
+                    self._copy(part, at, "s<")
                 case ir.CopyField():
-                    self._copy(part, at, "probe_read_kernel", "!=")
+                    self._copy(part, at, "!=")
                 case _:
                     raise AssertionError(f"no code for {part!r}")
 
-    def _copy(self, part: ir.StringField | ir.CopyField, at: int, helper: str, failed: str) -> None:
+    def _copy(self, part: ir.StringField | ir.CopyField, at: int, failed: str) -> None:
         e = self.e
         e.into(R3, part.address)
         if part.at:
             e.asm.emit(add(R3, part.at))
         e.asm.emit(mov(R2, part.size))
         e.stack_address(R1, at)
-        e.asm.emit(call(helper))
+        e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
         faults = self.op.faults
         if faults is None:
             return

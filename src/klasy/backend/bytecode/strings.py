@@ -39,7 +39,7 @@ def test_string(
     read()
     e.asm.emit(mov(R2, _size(op)))
     e.stack_address(R1, buffer)
-    e.asm.emit(call("probe_read_user_str" if op.user else "probe_read_kernel_str"))
+    e.read_memory(user=op.user, string=True)
     failed()
     if op.literal:
         e.asm.emit(jump_if(R0, "!=", len(op.literal) + 1, differs))

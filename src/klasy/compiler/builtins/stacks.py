@@ -16,7 +16,13 @@ KERNEL = Shown(STACK_SIZE, "a stack")
 USER = Shown(USER_STACK_SIZE, "a stack of the process")
 
 
-def _check_stack(checker: ExprChecker, call: ast.Apply) -> tree.Expr:
+def _check_stack(checker: ExprChecker, call: ast.Apply) -> tree.Expr | None:
+    if checker.in_program:
+        checker.error(
+            "kernel-stack-in-program", "in a user program there is no stack of the kernel's", call.span,
+            "ustack() is the program's own",
+        )  # fmt: skip
+        return None
     return tree.Stack(KERNEL, call.span, "stack", False)
 
 

@@ -1,0 +1,1 @@
+"""Files of user programs: the functions in them, and what their debug information tells. No kernel, no BPF."""
