@@ -331,7 +331,7 @@ def _pmu_type(pmu: str = KPROBE_PMU) -> int:
         with open(f"{pmu}/type") as file:
             return int(file.read())
     except FileNotFoundError:
-        kind = pmu.rpartition("/")[2]
+        kind = "uprobe" if pmu == UPROBE_PMU else "kprobe"
         raise KernelLacks(
             f"this kernel has no {kind}s for perf_event_open",
             hint=f"it needs CONFIG_{kind.upper()}_EVENTS and CONFIG_PERF_EVENTS, and sysfs mounted on /sys",
