@@ -7,7 +7,10 @@ from klasy.match.plan import Locator, MarkRole
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from klasy.backend.artifact import Artifact, TracepointSpec
+    from klasy.bpf.insn import Instruction
     from klasy.compiler import Compiled
     from klasy.kernel.model import Kernel
     from klasy.match.plan import Plan
@@ -20,11 +23,13 @@ def generate(
     compiled: Compiled,
     options: Options = Options(),  # noqa: B008  # frozen
     kernel: Kernel | None = None,
+    c_code: Mapping[int, Sequence[Instruction]] | None = None,
 ) -> Artifact:
     """The artifact of a compiled plan. Deterministic. Raises InputError where an advice is too large for BPF.
 
     ``kernel``: the one it is for. Without it, calls that are told apart by their return address are taken for calls
-    from unknown places where a kretprobe of someone else is on the callee.
+    from unknown places where a kretprobe of someone else is on the callee. ``c_code``: what a compiler made of the
+    advice in C.
     """
     from klasy.backend.artifact import Artifact
     from klasy.backend.bytecode.counters import Counters
@@ -37,7 +42,7 @@ def generate(
     if compiled.states:
         from klasy.backend.bytecode.states import StateCode
 
-        states = StateCode(compiled.programs)
+        states = StateCode(compiled.programs, compiled.c_deletes)
     counters = Counters(plan)
     by_return = any(p.locator is Locator.DISPATCH or p.role is MarkRole.TAIL for p in plan.probes)
     rethook = find_rethook(kernel) if kernel is not None and by_return else None
@@ -49,6 +54,7 @@ def generate(
             rethook,
             states,
             count_runs=options.count_runs and must_count(plan, plan.probes[program.probe]),
+            c_code=c_code,
         )
         for program in compiled.programs
     ]

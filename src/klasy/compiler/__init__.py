@@ -9,6 +9,7 @@ from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from klasy.compiler.ir import Program
+    from klasy.compiler.tree import Advice
     from klasy.diag import Diagnostic
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import Aspect
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
 class Compiled:
     """A compiled aspect: a program for each probe of its plan, in their order, and the formats of its records.
 
-    ``diagnostics`` are the warnings; ``states`` what the aspect keeps.
+    ``diagnostics`` are the warnings; ``states`` what the aspect keeps; ``c_advice`` is the advice whose body is in C,
+    and ``c_deletes`` names the states of which that deletes elements.
     """
 
     programs: tuple[Program, ...]
     formats: tuple[Format, ...]
     diagnostics: tuple[Diagnostic, ...]
     states: tuple[State, ...] = ()
+    c_advice: tuple[Advice, ...] = ()
+    c_deletes: frozenset[str] = frozenset()
 
 
 def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:

@@ -57,11 +57,16 @@ class AdviceChecker(ExprChecker):
     def check(self) -> tree.Advice | None:
         """The typed form of the advice, or None where its errors allow none."""
         body = self.advice.body
-        assert isinstance(body, ast.Block), "lang lets no body in C through yet"
         self.guards()
         count = len(self.bag.errors)
-        typed = self._block(body)
-        if len(self.bag.errors) > count:
+        typed: tree.Stmt | None
+        if isinstance(body, ast.Block):
+            typed = self._block(body)
+        else:
+            from klasy.compiler import cbody
+
+            typed = cbody.check(self, body)
+        if typed is None or len(self.bag.errors) > count:
             return None
         return tree.Advice(self.advice.index, self.parameters, typed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.compiler import Compiled
+from klasy.compiler import Compiled, tree
 from klasy.compiler.check import AdviceChecker
 from klasy.compiler.formats import Formats
 from klasy.compiler.lower import lower_probe
@@ -14,7 +14,7 @@ from klasy.match.pointcut import walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.compiler import ir, tree
+    from klasy.compiler import ir
     from klasy.compiler.observed import DataNames
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import Advice, Aspect
@@ -44,7 +44,9 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     states = _lay_out(checkers[0], bag) if plan.aspect.state else ()
     advice = {index: typed for index, typed in checked.items() if typed is not None}
     programs = tuple(_program(probe, advice, guards[probe.index]) for probe in plan.probes)
-    return Compiled(programs, tuple(formats.all), tuple(bag.items), states)
+    in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
+    deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
+    return Compiled(programs, tuple(formats.all), tuple(bag.items), states, in_c, deletes)
 
 
 def _lay_out(checker: AdviceChecker, bag: DiagnosticBag) -> tuple[State, ...]:

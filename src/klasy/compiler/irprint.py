@@ -119,8 +119,8 @@ class _Printer:
                 return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
             case StateOp():
                 return self.state(op)
-            case _:  # Result, Stop, Return
-                return op.mnemonic
+            case _:  # Result, Stop, Return; CallCode
+                return " ".join([op.mnemonic.replace("_", " "), *(show(operand) for operand in op.operands())])
 
     def state(self, op: StateOp) -> str:
         show = self.operand

@@ -78,7 +78,10 @@ class Body(ExpressionLowering):
             self.build.begin(body)
         self.build.span = self.advice.body.span
         self.build.add(ir.CountHit(self.joinpoint))
-        self.statement(self.advice.body)
+        if isinstance(self.advice.body, tree.Sequence):
+            self.statement(self.advice.body)
+        else:
+            self.call_code()
         if not self.build.ended:
             self.build.jump(self.behind)
         self.build.span = None
@@ -133,6 +136,17 @@ class Body(ExpressionLowering):
             return raw
         value = self.build.extend(raw, kind.bits, kind.signed)
         return self.build.compare("ne", value, 0) if isinstance(kind, Bool) else value
+
+    def call_code(self) -> None:
+        """Run a body in C, which gets the parameters as they are."""
+        from klasy.compiler.ircode import CallCode
+
+        bound = {binding.name for binding in self.arm.bindings}
+        values = tuple(
+            self.fixed[variable] if name in bound else 0  # nothing assigns to it here: C has a copy
+            for name, variable in self.advice.parameters.items()
+        )
+        self.build.add(CallCode(self.advice.index, self.joinpoint, values))
 
     # --- statements
 

@@ -447,11 +447,11 @@ class Log(Stmt):
 
 @dataclass(eq=False)
 class Advice:
-    """One advice, checked. ``parameters`` by name, ``returning`` among them."""
+    """One advice, checked. ``parameters`` by name, ``returning`` among them. ``body``: a Sequence, or a cbody.CCode."""
 
     index: int
     parameters: dict[str, Variable]
-    body: Sequence
+    body: Stmt
 
 
 def integer(expr: Expr) -> Integer:

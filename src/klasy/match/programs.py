@@ -50,6 +50,11 @@ def check_side(matcher: AdviceMatcher) -> None:
         ),
         None,
     )
+    if matcher.advice.kind is ast.AdviceKind.AROUND:
+        matcher.bag.error(
+            "around-in-program", "nothing of a user program can be decided by 'around' advice", matcher.advice.head,
+            hints=["before and after see what it does"],
+        )  # fmt: skip
     if kernel is not None:
         matcher.bag.error(
             "kernel-and-program",

@@ -130,4 +130,9 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
         plan = replace(plan, filter=limits.filter)
     if any(must_count(plan, probe) for probe in plan.probes) and not counts_refused(kernel):
         limits = replace(limits, count_runs=True)
-    return generate(plan, compiled, limits, kernel)
+    c_code = None
+    if compiled.c_advice:
+        from klasy.weaver.load_bcc import compile_c
+
+        c_code = compile_c(compiled.c_advice, compiled.states, kernel)
+    return generate(plan, compiled, limits, kernel, c_code)

@@ -10,7 +10,9 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from klasy.bpf.verifier import Verdict
     from klasy.match.plan import Plan, Probe
+    from klasy.source import Span
 
 KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
@@ -52,6 +54,7 @@ def load_refusal(plan: Plan, probe: Probe, error: KernelRefused) -> InputError |
     """What to say when the kernel does not take the program of a probe: whose code it is, and whose fault."""
     from klasy.bpf.verifier import TOO_LARGE, VerifierError
     from klasy.diag import Diagnostic, Severity
+    from klasy.lang.ast import CBody
     from klasy.source import Span
 
     if not isinstance(error, VerifierError):
@@ -69,9 +72,28 @@ def load_refusal(plan: Plan, probe: Probe, error: KernelRefused) -> InputError |
             ),
         )
         return InputError("1 error", [diagnostic])
+    for each in advice:
+        if isinstance(each.body, CBody) and (
+            error.metadata == each.body.span or "combined stack" in error.verdict.reason
+        ):
+            return _refused_c(each.body.span, error.verdict)
     where = f" for {', '.join(a.label for a in advice)}" if advice else ""
     place = f" ({span!r})" if span is not None else ""
     what = f"the kernel refuses klasy's code{where} of aspect '{plan.aspect.name}'{place}"
     error.message = f"{what}: {error.message}"
     error.hint = "this is a fault of klasy's, not of the aspect: please report it, with the aspect"
     return error
+
+
+def _refused_c(span: Span, verdict: Verdict) -> InputError:
+    """What the kernel does not let advice in C do: the user's code, so the user's fault."""
+    from klasy.diag import Diagnostic, Severity
+
+    reason = " ".join(verdict.reason.split()) or "it does not say why"
+    instruction = f"; the instruction is {verdict.instruction}" if verdict.instruction else ""
+    hints = (
+        "memory is only read through pointers that come from the advice's parameters, or by bpf_probe_read_kernel; a "
+        "loop needs a bound; what a map gives may be NULL; klasy's program and this one share 512 bytes of stack",
+    )
+    message = f"the kernel does not let this C code run: {reason}{instruction}"
+    return InputError("1 error", [Diagnostic(Severity.ERROR, "c-refused", message, span, hints)])

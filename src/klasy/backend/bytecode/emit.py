@@ -27,6 +27,8 @@ from klasy.match.plan import Context
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from klasy.backend.artifact import MapSpec
     from klasy.backend.bytecode.code import Local, Straight
     from klasy.backend.bytecode.counters import Counters
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.regs import Allocation
     from klasy.backend.bytecode.rethook import Rethook
     from klasy.backend.bytecode.states import StateCode
-    from klasy.bpf.insn import Reg
+    from klasy.bpf.insn import Instruction, Reg
     from klasy.match.plan import Plan, Probe
     from klasy.source import Span
 
@@ -58,13 +60,14 @@ def generate_program(
     states: StateCode | None = None,
     *,
     count_runs: bool = False,
+    c_code: Mapping[int, Sequence[Instruction]] | None = None,
 ) -> Generated:
     """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
 
     ``rethook``: how to look behind kretprobes of others. ``states``: where the aspect has any. ``count_runs``: the
-    program counts how often it runs.
+    program counts how often it runs. ``c_code``: the functions of advice in C.
     """
-    return _Generator(plan, program, counters, rethook, states, count_runs=count_runs).run()
+    return _Generator(plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code).run()
 
 
 class _Generator:
@@ -77,8 +80,10 @@ class _Generator:
         states: StateCode | None,
         *,
         count_runs: bool,
+        c_code: Mapping[int, Sequence[Instruction]] | None,
     ) -> None:
         self.plan = plan
+        self.c_code = c_code
         self.count_runs = count_runs
         self.program = program
         self.probe: Probe = plan.probes[program.probe]
@@ -107,13 +112,20 @@ class _Generator:
         e.asm.label(DONE)
         e.asm.emit(exit_())
         try:
-            code = assemble(peephole.tidy(e.asm.instructions))
+            code = assemble([*peephole.tidy(e.asm.instructions), *self._functions()])
         except EncodingError as error:
             raise self._too_large(f"its code is too long for one BPF program ({error})") from None
         target = self.probe.points[0].function if self.probe.context in TRAMPOLINE else None
         spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
         own = tuple(self.locating.maps())
         return Generated(spec, own, frozenset(set(code.map_names) & {MAP_LIMITS, MAP_MARKS, MAP_RUNS, MAP_UNKNOWN}))
+
+    def _functions(self) -> list[Instruction]:
+        if not self.c_code:
+            return []
+        from klasy.backend.bytecode import subprograms
+
+        return subprograms.code_of(self.program, self.c_code)
 
     # --- allocation
 

@@ -49,6 +49,7 @@ _HELPERS = {
 }
 
 
+CALL_CODE = "call_code"  # of compiler.ircode, which most aspects do not need
 _COUNTERS = {"left_out": COUNTER_LEFT_OUT, "cut": COUNTER_CUT, "denied": COUNTER_DENIED}
 
 
@@ -128,6 +129,8 @@ class Selector:
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(late=(*reads, *faults), results=() if op.result is None else (op.result,), calls=True)
         result = op.result
+        if op.mnemonic == CALL_CODE:
+            return Effects(reads=reads, calls=True)
         return Effects(reads=reads, results=() if result is None else (result,))
 
     def _record(self, op: ir.Emit) -> Var:
@@ -151,7 +154,7 @@ class Selector:
             case StateOp():
                 assert self.states is not None
                 return self.states.scratch(op)
-        return 0
+        return 8 * len(op.operands()) if op.mnemonic == CALL_CODE else 0
 
     def on_stack(self, blocks: list[Straight]) -> set[Local]:
         """What is better off in a slot: fault bits, touched where a read fails only; arguments copied from a mark;
@@ -264,6 +267,10 @@ class Selector:
             case StateOp():
                 assert self.states is not None
                 self.states.emit(e, op, self._uses)
+            case _ if op.mnemonic == CALL_CODE:
+                from klasy.backend.bytecode import subprograms
+
+                subprograms.call_code(e, op)
             case _:
                 raise AssertionError(f"no instructions for {op!r}")
 

@@ -61,9 +61,10 @@ _ENOENT, _E2BIG, _ENOMEM = -2, -7, -12
 class StateCode:
     """Writes the code of operations on state, for all programs of an aspect."""
 
-    def __init__(self, programs: Sequence[ir.Program]) -> None:
+    def __init__(self, programs: Sequence[ir.Program], deleted: Collection[str] = ()) -> None:
+        """``deleted``: the states of which advice in C deletes elements."""
         writers: dict[str, set[int]] = {}
-        self._deleted: set[str] = set()
+        self._deleted: set[str] = set(deleted)
         for program in programs:
             for op in program.ops():
                 if isinstance(op, irstate.ChangeState):
