@@ -53,6 +53,8 @@ CONTEXTS = {
     Mechanism.KRETPROBE: Context.RETURN,
     Mechanism.KPROBE_MULTI: Context.ENTRY,
     Mechanism.KRETPROBE_MULTI: Context.RETURN,
+    Mechanism.UPROBE: Context.ENTRY,
+    Mechanism.URETPROBE: Context.RETURN,
 }
 
 

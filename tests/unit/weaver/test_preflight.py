@@ -41,6 +41,7 @@ def test_switches_are_looked_at_where_they_matter(tmp_path):
         check(tmp_path, Mechanism.KRETPROBE, "0\n", "1\n")
     with pytest.raises(SystemRefusal, match="function tracing is switched off"):
         check(tmp_path, Mechanism.FENTRY, "1\n", "0\n")
+    check(tmp_path, Mechanism.UPROBE, "0\n", "0\n")  # those in programs need neither
 
 
 def test_a_refusal_by_the_verifier_says_whose_code_and_whose_fault():
