@@ -116,6 +116,22 @@ class ObjectIndex:
         return self._by_type
 
 
+class _Places:
+    """Which of some members of one struct lie where: each is found by the bytes that an access touches."""
+
+    def __init__(self, members: Sequence[Member], numbers: Sequence[int]) -> None:
+        self._members = [(number, members[number]) for number in numbers]
+        self._known: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def at(self, offset: int, width: int) -> tuple[int, ...]:
+        """The members that an access of some bytes at an offset of the struct covers."""
+        found = self._known.get((offset, width))
+        if found is None:
+            hit = [number for number, member in self._members if sites.covers(member, offset, width, -1)]
+            found = self._known[offset, width] = tuple(hit)
+        return found
+
+
 class Index:
     """The index of a kernel. ``use_cache`` False neither reads nor writes what is kept."""
 
@@ -264,17 +280,20 @@ class Index:
         """Of what is known of an object, add the accesses of some members."""
         part = self.object(module)
         types = self.engine.seeds.types_of(module)
-        _, _, offsets, _, widths, _, _ = part.columns
-        wanted: dict[int, list[tuple[int, int]]] = {}  # row -> members, and where their struct lies in the type
+        offsets, widths = part.columns[_OFFSET], part.columns[_WIDTH]
+        by_struct: dict[int, list[int]] = {}
         for number, member in enumerate(members):
-            if member.module is not None and member.module != module:
-                continue
-            for type_id, rows in part.by_type.items():
-                places = types.embedded(type_id, member.struct) if type_id else ()
-                for place in places:
+            if member.module is None or member.module == module:
+                by_struct.setdefault(member.struct, []).append(number)
+        tables = {struct: _Places(members, numbers) for struct, numbers in by_struct.items()}
+        wanted: dict[int, list[tuple[int, int]]] = {}  # row -> members, and where their struct lies in the type
+        for type_id, rows in part.by_type.items():
+            for wanted_struct, table in tables.items() if type_id else ():
+                for place in types.embedded(type_id, wanted_struct):
                     for row in rows:
-                        if sites.covers(member, offsets[row] - place, widths[row], -1):
-                            wanted.setdefault(row, []).append((number, place))
+                        found = table.at(offsets[row] - place, widths[row])
+                        if found:
+                            wanted.setdefault(row, []).extend([(number, place) for number in found])
         text = self.engine.text(module)
         for row, pairs in wanted.items():
             at, type_id, offset, shift, width, how, reason = (column[row] for column in part.columns)
@@ -298,7 +317,7 @@ class Index:
         unknown = {
             starts[row]: part.columns[_HOW][row] & (READ | WRITE)
             for row in part.by_type.get(0, ())
-            if any(sites.covers(member, offsets[row], widths[row], -1) for member in members)
+            if any(table.at(offsets[row], widths[row]) for table in tables.values())
         }
         # One that copies from one such object to another may be known of one of the two.
         answer.unknown += [(module, at, how) for at, how in unknown.items() if at not in known]

@@ -73,4 +73,7 @@ class Planner:
                 "too-many-shadows",
                 f"this aspect puts probes at {points} places: weaving takes long, and the kernel gets slower",
                 self.matched.aspect.name_span,
+                hints=["fewer members, or within(..), narrow it"]
+                if any(m.members for m in self.matched.advice)
+                else [],
             )
