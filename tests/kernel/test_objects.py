@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.livekernel import leftovers
-from support.weaving import woven
+from support.weaving import ROOT, woven
 
 from klasy.bpf import links
 from klasy.bpf import uapi as u
@@ -268,7 +269,114 @@ def perf_events() -> list[str]:
     return [target for target in found if target == "anon_inode:[perf_event]"]
 
 
+@pytest.mark.parametrize("how", ["error", "kill -9"])
+def test_a_weave_that_fails_leaves_no_helper(how):
+    """Neither where it is undone, nor where it is killed, before the pins or behind them."""
+    from klasy.source import SourceFile
+    from klasy.weaver.build import build
+    from klasy.weaver.pinfs import PinFS
+    from klasy.weaver.session import machine_of, weave
+    from klasy.weaver.sweep import clear_leftovers
+
+    kernel = LiveKernel()
+    artifacts = build(SourceFile("test.asp", ASPECT % ""), kernel)
+
+    class FailedError(Exception):
+        """What the test has happen."""
+
+    for step in ("registry", "activate"):
+
+        def on_step(_: str, name: str, step: str = step) -> None:
+            if name == step:
+                assert len(helpers()) == 1
+                if how == "error":
+                    raise FailedError
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if how == "error":
+            with pytest.raises(FailedError):
+                weave(artifacts, machine_of(kernel), on_step=on_step)
+        else:
+            pid = os.fork()
+            if not pid:
+                try:
+                    weave(artifacts, machine_of(kernel), on_step=on_step)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+            clear_leftovers(PinFS())
+        wait_for(lambda: not helpers())
+
+
 def cpu_ticks(pid: int) -> int:
     """What a process has run so far: ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return int(fields[11]) + int(fields[12])
+
+
+class Segment:
+    """A TCP segment of 100 bytes that waits in its socket until it is read, on one CPU."""
+
+    def __enter__(self) -> Segment:
+        self.cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {0})
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", 7777))
+            listener.listen()
+            self.sender = socket.create_connection(("127.0.0.1", 7777))
+            self.receiver, _ = listener.accept()
+        self.sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sender.sendall(bytes(100))
+        return self
+
+    def append(self) -> None:
+        """Another comes, and is appended to it."""
+        self.sender.sendall(bytes(50))
+
+    def read(self) -> None:
+        """Most of it is read."""
+        for size in (60, 60):
+            assert len(self.receiver.recv(size)) == size
+
+    def __exit__(self, *_: object) -> None:
+        self.receiver.recv(100)
+        self.sender.close()
+        self.receiver.close()
+        os.sched_setaffinity(0, self.cpus)
+
+
+def test_one_packet_as_in_the_example():
+    """examples/follow: one segment is appended to an sk_buff, once; its reads are counted as by raw breakpoints."""
+    subprocess.run("ip link set lo up 2>/dev/null || ifconfig lo up", shell=True, check=True)
+    with woven((ROOT / "examples/follow/follow.asp").read_text()) as a, Segment() as segment:
+        wait_for(lambda: member(a.aspect).armed == 1)
+        segment.append()
+        before = a.total(1), a.total(2)
+        segment.read()
+        gets, sets = a.total(1) - before[0], a.total(2) - before[1]
+        messages = [event.message or "" for event in a.mine()]
+        assert sum("100 bytes become 150" in message for message in messages) == 1
+        assert {account.function for account in accounts(a.aspect)} >= {"skb_try_coalesce", "tcp_recvmsg_locked"}
+    raw = []
+    for access in (u.HW_BREAKPOINT_RW, u.HW_BREAKPOINT_W):
+        text = """aspect w { before(struct sock *sk, struct sk_buff *skb): if(sk->sk_num == 7777)
+                   && execution(tcp_queue_rcv(struct sock *sk, struct sk_buff *skb, ..)) { log((u64)&skb->len); } }"""
+        with woven(text) as a, Segment() as segment:
+            (event,) = a.mine()
+            (address,) = dict(event.values).values()
+            segment.append()
+            with raw_counters(address, 4, access) as counted:
+                segment.read()
+                raw.append(counted())
+    assert gets > 0
+    assert (gets + sets, sets) == tuple(raw)
+
+
+def test_the_example_s_demonstration():
+    """examples/follow/demo.sh runs, follows the segment to its end, and leaves nothing."""
+    done = subprocess.run(["sh", ROOT / "examples/follow/demo.sh"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "100 bytes become 150" in done.stdout
+    assert "goes" in done.stdout
+    assert "armed_after_ns" in done.stdout

@@ -49,35 +49,60 @@ main(sys.argv[1:])"""
 # --- its life ---------------------------------------------------------------------------------------------------------
 
 
-def start(name: str, probes: Sequence[Probe], programs: Mapping[int, Program], maps: Mapping[str, Map]) -> int:
-    """Start the helper of an aspect and wait until it is ready; its pid. Raises KernelRefused."""
+class Helper:
+    """The helper of an aspect that is being woven. Unless it is told to go on it ends with the weaving process."""
+
+    def __init__(self, pid: int, go_on: int) -> None:
+        self.pid = pid
+        self._go_on = go_on
+
+    def go_on(self) -> None:
+        """The aspect is pinned: who takes it out finds the helper there."""
+        with suppress(BrokenPipeError):  # it was killed just now: `klasy status` will say so
+            os.write(self._go_on, b"g")
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; it ends, unless it was told to go on."""
+        if self._go_on >= 0:
+            os.close(self._go_on)
+        self._go_on = -1
+
+
+def start(name: str, probes: Sequence[Probe], programs: Mapping[int, Program], maps: Mapping[str, Map]) -> Helper:
+    """Start the helper of an aspect and wait until it is ready. Raises SystemRefusal."""
     watches = sorted((p.watch.slot, p.index, p.watch) for p in probes if p.watch is not None and p.watch.per_object)
     texts = [
         f"{watch.piece.length}:{u.HW_BREAKPOINT_W if watch.writes_only else u.HW_BREAKPOINT_RW}"
         for _, _, watch in watches
     ]
-    reading, writing = os.pipe()
+    reading, ready = os.pipe()
+    waits, go_on = os.pipe()
     try:
-        given = [writing, maps[MAP_OBJECTS].fileno(), maps[MAP_BELL].fileno()]
+        given = [ready, waits, maps[MAP_OBJECTS].fileno(), maps[MAP_BELL].fileno()]
         given += [programs[index].fileno() for _, index, _ in watches]
-        pid = _spawn([sys.executable, "-ISEc", _code(), name, *texts], given)
-        os.close(writing)
-        writing = -1
-        try:
-            poll = select.poll()
-            poll.register(reading, select.POLLIN)
-            if not poll.poll(_START_SECONDS * 1000) or os.read(reading, len(READY)) != READY:
-                raise SystemRefusal(f"the helper process of aspect '{name}', which arms the registers, did not come up")
-        except BaseException:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            raise
+        helper = Helper(_spawn([sys.executable, "-ISEc", _code(), name, *texts], given), go_on)
+    except BaseException:
+        os.close(reading)
+        os.close(go_on)
+        raise
+    finally:
+        os.close(ready)
+        os.close(waits)
+    try:
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        if not poll.poll(_START_SECONDS * 1000) or os.read(reading, len(READY)) != READY:
+            raise SystemRefusal(f"the helper process of aspect '{name}', which arms the registers, did not come up")
+    except BaseException:
+        helper.close()
+        with suppress(OSError):
+            os.kill(helper.pid, signal.SIGKILL)
+            os.waitpid(helper.pid, 0)
+        raise
     finally:
         os.close(reading)
-        if writing >= 0:
-            os.close(writing)
-    return pid
+    return helper
 
 
 def _code() -> str:

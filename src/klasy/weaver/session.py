@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from klasy.bpf.program import Program
     from klasy.kernel.model import Kernel
     from klasy.weaver.attach import Attached
+    from klasy.weaver.objects import Helper
     from klasy.weaver.pinfs import Staging
 
 _SPARE_DESCRIPTORS = 128
@@ -153,6 +154,7 @@ class _Weave:
         self._attached: dict[int, Attached] = {}
         self._helped: dict[int, Program] = {}  # programs that the helper attaches, by their probe
         self._tracepoints: dict[str, Link] = {}
+        self._helper: Helper | None = None
         self.document: dict[str, Any] = {}
         self._committed = False
         self._replaced = False
@@ -175,7 +177,7 @@ class _Weave:
             from klasy.weaver import objects
 
             self._step("helper")
-            objects.start(self.name, self._artifact.plan.probes, self._helped, self._maps)
+            self._helper = objects.start(self.name, self._artifact.plan.probes, self._helped, self._maps)
         if self._watches:
             from klasy.weaver import watch
 
@@ -256,6 +258,8 @@ class _Weave:
         assert staging is not None
         self._refuse_second()
         self._pin(staging)
+        if self._helper is not None:
+            self._helper.go_on()
         if not self._decides:
             self._activate(staging.path)
         self._step("rename")
@@ -351,9 +355,10 @@ class _Weave:
     def undo(self) -> None:
         """Take back what was done. The lock must be held."""
         self._close_links()
-        if self._helped:
+        if self._helper is not None:
             from klasy.weaver import objects
 
+            self._helper.close()
             objects.end_by_map(self._maps)
         if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
             switch(self._staging.path, on=True)
@@ -369,6 +374,8 @@ class _Weave:
         self._close_links()
         for program in self._helped.values():
             program.close()
+        if self._helper is not None:
+            self._helper.close()
         for bpf_map in self._maps.values():
             bpf_map.close()
         if self._staging is not None:

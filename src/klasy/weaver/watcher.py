@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READY = b"ready"
-FIRST_FD = 3  # a pipe to say that it is ready; the map; the bell; then the programs, by their member's number
+# From here on: a pipe to say that it is ready; one that says that it is to go on, and ends where the weave has failed,
+# or was killed; the map; the bell; then the programs, by their member's number.
+FIRST_FD = 3
+GIVEN = 4  # before the programs
 _ONLINE = "/sys/devices/system/cpu/online"
 _UEVENT = 15  # NETLINK_KOBJECT_UEVENT
 _KERNEL_GROUP = 1
@@ -253,8 +256,8 @@ def online_cpus() -> list[int]:
 
 
 def run(programs: list[tuple[int, int, int]]) -> None:
-    """Serve for ever; a signal ends it."""
-    ready, map_fd, bell_fd = FIRST_FD, FIRST_FD + 1, FIRST_FD + 2
+    """Serve for ever, once the aspect is woven; a signal ends it."""
+    ready, go_on, map_fd, bell_fd = range(FIRST_FD, FIRST_FD + GIVEN)
     page = mmap.PAGESIZE
     size = objects.elements(len(programs)) * objects.ROW_BYTES
     words = memoryview(mmap.mmap(map_fd, size + page - 1 & ~(page - 1))).cast("Q")
@@ -272,6 +275,9 @@ def run(programs: list[tuple[int, int, int]]) -> None:
     words[HELPER["pid"]] = os.getpid()
     os.write(ready, READY)
     os.close(ready)
+    if not os.read(go_on, 1):
+        return
+    os.close(go_on)
     while True:
         heard[0] = rung[0]  # before the slots are looked at: what rings later wakes again
         watcher.serve()
@@ -355,7 +361,11 @@ def _drain(fd: int) -> None:
 def _hurry() -> None:
     """Be served before what is not in a hurry; the memory of what only the start needed goes back."""
     import gc
+    import resource
 
+    with suppress(OSError, ValueError):  # an event for each CPU of each object: with many CPUs, more than is usual
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.collect()
     gc.freeze()
     gc.disable()  # what it does makes no cycles
@@ -371,7 +381,7 @@ def main(arguments: list[str]) -> None:
     programs = []
     for index, text in enumerate(arguments[1:]):
         length, access = text.split(":")
-        programs.append((FIRST_FD + 3 + index, int(length), int(access)))
+        programs.append((FIRST_FD + GIVEN + index, int(length), int(access)))
     run(programs)
 
 
