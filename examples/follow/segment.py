@@ -1,4 +1,4 @@
-"""Sends itself a segment that waits half a second, another that the kernel appends to it, and reads both in portions."""
+"""Sends itself a segment that waits, another that the kernel appends to it, and reads both in portions."""
 
 import socket
 import time
