@@ -27,6 +27,7 @@ from klasy.btf.types import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelRefused
 from klasy.kernel.model import CallKind, CallSite, Clone, DataSymbol, Function, Refusal, Way
+from klasy.kernel.tracepoints import Tracepoints
 from klasy.match.glob import matches
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ class FakeKernel:
     ``modules`` maps a module's name to its declarations; ``calls`` may say ``name[module]``. ``static`` names get as
     many functions of that name as said. ``refuse`` maps ``name``, ``name+0x10`` or ``name/way`` to a refusal.
     ``absent`` maps names to what is known of them. ``data`` maps variables to address and size, ``memory`` addresses to
-    what lies there.
+    what lies there. ``events`` are the texts of the formats of trace events, by category and name.
     """
 
     release = "6.1.0-fake"
@@ -304,7 +305,9 @@ class FakeKernel:
         absent: Mapping[str, str] | None = None,
         data: Mapping[str, tuple[int, int]] | None = None,
         memory: Mapping[int, bytes] | None = None,
+        events: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
+        self.tracepoints = Tracepoints(events)
         self._data = dict(data or {})
         self._memory = dict(memory or {})
         self.named: list[Reference] = []  # what references() finds

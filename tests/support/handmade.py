@@ -55,6 +55,8 @@ CONTEXTS = {
     Mechanism.KRETPROBE_MULTI: Context.RETURN,
     Mechanism.UPROBE: Context.ENTRY,
     Mechanism.URETPROBE: Context.RETURN,
+    Mechanism.RAW_TRACEPOINT: Context.RAW,
+    Mechanism.TRACE_EVENT: Context.RECORD,
 }
 
 

@@ -69,7 +69,7 @@ class ProgramSpec:
 
     name: str
     probe: int
-    type: str  # "kprobe", "fentry", "fexit", "perf_event"
+    type: str  # "kprobe", "fentry", "fexit", "perf_event", "raw_tracepoint", "tracepoint"
     code: Assembled
     target: Function | None = None
 

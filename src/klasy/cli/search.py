@@ -1,4 +1,4 @@
-"""``klasy search``: functions, data, types and members of the kernel, by name."""
+"""``klasy search``: functions, data, events, types and members of the kernel, by name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from klasy.kernel.live import LiveKernel
     from klasy.kernel.model import Function
 
-HELP = "Find functions and global data of the running kernel, with prototypes; with --types, types and members."
-EXAMPLE = "  klasy search 'tcp_*cwnd*'\n  klasy search --types sk_buff\n  klasy search --types 'tcp_sock.*cwnd*'"
+HELP = "Find functions, data and events of the running kernel, with prototypes; with --types, types and members."
+EXAMPLE = (
+    "  klasy search 'tcp_*cwnd*'\n  klasy search 'sched:*'\n"
+    "  klasy search --types sk_buff\n  klasy search --types 'tcp_sock.*cwnd*'"
+)
 
 _MANY = 200  # of each kind that are shown as text unless --all is given
 
@@ -60,7 +63,26 @@ def _code_and_data(kernel: LiveKernel, pattern: str) -> dict[str, list[dict[str,
         by_base.setdefault((function.base, function.module), []).append(function)
     functions = [_function(kernel, copies) for copies in by_base.values()]
     data = [{"name": s.name, "type": None, "module": s.module} for s in kernel.data_symbols(pattern)]
-    return {"functions": sorted(functions, key=lambda f: str(f["name"])), "data": data}
+    functions.sort(key=lambda f: str(f["name"]))
+    return {"functions": functions, "data": data, "events": _events(kernel, pattern)}
+
+
+def _events(kernel: LiveKernel, pattern: str) -> list[dict[str, Any]]:
+    """Trace events by their names, with or without the category."""
+    from klasy.errors import SystemRefusal
+    from klasy.match.glob import matches
+
+    try:
+        names = kernel.tracepoints.names()
+    except SystemRefusal:  # only for root to see
+        return []
+    found = []
+    for category, name in names:
+        if matches(pattern, f"{category}:{name}" if ":" in pattern else name):
+            made = kernel.tracepoints.format(category, name)
+            fields = [{"name": field.name, "type": field.declared_type} for field in made.fields]
+            found.append({"name": f"{category}:{name}", "fields": fields, "text": made.text})
+    return found
 
 
 def _function(kernel: LiveKernel, copies: list[Function]) -> dict[str, Any]:
@@ -78,6 +100,15 @@ def _function(kernel: LiveKernel, copies: list[Function]) -> dict[str, Any]:
         "traceable": refusal is None,
         "reason": refusal.reason if refusal else None,
     }
+
+
+def _event_names(kernel: LiveKernel) -> list[str]:
+    from klasy.errors import SystemRefusal
+
+    try:
+        return [f"{category}:{name}" for category, name in kernel.tracepoints.names()]
+    except SystemRefusal:
+        return []
 
 
 # --- types and members ------------------------------------------------------------------------------------------------
@@ -152,6 +183,7 @@ _LINES: dict[str, Callable[[dict[str, Any], bool], str]] = {
     "data": lambda e, _: f"{e['name']}" + (f" [{e['module']}]" if e["module"] else "") + "    // data",
     "types": _type_line,
     "constants": lambda e, _: f"{e['name']} = {e['value']}    // {e['enum']}",
+    "events": lambda e, _: f"{e['text']}    // event",
     "members": lambda e, _: f"{e['member_type']} {e['type']}.{e['member']}    // offset {e['offset']}",
 }
 
@@ -169,6 +201,6 @@ def _say_nothing_found(kernel: LiveKernel, pattern: str, *, types: bool) -> None
         reason = kernel.why_absent(pattern)
         if reason:
             print(reason, file=sys.stderr)
-        found = near(pattern, kernel.function_names())
+        found = near(pattern, _event_names(kernel) if ":" in pattern else kernel.function_names())
     if found:
         print(f"near: {', '.join(found)}", file=sys.stderr)

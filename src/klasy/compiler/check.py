@@ -32,6 +32,9 @@ class AdviceChecker(ExprChecker):
         self.advice = advice
         self.in_program = any(isinstance(part, ast.User) for part in walk(advice.pointcut))
         self.parameters = self.declared((*advice.params, *([advice.returning] if advice.returning else [])))
+        if any(isinstance(part, ast.Syscall) for part in walk(advice.pointcut)):
+            for variable in self.parameters.values():
+                variable.user = True
         self.scopes = [self.parameters]
 
     def declared(self, params: Sequence[ast.Param]) -> dict[str, tree.Variable]:

@@ -268,14 +268,15 @@ class Context(Op):
 
 @dataclass(eq=False)
 class Argument(Op):
-    """``dst`` = an argument of the function, all 64 bits of its register or stack word as they are.
+    """``dst`` = an argument of the function, all 64 bits of its register or stack word as they are; or a field of a
+    trace event's record, the low bits of ``dst``, or where it lies.
 
     ``source`` is the plan's: where it is found depends on the probe's context; in BEHIND and RETURN from the mark,
     hence only behind a successful Locate.
     """
 
     dst: Value
-    source: plan.Argument
+    source: plan.Argument | plan.RecordField
     mnemonic = "argument"
     pure = True
 

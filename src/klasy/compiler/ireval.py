@@ -11,6 +11,7 @@ from klasy.compiler import ir
 from klasy.compiler.ir import MASK64, Operand, Program, Value, Var
 from klasy.compiler.irstate import StateOp
 from klasy.compiler.semantics import binary, compare, signed, swap
+from klasy.match.plan import Argument
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class _Machine:
             case ir.Register():
                 self.values[op.dst] = self.world.registers[op.name] & MASK64
             case ir.Argument():
+                assert isinstance(op.source, Argument), "records are a back end's"
                 self.values[op.dst] = self.world.arguments[op.source.index] & MASK64
             case ir.Result():
                 self.values[op.dst] = self.world.result & MASK64

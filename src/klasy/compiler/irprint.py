@@ -9,6 +9,7 @@ from __future__ import annotations
 from klasy.compiler import ir, irstate
 from klasy.compiler.ir import Block, Op, Operand, Part, Program, Value, Var
 from klasy.compiler.irstate import StateOp
+from klasy.match.plan import Argument
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class _Printer:
             case ir.Register():
                 return f"register {op.name}"
             case ir.Argument():
-                return f"argument {op.source.index}"
+                return f"argument {op.source.index}" if isinstance(op.source, Argument) else f"field {op.source.name}"
             case ir.Mark():
                 return f"mark {op.use}"
             case ir.CountHit():

@@ -10,7 +10,7 @@ from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
-from klasy.match.plan import READS, WRITES, Argument, Locator, MarkUse, Object, WatchedObject
+from klasy.match.plan import READS, WRITES, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -123,10 +123,14 @@ class Body(ExpressionLowering):
                 self.build.add(ir.Observe(raw, "address"))
                 self.begin(variable, self.build.binary("sub", raw, binding.source.offset))
                 continue
-            if isinstance(binding.source, Argument):
-                self.build.add(ir.Argument(raw, binding.source))
-            else:
+            if isinstance(binding.source, Result):
                 self.build.add(ir.Result(raw))
+            elif isinstance(binding.source, UserRegister):
+                registers = self.build.value()
+                self.build.add(ir.Argument(registers, binding.source.registers))
+                self.build.add(ir.Load(raw, registers, binding.source.offset, 8))
+            else:
+                self.build.add(ir.Argument(raw, binding.source))
             # Of a register only the low bits of a narrow type are defined.
             self.begin(variable, self.narrow(raw, variable.type))
 

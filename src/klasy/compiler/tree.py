@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Variable:
-    """A parameter of the advice, or a local. ``assigned``: it changes after it got its first value.
+    """A parameter of the advice, or a local. ``assigned``: it changes after it got its first value. ``user``: what it
+    points to, if it is a pointer, lies in the memory of the task's process.
 
     Its type is VOID where its declaration was wrong: a use of it is then no error of its own.
     """
@@ -30,6 +31,7 @@ class Variable:
     parameter: bool = False
     assigned: bool = False
     used: bool = False
+    user: bool = False
 
 
 # --- expressions ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from klasy.kernel.callerindex import CallerIndex
     from klasy.kernel.image import Reached
     from klasy.kernel.kprobes import Covered
+    from klasy.kernel.tracepoints import Tracepoints
 
 _SYMBOLS_VERSION = 4
 _LAYOUT_VERSION = 1
@@ -296,6 +297,15 @@ class LiveKernel(KernelImage):
         if self._use_cache:
             caches.store(name, _LAYOUT_VERSION, btf.blob.layout.dump())
         return btf
+
+    # --- trace events
+
+    @cached_property
+    def tracepoints(self) -> Tracepoints:
+        """The trace events, out of tracefs."""
+        from klasy.kernel.tracepoints import LiveTracepoints
+
+        return LiveTracepoints(f"{self._sys}/kernel/tracing")
 
     # --- for the user
 

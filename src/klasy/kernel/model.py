@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from klasy.btf.types import Btf
     from klasy.kernel.references import Reference
+    from klasy.kernel.tracepoints import Tracepoints
 
 
 class Clone(Enum):
@@ -179,6 +180,10 @@ class Kernel(Protocol):
     def why_absent(self, name: str) -> str | None:
         """What is known of a function name that has no symbol: inlined everywhere (BTF or another trace of it is
         there but no symbol), in a module that is not loaded, behind a configuration option; None: never heard of."""
+
+    @property
+    def tracepoints(self) -> Tracepoints:
+        """Its trace events. Raises KernelLacks where they are not known (a snapshot's)."""
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
         """Global variables whose name matches a glob."""

@@ -13,7 +13,7 @@ from array import array
 from functools import cached_property
 
 from klasy.btf.types import Btf
-from klasy.errors import KernelRefused, SystemRefusal
+from klasy.errors import KernelLacks, KernelRefused, SystemRefusal
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import caches, kallsyms, patchsites
 from klasy.kernel.image import KernelImage
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from klasy.kernel.model import DataSymbol, Function
+    from klasy.kernel.tracepoints import Tracepoints
 
 _FORMAT = b"klasy kernel snapshot 1\n"
 _RANGE = struct.Struct("<QI")  # address, length
@@ -122,6 +123,11 @@ class SnapshotKernel(KernelImage):
                     text[address - symbols.base : address - symbols.base + len(data)] = data
             self._texts[module] = bytes(text)
         return self._texts[module]
+
+    @property
+    def tracepoints(self) -> Tracepoints:
+        """It has none: what it holds is of the kernel's own image."""
+        raise KernelLacks("this snapshot of a kernel holds no trace events")
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
         """Global variables whose name matches a glob."""

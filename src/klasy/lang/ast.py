@@ -202,17 +202,22 @@ class Access(Pointcut):
 
 @dataclass(frozen=True)
 class Syscall(Pointcut):
-    """``syscall(NAME)``, NAME with wildcards."""
+    """``syscall(NAME)``, NAME with wildcards. ``binds`` as in :class:`Event`."""
 
     name: str
+    binds: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
 class Event(Pointcut):
-    """``event(CATEGORY:NAME)``, both with wildcards."""
+    """``event(CATEGORY:NAME)``, both with wildcards.
+
+    ``binds``: where it came out of a named pointcut, the names outside for the names of fields inside; None: the same.
+    """
 
     category: str
     name: str
+    binds: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ class Expander:
             return replace(pointcut, signature=_rename_signature(pointcut.signature, names))
         if isinstance(pointcut, ast.Access):
             return replace(pointcut, data=_rename_data(pointcut.data, names))
+        if isinstance(pointcut, ast.Event | ast.Syscall):
+            return replace(pointcut, binds=tuple((outside, name) for name, outside in names.items() if outside))
         if isinstance(pointcut, ast.Target):
             return replace(pointcut, name=names.get(pointcut.name) or "*")
         if isinstance(pointcut, ast.Args):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # Node of the tree: how the construct is called.
 _NODES: dict[type[ast.Node], str] = {
-    ast.Syscall: "'syscall'",
-    ast.Event: "'event'",
     ast.At: "'at'",
     ast.WithinFile: "'withinfile'",
     ast.Cflow: "'cflow'",

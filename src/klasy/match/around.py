@@ -22,12 +22,20 @@ HOOK = "security_"
 HINT = "execution(security_*) has what can be refused; klasy search 'security_*' lists it"
 
 
+_NOT_DECIDED = {
+    ast.Call: "a call",
+    ast.Access: "an access to data",
+    ast.Event: "an event",
+    ast.Syscall: "a system call as such",
+}
+
+
 def check_kinds(form: NormalForm, bag: DiagnosticBag) -> bool:
     """Whether only executions are selected; an error for what else is."""
     good = True
     for leaf in form.leaves:
-        if isinstance(leaf, ast.Call | ast.Access):
-            what = "a call" if isinstance(leaf, ast.Call) else "an access to data"
+        if isinstance(leaf, ast.Call | ast.Access | ast.Event | ast.Syscall):
+            what = _NOT_DECIDED[type(leaf)]
             bag.error(
                 "cannot-deny",
                 f"'around' stands in the place of an execution: {what} cannot be refused",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.kernel.model import Refusal, Way
 from klasy.lang.ast import AdviceKind
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
+from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism, UserRegister
 from klasy.match.probes import Kind
 from klasy.match.prototype import argument_words
 from klasy.plain import TYPE_CHECKING
@@ -22,7 +22,7 @@ MOST_TRAMPOLINES = 16
 
 def takes_arguments(outcome: Outcome) -> bool:
     """Whether a parameter of the function is bound."""
-    return any(isinstance(binding.source, Argument) for binding in outcome.bindings)
+    return any(isinstance(binding.source, Argument | UserRegister) for binding in outcome.bindings)
 
 
 def beyond_marks(outcome: Outcome) -> Refusal | None:

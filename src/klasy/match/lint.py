@@ -26,6 +26,7 @@ _MOST_LOOKED_UP = 50
 def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
     """An alternative that selects no kind of join point, or two at once."""
     kinds = {"a call": conjunct.calls, "an execution": conjunct.executions, "an access to data": conjunct.accesses}
+    kinds |= {"an event": conjunct.events, "a system call": conjunct.syscalls}
     selected = {kind: leaves[0] for kind, leaves in kinds.items() if leaves}
     if selected:
         matcher.bag.error(
@@ -43,17 +44,18 @@ def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
             "no-join-point-kind", "'args' keeps calls and executions, and there is neither", span, hints=hints
         )
         return
+    kinds_of = ast.Call | ast.Execution | ast.Event | ast.Syscall
     span = _span_of(matcher, [literal.leaf for literal in literals])
     negated = next(
         (
             matcher.form.leaves[literal.leaf]
             for literal in literals
-            if not literal.positive and isinstance(matcher.form.leaves[literal.leaf], ast.Call | ast.Execution)
+            if not literal.positive and isinstance(matcher.form.leaves[literal.leaf], kinds_of)
         ),
         None,
     )
     if negated is not None:
-        message = "this selects every join point there is but some: it needs a call or execution that is not negated"
+        message = "this selects every join point there is but some: it needs a kind of them that is not negated"
         example = "execution(tcp_*) && !execution(tcp_ack)"
     else:
         message = "this keeps some of the join points that call or execution select, but there is neither"
@@ -254,7 +256,7 @@ def _place_of(each: Unreached) -> str:
     shadow = each.shadow
     if shadow.function is None:
         return f"indirect calls of {shadow.callee}" if shadow.callee else "indirect calls"
-    if shadow.kind is JoinPointKind.EXECUTION:
+    if not shadow.offset and shadow.callee is None:
         return str(shadow.function)
     place = f"{shadow.function}+{shadow.offset:#x}"
     return f"{place} ({shadow.callee})" if each.code == "altered-abi" else place

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import CallSite, Function, Kernel
     from klasy.lang.ast import Advice, Aspect, Expr
     from klasy.match.datum import Datum, MemberData, WatchedMember
+    from klasy.match.events import EventMatch
     from klasy.match.plan import Binding, Unreached
     from klasy.match.shadow import JoinPointKind, Shadow
     from klasy.match.sites import Sites
@@ -77,6 +78,7 @@ class AdviceMatch:
     accesses: list[AccessMatch] = field(default_factory=list)
     members: dict[int, MemberMatch] = field(default_factory=dict)
     untyped: set[int] = field(default_factory=set)
+    events: list[EventMatch] = field(default_factory=list)
     calls: list[Match] = field(default_factory=list)
     callees: dict[int, Function] = field(default_factory=dict)
     unknown: dict[int, Outcome] = field(default_factory=dict)

@@ -79,6 +79,8 @@ class _Conjunct:
     calls: list[int] = field(default_factory=list)
     executions: list[int] = field(default_factory=list)
     accesses: list[int] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    syscalls: list[int] = field(default_factory=list)
     withins: list[int] = field(default_factory=list)
     modules: list[int] = field(default_factory=list)
     args: list[int] = field(default_factory=list)
@@ -206,13 +208,18 @@ class AdviceMatcher:
                 conjunct.executions.append(literal.leaf)
             elif isinstance(leaf, ast.Access):
                 conjunct.accesses.append(literal.leaf)
+            elif isinstance(leaf, ast.Syscall):
+                conjunct.syscalls.append(literal.leaf)
+            elif isinstance(leaf, ast.Event):
+                conjunct.events.append(literal.leaf)
             elif isinstance(leaf, ast.Within):
                 conjunct.withins.append(literal.leaf)
             elif isinstance(leaf, ast.WithinModule):
                 conjunct.modules.append(literal.leaf)
             elif isinstance(leaf, ast.Args):
                 conjunct.args.append(literal.leaf)
-        if (bool(conjunct.calls), bool(conjunct.executions), bool(conjunct.accesses)).count(True) != 1:
+        kinds = conjunct.calls, conjunct.executions, conjunct.accesses, conjunct.events, conjunct.syscalls
+        if sum(map(bool, kinds)) != 1:
             from klasy.match import lint
 
             lint.report_kinds(self, conjunct)
@@ -234,6 +241,16 @@ class AdviceMatcher:
                 report_target(self, literal.leaf)
                 conjunct.usable = False
                 return
+        if conjunct.events:
+            from klasy.match.events import match_events
+
+            match_events(self, conjunct, result)
+            return
+        if conjunct.syscalls:
+            from klasy.match.syscalls import match_syscalls
+
+            match_syscalls(self, conjunct, result)
+            return
         if conjunct.executions:
             functions = self.named(conjunct.executions)
             if len(functions) > MOST_SHADOWS and len(conjunct.literals) == 1 and self.advice.returning is None:
@@ -401,7 +418,7 @@ class AdviceMatcher:
                 truth = kind is isinstance(leaf, ast.Call) and target.address in self.resolved[literal.leaf].found
             elif isinstance(leaf, ast.Args):
                 truth = self.args[literal.leaf].fit(target)
-            elif isinstance(leaf, ast.Access | ast.Target):
+            elif isinstance(leaf, ast.Access | ast.Event | ast.Syscall | ast.Target):
                 truth = False
             elif isinstance(leaf, ast.If):
                 continue

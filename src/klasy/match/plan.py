@@ -68,6 +68,8 @@ class Mechanism(Enum):
     BREAKPOINT = "debug register"
     UPROBE = "uprobe"
     URETPROBE = "uretprobe"
+    RAW_TRACEPOINT = "raw tracepoint"
+    TRACE_EVENT = "trace event"
 
 
 IN_PROGRAMS = frozenset({Mechanism.UPROBE, Mechanism.URETPROBE})
@@ -87,6 +89,8 @@ class Context(Enum):
     TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]
     BEHIND = "behind"  # pt_regs at the instruction behind a call: result in rax, arguments only from the mark
     RETURN = "return"  # pt_regs in a kretprobe: result in rax, arguments only from the mark
+    RAW = "raw"  # ctx: u64 for each argument of a tracepoint
+    RECORD = "record"  # ctx: the record of a trace event
     WATCH = "watch"  # pt_regs behind an instruction that accessed watched memory: the ip is that behind it
 
 
@@ -126,6 +130,33 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordField:
+    """A value on offer: a field of a trace event's record, ``size`` bytes at ``offset``.
+
+    ``kind`` as in :class:`klasy.kernel.tracepoints.Field`: of all but ``value`` it is the address of the data.
+    """
+
+    name: str
+    offset: int
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserRegister:
+    """A value on offer: an argument of a system call, in the registers that the program had, at ``offset`` bytes of
+    the ``struct pt_regs`` that ``registers`` (an argument of the kernel's function) points to."""
+
+    name: str
+    offset: int
+
+    @property
+    def registers(self) -> Argument:
+        """Where the pointer to the registers is."""
+        return Argument(0)
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A value on offer: what the function returned."""
 
@@ -147,7 +178,7 @@ class Binding:
     """An advice parameter and where its value comes from. ``type`` is the parameter's type as written."""
 
     name: str
-    source: Argument | Result | Object | WatchedObject
+    source: Argument | RecordField | UserRegister | Result | Object | WatchedObject
     type: TypeRef
 
 

@@ -23,6 +23,8 @@ _CONTEXTS = {
     Mechanism.BREAKPOINT: {Context.WATCH},
     Mechanism.UPROBE: {Context.ENTRY},
     Mechanism.URETPROBE: {Context.RETURN},
+    Mechanism.RAW_TRACEPOINT: {Context.RAW},
+    Mechanism.TRACE_EVENT: {Context.RECORD},
 }
 _LOCATORS = {
     Context.FENTRY: {Locator.FIXED},
@@ -34,6 +36,8 @@ _LOCATORS = {
     Context.BEHIND: {Locator.MARK},
     Context.RETURN: {Locator.ADDRESS, Locator.DISPATCH},
     Context.WATCH: {Locator.FIXED},
+    Context.RAW: {Locator.FIXED},
+    Context.RECORD: {Locator.FIXED},
 }
 _AFTER = {Context.FEXIT, Context.RETURN, Context.BEHIND}
 _WRITERS = {Context.SITE: MarkRole.CALL, Context.TAIL: MarkRole.TAIL, Context.ENTRY: MarkRole.ENTRY}

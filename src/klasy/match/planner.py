@@ -52,6 +52,10 @@ class Planner:
             from klasy.match.members import plan_members
 
             plan_members(self)
+        if any(match.events for match in self.matched.advice):
+            from klasy.match.events import plan_events
+
+            plan_events(self)
         joinpoints, probes = self.probes.build()
         if self._unreached:
             from klasy.match import lint

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
 
-Leaf = ast.Call | ast.Execution | ast.Access | ast.Within | ast.WithinModule | ast.Args | ast.If | ast.Target
+Kind = ast.Call | ast.Execution | ast.Access | ast.Event | ast.Syscall
+Leaf = Kind | ast.Within | ast.WithinModule | ast.Args | ast.If | ast.Target
 
 KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
 MOST_CONJUNCTS = 512
@@ -39,8 +40,6 @@ class NormalForm:
 
 
 _DESIGNATORS = {
-    ast.Syscall: "syscall",
-    ast.Event: "event",
     ast.At: "at",
     ast.WithinFile: "withinfile",
     ast.Cflow: "cflow and cflowbelow",

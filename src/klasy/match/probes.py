@@ -54,7 +54,7 @@ class _Draft:
 def _rank(kind: Kind) -> int:
     dispatched = kind.locator is Locator.DISPATCH
     match kind.context:
-        case Context.FENTRY | Context.WATCH:
+        case Context.FENTRY | Context.WATCH | Context.RAW | Context.RECORD:
             return 0
         case Context.FEXIT:
             return 1 if dispatched else 2

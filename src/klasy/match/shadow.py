@@ -18,6 +18,8 @@ class JoinPointKind(Enum):
     GET = "get"
     SET = "set"
     ACCESS = "access"
+    EVENT = "event"
+    SYSCALL = "syscall"
 
 
 class Shadow(NamedTuple):
@@ -28,7 +30,8 @@ class Shadow(NamedTuple):
     the callee's entry can see (indirect, or from a caller not known) has no ``site``: then ``function`` is None and
     ``address`` is 0. Of accesses to data that a debug register sees, ``function`` is None (where they happen is known
     when they do) and ``address`` is that of the ``piece`` of the ``datum`` that the register watches. Of accesses to
-    members of a type ``address`` is the instruction's, and ``access`` what is known of it.
+    members of a type ``address`` is the instruction's, and ``access`` what is known of it. A trace event
+    stands in the place of a ``function``, see :mod:`klasy.match.events`; that of a system call has the call's name.
     """
 
     kind: JoinPointKind

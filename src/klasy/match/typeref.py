@@ -259,6 +259,20 @@ class Comparer:
         return same_as(btf, type_id, ref, base)
 
 
+def same_written(btf: Btf, left: TypeRef, right: TypeRef) -> bool:
+    """Whether two written types are one, qualifiers aside, and an enumeration the integer that it is.
+
+    Array dimensions count as pointers. Raises TypeRefError where one does not exist.
+    """
+    (depth, one), (other_depth, other) = (_unwound(btf, find_base(btf, ref)) for ref in (left, right))
+    if depth + left.pointers + len(left.array) != other_depth + right.pointers + len(right.array):
+        return False
+    if _same_base(btf, one, other):
+        return True
+    kinds = {type(btf.type(one)), type(btf.type(other))}
+    return kinds == {Int, Enum} and btf.size_of(one) == btf.size_of(other)
+
+
 def same_as(btf: Btf, type_id: int, ref: TypeRef, base: int) -> bool:
     """``same_type`` for a written type whose base is known already; one without wildcards."""
     depth, found = _unwound(btf, type_id)

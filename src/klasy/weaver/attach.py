@@ -41,6 +41,11 @@ _ATTACH_TYPES = {
     Mechanism.KRETPROBE_MULTI: u.BPF_TRACE_KPROBE_MULTI,
 }
 
+_TRACEPOINTS = {
+    Mechanism.RAW_TRACEPOINT: u.BPF_PROG_TYPE_RAW_TRACEPOINT,
+    Mechanism.TRACE_EVENT: u.BPF_PROG_TYPE_TRACEPOINT,
+}
+
 
 def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Callable[[str], int]) -> Program:
     """Load the program of a probe. ``btf_fd`` gives a descriptor of a module's BTF.
@@ -48,6 +53,8 @@ def load(spec: ProgramSpec, probe: Probe, maps: Mapping[str, Map], btf_fd: Calla
     Raises VerifierError, KernelRefused, KernelLacks.
     """
     attach_type = _ATTACH_TYPES.get(probe.mechanism, 0)
+    if probe.mechanism in _TRACEPOINTS:
+        return program.load(_TRACEPOINTS[probe.mechanism], spec.code, name=spec.name, maps=maps)
     if probe.mechanism not in TRAMPOLINES:
         kind = u.BPF_PROG_TYPE_PERF_EVENT if probe.watch is not None else u.BPF_PROG_TYPE_KPROBE
         return program.load(kind, spec.code, name=spec.name, maps=maps, expected_attach_type=attach_type)
@@ -112,6 +119,10 @@ class Attacher:
             return Attached({"": _tracing(probe, loaded)})
         if probe.mechanism in (Mechanism.KPROBE_MULTI, Mechanism.KRETPROBE_MULTI):
             return Attached({"": _multi(probe, loaded)})
+        if probe.mechanism in _TRACEPOINTS:
+            from klasy.weaver.tracepoint import attach_event
+
+            return Attached({"": attach_event(probe, loaded)})
         if probe.watch is not None:
             from klasy.weaver import watch
 

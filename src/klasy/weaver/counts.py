@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from klasy.weaver.tracefs import SiteCount
 
 
-_BY_FPROBE = frozenset(("kprobe.multi", "kretprobe.multi"))  # of match.plan.Mechanism, which need not be imported
+# Of match.plan.Mechanism, which need not be imported: where only the program can tell what was missed.
+_BY_PROGRAM = frozenset(("kprobe.multi", "kretprobe.multi", "trace event"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def combine(
                 unseen = [ids for ids, whole in zip(points, probe["whole"], strict=True) if whole is None]
                 if index not in runs or event not in base:
                     tally.leave_open(unseen if event in base else points)
-        elif probe.get("mechanism") in _BY_FPROBE and not document["counts_refused"]:
+        elif probe.get("mechanism") in _BY_PROGRAM and not document["counts_refused"]:
             tally.leave_open(points)
         if unseen and index in runs and event in base:
             tally.add(points, by_point)

@@ -204,12 +204,13 @@ def describe(
 def shadow_row(shadow: Shadow) -> list[Any]:
     """A shadow under SHADOW_COLUMNS. Source places are not known without debug information."""
     call_kind = shadow.call_kind
+    is_event = shadow.kind.value == "event"  # an event lies nowhere
     in_program = shadow.function is not None and shadow.function.in_program
     return [
         shadow.kind.value,
         shadow.function.name if shadow.function else None,
         shadow.offset if shadow.function else None,
-        (shadow.address & _FILE_OFFSET if in_program else shadow.address) or None,
+        None if is_event else (shadow.address & _FILE_OFFSET if in_program else shadow.address) or None,
         shadow.module,
         shadow.callee.name if shadow.callee else None,
         shadow.callee.module if shadow.callee else None,

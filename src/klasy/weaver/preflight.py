@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 
+_NOT_BY_FTRACE = {Mechanism.BREAKPOINT, Mechanism.RAW_TRACEPOINT, Mechanism.TRACE_EVENT}
 _BY_EVENT = frozenset({Mechanism.KPROBE, Mechanism.KRETPROBE})
 
 
@@ -35,7 +36,7 @@ def preflight(
             "kprobes are switched off: probes would be put in place and never hit",
             hint=f"echo 1 > {kprobes_enabled}",
         )
-    if mechanisms - {Mechanism.BREAKPOINT} - IN_PROGRAMS and _reads(ftrace_enabled, "0"):
+    if mechanisms - _NOT_BY_FTRACE - IN_PROGRAMS and _reads(ftrace_enabled, "0"):
         raise SystemRefusal(
             "function tracing is switched off: probes at functions would be put in place and never hit",
             hint="sysctl kernel.ftrace_enabled=1",

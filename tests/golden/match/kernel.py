@@ -6,6 +6,54 @@ from support.fakekernel import FakeKernel
 
 from klasy.kernel.model import Refusal
 
+# As the kernel's 6.1 and 6.12 have them, cut down.
+SCHED_SWITCH = """name: sched_switch
+ID: 319
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+	field:int common_pid;	offset:4;	size:4;	signed:1;
+
+	field:char prev_comm[16];	offset:8;	size:16;	signed:1;
+	field:pid_t prev_pid;	offset:24;	size:4;	signed:1;
+	field:long prev_state;	offset:32;	size:8;	signed:1;
+	field:pid_t next_pid;	offset:56;	size:4;	signed:1;
+
+print fmt: "prev_comm=%s", REC->prev_comm
+"""
+SCHED_EXEC = """name: sched_process_exec
+ID: 312
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+
+	field:__data_loc char[] filename;	offset:8;	size:4;	signed:1;
+	field:pid_t pid;	offset:12;	size:4;	signed:1;
+"""
+SYS_OPENAT = """name: sys_enter_openat
+ID: 659
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+
+	field:int __syscall_nr;	offset:8;	size:4;	signed:1;
+	field:int dfd;	offset:16;	size:8;	signed:0;
+	field:const char * filename;	offset:24;	size:8;	signed:0;
+	field:int flags;	offset:32;	size:8;	signed:0;
+	field:umode_t mode;	offset:40;	size:8;	signed:0;
+"""
+SYS_EXECVE = """name: sys_enter_execve
+ID: 739
+format:
+	field:int __syscall_nr;	offset:8;	size:4;	signed:1;
+	field:const char * filename;	offset:16;	size:8;	signed:0;
+"""
+KFREE_SKB = """name: kfree_skb
+ID: 1500
+format:
+	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
+
+	field:void * skbaddr;	offset:8;	size:8;	signed:0;
+	field:enum skb_drop_reason reason;	offset:28;	size:4;	signed:0;
+"""
+
 DECLARATIONS = """
 typedef unsigned int u32;
 typedef unsigned long size_t;
@@ -46,6 +94,16 @@ void notrace_helper(struct sock *sk);
 int do_int3(void *regs);
 void schedule(void);
 void do_exit(long code);
+struct task_struct { pid_t pid; };
+enum skb_drop_reason { SKB_CONSUMED, SKB_DROP };
+typedef unsigned short umode_t;
+struct pt_regs { unsigned long r15; };
+long __x64_sys_openat(const struct pt_regs *regs);
+long __x64_sys_execve(const struct pt_regs *regs);
+long __x64_sys_exit_group(const struct pt_regs *regs);
+long __x64_sys_close(const struct pt_regs *regs);
+int __traceiter_sched_switch(void *data, _Bool preempt, struct task_struct *prev, struct task_struct *next);
+int __traceiter_kfree_skb(void *data, struct sk_buff *skb, enum skb_drop_reason reason);
 struct inode *file_inode_slow(struct file *f, entry e);
 int security_file_open(struct file *file);
 void security_file_free(struct file *file);
@@ -86,6 +144,13 @@ KERNEL = FakeKernel(
     },
     memory={
         0xFFFF_FFFF_8200_0100: (0xFFFF_8880_0000_1000).to_bytes(8, "little") + bytes(120),
+    },
+    events={
+        ("sched", "sched_switch"): SCHED_SWITCH,
+        ("sched", "sched_process_exec"): SCHED_EXEC,
+        ("skb", "kfree_skb"): KFREE_SKB,
+        ("syscalls", "sys_enter_openat"): SYS_OPENAT,
+        ("syscalls", "sys_enter_execve"): SYS_EXECVE,
     },
     absent={
         "skb_peek": "it was inlined everywhere: BTF describes it, but the kernel has no code of that name",

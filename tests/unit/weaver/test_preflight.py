@@ -37,6 +37,7 @@ def test_switches_are_looked_at_where_they_matter(tmp_path):
         check(tmp_path, mechanism, "1\n", "1\n")
         check(tmp_path, mechanism, None, None)
     check(tmp_path, Mechanism.FENTRY, "0\n", "1\n")
+    check(tmp_path, Mechanism.RAW_TRACEPOINT, "0\n", "0\n")  # tracepoints need neither
     with pytest.raises(SystemRefusal, match="kprobes are switched off"):
         check(tmp_path, Mechanism.KRETPROBE, "0\n", "1\n")
     with pytest.raises(SystemRefusal, match="function tracing is switched off"):

@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from klasy.match.plan import Plan, Probe
     from klasy.source import Span
 
-_TYPES = {Context.FENTRY: "fentry", Context.FEXIT: "fexit", Context.WATCH: "perf_event"}
+_TYPES = {
+    Context.FENTRY: "fentry",
+    Context.FEXIT: "fexit",
+    Context.WATCH: "perf_event",
+    Context.RAW: "raw_tracepoint",
+    Context.RECORD: "tracepoint",
+}
 
 
 @dataclass(frozen=True, slots=True)

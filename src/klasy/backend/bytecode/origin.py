@@ -10,6 +10,9 @@ In kprobe programs the context is ``struct pt_regs``. Measured on Debian's 6.1 a
 - where another kretprobe was registered *after* a kprobe on the same function, it runs first, and the kprobe program
   finds ``arch_rethook_trampoline`` in the place of the return address. The same word is then in the frame of a fexit.
 
+In raw tracepoint programs the context is a word for each argument of the tracepoint, as numbers: nothing is typed.
+In tracepoint programs it is the record of the trace event.
+
 In fentry and fexit programs the context is a row of words on the frame of the BPF trampoline:
 
     ctx       argument words
@@ -32,7 +35,7 @@ from klasy.btf.types import Const, Enum, Int, Ptr, Struct, Void
 from klasy.compiler import ir
 from klasy.compiler.ir import Var
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS, RESULT_REGISTER
-from klasy.match.plan import Context, Probe
+from klasy.match.plan import Argument, Context, Probe, RecordField
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +59,8 @@ class Origin:
         self.ctx = Var("ctx")
         self.is_marked = self.context in FROM_MARK  # arguments come from the mark
         self._pointers_only = pointers_only(ops) if self.context in TRAMPOLINE else set()
-        places = {op.source.abi_place for op in ops if isinstance(op, ir.Argument)} if self.is_marked else set()
+        sources = [op.source for op in ops if isinstance(op, ir.Argument)] if self.is_marked else []
+        places = {source.abi_place for source in sources if isinstance(source, Argument)}
         assert all(place < len(ARGUMENT_REGISTERS) for place in places), "marks hold the argument registers only"
         self.marked = {place: Var(f"marked{place}") for place in sorted(places)}
         self._btf: Btf | None = None
@@ -71,6 +75,8 @@ class Origin:
 
     def argument_calls(self, op: ir.Argument) -> bool:
         """Whether getting the argument calls a helper."""
+        if isinstance(op.source, RecordField) or self.context is Context.RAW:
+            return False
         if self.context in TRAMPOLINE:
             return not self._plain_argument(op)
         return not self.is_marked and op.source.abi_place >= len(ARGUMENT_REGISTERS)
@@ -78,6 +84,12 @@ class Origin:
     def argument(self, e: Emitter, op: ir.Argument) -> None:
         """Emit ``dst`` = argument."""
         source = op.source
+        if isinstance(source, RecordField):
+            from klasy.backend.bytecode.recordfields import emit_field
+
+            return emit_field(e, op.dst, source, self.ctx)
+        if self.context is Context.RAW:
+            return self._load(e, op.dst, 8 * source.trampoline_slot)
         if self.context in TRAMPOLINE:
             if self._plain_argument(op):
                 return self._load(e, op.dst, 8 * source.trampoline_slot)
@@ -106,6 +118,7 @@ class Origin:
 
     def _plain_argument(self, op: ir.Argument) -> bool:
         """Whether a load from the context will do; see the module's text."""
+        assert isinstance(op.source, Argument)
         if self._proto is None or op.source.index >= len(self._proto.params):
             return False
         return self._plain(self._proto.params[op.source.index].type_id, op.dst)

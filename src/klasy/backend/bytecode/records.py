@@ -225,12 +225,15 @@ class RecordWriter:
 def first_frame(probe: Probe) -> tuple[int, int]:
     """How many frames of a stack to skip, and what the first of the others is to the join point.
 
-    Measured on 6.1 and 6.12: in fentry and fexit programs the stack begins with the program and the trampoline. Calls
+    Measured on 6.1 and 6.12: in fentry and fexit programs the stack begins with the program and the trampoline. At an
+    event the first is __traceiter_NAME, or what it was called from where only one program is on the tracepoint. Calls
     that are found by dispatch are reached in the function that is called.
     """
     dispatch = probe.locator is Locator.DISPATCH
     if probe.context in (Context.FENTRY, Context.FEXIT):
         return 2 + dispatch, STACK_OWN_UNLESS_TAIL if dispatch else STACK_OWN
+    if probe.context is Context.RAW:  # behind the program and bpf_trace_runN
+        return 2, STACK_OWN
     if probe.context is Context.ENTRY:
         return int(dispatch), STACK_OWN_UNLESS_TAIL if dispatch else STACK_OWN
     if probe.context is Context.RETURN:  # the function has left already

@@ -27,6 +27,7 @@ from klasy.bpf.insn import (
 from klasy.compiler import ir
 from klasy.compiler.ir import Value, Var
 from klasy.compiler.irstate import StateOp
+from klasy.match.plan import Argument
 from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_CUT, COUNTER_DENIED, COUNTER_HITS, COUNTER_LEFT_OUT
 
@@ -95,8 +96,8 @@ class Selector:
                 return self.locating.prologue_effects()
             case ir.Locate():
                 return self.locating.locate_effects(op)
-            case ir.Argument() if self.origin.is_marked:
-                return Effects(reads=(self.origin.marked[op.source.abi_place],), results=(op.dst,))
+            case ir.Argument(source=Argument() as source) if self.origin.is_marked:
+                return Effects(reads=(self.origin.marked[source.abi_place],), results=(op.dst,))
             case ir.Argument():
                 return Effects(reads=(self.origin.ctx,), results=(op.dst,), calls=self.origin.argument_calls(op))
             case ir.Register():

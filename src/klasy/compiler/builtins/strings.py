@@ -20,8 +20,13 @@ def as_string(expr: tree.Expr) -> tree.Expr | None:
     if isinstance(expr, tree.Place) and isinstance(expr.type, Array) and isinstance(expr.type.element, Char):
         return string_at(expr)
     if isinstance(expr.type, Pointer) and isinstance(expr.type.target, Char):
-        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1)
+        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1, user=_is_users(expr))
     return None
+
+
+def _is_users(expr: tree.Expr) -> bool:
+    """Whether a pointer is one that the process gave: an argument of a system call."""
+    return isinstance(expr, tree.Local) and expr.variable.user
 
 
 def string_at(expr: tree.Expr) -> tree.Expr | None:
@@ -35,7 +40,7 @@ def string_at(expr: tree.Expr) -> tree.Expr | None:
             return tree.StringAt(STRING, expr.span, start, count, whole=True)
         return tree.StringAt(STRING, expr.span, start, ir.MAX_STRING - 1)
     if isinstance(expr.type, Pointer) and (_of_bytes(expr.type.target) or isinstance(expr.type.target, Void)):
-        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1)
+        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1, user=_is_users(expr))
     return None
 
 

@@ -1,0 +1,139 @@
+"""Events against what tracefs itself records of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.livekernel import leftovers
+from support.weaving import TRACING, woven
+
+from klasy.errors import InputError
+from klasy.kernel.live import LiveKernel
+from klasy.source import SourceFile
+from klasy.weaver.build import build
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    assert leftovers() == {}
+    yield
+    assert leftovers() == {}
+
+
+@contextmanager
+def trace(*events: str):
+    """Have tracefs record events into a buffer of its own; gives what it holds, as lines."""
+    place = TRACING / "instances" / "account"
+    place.mkdir()
+    try:
+        for event in events:
+            (place / "events" / event / "enable").write_text("1")
+        yield lambda: [line for line in (place / "trace").read_text().splitlines() if not line.startswith("#")]
+    finally:
+        for event in events:
+            (place / "events" / event / "enable").write_text("0")
+        place.rmdir()
+
+
+def run_some(count: int = 3) -> None:
+    """Programs that run and end."""
+    for _ in range(count):
+        subprocess.run(["/bin/true"], check=True)
+
+
+ASPECT = """aspect a {
+    before(char *filename, pid_t pid, pid_t old_pid): event(sched:sched_process_exec) { log(filename, pid, old_pid); }
+    before(struct task_struct *p, struct linux_binprm *bprm): event(sched:sched_process_exec) {
+        log(bprm->filename, p->pid);
+    }
+    before(struct task_struct *child): event(sched:sched_process_fork) { log(child->pid); }
+    before(char *comm, pid_t pid, int prio): event("sched:sched_process_e*") { log(comm, pid, prio); }
+}
+"""
+
+
+def test_events_and_their_fields_are_those_that_tracefs_records():
+    """Strings in the record and behind it, numbers, arguments: all as in the kernel's own trace, one for one."""
+    events = "sched/sched_process_exec", "sched/sched_process_fork", "sched/sched_process_exit"
+    with woven(ASPECT) as a, trace(*events) as account:
+        a.events()
+        run_some()
+        logged, lines = a.events(), account()
+    values = {n: [dict(e.values) for e in logged if e.advice == f"before#{n}"] for n in range(4)}
+    execs = re.findall(r"sched_process_exec: filename=(\S+) pid=(\d+) old_pid=(\d+)", "\n".join(lines))
+    forks = re.findall(r"sched_process_fork: .* child_pid=(\d+)", "\n".join(lines))
+    exits = re.findall(r"sched_process_exit: comm=(\S+) pid=(\d+) prio=(\d+)", "\n".join(lines))
+    assert len(execs) >= 3
+    assert [(v["filename"], v["pid"], v["old_pid"]) for v in values[0]] == [
+        (name, int(pid), int(old)) for name, pid, old in execs
+    ]
+    assert [(v["bprm->filename"], v["p->pid"]) for v in values[1]] == [(name, int(pid)) for name, pid, _ in execs]
+    assert [v["child->pid"] for v in values[2]] == [int(pid) for pid in forks]
+    # comm and prio are fields of the exit alone, so it alone matched
+    assert [(v["comm"], v["pid"], v["prio"]) for v in values[3]] == [(c, int(p), int(n)) for c, p, n in exits]
+    assert {e.joinpoint.place for e in logged if e.advice == "before#3"} == {"event sched:sched_process_exit"}
+
+
+def test_a_busy_event_in_both_ways():
+    """Task switches away from one process: by argument, by field and in the kernel's trace they are as many."""
+    entry, go = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(entry, 1)
+        for _ in range(30):
+            time.sleep(0.001)
+        os._exit(0)
+    text = f"""aspect a {{
+        before(struct task_struct *prev): event(sched:sched_switch) && if(prev->pid == {child}) {{ }}
+        before(pid_t prev_pid, char *prev_comm): event(sched:sched_switch) && if(prev_pid == {child}) {{
+            log(prev_comm);
+        }}
+    }}"""
+    with woven(text) as a, trace("sched/sched_switch") as account:
+        os.write(go, b"x")
+        os.waitpid(child, 0)
+        number = sum(f"prev_pid={child} " in line for line in account())
+        assert number >= 30
+        assert (a.total(0), a.total(1)) == (number, number)
+        assert [dict(e.values)["prev_comm"] for e in a.events()] == [Path("/proc/self/comm").read_text()[:-1]] * number
+    os.close(entry)
+    os.close(go)
+
+
+def test_events_of_modules_and_of_system_calls():
+    """The event of a module, by its tracepoint; and one that has none, of a system call, by its record."""
+    me = os.getpid()
+    text = f"""aspect a {{
+        before(): event(*9p:*9p_client_req) && if(pid == {me}) {{ log(stack()); }}
+        before(int dfd, const char *filename): event(syscalls:sys_enter_openat) && if(pid == {me}) {{
+            log(dfd, ustr(filename));
+        }}
+    }}"""
+    with woven(text) as a:
+        here = str(Path(__file__).with_suffix(".none"))
+        with pytest.raises(FileNotFoundError):
+            os.open(here, os.O_RDONLY)
+        logged = a.mine()
+    assert {point.mechanism for point in a.aspect.joinpoints} == {"raw tracepoint", "trace event"}
+    opened = [dict(e.values) for e in logged if e.advice == "before#1"]
+    assert {"dfd": -100, "ustr(filename)": here} in opened
+    assert [e for e in logged if e.advice == "before#0"]
+
+
+def test_errors_name_what_there_is():
+    """Of the live kernel: a misspelt event, a misspelt field."""
+    text = """aspect a {
+        before(): event(sched:sched_swich) { log(1); }
+        before(pid_t nxt_pid): event(sched:sched_switch) { log(nxt_pid); }
+    }"""
+    with pytest.raises(InputError) as caught:
+        build(SourceFile("test.asp", text), LiveKernel())
+    hints = [hint for d in caught.value.diagnostics for hint in d.hints]
+    assert "did you mean 'sched:sched_switch'?" in hints
+    assert any("'next_pid'" in hint for hint in hints)
