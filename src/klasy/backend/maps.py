@@ -58,6 +58,10 @@ def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int
         specs.append(MapSpec(MAP_LIMITS, "array", 4, 8 * limits, 1))
     if MAP_UNKNOWN in used:
         specs.append(MapSpec(MAP_UNKNOWN, "hash", 8, 8, options.unknown))
+    if plan.flows is not None:
+        from klasy.backend.bytecode.flows import flow_maps
+
+        specs += flow_maps(plan.flows, options.marks)
     if any(probe.watch is not None for probe in plan.probes):
         from klasy.backend.bytecode.watch import watch_maps
 

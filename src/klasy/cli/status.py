@@ -75,7 +75,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "stillborn": not (woven.active or woven.stopped),
         "joinpoints": len(counts),
         "unreached": len(woven.unreached),
-        "hits": sum(count.hits for count in counts),
+        "hits": woven.hits(counts),
         "lost": sum(count.lost for count in counts),
         "state_lost": _state_lost(woven),
         "unmarked": sum(count.unmarked for count in counts),

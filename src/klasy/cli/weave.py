@@ -296,7 +296,7 @@ def _sleep(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interr
 
     interrupts.sleep(limit, lambda: good() and ours.there(), LOOK_AROUND)
     buffers = [woven.events() for woven in ours.aspects] if ours.there() else []
-    hits = [sum(count.hits for count in woven.counts()) for woven in ours.aspects] if buffers else []
+    hits = [woven.hits(woven.counts()) for woven in ours.aspects] if buffers else []
     ours.take_out()
     ours.show_states(as_json=False)
     for woven, ring, number in zip(ours.aspects, buffers, hits, strict=False):

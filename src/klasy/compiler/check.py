@@ -123,6 +123,10 @@ class AdviceChecker(ExprChecker):
                 from klasy.compiler import checkstate
 
                 return checkstate.delete(self, node)
+            case ast.FlowStep():
+                from klasy.compiler import flows
+
+                return flows.check_step(self, node)
             case _:
                 raise AssertionError(f"lang lets no {type(node).__name__} through yet")
 
@@ -175,5 +179,5 @@ def conditions(pointcut: ast.Pointcut) -> Iterator[ast.If]:
         case ast.And() | ast.Or():
             yield from conditions(pointcut.left)
             yield from conditions(pointcut.right)
-        case ast.Not() | ast.Cflow():
+        case ast.Not():
             yield from conditions(pointcut.operand)

@@ -153,6 +153,11 @@ class ExprChecker:
 
     # --- leaves
 
+    def _in_flow(self, node: ast.InFlow) -> tree.Expr:
+        from klasy.compiler import flows
+
+        return flows.check_condition(node)
+
     def _int_literal(self, node: ast.IntLiteral) -> tree.Expr | None:
         if node.char:
             return tree.Constant(INT, node.span, node.value)
@@ -272,6 +277,7 @@ _CHECKS: dict[type[ast.Expr], Callable[..., tree.Expr | None]] = {
     ast.StringLiteral: ExprChecker._string_literal,
     ast.Name: ExprChecker._name,
     ast.Apply: ExprChecker._apply,
+    ast.InFlow: ExprChecker._in_flow,
     **checkmemory.CHECKS,
     **checkops.CHECKS,
 }

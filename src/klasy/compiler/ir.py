@@ -151,6 +151,18 @@ class Op(Located):
                 setattr(self, name, known[operand])
 
 
+@dataclass(eq=False)
+class FlowOp(Op):
+    """Base of the operations on control flows, which are in ``irflow``. ``flow`` is the number in the plan."""
+
+    flow: int
+
+    @property
+    def text(self) -> str:
+        """It as it is printed."""
+        return f"{self.mnemonic.replace('_', ' ')} {self.flow}"
+
+
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 
 BINARY_OPS = ("add", "sub", "mul", "udiv", "umod", "sdiv", "smod", "and", "or", "xor", "shl", "lshr", "ashr")

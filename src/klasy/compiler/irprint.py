@@ -120,6 +120,8 @@ class _Printer:
                 return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
             case StateOp():
                 return self.state(op)
+            case ir.FlowOp():
+                return op.text + "".join(f", {show(operand)}" for operand in op.operands())
             case _:  # Result, Stop, Return; CallCode
                 return " ".join([op.mnemonic.replace("_", " "), *(show(operand) for operand in op.operands())])
 

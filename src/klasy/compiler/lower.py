@@ -10,7 +10,7 @@ from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
-from klasy.match.plan import READS, WRITES, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
+from klasy.match.plan import READS, WRITES, Kept, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -123,7 +123,11 @@ class Body(ExpressionLowering):
                 self.build.add(ir.Observe(raw, "address"))
                 self.begin(variable, self.build.binary("sub", raw, binding.source.offset))
                 continue
-            if isinstance(binding.source, Result):
+            if isinstance(binding.source, Kept):
+                from klasy.compiler import flows
+
+                flows.lower_kept(self, raw, binding.source)
+            elif isinstance(binding.source, Result):
                 self.build.add(ir.Result(raw))
             elif isinstance(binding.source, UserRegister):
                 registers = self.build.value()
@@ -198,6 +202,10 @@ class Body(ExpressionLowering):
             case tree.Deny():
                 self.build.add(ir.Count(self.joinpoint, "denied"))
                 self.build.add(ir.Deny(node.errno))
+            case tree.FlowStep():
+                from klasy.compiler import flows
+
+                flows.lower_step(self, node)
             case _:
                 from klasy.compiler import lowerstate
 

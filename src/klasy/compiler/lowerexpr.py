@@ -254,6 +254,10 @@ class ExpressionLowering:
                 return self.value(node.value)
             case tree.Call():
                 return self.call(node)
+            case tree.InFlow():
+                from klasy.compiler import flows
+
+                return flows.lower_condition(self, node)
             case _:
                 from klasy.compiler import lowerstate
 

@@ -393,6 +393,22 @@ class Limit(Stmt):
 
 
 @dataclass(eq=False)
+class InFlow(Expr):
+    """1 in a control flow, else 0: ``cflow``."""
+
+    flow: int
+
+
+@dataclass(eq=False)
+class FlowStep(Stmt):
+    """Enters, leaves or ends a control flow; ``values`` are kept while it lasts."""
+
+    step: str
+    flow: int
+    values: tuple[Local, ...]
+
+
+@dataclass(eq=False)
 class Stop(Stmt):
     """Switches the aspect off."""
 

@@ -412,6 +412,13 @@ class Apply(Expr):
     args: tuple[Expr, ...]
 
 
+@dataclass(frozen=True)
+class InFlow(Expr):
+    """Whether what runs here is in a control flow, by its number in the aspect: what ``cflow`` becomes. Not written."""
+
+    flow: int
+
+
 # --- statements -----------------------------------------------------------------------------------------------------
 
 
@@ -492,6 +499,18 @@ class Delete(Stmt):
     """``delete state[key];``."""
 
     target: Expr
+
+
+@dataclass(frozen=True)
+class FlowStep(Stmt):
+    """``enter`` or ``leave`` a control flow, or ``end`` it with its task: what ``cflow`` needs besides. Not written.
+
+    ``names``: the parameters whose values are kept for as long as the flow lasts.
+    """
+
+    step: str
+    flow: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -659,7 +678,9 @@ class File(Node):
 class Advice:
     """One advice, standing alone: its pointcut has no PointcutRef left and binds the advice's own parameter names.
 
-    ``index`` numbers the advice in its aspect, from 0; ``label`` is how it is shown, e.g. ``before#0`` .
+    ``index`` numbers the advice in its aspect, from 0; ``label`` is how it is shown, e.g. ``before#0`` . Advice that
+    nobody wrote, but that ``cflow`` needs, says in ``keeps`` what for, and runs at a join point before the aspect's own
+    (``order`` below 0) or behind it.
     """
 
     index: int
@@ -670,11 +691,13 @@ class Advice:
     body: Block | CBody
     span: Span = field(compare=False, repr=False)
     head: Span = field(compare=False, repr=False)
+    keeps: str = ""
+    order: int = 0
 
     @property
     def label(self) -> str:
         """How the advice is named in reports."""
-        return f"{self.kind.value}#{self.index}"
+        return self.keeps or f"{self.kind.value}#{self.index}"
 
 
 @dataclass(frozen=True)

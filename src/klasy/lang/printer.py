@@ -302,6 +302,8 @@ def _with_level(expr: ast.Expr) -> tuple[str, int]:
             return write_string(expr.value), _PRIMARY
         case ast.Name():
             return expr.name, _PRIMARY
+        case ast.InFlow():
+            return f"cflow#{expr.flow}", _PRIMARY
         case ast.Member():
             return f"{_expr(expr.object, _POSTFIX)}{'->' if expr.arrow else '.'}{expr.name}", _POSTFIX
         case ast.Index():

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _NODES: dict[type[ast.Node], str] = {
     ast.At: "'at'",
     ast.WithinFile: "'withinfile'",
-    ast.Cflow: "'cflow'",
 }
 
 FUNCTIONS: frozenset[str] = frozenset()  # of the language; none by now

@@ -111,7 +111,9 @@ def is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, *, of_object: bool) ->
             members_only = "'target' binds the object whose member is accessed, and this is a global"
             bag.error("no-target", members_only, form.leaves[literal.leaf].span)
     for name, param in () if of_object else matcher.binder.params.items():
-        bag.error("unbound-parameter", f"nothing in the pointcut binds '{name}'", param.span)
+        from klasy.match import lint
+
+        lint.report_unbound(matcher, name, param)
     return len(bag.errors) == before
 
 

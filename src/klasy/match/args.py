@@ -22,7 +22,7 @@ class Arguments:
 
     def __init__(self, leaf: ast.Args, advice: ast.Advice, signatures: Signatures) -> None:
         names = {param.name for param in advice.params}
-        params = tuple([_by_name(param, names) for param in leaf.params])
+        params = tuple([by_name(param, names) for param in leaf.params])
         signature = ast.Signature(leaf.span, None, "*", params)
         self.resolved = Resolved(signature)
         self.misfit: Mismatch | None = None
@@ -73,7 +73,7 @@ def _is_word(param: ast.ParamPattern) -> bool:
     return ref is not None and param.name is None and ref.tag is ast.TagKind.NONE and not ref.pointers
 
 
-def _by_name(param: ast.ParamPattern, names: set[str]) -> ast.ParamPattern:
+def by_name(param: ast.ParamPattern, names: set[str]) -> ast.ParamPattern:
     """A lone word that is the name of a parameter stands for an argument of any type."""
     name = ast.bound_name(param, names)
     if name is None or param.name:

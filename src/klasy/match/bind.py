@@ -48,6 +48,7 @@ class Binder:
         }
         # Why functions with a matching signature were left out, by leaf: for the message if none is left.
         self.dropped: dict[int, str] = {}
+        self.elsewhere: set[str] = set()  # parameters that something else than a signature binds
         self._unbound: set[str] = set()
         self._checked: dict[tuple[object, ...], bool] = {}
         self._bound: dict[tuple[object, bool], tuple[Binding, ...] | None] = {}
@@ -88,7 +89,7 @@ class Binder:
                     fits &= self._param_fits(leaf, found, named, param)
             fits &= self._result_fits(leaf, found)
         for name, param in self.params.items():
-            if name not in bound and name not in self._unbound:
+            if name not in bound and name not in self._unbound and name not in self.elsewhere:
                 self._unbound.add(name)
                 self.bag.error(
                     "unbound-parameter",

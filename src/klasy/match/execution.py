@@ -49,6 +49,9 @@ class ExecutionPlanner:
         self.kernel = planner.kernel
         self.options = planner.options
         self._kprobe: dict[tuple[int, Way], Refusal | None] = {}
+        # Functions whose execution is a control flow: trampolines see each entry with its return, and all that runs
+        # there must run in the same one, in order.
+        self.flow_places: set[int] = set()
 
     def plan(self) -> None:
         """Add the probes and join points to the planner's."""
@@ -59,7 +62,12 @@ class ExecutionPlanner:
 
             plan_executions(self.planner.probes, [each for each in everything if _in_program(each[1])], self.planner)
         decided = [one for one in todo if one[0].kind is AdviceKind.AROUND]
-        places = {(advice.kind, match.shadow.address) for advice, match in todo if advice.kind is not AdviceKind.AROUND}
+        if self.planner.matched.flows is not None:
+            from klasy.match.cflow import whole_executions
+
+            todo, self.flow_places = whole_executions(self, todo)
+        probed = [(a.kind, match.shadow.address) for a, match in todo if a.kind is not AdviceKind.AROUND]
+        places = {place for place in probed if place[1] not in self.flow_places}
         many = len(places) > MOST_TRAMPOLINES
         self.count = len(places)
         self.multi = many and self.options.features.kprobe_multi and self.options.force != "kprobe"
@@ -105,7 +113,7 @@ class ExecutionPlanner:
         assert function is not None
         address = function.address
         refusal: Refusal | None = None
-        if self.trampolines:
+        if self.trampolines or address in self.flow_places:
             refusal = self.trampoline_refusal(function, Way.FENTRY)
             if refusal is None:
                 self._fentry(advice, match, function, "no trap: a BPF trampoline at the function's entry")
@@ -177,7 +185,7 @@ class ExecutionPlanner:
         if refusal is not None and refusal.code == "noreturn":
             self.planner.unreached(advice, match.shadow, refusal)
             return False
-        if self.trampolines and refusal is None:
+        if (self.trampolines or function.address in self.flow_places) and refusal is None:
             self._fexit(advice, match, function, "no trap: a BPF trampoline around the function")
             return False
         marked = takes_arguments(match.outcome)

@@ -63,6 +63,14 @@ def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
     matcher.bag.error("no-join-point-kind", message, span, hints=[f"say of what, as in: {example}"])
 
 
+def report_unbound(matcher: AdviceMatcher, name: str, param: ast.Param) -> None:
+    """A parameter that an access to data does not bind."""
+    message = f"nothing in the pointcut binds '{name}'"
+    if name in matcher.binder.elsewhere:
+        message = f"'{name}' is what a control flow keeps: that can be bound at calls and executions, not at accesses"
+    matcher.bag.error("unbound-parameter", message, param.span)
+
+
 def report_too_many(count: int, advice: ast.Advice, bag: DiagnosticBag) -> None:
     """An advice with more join points than can sensibly be woven."""
     bag.error(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from klasy.lang.ast import Advice, Aspect, Expr
     from klasy.match.datum import Datum, MemberData, WatchedMember
     from klasy.match.events import EventMatch
-    from klasy.match.plan import Binding, Unreached
+    from klasy.match.plan import Binding, FlowPlan, Unreached
     from klasy.match.shadow import JoinPointKind, Shadow
     from klasy.match.sites import Sites
 
@@ -96,3 +96,4 @@ class Matched:
     advice: tuple[AdviceMatch, ...]
     unreached: tuple[Unreached, ...]
     sites: Sites
+    flows: FlowPlan | None = None

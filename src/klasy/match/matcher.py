@@ -14,7 +14,7 @@ from klasy.match.glob import matches
 from klasy.match.guard import both, either, negated
 from klasy.match.matched import AdviceMatch, IndirectSite, Match, Matched, Outcome
 from klasy.match.plan import Unreached
-from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, Literal, NormalForm, normal_form
+from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, Literal, NormalForm, normal_form, walk
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.signature import Signatures
 from klasy.match.sites import Sites
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
     from klasy.match.args import Arguments
+    from klasy.match.cflow import Flows
     from klasy.match.plan import Binding
     from klasy.match.signature import Resolved
     from klasy.source import Span
@@ -49,12 +50,19 @@ def match_aspect(aspect: ast.Aspect, kernel: Kernel, bag: DiagnosticBag) -> Matc
     signatures = Signatures(kernel, bag)
     advice: list[AdviceMatch] = []
     unreached: list[Unreached] = []
+    flows: Flows | None = None
+    if any(isinstance(part, ast.Cflow) for each in aspect.advice for part in walk(each.pointcut)):
+        from klasy.match.cflow import Flows
+
+        flows = Flows(aspect, kernel, bag)
+        aspect = flows.aspect
     for each in aspect.advice:
         matcher = AdviceMatcher(each, kernel, signatures, sites, bag)
+        matcher.flows = flows
         advice.append(matcher.match())
         unreached += matcher.unreached
     _drop_repetitions(bag)
-    return Matched(aspect, kernel, tuple(advice), tuple(unreached), sites)
+    return Matched(aspect, kernel, tuple(advice), tuple(unreached), sites, flows.plan if flows else None)
 
 
 def _drop_repetitions(bag: DiagnosticBag) -> None:
@@ -105,6 +113,7 @@ class AdviceMatcher:
         self.sites = sites
         self.bag = bag
         self.unreached: list[Unreached] = []
+        self.flows: Flows | None = None  # of the aspect, if it has any
         self.form = NormalForm((), ())
         self.resolved: dict[int, Resolved] = {}
         self.args: dict[int, Arguments] = {}
@@ -138,6 +147,8 @@ class AdviceMatcher:
             programs.check_side(self)
         self.conjuncts = [self._conjunct(i, literals) for i, literals in enumerate(form.conjuncts)]
         self.binder = Binder(self.advice, form, self.resolved, self.bag, self.signatures.prototype)
+        if self.flows is not None:
+            self.binder.elsewhere.update(self.flows.bound(form))
         for conjunct in self.conjuncts:
             if conjunct.usable:
                 self._match_conjunct(conjunct, result)
@@ -393,6 +404,8 @@ class AdviceMatcher:
             if bindings is Binder.ALTERED:
                 self._altered.add(key)
             else:
+                if self.flows is not None:
+                    bindings = self.flows.bind(bindings, conjunct.literals, self.form, self.advice)
                 alternatives.append((conjunct, bindings))
         if not alternatives:
             return None
@@ -420,7 +433,7 @@ class AdviceMatcher:
                 truth = self.args[literal.leaf].fit(target)
             elif isinstance(leaf, ast.Access | ast.Event | ast.Syscall | ast.Target):
                 truth = False
-            elif isinstance(leaf, ast.If):
+            elif isinstance(leaf, ast.If | ast.Cflow):
                 continue
             elif bits is None:
                 return False
@@ -437,6 +450,9 @@ class AdviceMatcher:
             leaf = self.form.leaves[literal.leaf]
             if isinstance(leaf, ast.If):
                 guard = both(guard, leaf.condition if literal.positive else negated(leaf.condition))
+            elif isinstance(leaf, ast.Cflow) and self.flows is not None:
+                inside = self.flows.condition(leaf, self.advice)
+                guard = both(guard, inside if literal.positive else negated(inside))
         return guard
 
     # --- indirect calls

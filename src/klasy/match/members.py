@@ -326,7 +326,9 @@ def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> 
             )
     for name, param in params.items():
         if name not in names:
-            matcher.bag.error("unbound-parameter", f"nothing in the pointcut binds '{name}'", param.span)
+            from klasy.match import lint
+
+            lint.report_unbound(matcher, name, param)
     if len(matcher.bag.errors) > before:
         return None
     return tuple(Binding(name, Object(), params[name].type) for name in sorted(names) if name in params)

@@ -174,11 +174,19 @@ class WatchedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A value on offer: what the parameter ``place`` of a control flow was when it was entered, the innermost time."""
+
+    flow: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """An advice parameter and where its value comes from. ``type`` is the parameter's type as written."""
 
     name: str
-    source: Argument | RecordField | UserRegister | Result | Object | WatchedObject
+    source: Argument | RecordField | UserRegister | Result | Object | WatchedObject | Kept
     type: TypeRef
 
 
@@ -337,6 +345,19 @@ class Unreached:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowPlan:
+    """The control flows that an aspect's advice ask for: how many values each keeps, by its number.
+
+    ``offsets``: address of the table of where each CPU's per-CPU variables lie; ``preempt_count``: of the one that
+    tells whether an interrupt is being served, from there.
+    """
+
+    values: tuple[int, ...]
+    offsets: int
+    preempt_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The whole plan of one aspect, with the warnings that matching it gave.
 
@@ -351,6 +372,7 @@ class Plan:
     diagnostics: tuple[Diagnostic, ...]
     untyped: int = 0
     filter: Filter | None = None
+    flows: FlowPlan | None = None
 
     def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum | MemberData | WatchedMember]]:
         """The data whose accesses an advice runs at, with how."""

@@ -108,7 +108,8 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield "it does nothing"
     if probe.condition is not None and probe.context is not Context.TAIL:
         yield "only a jump has a condition"
-    if [arm.advice for arm in probe.arms] != sorted(arm.advice for arm in probe.arms):
+    order = [(plan.aspect.advice[arm.advice].order, arm.advice) for arm in probe.arms]
+    if order != sorted(order):
         yield "its arms are out of order"
     if any(point.function.in_program != probe.in_program for point in probe.points):
         yield "a point is on the wrong side of the kernel's border"

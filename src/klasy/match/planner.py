@@ -56,6 +56,10 @@ class Planner:
             from klasy.match.events import plan_events
 
             plan_events(self)
+        if self.matched.flows is not None:
+            from klasy.match.cflow import check_reached
+
+            self._unreached = check_reached(self.matched, self._unreached, self.bag)
         joinpoints, probes = self.probes.build()
         if self._unreached:
             from klasy.match import lint
@@ -64,7 +68,8 @@ class Planner:
         self._warn_of_many(sum(len(probe.points) for probe in probes))
         unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
         untyped = {address for match in self.matched.advice for address in match.untyped - match.members.keys()}
-        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), tuple(self.bag.items), len(untyped))
+        diagnostics, flows = tuple(self.bag.items), self.matched.flows
+        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), diagnostics, len(untyped), flows=flows)
 
     def unreached(self, advice: Advice, shadow: Shadow, refusal: Refusal) -> None:
         """Note a shadow that no probe reaches."""

@@ -39,6 +39,7 @@ class _ArmDraft:
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
+    order: int = 0
 
 
 @dataclass(eq=False)
@@ -111,7 +112,7 @@ class ProbeSet:
         key = advice.index, id(outcome), which
         arm = draft.arms.get(key)
         if arm is None:
-            arm = draft.arms[key] = _ArmDraft(advice.index, outcome)
+            arm = draft.arms[key] = _ArmDraft(advice.index, outcome, order=advice.order)
         return arm
 
     def build(self) -> tuple[tuple[JoinPoint, ...], tuple[Probe, ...]]:
@@ -133,7 +134,7 @@ class ProbeSet:
         draft, ids = self._drafts[kind], self._ids
         points = [Point(address, draft.points[address]) for address in sorted(draft.points)]
         arms = []
-        for arm in sorted(draft.arms.values(), key=lambda arm: arm.advice):
+        for arm in sorted(draft.arms.values(), key=lambda arm: (arm.order, arm.advice)):
             by_address = {address: ids[number] for address, number in arm.by_address.items()}
             by_return_address = {address: ids[number] for address, number in arm.by_return_address.items()}
             otherwise = None if arm.otherwise is None else ids[arm.otherwise]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, ClassVar
 
+    from klasy.lang.ast import Advice
     from klasy.match.plan import Plan, Probe
     from klasy.match.shadow import Shadow
     from klasy.record import Format
@@ -185,7 +186,7 @@ def describe(
         "options": c.options,
         "token": c.token,
         "group": c.group,
-        "advice": [{"label": a.label, "kind": a.kind.value, "line": a.span.line} for a in plan.aspect.advice],
+        "advice": [_advice(advice) for advice in plan.aspect.advice],
         "joinpoints": pack_table(
             JOINPOINT_COLUMNS,
             [[j.id, j.advice, *shadow_row(j.shadow), j.mechanism, j.why] for j in plan.joinpoints],
@@ -199,6 +200,12 @@ def describe(
         "states": [state.to_json() for state in states],
         "filter": plan.filter.to_json() if plan.filter else None,
     }
+
+
+def _advice(advice: Advice) -> dict[str, Any]:
+    """``keeps``: nobody wrote it, it keeps a control flow."""
+    found: dict[str, Any] = {"label": advice.label, "kind": advice.kind.value, "line": advice.span.line}
+    return found | {"keeps": True} if advice.keeps else found
 
 
 def shadow_row(shadow: Shadow) -> list[Any]:

@@ -125,6 +125,15 @@ class WovenAspect:
         """How each advice is shown, by its index."""
         return [advice["label"] for advice in self.document["advice"]]
 
+    def hits(self, counts: Sequence[Count]) -> int:
+        """How often advice ran, by the counts of its join points: advice that only keeps a control flow left out."""
+        keeps = {advice["label"] for advice in self.document["advice"] if advice.get("keeps")}
+        if not keeps:
+            return sum(count.hits for count in counts)
+        return sum(
+            count.hits for point, count in zip(self.joinpoints, counts, strict=True) if point.advice not in keeps
+        )
+
     @cached_property
     def formats(self) -> tuple[Format, ...]:
         """The layouts of its log records, by their index."""

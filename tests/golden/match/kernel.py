@@ -123,6 +123,7 @@ tcp_mark_skb.isra.0: kfree
 tcp_ack: tcp_mark_skb.isra.0
 asm_entry: schedule
 ext_free[ext4]: kfree
+do_task_dead: *
 """
 
 KERNEL = FakeKernel(
@@ -141,6 +142,8 @@ KERNEL = FakeKernel(
         "nameless": (0xFFFF_FFFF_8200_0203, 5),
         "nr_threads": (0xFFFF_FFFF_8200_0300, 2),  # too small for the type that it has elsewhere
         "skb_queue_limit": (0xFFFF_FFFF_8200_0400, 8),
+        "__per_cpu_offset": (0xFFFF_FFFF_8200_0500, 64),
+        "__preempt_count": (0x1FB40, 4),
     },
     memory={
         0xFFFF_FFFF_8200_0100: (0xFFFF_8880_0000_1000).to_bytes(8, "little") + bytes(120),

@@ -102,7 +102,12 @@ class _Generator:
 
             watching = watching_of(self.probe, self.origin, ops, plan.filter)
         self.locating = Locating(plan, self.probe, locates, origin=self.origin, counters=counters, rethook=rethook)
-        self.selector = Selector(self.origin, self.locating, counters, watching, states)
+        flows = None
+        if any(isinstance(op, ir.FlowOp) for op in ops):
+            from klasy.backend.bytecode.flows import FlowCode
+
+            flows = FlowCode(plan, self.origin, counters)
+        self.selector = Selector(self.origin, self.locating, counters, watching, states, flows=flows)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
         self.selector.survey(self.blocks)
@@ -187,7 +192,7 @@ class _Generator:
             e.out_unless_active()
         if self.count_runs:
             count_run(e, self.probe.index)
-        if self.plan.filter and self.probe.watch is None:
+        if self.plan.filter and self.probe.watch is None and not self._keeps_flows():
             from klasy.backend.bytecode.filters import emit_filter
 
             emit_filter(e, self.plan.filter)
@@ -207,6 +212,25 @@ class _Generator:
                     self.selector.emit_decision(e, op, next(ops), after)
                 else:
                     self.selector.emit(e, op, after)
+
+    def _keeps_flows(self) -> bool:
+        """Whether all that the program does is to keep control flows: those of all tasks, whoever's hits count.
+
+        A task may become another's while it is in a flow: by a new name, by another user.
+        """
+        keeps = [bool(self.plan.aspect.advice[arm.advice].keeps) for arm in self.probe.arms]
+        if any(keeps) and not all(keeps):
+            bag = DiagnosticBag()
+            own = next(arm.advice for arm, kept in zip(self.probe.arms, keeps, strict=True) if not kept)
+            function = self.probe.points[0].function.name
+            bag.error(
+                "filtered-flow",
+                f"{function} begins or ends a control flow and is advised itself: whose hits count cannot be limited then",
+                self.plan.aspect.advice[own].pointcut.span,
+                hints=["test it in the pointcut instead: && if(pid == ..)"],
+            )
+            bag.raise_if_errors()
+        return bool(keeps) and all(keeps)
 
     # --- what is too large
 

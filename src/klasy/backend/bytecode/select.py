@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.code import Local, Straight
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emitter import Emitter
+    from klasy.backend.bytecode.flows import FlowCode
     from klasy.backend.bytecode.locate import Locating
     from klasy.backend.bytecode.origin import Origin
     from klasy.backend.bytecode.states import StateCode
@@ -64,8 +65,11 @@ class Selector:
         counters: Counters,
         watching: Watching | None = None,
         states: StateCode | None = None,
+        *,
+        flows: FlowCode | None = None,
     ) -> None:
         self.states = states
+        self.flows = flows
         self.watching = watching
         self.origin = origin
         self.locating = locating
@@ -129,6 +133,9 @@ class Selector:
             case StateOp():
                 faults = () if op.faults is None else (op.faults,)
                 return Effects(late=(*reads, *faults), results=() if op.result is None else (op.result,), calls=True)
+            case ir.FlowOp():
+                assert self.flows is not None
+                return self.flows.effects(op)
         result = op.result
         if op.mnemonic == CALL_CODE:
             return Effects(reads=reads, calls=True)
@@ -155,6 +162,9 @@ class Selector:
             case StateOp():
                 assert self.states is not None
                 return self.states.scratch(op)
+            case ir.FlowOp():
+                assert self.flows is not None
+                return self.flows.scratch(op)
         return 8 * len(op.operands()) if op.mnemonic == CALL_CODE else 0
 
     def on_stack(self, blocks: list[Straight]) -> set[Local]:
@@ -268,6 +278,9 @@ class Selector:
             case StateOp():
                 assert self.states is not None
                 self.states.emit(e, op, self._uses)
+            case ir.FlowOp():
+                assert self.flows is not None
+                self.flows.emit(e, op)
             case _ if op.mnemonic == CALL_CODE:
                 from klasy.backend.bytecode import subprograms
 

@@ -1,0 +1,69 @@
+"""Control flows: what is left of a pointcut behind its join points, and where the kernel counts interrupts."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.astgen import SPAN
+from support.fakekernel import CTypes
+
+from klasy.lang import ast
+from klasy.match.cflow import _offset_in, _without_conditions
+
+_LEAVES = [ast.Execution(SPAN, ast.Signature(SPAN, None, name, None)) for name in ("f", "g")]
+_CONDITIONS = [ast.If(SPAN, ast.Name(SPAN, name)) for name in ("a", "b")]
+_pointcuts: st.SearchStrategy[ast.Pointcut] = st.recursive(
+    st.sampled_from([*_LEAVES, *_CONDITIONS, ast.Cflow(SPAN, _LEAVES[0], below=False)]),
+    lambda inner: st.one_of(
+        st.builds(ast.And, st.just(SPAN), inner, inner),
+        st.builds(ast.Or, st.just(SPAN), inner, inner),
+        st.builds(ast.Not, st.just(SPAN), inner),
+    ),
+    max_leaves=8,
+)
+
+
+def _holds(part: ast.Pointcut | None, truth: dict[ast.Pointcut, bool]) -> bool:
+    match part:
+        case None:
+            return True
+        case ast.And():
+            return _holds(part.left, truth) and _holds(part.right, truth)
+        case ast.Or():
+            return _holds(part.left, truth) or _holds(part.right, truth)
+        case ast.Not():
+            return not _holds(part.operand, truth)
+        case _:
+            return truth[part]
+
+
+@given(_pointcuts)
+def test_what_is_entered_is_left(pointcut: ast.Pointcut) -> None:
+    """Whatever the conditions are, the pointcut that leaves a flow holds where the one that enters it does."""
+    behind = _without_conditions(pointcut, set(), True)
+    leaves = [*_LEAVES, *_CONDITIONS, ast.Cflow(SPAN, _LEAVES[0], below=False)]
+    for values in itertools.product((False, True), repeat=len(leaves)):
+        truth = dict(zip(leaves, values, strict=True))
+        assert _holds(behind, truth) or not _holds(pointcut, truth)
+
+
+def test_no_condition_is_left() -> None:
+    """Behind a join point no condition is asked."""
+    both = ast.And(SPAN, _LEAVES[0], _CONDITIONS[0])
+    assert _without_conditions(both, set(), True) == _LEAVES[0]
+    assert _without_conditions(ast.Or(SPAN, both, _LEAVES[1]), set(), True) == ast.Or(SPAN, *_LEAVES)
+    assert _without_conditions(ast.Not(SPAN, both), set(), True) is None
+
+
+def test_member_of_an_unnamed_struct() -> None:
+    """preempt_count is found where it lies in structs and unions without names, as in 6.12's pcpu_hot."""
+    text = """
+    struct hot { union { struct { unsigned long task; int count; int other; }; char room[64]; }; };
+    int f(struct hot *p);
+    """
+    btf = CTypes(text).btf
+    assert _offset_in(btf, "hot", "count") == 8
+    assert _offset_in(btf, "hot", "missing") is None
+    assert _offset_in(btf, "cold", "count") is None
