@@ -409,7 +409,9 @@ class FakeKernel:
         return self._bytes.get(address, b"\x90" * size)[:size]
 
     def instruction_length(self, address: int) -> int | None:
-        return next((site.length for site in self._sites if site.address == address), 1)
+        inside = (site for site in self._sites if site.address <= address < site.return_address)
+        site = next(inside, None)
+        return 1 if site is None else site.length if site.address == address else None
 
     def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
         offset = address - function.address

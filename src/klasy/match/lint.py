@@ -26,7 +26,7 @@ _MOST_LOOKED_UP = 50
 def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
     """An alternative that selects no kind of join point, or two at once."""
     kinds = {"a call": conjunct.calls, "an execution": conjunct.executions, "an access to data": conjunct.accesses}
-    kinds |= {"an event": conjunct.events, "a system call": conjunct.syscalls}
+    kinds |= {"an event": conjunct.events, "a system call": conjunct.syscalls, "an instruction": conjunct.places}
     selected = {kind: leaves[0] for kind, leaves in kinds.items() if leaves}
     if selected:
         matcher.bag.error(
@@ -131,6 +131,8 @@ def _report_empty(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
         )
     elif dropped is not None:
         _report(matcher, span, "no function fits the types that the advice declares", [f"for one, {dropped}"])
+    elif conjunct.places:
+        _report(matcher, span, "nothing is left of these instructions: all of them are excluded", [])
     elif conjunct.executions:
         _report_no_execution(matcher, conjunct, span)
     else:

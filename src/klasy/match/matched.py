@@ -76,6 +76,7 @@ class AdviceMatch:
     advice: Advice
     executions: list[Match] = field(default_factory=list)
     accesses: list[AccessMatch] = field(default_factory=list)
+    places: list[Match] = field(default_factory=list)
     members: dict[int, MemberMatch] = field(default_factory=dict)
     untyped: set[int] = field(default_factory=set)
     events: list[EventMatch] = field(default_factory=list)

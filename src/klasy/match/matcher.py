@@ -89,6 +89,7 @@ class _Conjunct:
     accesses: list[int] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     syscalls: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     withins: list[int] = field(default_factory=list)
     modules: list[int] = field(default_factory=list)
     args: list[int] = field(default_factory=list)
@@ -223,13 +224,22 @@ class AdviceMatcher:
                 conjunct.syscalls.append(literal.leaf)
             elif isinstance(leaf, ast.Event):
                 conjunct.events.append(literal.leaf)
+            elif isinstance(leaf, ast.At):
+                conjunct.places.append(literal.leaf)
             elif isinstance(leaf, ast.Within):
                 conjunct.withins.append(literal.leaf)
             elif isinstance(leaf, ast.WithinModule):
                 conjunct.modules.append(literal.leaf)
             elif isinstance(leaf, ast.Args):
                 conjunct.args.append(literal.leaf)
-        kinds = conjunct.calls, conjunct.executions, conjunct.accesses, conjunct.events, conjunct.syscalls
+        kinds = (
+            conjunct.calls,
+            conjunct.executions,
+            conjunct.accesses,
+            conjunct.events,
+            conjunct.syscalls,
+            conjunct.places,
+        )
         if sum(map(bool, kinds)) != 1:
             from klasy.match import lint
 
@@ -240,6 +250,11 @@ class AdviceMatcher:
     # --- candidates
 
     def _match_conjunct(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
+        if conjunct.places:
+            from klasy.match.places import match_places
+
+            match_places(self, conjunct, result)
+            return
         if conjunct.accesses:
             from klasy.match.accesses import match_accesses
 
@@ -431,7 +446,7 @@ class AdviceMatcher:
                 truth = kind is isinstance(leaf, ast.Call) and target.address in self.resolved[literal.leaf].found
             elif isinstance(leaf, ast.Args):
                 truth = self.args[literal.leaf].fit(target)
-            elif isinstance(leaf, ast.Access | ast.Event | ast.Syscall | ast.Target):
+            elif isinstance(leaf, ast.Access | ast.Event | ast.Syscall | ast.Target | ast.At):
                 truth = False
             elif isinstance(leaf, ast.If | ast.Cflow):
                 continue

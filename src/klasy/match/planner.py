@@ -56,6 +56,10 @@ class Planner:
             from klasy.match.events import plan_events
 
             plan_events(self)
+        if any(match.places for match in self.matched.advice):
+            from klasy.match.places import plan_places
+
+            plan_places(self)
         if self.matched.flows is not None:
             from klasy.match.cflow import check_reached
 

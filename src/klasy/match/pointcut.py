@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
 
 Kind = ast.Call | ast.Execution | ast.Access | ast.Event | ast.Syscall
-Leaf = Kind | ast.Within | ast.WithinModule | ast.Args | ast.Cflow | ast.If | ast.Target
+Leaf = Kind | ast.Within | ast.WithinModule | ast.Args | ast.At | ast.Cflow | ast.If | ast.Target
 
 KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
 MOST_CONJUNCTS = 512
@@ -39,8 +39,7 @@ class NormalForm:
     conjuncts: tuple[tuple[Literal, ...], ...]
 
 
-_DESIGNATORS = {
-    ast.At: "at",
+_DESIGNATORS: dict[type[ast.Pointcut], str] = {
     ast.WithinFile: "withinfile",
 }
 

@@ -20,6 +20,7 @@ class JoinPointKind(Enum):
     ACCESS = "access"
     EVENT = "event"
     SYSCALL = "syscall"
+    AT = "at"
 
 
 class Shadow(NamedTuple):

@@ -55,6 +55,11 @@ class FakeWoven:
         """Of each join point."""
         return self._counts
 
+    @staticmethod
+    def hits(counts: list[Count]) -> int:
+        """In all."""
+        return sum(count.hits for count in counts)
+
     def cost(self) -> Cost:
         """Of the programs."""
         return self._cost

@@ -225,7 +225,7 @@ class _Generator:
             function = self.probe.points[0].function.name
             bag.error(
                 "filtered-flow",
-                f"{function} begins or ends a control flow and is advised itself: whose hits count cannot be limited then",
+                f"{function} begins or ends a control flow, and is advised: its hits cannot be limited to some tasks",
                 self.plan.aspect.advice[own].pointcut.span,
                 hints=["test it in the pointcut instead: && if(pid == ..)"],
             )
