@@ -55,6 +55,7 @@ def generate(
             states,
             count_runs=options.count_runs and must_count(plan, plan.probes[program.probe]),
             c_code=c_code,
+            budget=options.budget,
         )
         for program in compiled.programs
     ]
@@ -66,6 +67,10 @@ def generate(
         from klasy.backend.bytecode.states import state_maps
 
         maps += state_maps(compiled.states, options.keys)
+    if options.budget is not None:
+        from klasy.backend.bytecode.budget import budget_maps
+
+        maps += budget_maps()
     tracepoints: list[TracepointSpec] = []
     if plan.filter and plan.filter.children:
         from klasy.backend.bytecode.filters import follow_maps, follow_programs
@@ -73,8 +78,9 @@ def generate(
         assert kernel is not None, "who follows children has a kernel"
         maps += follow_maps(plan.filter)
         tracepoints = follow_programs(kernel.btf)
+    budget = options.budget.percent if options.budget is not None else None
     specs = tuple(each.spec for each in generated)
-    return Artifact(plan, tuple(maps), specs, compiled.formats, compiled.states, tuple(tracepoints))
+    return Artifact(plan, tuple(maps), specs, compiled.formats, compiled.states, tuple(tracepoints), budget)
 
 
 def show(artifact: Artifact) -> str:

@@ -35,7 +35,16 @@ MAP_FIRST = "first"  # one value: for each datum what it was when the aspect was
 MAP_KINDS = "kinds"  # hash: address behind an instruction -> what it does to data, as in plan.READS
 MAP_ACCESSES = "accesses"  # hash: u64 address behind the instruction, u32 join point, u32 what was known -> u64 hits
 
-# The control value: u32 active (0: programs return at once), u32 stopped (1: switched off by its own stop()).
+# Of aspects with a budget, see backend/bytecode/budget.py:
+MAP_SPENT = "spent"  # per-CPU array of one u64: ns that programs took and that are in no sum yet
+MAP_BUDGET = (
+    "budget"  # one value: when the window began, ns spent in it; and when it was too much: how much, of what time
+)
+BUDGET_WINDOW, BUDGET_SPENT, BUDGET_OVER, BUDGET_SPAN, BUDGET_SIZE = 0, 8, 16, 24, 32
+
+# The control value: u32 active (0: programs return at once), u32 stopped (1: switched off by its own stop(), 2: by its
+# budget).
+STOPPED_BY_BUDGET = 2
 CONTROL_SIZE = 8
 CONTROL_ACTIVE = 0
 CONTROL_STOPPED = 4
@@ -94,3 +103,4 @@ class Artifact:
     formats: tuple[Format, ...]
     states: tuple[State, ...] = ()
     tracepoints: tuple[TracepointSpec, ...] = ()  # to be attached before the programs
+    budget: float | None = None  # percent of the processor time

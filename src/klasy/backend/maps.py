@@ -26,13 +26,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """How much time an aspect may take: ``percent`` of all CPUs together, in each second; ``cpus`` is their number."""
+
+    percent: float
+    cpus: int
+
+    @property
+    def window(self) -> int:
+        """Nanoseconds of all CPUs together in a second."""
+        return int(self.percent * 10_000_000 * self.cpus)
+
+    @property
+    def part(self) -> int:
+        """Nanoseconds that a CPU hands over at a time; see backend/bytecode/budget.py."""
+        return max(1, self.window // self.cpus // 16)
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How large an aspect's maps are, and what is counted.
 
     ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
     once whose return is waited for. ``keys`` is how many keys each state can have. ``count_runs``: programs count their
     runs where nothing else tells them: for kernels that do not count what a kprobe's program is refused. ``filter``:
-    whose hits count.
+    whose hits count. ``budget``: how much time it may take.
     """
 
     ring_bytes: int = 1 << 20
@@ -41,6 +59,7 @@ class Options:
     keys: int = 4096
     count_runs: bool = False
     filter: Filter | None = None
+    budget: Budget | None = None
 
 
 def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int = 0) -> list[MapSpec]:

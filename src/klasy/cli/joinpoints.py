@@ -156,7 +156,7 @@ def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 def _of_woven(args: Arguments) -> int:
-    from klasy.weaver.woven import open_aspects
+    from klasy.weaver.woven import NO_COST, open_aspects
 
     aspects = open_aspects([args.what] if args.what else [])
     documents: list[dict[str, Any]] = []
@@ -166,7 +166,11 @@ def _of_woven(args: Arguments) -> int:
     for number, woven in enumerate(aspects):
         with woven:
             counts = woven.counts()
-            points = [_woven_point(woven, i, counts) for i in range(len(woven.joinpoints))]
+            costs = woven.costs()
+            points = [
+                {**_woven_point(woven, i, counts), "runs": cost.runs, "run_time_ns": cost.nanoseconds}
+                for i, cost in ((i, costs.get(i, NO_COST)) for i in range(len(woven.joinpoints)))
+            ]
             documents += points
             missing = [{"aspect": woven.name} | row for row in woven.unreached]
             unreached += missing
@@ -375,6 +379,10 @@ def _table(points: Sequence[dict[str, Any]], *, why: bool, counted: bool) -> str
         for row, point in zip(rows, points, strict=True):
             known = f"{point['confidence']}: {point['derivation']}" if "confidence" in point else ""
             row += [point.get("access") or "", point.get("instruction") or "", known]
+    if any(point.get("runs") for point in points):
+        head.append("COST")
+        for row, point in zip(rows, points, strict=True):
+            row.append(f"{point['run_time_ns'] // point['runs']} ns a run" if point["runs"] else "")
     head += ["MECHANISM", "WHY"] if why else ["MECHANISM"]
     for row, point in zip(rows, points, strict=True):
         row.extend([point["mechanism"], point["why"]] if why else [point["mechanism"]])

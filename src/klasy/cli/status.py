@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from klasy.cli.stopped import how_stopped
 from klasy.cli.table import duration, plural, shown, table
 from klasy.errors import EXIT_OK, KernelRefused
 from klasy.plain import TYPE_CHECKING
@@ -72,6 +73,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "source": woven.source_name,
         "since_ns": woven.since_ns,
         "active": woven.active,
+        "stopped": how_stopped(woven) if woven.stopped else None,
         "stillborn": not (woven.active or woven.stopped),
         "joinpoints": len(counts),
         "unreached": len(woven.unreached),
@@ -88,6 +90,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "coverage": _coverage(woven),
         "objects": _objects(woven),
         "filter": woven.filter,
+        "budget": woven.budget,
         "unfollowed": woven.unfollowed(),
         "runs": cost.runs,
         "run_time_ns": cost.nanoseconds,
@@ -109,7 +112,7 @@ def _notes(aspect: dict[str, Any]) -> list[str]:
     if aspect["stillborn"]:
         notes.append(f"was never switched on: klasy was killed while it wove it; klasy unweave {name} takes it out")
     elif not aspect["active"]:
-        notes.append(f"has stopped itself; klasy log {name} shows the rest of its log, and takes it out")
+        notes.append(f"{aspect['stopped']}; klasy log {name} shows the rest of its log, and takes it out")
     if aspect["left_out"]:
         notes.append(f"{plural(aspect['left_out'], 'hit')} left out by sample or limit")
     if aspect["cut"]:

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from klasy.weaver.woven import WovenAspect
 
 
+def how_stopped(woven: WovenAspect) -> str:
+    """What has become of an aspect that does not run any more: behind its name."""
+    over = woven.over_budget()
+    if over is None:
+        return "has stopped itself"
+    taken, span = over
+    figures = f"{taken / 1e6:.3g} ms of processor time within {span / 1e6:.3g} ms"
+    return f"was over its budget ({figures}) and has stopped itself"
+
+
 def stopped(aspects: Iterable[WovenAspect]) -> list[WovenAspect]:
     """Those that have stopped themselves. Not those that are not there any more."""
     found = []
@@ -40,16 +50,17 @@ def take_out(aspects: Iterable[WovenAspect]) -> list[str]:
     for woven in aspects:
         if woven.states:
             hint = f"klasy stat {woven.name} shows what it has kept, klasy unweave {woven.name} takes it out"
-            print(f"klasy: aspect '{woven.name}' has stopped itself\n  hint: {hint}", file=sys.stderr)
+            print(f"klasy: aspect '{woven.name}' {how_stopped(woven)}\n  hint: {hint}", file=sys.stderr)
         else:
             try:
                 with open_woven(woven.name) as present:
                     if not present.stopped:
                         continue  # another has been woven in its place
+                how = how_stopped(woven)
                 unweave([woven.name])
             except NotWoven:
                 continue  # another klasy was quicker
-            print(f"klasy: aspect '{woven.name}' has stopped itself, and is unwoven now", file=sys.stderr)
+            print(f"klasy: aspect '{woven.name}' {how}, and is unwoven now", file=sys.stderr)
             gone.append(woven.name)
     return gone
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from klasy.backend import Options
     from klasy.backend.artifact import Artifact
+    from klasy.backend.maps import Budget
     from klasy.cli.command import Command
     from klasy.cli.interrupts import Interrupts
     from klasy.cli.options import Arguments, Parser
@@ -49,6 +50,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--comm", action="append", metavar="NAME", help="only of threads of this name")
     parser.add_argument("--cgroup", action="append", metavar="PATH", help="only in this cgroup (v2) and beneath it")
     parser.add_argument("--uid", action="append", metavar="USER", help="only of this user, a name or a number")
+    parser.add_argument("--budget", metavar="SHARE", help="stop it when it takes more processor time: 2%%, 0.5%%")
     parser.add_argument("--json", action="store_true", help="with -f: one JSON object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
 
@@ -58,6 +60,7 @@ def run(args: Arguments) -> int:
     limit = _seconds(args.time) if args.time is not None else None
     room = _bytes(args.buffer) if args.buffer is not None else None
     keys = _keys(args.keys) if args.keys is not None else None
+    budget = _budget(args.budget) if args.budget is not None else None
     if limit is not None and args.command is not None:
         raise UsageError("--for does not go with a command: the aspect is taken out when that ends")
     if args.json and not args.follow:
@@ -71,11 +74,11 @@ def run(args: Arguments) -> int:
 
         wanted = read_filter(args)
     if args.command is None:
-        return _run(sources, args, limit, _limits(room, keys, wanted))
+        return _run(sources, args, limit, _limits(room, keys, wanted, budget))
     from klasy.cli.command import Command, watched
 
     with Command(args.command) as command:
-        return _run(sources, args, limit, _limits(room, keys, watched(command, wanted)), command)
+        return _run(sources, args, limit, _limits(room, keys, watched(command, wanted), budget), command)
 
 
 def _run(
@@ -98,11 +101,11 @@ def _run(
     return command.finish(interrupts) if command is not None else EXIT_OK
 
 
-def _limits(room: int | None, keys: int | None, wanted: Filter | None = None) -> Options:
+def _limits(room: int | None, keys: int | None, wanted: Filter | None = None, budget: Budget | None = None) -> Options:
     from klasy.backend import Options
 
     usual = Options()
-    return Options(ring_bytes=room or usual.ring_bytes, keys=keys or usual.keys, filter=wanted)
+    return Options(ring_bytes=room or usual.ring_bytes, keys=keys or usual.keys, filter=wanted, budget=budget)
 
 
 def _weave(artifacts: Sequence[Artifact], args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
@@ -128,6 +131,23 @@ def _keys(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= _MOST_KEYS:
         raise UsageError(f"'{text}' is no number of keys", hint=f"a number from 1 to {_MOST_KEYS}")
     return int(text)
+
+
+def _budget(text: str) -> Budget:
+    """A share of the processor time of all CPUs."""
+    import os
+
+    from klasy.backend.maps import Budget
+
+    try:
+        share = float(text.removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"'{text}' is no share of processor time", hint="write it as 2% or 0.5%") from None
+    if not 0.001 <= share <= 100:
+        raise UsageError(
+            f"'{text}' is out of range", hint="from 0.001% to 100%, of the time of all processors together"
+        )
+    return Budget(share, os.cpu_count() or 1)
 
 
 def _bytes(text: str) -> int:
@@ -273,18 +293,18 @@ def _follow(
 ) -> None:
     """Show the log, to its end: what is in the buffers when the aspects have been taken out can still be read."""
     from klasy.cli.reading import LogOutput, follow, open_reader, say_losses
-    from klasy.cli.stopped import stopped
+    from klasy.cli.stopped import how_stopped, stopped
 
     reader, symbols = open_reader(ours.aspects)
     with reader:
         output = LogOutput(reader, symbols, as_json=args.json, hint=_HINT)
         try:
             follow(output, reader, ours.aspects, interrupts, limit=limit, good=good)
-            ended = stopped(ours.aspects)
+            ended = [(woven.name, how_stopped(woven)) for woven in stopped(ours.aspects)]
             ours.take_out()
             output.drain()
-            for woven in ended:
-                print(f"klasy: aspect '{woven.name}' has stopped itself, and is unwoven now", file=sys.stderr)
+            for name, how in ended:
+                print(f"klasy: aspect '{name}' {how}, and is unwoven now", file=sys.stderr)
             ours.show_states(as_json=args.json)
         finally:
             say_losses(ours.aspects, still_woven=False)

@@ -328,7 +328,7 @@ class _Weave:
             build_id=self._machine.build_id,
             boot_id=_boot_id(),
             counts_refused=self._machine.counts_refused,
-            options=dict(self._options),
+            options={**self._options, "budget": self._artifact.budget},
         )
         events = {index: held.event for index, held in self._attached.items() if held.event is not None}
         made = self._artifact

@@ -10,15 +10,20 @@ from __future__ import annotations
 import os
 
 from klasy.backend.artifact import (
+    BUDGET_OVER,
+    BUDGET_SIZE,
+    BUDGET_SPAN,
     CONTROL_ACTIVE,
     CONTROL_SIZE,
     CONTROL_STOPPED,
+    MAP_BUDGET,
     MAP_CONTROL,
     MAP_COUNTERS,
     MAP_EVENTS,
     MAP_RUNS,
     MAP_UNFOLLOWED,
     MAP_UNKNOWN,
+    STOPPED_BY_BUDGET,
 )
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
@@ -74,6 +79,9 @@ class Cost:
 
     runs: int
     nanoseconds: int
+
+
+NO_COST = Cost(0, 0)
 
 
 class WovenAspect:
@@ -204,6 +212,20 @@ class WovenAspect:
         """Whether it has switched itself off by ``stop()``."""
         return self._control(CONTROL_STOPPED) != 0
 
+    @property
+    def budget(self) -> float | None:
+        """How much of the processor time it may take, in percent; None: all it needs."""
+        found: float | None = self.document["options"].get("budget")
+        return found
+
+    def over_budget(self) -> tuple[int, int] | None:
+        """If its budget has stopped it: the ns that it took, and in what time, of all CPUs together."""
+        if self._control(CONTROL_STOPPED) != STOPPED_BY_BUDGET:
+            return None
+        value = self.map(MAP_BUDGET).lookup(bytes(4)) or bytes(BUDGET_SIZE)
+        taken, span = (int.from_bytes(value[at : at + 8], "little") for at in (BUDGET_OVER, BUDGET_SPAN))
+        return taken, span
+
     def _control(self, at: int) -> int:
         value = self.map(MAP_CONTROL).lookup(bytes(4)) or bytes(CONTROL_SIZE)
         return int.from_bytes(value[at : at + 4], "little")
@@ -242,6 +264,15 @@ class WovenAspect:
         for _, _, info in self._links():
             runs, nanoseconds = runs + info.run_count, nanoseconds + info.run_time
         return Cost(runs, nanoseconds)
+
+    def costs(self) -> dict[int, Cost]:
+        """What the programs took so far that serve a join point, by its id. One program may serve many of them."""
+        found: dict[int, Cost] = {}
+        for index, _, info in self._links():
+            for i in {i for ids in self.document["probes"][index]["joinpoints"] for i in ids}:
+                so_far = found.get(i, NO_COST)
+                found[i] = Cost(so_far.runs + info.run_count, so_far.nanoseconds + info.run_time)
+        return found
 
     def _profile(self) -> dict[int, list[SiteCount]]:
         token = Token.parse(self.document["token"])

@@ -39,6 +39,7 @@ class FakeWoven:
         self.unreached = list(unreached)
         self._counts = counts
         self._cost = cost or Cost(0, 0)
+        self.budget = 2.5 if cost else None
         self.filter = wanted.to_json() if wanted else None
 
     def __enter__(self) -> Self:
@@ -63,6 +64,14 @@ class FakeWoven:
     def cost(self) -> Cost:
         """Of the programs."""
         return self._cost
+
+    def costs(self) -> dict[int, Cost]:
+        """Each join point's, where there is one."""
+        return dict.fromkeys(range(len(self.joinpoints)), self._cost) if self._cost.runs else {}
+
+    def over_budget(self) -> tuple[int, int] | None:
+        """What is stopped has been by its budget."""
+        return (25_100_000, 900_000_000) if self.stopped else None
 
     def unfollowed(self) -> int:
         """Some, where children are followed at all."""

@@ -12,7 +12,7 @@ from klasy.backend.artifact import (
 from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
 from klasy.backend.bytecode.counters import RUNS_SCRATCH, count_run
-from klasy.backend.bytecode.emitter import DONE, OUT, Emitter
+from klasy.backend.bytecode.emitter import DONE, OFF, OUT, Emitter
 from klasy.backend.bytecode.frame import STACK_BYTES, Slot
 from klasy.backend.bytecode.liveness import READ, intervals
 from klasy.backend.bytecode.locate import Locating
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.regs import Allocation
     from klasy.backend.bytecode.rethook import Rethook
     from klasy.backend.bytecode.states import StateCode
+    from klasy.backend.maps import Budget
     from klasy.bpf.insn import Instruction, Reg
     from klasy.match.plan import Plan, Probe
     from klasy.source import Span
@@ -67,13 +68,16 @@ def generate_program(
     *,
     count_runs: bool = False,
     c_code: Mapping[int, Sequence[Instruction]] | None = None,
+    budget: Budget | None = None,
 ) -> Generated:
     """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
 
     ``rethook``: how to look behind kretprobes of others. ``states``: where the aspect has any. ``count_runs``: the
     program counts how often it runs. ``c_code``: the functions of advice in C.
     """
-    return _Generator(plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code).run()
+    return _Generator(
+        plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code, budget=budget
+    ).run()
 
 
 class _Generator:
@@ -87,7 +91,10 @@ class _Generator:
         *,
         count_runs: bool,
         c_code: Mapping[int, Sequence[Instruction]] | None,
+        budget: Budget | None,
     ) -> None:
+        self.budget = budget
+        self.begun = 0  # the stack's word for when the run began
         self.plan = plan
         self.c_code = c_code
         self.count_runs = count_runs
@@ -113,7 +120,9 @@ class _Generator:
         self.selector.survey(self.blocks)
 
     def run(self) -> Generated:
-        e = Emitter(self._allocation(), in_program=self.probe.in_program)
+        allocation = self._allocation()
+        self.begun = -allocation.stack_bytes - 8
+        e = Emitter(allocation, in_program=self.probe.in_program)
         self._start(e)
         for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=True):
             self._block(e, block, following)
@@ -121,6 +130,13 @@ class _Generator:
         e.asm.label(OUT)
         e.asm.emit(mov(R0, 0))
         e.asm.label(DONE)
+        if self.budget is not None:
+            from klasy.backend.bytecode import budget
+
+            budget.end(e, self.begun, self.budget)
+            e.asm.emit(exit_())
+            e.asm.label(OFF)
+            e.asm.emit(mov(R0, 0))
         e.asm.emit(exit_())
         try:
             code = assemble([*peephole.tidy(e.asm.instructions), *self._functions()])
@@ -168,10 +184,9 @@ class _Generator:
             sizes=selector.sizes(self.blocks),
             scratch=scratch,
         )
-        if allocation.stack_bytes > STACK_BYTES:
-            raise self._too_large(
-                f"it needs {allocation.stack_bytes} bytes of a BPF program's stack of {STACK_BYTES}", alive
-            )
+        needed = allocation.stack_bytes + (8 if self.budget is not None else 0)
+        if needed > STACK_BYTES:
+            raise self._too_large(f"it needs {needed} bytes of a BPF program's stack of {STACK_BYTES}", alive)
         return allocation
 
     def _ctx_can_stay(self, ops: list[ir.Op], ctx: Interval | None) -> bool:
@@ -189,7 +204,11 @@ class _Generator:
         """Nothing happens unless the aspect is active; then the run is counted, others' are left, and the context goes
         to its place."""
         if self.probe.watch is None:  # a program that watches data looks itself, later
-            e.out_unless_active()
+            e.out_unless_active(OUT if self.budget is None else OFF)
+        if self.budget is not None:
+            from klasy.backend.bytecode import budget
+
+            budget.begin(e, self.begun)
         if self.count_runs:
             count_run(e, self.probe.index)
         if self.plan.filter and self.probe.watch is None and not self._keeps_flows():

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from klasy.compiler.ir import Operand
 
 OUT = "out"  # the label of the program's end
+OFF = "off"  # the same, where nothing has been begun
 DONE = "done"  # the same, for who has set r0, which is else 0
 
 
@@ -144,10 +145,10 @@ class Emitter:
         """Jump."""
         self.asm.emit(jump(label))
 
-    def out_unless_active(self) -> None:
+    def out_unless_active(self, out: str = OUT) -> None:
         """Leave the program if the aspect is switched off. Uses r2."""
         active = load_map_value(R2, MAP_CONTROL, CONTROL_ACTIVE)
-        self.asm.emit(active, load(R2, R2, 0, 4), jump_if(R2, "==", 0, OUT))
+        self.asm.emit(active, load(R2, R2, 0, 4), jump_if(R2, "==", 0, out))
 
     def truth(self, dst: Local, value: int, otherwise: str) -> None:
         """``dst`` = ``value``, 0 or 1; who jumps to ``otherwise`` has the other one. Uses r2."""
