@@ -5,8 +5,9 @@
 
 PYTHON  = /usr/bin/python3
 SUDO    = $(if $(filter 0,$(shell id -u)),,sudo)
-# qemu, busybox, kmod: the lab. python3-bpfcc: advice in C. bpftool, bpftrace: what the guest tests and the benchmarks compare klasy with.
-PACKAGES = python3-venv qemu-system-x86 busybox-static kmod bpftool bpftrace python3-bpfcc
+# qemu, busybox, kmod: the lab. python3-bpfcc: advice in C. The others: what the guest tests and the benchmarks need, and compare
+# klasy with.
+PACKAGES = python3-venv qemu-system-x86 busybox-static kmod python3-bpfcc iproute2 e2fsprogs bpftool bpftrace
 
 .PHONY: setup test demo clean packages
 
