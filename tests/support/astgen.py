@@ -271,4 +271,7 @@ files = st.builds(
     ast.File, st.just(SPAN), st.just(FILE),
     st.lists(st.builds(ast.Import, st.just(SPAN), _strings), max_size=1).map(tuple),
     st.lists(aspects, max_size=2).map(tuple),
+    st.lists(
+        st.builds(ast.Precedence, st.just(SPAN), st.lists(words, min_size=2, max_size=3).map(tuple)), max_size=1
+    ).map(tuple),
 )  # fmt: skip

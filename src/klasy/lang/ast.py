@@ -663,12 +663,20 @@ class Import(Node):
 
 
 @dataclass(frozen=True)
+class Precedence(Node):
+    """``precedence a, b;``: the names, that of the outermost aspect first."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class File(Node):
     """A whole ``.asp`` file."""
 
     source: SourceFile = field(compare=False, repr=False)
     imports: tuple[Import, ...]
     aspects: tuple[AspectDecl, ...]
+    precedence: tuple[Precedence, ...] = ()
 
 
 # --- resolved form --------------------------------------------------------------------------------------------------
@@ -705,7 +713,8 @@ class Aspect:
     """One aspect, resolved.
 
     ``imports``: all the other files that its own file is made of, each once. ``functions``: its own, and those of
-    others that are called. ``extends``: where it says what it extends, if it does.
+    others that are called. ``extends``: where it says what it extends, if it does. ``order``: pairs of aspects' names,
+    that which goes before first, as the file and those it imports say.
     """
 
     name: str
@@ -717,3 +726,4 @@ class Aspect:
     imports: tuple[SourceFile, ...] = ()
     functions: tuple[FunctionDecl, ...] = ()
     extends: Span | None = field(default=None, compare=False, repr=False)
+    order: tuple[tuple[str, str], ...] = ()

@@ -59,7 +59,11 @@ class AstBuilder:
 
     def _on_file(self, c: list[Any], span: Span) -> ast.File:
         imports = tuple(x for x in c if isinstance(x, ast.Import))
-        return ast.File(span, self.file, imports, tuple(x for x in c if isinstance(x, ast.AspectDecl)))
+        aspects = tuple(x for x in c if isinstance(x, ast.AspectDecl))
+        return ast.File(span, self.file, imports, aspects, tuple(x for x in c if isinstance(x, ast.Precedence)))
+
+    def _on_precedence(self, c: list[Any], span: Span) -> ast.Precedence:
+        return ast.Precedence(span, tuple(token.text for token in c))
 
     def _on_import(self, c: list[Any], span: Span) -> ast.Import:
         return ast.Import(span, c[0].value)

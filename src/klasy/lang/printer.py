@@ -28,6 +28,7 @@ _LIKE_DECLARATION = re.compile(r"[A-Za-z_]\w* *\*")
 def print_file(tree: ast.File) -> str:
     """A whole file."""
     parts = [f"import {write_string(i.path)};\n" for i in tree.imports]
+    parts += [f"precedence {', '.join(p.names)};\n" for p in tree.precedence]
     parts += [print_aspect(aspect) for aspect in tree.aspects]
     return "\n".join(parts)
 

@@ -434,7 +434,7 @@ class Recovery:
             if token.kind in ("end", "comment", "open_c_body"):
                 return token.start
             if depth == 0:
-                if level == "aspect" and token.text in ("aspect", "abstract", "import"):
+                if level == "aspect" and token.text in ("aspect", "abstract", "import", "precedence"):
                     return token.start
                 if level != "aspect" and (token.text == "}" or self._begins_member(token)):
                     return token.start

@@ -88,6 +88,11 @@ def resolve(
             resolved = _AspectResolver(aspect, tree, bag, broken, scope).resolve()
         if resolved is not None:
             found.append(resolved)
+    if tree.precedence:
+        from klasy.lang.precedence import order_of
+
+        order = order_of([tree], known, bag)
+        found = [replace(aspect, order=order) for aspect in found]
     return found
 
 

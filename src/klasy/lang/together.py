@@ -42,4 +42,9 @@ def load_with_imports(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
         bag.items += own.items[before[each.tree.source] :]
     tell_imports(bag, importer.units)
     files = tuple(unit.files())
-    return [replace(aspect, imports=files) for aspect in aspects]
+    order: tuple[tuple[str, str], ...] = ()
+    if any(each.tree.precedence for each in importer.units):
+        from klasy.lang.precedence import order_of
+
+        order = order_of([each.tree for each in importer.units], None, bag)
+    return [replace(aspect, imports=files, order=order) for aspect in aspects]

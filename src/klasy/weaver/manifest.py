@@ -184,6 +184,7 @@ def describe(
         "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
         "counts_refused": c.counts_refused,
         "options": c.options,
+        "precedence": [list(pair) for pair in plan.aspect.order],
         "token": c.token,
         "group": c.group,
         "advice": [_advice(advice) for advice in plan.aspect.advice],

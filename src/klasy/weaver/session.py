@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from klasy.bpf.maps import Map
     from klasy.bpf.program import Program
     from klasy.kernel.model import Kernel
+    from klasy.match.plan import Probe
     from klasy.weaver.attach import Attached
     from klasy.weaver.objects import Helper
     from klasy.weaver.pinfs import Staging
+    from klasy.weaver.precedence import Order
 
 _SPARE_DESCRIPTORS = 128
 
@@ -97,10 +99,10 @@ def weave(
         try:
             with fs.lock():
                 sweep(fs)
+                order = _order(artifacts, fs)
                 for one in weaves:
                     one.begin()
-            for one in weaves:
-                one.prepare()
+            _prepare(weaves, order)
             with fs.lock(), signals_held():
                 for one in weaves:
                     one.commit()
@@ -114,6 +116,50 @@ def weave(
             for one in weaves:
                 one.close()
     return [WovenAspect(one.name, fs.path(one.name), one.document) for one in weaves]
+
+
+def _order(artifacts: Sequence[Artifact], fs: PinFS) -> Order | None:
+    """The order of these aspects and of those that stay woven; None where none is wanted.
+
+    Raises InputError where it cannot be had.
+    """
+    from klasy.weaver.woven import registry_entries
+
+    plans = {artifact.plan.aspect.name: artifact.plan for artifact in artifacts}
+    woven = {}
+    for aspect in registry_entries(fs) if fs.aspects() else ():
+        with aspect:
+            if aspect.name not in plans:
+                woven[aspect.name] = aspect.document
+    pairs = [pair for plan in plans.values() for pair in plan.aspect.order]
+    pairs += [tuple(pair) for document in woven.values() for pair in document.get("precedence", ())]
+    if not pairs:
+        return None
+    from klasy.weaver.precedence import Order
+
+    order = Order(pairs)
+    order.check(plans, woven)
+    return order
+
+
+def _prepare(weaves: Sequence[_Weave], order: Order | None) -> None:
+    """Attach everything, switched off; where an order is wanted, in that in which the kernel then runs it so."""
+    if order is None:
+        for one in weaves:
+            one.prepare()
+        return
+    from klasy.weaver.precedence import CLASSES, ORDERED
+
+    by_name = {one.name: one for one in weaves}
+    ranked = [by_name[name] for name in order.sorted(list(by_name))]
+    for one in ranked:
+        one.create()
+        one.attach(lambda probe: probe.context not in ORDERED)
+    for contexts, outer_first in CLASSES:
+        for one in ranked if outer_first else reversed(ranked):
+            one.attach(lambda probe, contexts=contexts: probe.context in contexts)  # type: ignore[misc]
+    for one in ranked:
+        one.complete()
 
 
 def _undo(fs: PinFS, weaves: Sequence[_Weave]) -> None:
@@ -152,6 +198,7 @@ class _Weave:
         self._events: KprobeEvents | None = None
         self._maps: dict[str, Map] = {}
         self._attached: dict[int, Attached] = {}
+        self._attacher: Attacher | None = None  # it numbers the kernel probe events
         self._helped: dict[int, Program] = {}  # programs that the helper attaches, by their probe
         self._tracepoints: dict[str, Link] = {}
         self._helper: Helper | None = None
@@ -171,8 +218,19 @@ class _Weave:
 
     def prepare(self) -> None:
         """Make maps, programs and links, held by this process, and switched off."""
+        self.create()
+        self.attach()
+        self.complete()
+
+    def create(self) -> None:
+        """Make the maps, and what fills them while the aspect is woven."""
         self._create_maps()
-        self._attach()
+        for tracepoint in self._artifact.tracepoints:
+            self._step(f"follow {tracepoint.tracepoint}")
+            self._tracepoints[tracepoint.name] = attach_tracepoint(tracepoint, self._maps)
+
+    def complete(self) -> None:
+        """What is left to do once everything is attached."""
         if self._helped:
             from klasy.weaver import objects
 
@@ -216,17 +274,18 @@ class _Weave:
         """Whether data is watched."""
         return any(probe.watch is not None for probe in self._artifact.plan.probes)
 
-    def _attach(self) -> None:
+    def attach(self, which: Callable[[Probe], bool] | None = None) -> None:
+        """Load and attach the programs of all probes, or of those that ``which`` takes."""
         plan = self._artifact.plan
-        attacher = Attacher(self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
+        if self._attacher is None:
+            self._attacher = Attacher(self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
         modules = ModuleBtf()
-        for tracepoint in self._artifact.tracepoints:
-            self._step(f"follow {tracepoint.tracepoint}")
-            self._tracepoints[tracepoint.name] = attach_tracepoint(tracepoint, self._maps)
         try:
             # In the order of the plan: of two kprobes at one address the kernel runs the younger first.
             for spec in sorted(self._artifact.programs, key=lambda spec: spec.probe):
                 probe = plan.probes[spec.probe]
+                if which is not None and not which(probe):
+                    continue
                 self._step(f"load {spec.name}")
                 try:
                     program = load(spec, probe, self._maps, modules)
@@ -237,7 +296,7 @@ class _Weave:
                     continue
                 with program:
                     self._step(f"attach {spec.name}")
-                    self._attached[spec.probe] = attacher.attach(probe, program)
+                    self._attached[spec.probe] = self._attacher.attach(probe, program)
         finally:
             modules.close()
 

@@ -32,6 +32,13 @@ REAL = {"read_registry": woven.read_registry, "open_woven": woven.open_woven, "f
 KALLSYMS = "".join(f"0000000000000000 T {name}\n" for name in ("_text", "kfree", "ip_rcv", "_etext"))
 
 
+class _Opened(nullcontext[SimpleNamespace]):
+    """What is opened by a name: itself, or for a while."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.enter_result, name)
+
+
 class Machine:
     """A machine made of files below ``root``; ``names`` says how they are called in messages."""
 
@@ -157,7 +164,8 @@ class Machine:
         os.makedirs(self.bpffs / "klasy/few")
         (self.bpffs / "klasy/few/registry").touch()
         self.monkeypatch.setenv("TZ", "UTC")
-        self.patch(woven, "_open", lambda fs, name: SimpleNamespace(since_ns=1_700_000_000_000_000_000))
+        entry = SimpleNamespace(name="few", document={}, since_ns=1_700_000_000_000_000_000)
+        self.patch(woven, "_open", lambda *_: _Opened(entry))
 
 
 FAULTS = {
