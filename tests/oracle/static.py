@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from klasy.errors import KlasyError
@@ -36,6 +37,18 @@ class Places:
         base, _, offset = place.partition("+")
         return self.bases[base] + int(offset, 16) if base in self.bases else None
 
+    def holders(self, kernel: KernelImage, oracle: dict[str, Any]) -> Callable[[str | None, int], bool]:
+        """Which functions hold an instruction that the oracle caught."""
+        caught = {site["place"] for member in oracle["members"].values() for site in member["sites"]}
+        addresses = [address for place in caught if (address := self.address(place)) is not None]
+        found = {function.base for address in addresses if (function := kernel.function_at(address)) is not None}
+
+        def where(module: str | None, address: int) -> bool:
+            function = kernel.function_at(address)
+            return function is not None and function.base in found
+
+        return where
+
     def place(self, address: int, module: str | None) -> str:
         """As the oracle names it."""
         base = module or "_text"
@@ -43,9 +56,15 @@ class Places:
 
 
 def static_sites(
-    oracle: dict[str, Any], kernel: KernelImage | None = None, only: list[str] | None = None, *, use_cache: bool = False
+    oracle: dict[str, Any],
+    kernel: KernelImage | None = None,
+    only: list[str] | None = None,
+    *,
+    use_cache: bool = False,
+    caught_only: bool = False,
 ) -> dict[str, Any]:
-    """The document for an oracle's, of a kernel or the running one."""
+    """The document for an oracle's, of a kernel or the running one. ``caught_only``: look at no other functions than
+    those in which something was caught, which is enough to judge recall."""
     if kernel is None:
         from klasy.kernel.live import running_kernel
 
@@ -67,15 +86,16 @@ def static_sites(
             print(f"{done} of {of} functions, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
     index = Index(kernel, use_cache=use_cache)
+    places = Places(kernel)
+    where = places.holders(kernel, oracle) if caught_only else None
     structs = list(dict.fromkeys(member.struct for member in wanted.values()))
     if len(structs) > 1:  # all at once: what follows then only picks out
-        index.accesses(list(wanted.values()), progress)
-    places = Places(kernel)
+        index.accesses(list(wanted.values()), progress, where=where)
     found: dict[str, Any] = {name: {"sites": {}, "untyped": 0, "known": {}} for name in wanted}
     names = {member: name for name, member in wanted.items()}
     for struct in structs:  # one at a time: where it lies differs
         members = [member for member in wanted.values() if member.struct == struct]
-        for access in index.accesses(members, progress).accesses:
+        for access in index.accesses(members, progress, where=where).accesses:
             module = access.function.module
             row = {
                 "function": access.function.name, "offset": access.offset, "module": module or "",
