@@ -14,7 +14,7 @@ from klasy.plain import TYPE_CHECKING
 from klasy.startup import HERE, MAGIC, PackFinder, pack_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from klasy.startup import Bundle, Entry
@@ -27,22 +27,21 @@ BUNDLES = (
         "klasy.cli.sources",
         "klasy.cli.table",
     ),
-    (
-        "klasy.weaver.build",
-        "klasy.backend.bytecode.emit",
-        "klasy.btf.ctext",
-        "klasy.compiler.driver",
-        "klasy.kernel.live",
-        "klasy.kernel.patchsites",
-        "klasy.kernel.traceable",
-        "klasy.lang.parser",
-        "klasy.lang.stage",
-        "klasy.match.planner",
+    (  # what artifacts are made of
+        "klasy.weaver.frozen",
+        "klasy.backend.artifact",
+        "klasy.bpf.asm",
+        "klasy.bpf.uapi",
+        "klasy.kernel.caches",
+        "klasy.kernel.proc",
+        "klasy.kernel.text",
+        "klasy.lang.ast",
+        "klasy.match.plan",
         "klasy.match.runs",
-        "klasy.weaver.features",
+        "klasy.state",
     ),
     (
-        "klasy.weaver.session",
+        "klasy.weaver.kept",
         "klasy.cli.interrupts",
         "klasy.cli.reading",
         "klasy.log.format_text",
@@ -51,6 +50,22 @@ BUNDLES = (
         "klasy.weaver.attribution",
         "klasy.weaver.unweave",
     ),
+    (
+        "klasy.kernel.live",
+        "klasy.btf.ctext",
+        "klasy.kernel.patchsites",
+        "klasy.kernel.traceable",
+    ),
+    (
+        "klasy.weaver.build",
+        "klasy.backend.bytecode.emit",
+        "klasy.compiler.driver",
+        "klasy.lang.parser",
+        "klasy.lang.stage",
+        "klasy.match.matcher",
+        "klasy.match.planner",
+        "klasy.weaver.features",
+    ),
 )
 
 
@@ -58,7 +73,7 @@ def is_current() -> bool:
     """Whether the pack holds every module as its source is now."""
     finder = PackFinder(pack_path())
     names = [_module_name(path)[0] for path in _sources()]
-    current = not finder.stale and all(finder.is_current(name) for name in names)
+    current = finder.is_all_current() and all(finder.is_current(name) for name in names)
     finder.close()
     return current
 
@@ -80,6 +95,9 @@ def _module_name(path: str) -> tuple[str, bool]:
 
 def write_pack() -> bool:
     """Compile all modules into the pack; whether that could be done. Another process sees the old one or the new."""
+    from hashlib import blake2b
+
+    digest = blake2b(digest_size=16)
     facts: dict[str, tuple[bool, int, int]] = {}
     codes: dict[str, CodeType] = {}
     imports: dict[str, list[str]] = {}
@@ -88,6 +106,7 @@ def write_pack() -> bool:
         with open(source, "rb") as file:
             text = file.read()
             status = os.fstat(file.fileno())
+        digest.update(b"%b %d " % (name.encode(), len(text)) + text)
         facts[name] = is_package, status.st_mtime_ns, status.st_size
         tree = lean(text, source)
         imports[name] = _imports(tree)
@@ -95,20 +114,41 @@ def write_pack() -> bool:
     entries: dict[str, Entry] = {}
     bundles: list[Bundle] = []
     contents = b""
-    for names in _in_bundles(imports):
+    in_bundles = _in_bundles(imports)
+    for names in in_bundles:
         # Loaded and dumped again, equal names are the same object in all of them: only so does marshal share them.
         code = marshal.dumps(tuple(marshal.loads(marshal.dumps(codes[name])) for name in names))
         entries.update((name, (*facts[name], len(bundles))) for name in names)
-        bundles.append((len(contents), len(code), names))
+        bundles.append((len(contents), len(code), names, _needed(names, imports, in_bundles)))
         contents += code
-    return _write(entries, bundles, contents)
+    return _write(digest.digest(), entries, bundles, contents)
 
 
-def _write(entries: dict[str, Entry], bundles: list[Bundle], contents: bytes) -> bool:
+def _needed(
+    names: tuple[str, ...], imports: dict[str, list[str]], bundles: Sequence[tuple[str, ...]]
+) -> tuple[int, ...]:
+    """The bundles of several modules before that of ``names`` from which these import, directly or not."""
+    needed: set[int] = set()
+    todo = list(names)
+    seen = set(names)
+    while todo:
+        for other in imports[todo.pop()]:
+            if other in imports and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    for number, others in enumerate(bundles):
+        if others == names:
+            break
+        if len(others) > 1 and not seen.isdisjoint(others):
+            needed.add(number)
+    return tuple(sorted(needed))
+
+
+def _write(digest: bytes, entries: dict[str, Entry], bundles: list[Bundle], contents: bytes) -> bool:
     size = 0
     while True:  # the places in the file depend on the size of the index, which holds them
         start = len(MAGIC) + 4 + size
-        index = marshal.dumps((HERE, entries, [(start + offset, length, names) for offset, length, names in bundles]))
+        index = marshal.dumps((HERE, digest, entries, [(start + offset, *rest) for offset, *rest in bundles]))
         if len(index) == size:
             break
         size = len(index)

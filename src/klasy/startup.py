@@ -27,10 +27,11 @@ else:
     ModuleType = type(sys)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MAGIC = b"klasypk3"  # then the length of the index in 4 bytes, the index, and the code of the bundles
+MAGIC = b"klasypk4"  # then the length of the index in 4 bytes, the index, and the code of the bundles
 
 Entry = tuple[bool, int, int, int]  # is a package, mtime in ns and size of its source, number of its bundle
-Bundle = tuple[int, int, tuple[str, ...]]  # where its code lies, how long it is, its modules as they are run
+# where its code lies, how long it is, its modules as they are run, the numbers of bundles of several that they need
+Bundle = tuple[int, int, tuple[str, ...], tuple[int, ...]]
 
 
 def pack_path() -> str:
@@ -58,15 +59,17 @@ class PackFinder:
             self._entries = {}
         self.stale = not self._entries
 
+    digest = b""  #: tells the sources that were packed, all together
+
     def _open(self, path: str) -> None:
         # Like a .pyc, the pack is trusted as far as the folder of the sources is: who can write there can do all.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # stays open: another klasy may put a new one there
         head = os.read(self._file, len(MAGIC) + 4)
         if head.startswith(MAGIC):
             size = int.from_bytes(head[len(MAGIC) :], "little")
-            folder, entries, bundles = marshal.loads(os.read(self._file, size))
+            folder, digest, entries, bundles = marshal.loads(os.read(self._file, size))
             if folder == HERE:  # the names in the code are of that place
-                self._entries, self._bundles = entries, bundles
+                self.digest, self._entries, self._bundles = digest, entries, bundles
 
     def close(self) -> None:
         """Let go of the file: what was not read cannot be imported any more."""
@@ -88,6 +91,8 @@ class PackFinder:
             self.stale = True
             return None
         if name == names[-1]:
+            for needed in self._bundles[self._entries[name][3]][3]:
+                self._run(self._read(self._bundles[needed][2][0]))
             self._run(names[:-1])
         return self._spec(name)
 
@@ -103,9 +108,13 @@ class PackFinder:
             return False
         return found.st_mtime_ns == mtime and found.st_size == size
 
+    def is_all_current(self) -> bool:
+        """Whether it holds all modules that it knows of as their sources are now."""
+        return not self.stale and all(map(self.is_current, self._entries))
+
     def _read(self, name: str) -> tuple[str, ...]:
         """Read the bundle of a module, unless that was done; the bundle's modules. The last one stands for all."""
-        offset, size, names = self._bundles[self._entries[name][3]]
+        offset, size, names, _ = self._bundles[self._entries[name][3]]
         if name not in self._codes:
             codes = marshal.loads(os.pread(self._file, size, offset))
             self._codes.update(zip(names, codes, strict=True))

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from klasy.diag import DiagnosticBag, render
 from klasy.errors import InputError
 from klasy.lang import load
-from klasy.match import Features, PlanOptions, make_plan, match_aspect
+from klasy.match import Features, PlanOptions
+from klasy.match.matcher import match_aspect
 from klasy.match.plancheck import check_plan
+from klasy.match.planner import make_plan
 from klasy.source import SourceFile
 
 if TYPE_CHECKING:

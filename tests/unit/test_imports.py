@@ -59,6 +59,7 @@ from klasy.cli import main, weave
 arguments = main._arguments("weave", weave, sys.argv[2:])
 from klasy.cli.sources import read_sources
 sources = read_sources(arguments.files)
+import klasy.weaver.kept
 import klasy.weaver.build
 import klasy.weaver.session, klasy.cli.interrupts, klasy.cli.reading
 before = set(sys.modules)
@@ -116,4 +117,4 @@ def test_what_a_weave_needs_lies_in_bundles(imported):
     _, by_importlib = imported
     # Their packages, the command's own module, and those that stand for the bundles.
     expected = {"klasy.cli", "klasy.cli.main", "klasy.cli.weave", "klasy.weaver", "klasy.weaver.build"}
-    assert set(by_importlib) <= expected | {"klasy.weaver.session", "klasy.kernel.snapshot"}
+    assert set(by_importlib) <= expected | {"klasy.weaver.kept", "klasy.kernel.snapshot"}

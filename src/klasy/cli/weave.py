@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from klasy.cli.table import plural, show_diagnostics, shown
-from klasy.errors import EXIT_OK, UsageError
+from klasy.errors import EXIT_OK, SystemRefusal, UsageError
 from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from klasy.cli.interrupts import Interrupts
     from klasy.cli.options import Arguments, Parser
     from klasy.match.filter import Filter
-    from klasy.source import SourceFile
+    from klasy.weaver.kept import Shelf
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Weave aspects into the running kernel. They stay woven, without a process, until klasy unweave."
@@ -68,37 +68,36 @@ def run(args: Arguments) -> int:
     from klasy.cli.sources import read_sources
 
     sources = read_sources(args.files)
+    from klasy.weaver.kept import Shelf  # first: it stands for all that is imported with it, see klasy.pack
+
     wanted = None
     if args.pid or args.comm or args.cgroup or args.uid or args.children or args.command is not None:
         from klasy.cli.filters import read_filter
 
         wanted = read_filter(args)
     if args.command is None:
-        return _run(sources, args, limit, _limits(room, keys, wanted, budget))
+        return _run(Shelf(sources, _limits(room, keys, wanted, budget)), args, limit)
     from klasy.cli.command import Command, watched
 
     with Command(args.command) as command:
-        return _run(sources, args, limit, _limits(room, keys, watched(command, wanted), budget), command)
+        return _run(Shelf(sources, _limits(room, keys, watched(command, wanted), budget)), args, limit, command)
 
 
-def _run(
-    sources: Sequence[SourceFile], args: Arguments, limit: float | None, limits: Options, command: Command | None = None
-) -> int:
-    from klasy.weaver.build import build_all  # first: it stands for all that is imported with it, see klasy.pack
+def _run(shelf: Shelf, args: Arguments, limit: float | None, command: Command | None = None) -> int:
+    what = _Artifacts(shelf)
+    try:
+        if not args.follow and limit is None and command is None:
+            for woven in what.weave(args, _Progress(what).step):
+                woven.close()
+            _report(what.artifacts, args)
+            return EXIT_OK
+        from klasy.cli.interrupts import Interrupts
 
-    artifacts = build_all(sources, limits=limits)
-    for artifact in artifacts:
-        show_diagnostics(artifact.plan.diagnostics)
-    if not args.follow and limit is None and command is None:
-        for woven in _weave(artifacts, args, _Progress(artifacts).step):
-            woven.close()
-        _report(artifacts, args)
-        return EXIT_OK
-    from klasy.cli.interrupts import Interrupts
-
-    with Interrupts() as interrupts:
-        _weave_for_a_while(artifacts, args, limit, interrupts, command)
-    return command.finish(interrupts) if command is not None else EXIT_OK
+        with Interrupts() as interrupts:
+            _weave_for_a_while(what, args, limit, interrupts, command)
+        return command.finish(interrupts) if command is not None else EXIT_OK
+    finally:
+        what.keep()
 
 
 def _limits(room: int | None, keys: int | None, wanted: Filter | None = None, budget: Budget | None = None) -> Options:
@@ -108,11 +107,52 @@ def _limits(room: int | None, keys: int | None, wanted: Filter | None = None, bu
     return Options(ring_bytes=room or usual.ring_bytes, keys=keys or usual.keys, filter=wanted, budget=budget)
 
 
-def _weave(artifacts: Sequence[Artifact], args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
-    from klasy.kernel.live import running_kernel
-    from klasy.weaver.session import machine_of, weave
+class _Artifacts:
+    """What is woven: kept from when it was woven before, or built now, and then kept once all else is done."""
 
-    return weave(artifacts, machine_of(running_kernel()), replace=args.replace, on_step=on_step)
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        found = shelf.find()
+        self._new = found is None
+        self._woven = False
+        if found is not None:
+            self.artifacts, self._machine = found
+        else:
+            self._build()
+
+    def _build(self) -> None:
+        from klasy.weaver.build import build_all  # first, as above
+
+        self.artifacts = build_all(self._shelf.sources, limits=self._shelf.options)
+        for artifact in self.artifacts:
+            show_diagnostics(artifact.plan.diagnostics)
+        from klasy.kernel.live import running_kernel
+        from klasy.weaver.kept import memory_seen
+        from klasy.weaver.session import machine_of
+
+        kernel = running_kernel()
+        self._machine = machine_of(kernel)
+        self._memory = memory_seen(kernel)
+
+    def weave(self, args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
+        """Weave it all. What was kept, and the kernel does not take, is built anew."""
+        from klasy.weaver.session import weave
+
+        try:
+            woven = weave(self.artifacts, self._machine, replace=args.replace, on_step=on_step)
+        except SystemRefusal:
+            if self._new:
+                raise
+            self._new = True
+            self._build()
+            woven = weave(self.artifacts, self._machine, replace=args.replace, on_step=on_step)
+        self._woven = True
+        return woven
+
+    def keep(self) -> None:
+        """Keep for the next time what was built and could be woven."""
+        if self._new and self._woven:
+            self._shelf.keep(self.artifacts, self._machine, self._memory)
 
 
 def _seconds(text: str) -> float:
@@ -170,12 +210,12 @@ def _bytes(text: str) -> int:
 class _Progress:
     """On a terminal, what is being done, once it takes a while."""
 
-    def __init__(self, artifacts: Sequence[Artifact]) -> None:
+    def __init__(self, what: _Artifacts) -> None:
         import time
 
         self._clock = time.monotonic
         self._next = self._clock() + 1.0
-        self._programs = sum(len(artifact.programs) for artifact in artifacts)
+        self._programs = sum(len(artifact.programs) for artifact in what.artifacts)
         self._attached = 0
         self._shown = False
 
@@ -211,21 +251,21 @@ def _report(artifacts: Sequence[Artifact], args: Arguments) -> None:
 
 
 def _weave_for_a_while(
-    artifacts: Sequence[Artifact],
+    what: _Artifacts,
     args: Arguments,
     limit: float | None,
     interrupts: Interrupts,
     command: Command | None,
 ) -> None:
-    progress = _Progress(artifacts)
+    progress = _Progress(what)
 
     def step(aspect: str, name: str) -> None:
         interrupts.check()
         progress.step(aspect, name)
 
-    ours = _Ours(_weave(artifacts, args, step))
+    ours = _Ours(what.weave(args, step))
     try:
-        _report(artifacts, args)
+        _report(what.artifacts, args)
         good = ours.there
         if command is not None:
             interrupts.wake_on_child()

@@ -69,18 +69,19 @@ def _read(fd: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def store(name: str, version: int, contents: bytes) -> bool:
-    """Keep something under a name; whether it was done."""
+def store(name: str, version: int, contents: bytes, *, private: bool = False) -> bool:
+    """Keep something under a name; whether it was done. ``private``: nobody else may read it."""
+    mode = 0o600 if private else 0o644
     where = os.path.join(folder(), name)
     draft = f"{where}.{os.getpid()}"
     try:
         os.makedirs(folder(), mode=0o755, exist_ok=True)
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except OSError:
         return False
     try:
         with open(fd, "wb", buffering=0) as file:
-            os.fchmod(fd, 0o644)  # whatever the umask adds or takes
+            os.fchmod(fd, mode)  # whatever the umask adds or takes
             for part in (_HEAD.pack(_MAGIC, version, zlib.crc32(contents), len(contents)), contents):
                 rest = memoryview(part)
                 while rest:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from klasy.kernel.live import LiveKernel, contents
+from klasy.kernel.live import LiveKernel
+from klasy.kernel.proc import contents
 from klasy.plain import cached_property
 
 _SPACING = 16  # bytes: as functions are aligned

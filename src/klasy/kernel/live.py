@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import zlib
 
 from klasy.btf.read import Layout
@@ -13,6 +12,7 @@ from klasy.kernel import caches, kallsyms
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols, SymbolsHidden
 from klasy.kernel.model import DataSymbol
+from klasy.kernel.proc import contents, gnu_build_id, module_bases, module_id
 from klasy.kernel.text import Kcore
 from klasy.plain import TYPE_CHECKING, cache, cached_property
 
@@ -29,6 +29,7 @@ _SYMBOLS_VERSION = 4
 _LAYOUT_VERSION = 1
 _CHUNK = 1 << 16
 _KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
+_MOST_SEEN = 1 << 16  # bytes: what is read again in less time than it takes to do anything with it
 _HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
 
 _STATIC_CALL = b"\0__SCT__"  # so begin the names of static calls' trampolines
@@ -56,6 +57,10 @@ class LiveKernel(KernelImage):
         self._sys = sys
         self._use_cache = use_cache
         self._places: dict[str, int] = {}
+        #: what was read of memory, by address and size: with ``proc.circumstances`` all that the answers so far depend
+        #: on. None where that is much, or where something else that changes was asked.
+        self.seen: dict[tuple[int, int], bytes] | None = {}
+        self._seen_bytes = 0
         release = contents(f"{proc}/sys/kernel/osrelease").decode().strip()
         build_id = gnu_build_id(contents(f"{sys}/kernel/notes"))
         if build_id is None:
@@ -68,12 +73,7 @@ class LiveKernel(KernelImage):
     @cached_property
     def _module_bases(self) -> dict[str, int]:
         """Where each loaded module's text begins."""
-        bases = {}
-        for line in contents(f"{self._proc}/modules").decode().splitlines():
-            fields = line.split()
-            if len(fields) >= 6 and fields[4] == "Live":
-                bases[fields[0]] = int(fields[5], 16)
-        return bases
+        return module_bases(self._proc)
 
     def modules(self) -> Collection[str]:
         """Names of the loaded modules."""
@@ -92,7 +92,7 @@ class LiveKernel(KernelImage):
 
     def module_id(self, module: str) -> str | None:
         """The build id of a loaded module, as hexadecimal digits; None where it has none."""
-        return gnu_build_id(contents(f"{self._sys}/module/{module}/notes/.note.gnu.build-id"))
+        return module_id(module, self._sys)
 
     def _kept_symbols(self) -> dict[str, memoryview]:
         data = caches.load(f"symbols-{self.build_id}", _SYMBOLS_VERSION) if self._use_cache else None
@@ -244,7 +244,13 @@ class LiveKernel(KernelImage):
 
     def read(self, address: int, size: int) -> bytes:
         """Memory as it is now. Raises NotRoot, KernelLacks or KernelRefused where it cannot be read."""
-        return self._kcore.read(address, size)
+        data = self._kcore.read(address, size)
+        if self.seen is not None:
+            self._seen_bytes += size
+            self.seen[address, size] = data
+            if self._seen_bytes > _MOST_SEEN:
+                self.seen = None
+        return data
 
     def probed(self) -> Mapping[int, Covered]:
         """The places where a kprobe lies over an instruction, whosever it is, with what it replaced."""
@@ -268,6 +274,7 @@ class LiveKernel(KernelImage):
         """Where probes are, without what they replaced, for kernels whose own record cannot be read."""
         from klasy.kernel.kprobes import Covered
 
+        self.seen = None
         lines = contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines()
         return {int(line.split(None, 1)[0], 16): Covered(None) for line in lines if b"[FTRACE]" not in line}
 
@@ -324,32 +331,6 @@ class LiveKernel(KernelImage):
             or absent.from_unloaded_modules(name, f"/lib/modules/{self.release}")
             or (absent.from_btf(name, btf) if btf else None)
         )
-
-
-def contents(path: str) -> bytes:
-    """All of a file of /proc or /sys, which do not tell their sizes; empty where it cannot be read."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall()
-    except OSError:
-        return b""
-
-
-_NOTE = struct.Struct("<3I")  # length of the name, length of the contents, type
-_GNU_BUILD_ID = 3
-
-
-def gnu_build_id(notes: bytes) -> str | None:
-    """The GNU build id in a section of ELF notes, as hexadecimal digits."""
-    at = 0
-    while at + _NOTE.size <= len(notes):
-        name_length, length, kind = _NOTE.unpack_from(notes, at)
-        name = at + _NOTE.size
-        contents = name + (name_length + 3 & ~3)
-        if kind == _GNU_BUILD_ID and notes[name : name + name_length] == b"GNU\0":
-            return notes[contents : contents + length].hex()
-        at = contents + (length + 3 & ~3)
-    return None
 
 
 @cache

@@ -7,10 +7,8 @@ from struct import Struct
 
 from klasy import printf
 from klasy.errors import SystemRefusal
-from klasy.log.access import Accesses
 from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.format_text import harmless, value_text
-from klasy.log.memory import decode as decode_memory
 from klasy.log.value import (
     Address,
     Char,
@@ -24,13 +22,14 @@ from klasy.log.value import (
     Value,
     text_of,
 )
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cached_property
 from klasy.record import HEADER, HEADER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.btf.types import Btf
+    from klasy.log.access import Accesses
     from klasy.log.symbolize import Symbolizer
     from klasy.record import Field, Format
 
@@ -53,7 +52,6 @@ class Decoder:
         self._schema = schema
         # Of each format where it tells the instruction that accessed data, if it does.
         self._sites = [_site(form) for form in schema.formats]
-        self._accesses = Accesses(symbols.code)
         self._types = types
         self._symbols = symbols
         # An event is a line; the newline that a template ends with, from the habit of C, would make it two.
@@ -106,6 +104,12 @@ class Decoder:
             tuple(faulty),
             lines,
         )
+
+    @cached_property
+    def _accesses(self) -> Accesses:
+        from klasy.log.access import Accesses
+
+        return Accesses(self._symbols.code)
 
     def _clock(self, time_ns: int) -> str:
         seconds, rest = divmod(time_ns + self._wall_offset, 1_000_000_000)
@@ -187,7 +191,11 @@ class Decoder:
                 return text_of(raw)
             case "object":
                 types = self._types(entry.module)
-                return raw if types is None else decode_memory(types, entry.type_id, raw, address)
+                if types is None:
+                    return raw
+                from klasy.log.memory import decode
+
+                return decode(types, entry.type_id, raw, address)
             case "joinpoint":
                 return _attribute(point, entry.type_name)
             case "buffer":

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.diag import DiagnosticBag
-from klasy.match.matcher import match_aspect
 from klasy.match.options import Features, PlanOptions
-from klasy.match.planner import make_plan
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,11 +10,15 @@ if TYPE_CHECKING:
     from klasy.lang.ast import Aspect
     from klasy.match.plan import Plan
 
-__all__ = ["Features", "PlanOptions", "make_plan", "match_aspect", "plan_aspect"]
+__all__ = ["Features", "PlanOptions", "plan_aspect"]
 
 
 def plan_aspect(aspect: Aspect, kernel: Kernel, options: PlanOptions | None = None) -> Plan:
     """Match an aspect and plan its weave. Raises InputError with all that is wrong; warnings are in the plan."""
+    from klasy.diag import DiagnosticBag  # here: who weaves a plan that was made before needs nothing of all this
+    from klasy.match.matcher import match_aspect
+    from klasy.match.planner import make_plan
+
     bag = DiagnosticBag()
     matched = match_aspect(aspect, kernel, bag)
     bag.raise_if_errors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from klasy.errors import KernelLacks
+from klasy.kernel.proc import JIT_ENABLED
 from klasy.match.options import LEAST_TRAMPOLINE_REGISTERS, Features
 from klasy.plain import TYPE_CHECKING, cached_property
 
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Kernel
 
 ERROR_INJECTION = "/sys/kernel/debug/error_injection/list"
-JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
 
 
 def counts_refused(kernel: Kernel) -> bool:

@@ -91,13 +91,21 @@ def test_a_refused_weave_takes_nothing_out(tmp_path, gone, monkeypatch):
     """An aspect of the same name that somebody else has woven survives our failing to weave ours for a while."""
     from klasy.weaver.session import AlreadyWoven
 
-    def refuse(*_, **__):
-        raise AlreadyWoven("the aspect 'a' is already woven")
+    class Refused:
+        artifacts = ()
+
+        def __init__(self, *_):
+            pass
+
+        def weave(self, *_):
+            raise AlreadyWoven("the aspect 'a' is already woven")
+
+        def keep(self):
+            pass
 
     aspect = tmp_path / "a.asp"
     aspect.write_text("aspect a { pointcut execution(ip_rcv); before() { log(pid); } }")
-    monkeypatch.setattr("klasy.weaver.build.build_all", lambda _, **__: [])
-    monkeypatch.setattr(weave, "_weave", refuse)
+    monkeypatch.setattr(weave, "_Artifacts", Refused)
     from klasy.cli.main import main
 
     for options in (["-f"], ["--for", "1s"], ["-f", "--replace"]):

@@ -11,9 +11,11 @@ from support.fakekernel import FIRST_CALL, FakeKernel
 from klasy.diag import DiagnosticBag
 from klasy.kernel.model import CallKind, Clone, Refusal
 from klasy.lang import ast, load
-from klasy.match import Features, PlanOptions, make_plan, match_aspect
+from klasy.match import Features, PlanOptions
 from klasy.match.glob import matches
+from klasy.match.matcher import match_aspect
 from klasy.match.plancheck import check_plan
+from klasy.match.planner import make_plan
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.source import SourceFile
 

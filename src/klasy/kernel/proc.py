@@ -1,0 +1,61 @@
+"""Small facts about the running kernel, from the files of /proc and /sys: nothing that takes a model of it."""
+
+from __future__ import annotations
+
+import struct
+
+JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
+
+
+def contents(path: str) -> bytes:
+    """All of a file of /proc or /sys, which do not tell their sizes; empty where it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError:
+        return b""
+
+
+_NOTE = struct.Struct("<3I")  # length of the name, length of the contents, type
+_GNU_BUILD_ID = 3
+
+
+def gnu_build_id(notes: bytes) -> str | None:
+    """The GNU build id in a section of ELF notes, as hexadecimal digits."""
+    at = 0
+    while at + _NOTE.size <= len(notes):
+        name_length, length, kind = _NOTE.unpack_from(notes, at)
+        name = at + _NOTE.size
+        contents = name + (name_length + 3 & ~3)
+        if kind == _GNU_BUILD_ID and notes[name : name + name_length] == b"GNU\0":
+            return notes[contents : contents + length].hex()
+        at = contents + (length + 3 & ~3)
+    return None
+
+
+def module_bases(proc: str = "/proc") -> dict[str, int]:
+    """Where each loaded module's text begins."""
+    bases = {}
+    for line in contents(f"{proc}/modules").decode().splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[4] == "Live":
+            bases[fields[0]] = int(fields[5], 16)
+    return bases
+
+
+def module_id(module: str, sys: str = "/sys") -> str | None:
+    """The build id of a loaded module, as hexadecimal digits; None where it has none."""
+    return gnu_build_id(contents(f"{sys}/module/{module}/notes/.note.gnu.build-id"))
+
+
+def circumstances(proc: str = "/proc", sys: str = "/sys") -> tuple[object, ...] | None:
+    """What settles all that a model of the kernel says, but for what it reads of live memory.
+
+    The boot (and with it the kernel, and where it lies), what is loaded of modules and where, and whether programs are
+    compiled. None where something of it cannot be told.
+    """
+    boot = contents(f"{proc}/sys/kernel/random/boot_id")
+    modules = tuple((name, base, module_id(name, sys)) for name, base in sorted(module_bases(proc).items()))
+    if not boot or not all(base and build for _, base, build in modules):
+        return None
+    return boot, contents(f"{sys}/kernel/notes"), modules, contents(JIT_ENABLED)

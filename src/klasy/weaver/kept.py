@@ -1,0 +1,161 @@
+"""What was woven before: artifacts that are kept, so that weaving the same aspects again takes no compiling.
+
+An artifact follows from the aspects' text, the options, klasy itself and the kernel. One that was kept is taken only
+where all of these are the same: the texts and options are in it, klasy's own code is told by its pack, the kernel by
+what :func:`klasy.kernel.proc.circumstances` says, and what the building of it read of the kernel's memory (the entry
+of a probed function, the table of kprobes) is read again. So one is good for this boot, as long as no module comes or
+goes. What depends on more (data, the files of user programs), or was worth a warning, or is large, or is for some
+processes only, is not kept. All that is asked when an aspect is woven, whether its name is taken, whether probes are
+switched off, is asked as always; and where the kernel refuses what was kept, it is built anew (the one who weaves does
+that).
+
+It is a cache as those of :mod:`klasy.kernel.caches` are. Only root can read it, for it tells where the kernel lies.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import zlib
+
+from klasy.errors import SystemRefusal
+from klasy.kernel import caches
+from klasy.kernel.proc import circumstances
+from klasy.plain import TYPE_CHECKING, NamedTuple, asdict, replace, suppress
+from klasy.weaver.frozen import Freezer, Thawer
+from klasy.weaver.session import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from klasy.backend import Options
+    from klasy.backend.artifact import Artifact
+    from klasy.kernel.model import Kernel
+    from klasy.source import SourceFile
+
+_VERSION = 1
+_PREFIX = "artifact-"
+_MOST = 64  # files
+_LARGEST = 1 << 18  # bytes of one: with more it takes as long to make objects of it as to compile anew
+_KINDS = (
+    "call",
+    "execution",
+)  # of join points; where others are depends on more than the kernel model says it has read
+_ELSEWHERE = ("import", "%{")  # in a text: what it needs may lie in other files
+
+
+class Kept(NamedTuple):
+    """What was found: all that :func:`klasy.weaver.session.weave` needs."""
+
+    artifacts: list[Artifact]
+    machine: Machine
+
+
+class Shelf:
+    """Where the artifacts of some aspects with some options are kept, or will be. All is as it is when this is made."""
+
+    def __init__(self, sources: Sequence[SourceFile], options: Options) -> None:
+        self.sources = sources
+        self.options = options
+        self._key = _key(sources, options)
+
+    def find(self) -> Kept | None:
+        """What was kept, if all is as it was."""
+        data = caches.load(_name(self.sources), _VERSION) if self._key is not None else None
+        if data is None:
+            return None
+        try:
+            key, memory, machine, classes, artifacts = marshal.loads(data)
+            if key != self._key or not _reads_as(memory):
+                return None
+            thawer = Thawer(classes)
+            return Kept([thawer.thaw(artifact) for artifact in artifacts], Machine(*machine))
+        except (ValueError, EOFError, TypeError, LookupError, AttributeError, ImportError, SystemRefusal):
+            return None
+
+    def keep(
+        self, artifacts: Sequence[Artifact], machine: Machine, memory: Mapping[tuple[int, int], bytes] | None
+    ) -> bool:
+        """Keep what was built since, from ``memory`` (None: from more than is known). Whether that was done."""
+        from klasy.btf.types import Btf
+
+        if self._key is None or memory is None or not all(map(_can_be_kept, artifacts)):
+            return False
+        freezer = Freezer(absent=Btf)
+        try:
+            frozen = [freezer.freeze(_bare(artifact)) for artifact in artifacts]
+        except TypeError:
+            return False
+        facts = (machine.release, machine.build_id, machine.klasy, machine.counts_refused)
+        content: Any = (self._key, dict(memory), facts, freezer.classes(), frozen)
+        data = marshal.dumps(content)
+        if len(data) > _LARGEST or _key(self.sources, self.options) != self._key:
+            return False
+        _make_room()
+        return caches.store(_name(self.sources), _VERSION, data, private=True)
+
+
+def _key(sources: Sequence[SourceFile], options: Options) -> tuple[object, ...] | None:
+    """All that settles an artifact, but for memory; None where it is not known, or klasy itself is being changed."""
+    if options.filter is not None or any(word in source.text for word in _ELSEWHERE for source in sources):
+        return None
+    from klasy.startup import PackFinder
+
+    finder = next((finder for finder in sys.meta_path if isinstance(finder, PackFinder)), None)
+    here = circumstances() if finder is not None and finder.is_all_current() else None
+    if finder is None or here is None:
+        return None
+    limits = asdict(options)
+    return finder.digest, here, limits, tuple((source.name, source.text) for source in sources)
+
+
+def _name(sources: Sequence[SourceFile]) -> str:
+    names = "\0".join(part for source in sources for part in (os.path.abspath(source.name), source.text))
+    number = zlib.crc32(names.encode(errors="surrogateescape"))
+    return f"{_PREFIX}{number:08x}"
+
+
+def memory_seen(kernel: Kernel) -> dict[tuple[int, int], bytes] | None:
+    """What a model has read of the kernel's memory so far; None where that is more than it tells."""
+    seen = getattr(kernel, "seen", None)
+    return None if seen is None else dict(seen)
+
+
+def _reads_as(memory: Mapping[tuple[int, int], bytes]) -> bool:
+    from klasy.kernel.text import Kcore
+
+    if not memory:
+        return True
+    kcore = Kcore()
+    try:
+        return all(kcore.read(address, size) == data for (address, size), data in memory.items())
+    finally:
+        kcore.close()
+
+
+def _can_be_kept(artifact: Artifact) -> bool:
+    plan = artifact.plan
+    if plan.diagnostics or any(joinpoint.shadow.kind.value not in _KINDS for joinpoint in plan.joinpoints):
+        return False
+    return not any(point.function.in_program for probe in plan.probes for point in probe.points)  # its file may change
+
+
+def _bare(artifact: Artifact) -> Artifact:
+    """An artifact without what only errors and listings show: trees, and where instructions stem from."""
+    plan = artifact.plan
+    advice = tuple(replace(each, params=(), returning=None, pointcut=None, body=None) for each in plan.aspect.advice)
+    probes = tuple(replace(p, arms=tuple(replace(arm, bindings=()) for arm in p.arms)) for p in plan.probes)
+    bare = replace(plan, aspect=replace(plan.aspect, advice=advice, state=(), functions=()), probes=probes)
+    programs = tuple(replace(spec, code=spec.code._replace(instructions=(), metadata=())) for spec in artifact.programs)
+    return replace(artifact, plan=bare, programs=programs)
+
+
+def _make_room() -> None:
+    """Remove the oldest of what was kept, so that one more can be."""
+    folder = caches.folder()
+    with suppress(OSError):
+        paths = [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(_PREFIX)]
+        for path in sorted(paths, key=os.path.getmtime)[: max(0, len(paths) - _MOST + 1)]:
+            os.unlink(path)

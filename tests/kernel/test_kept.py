@@ -1,0 +1,103 @@
+"""A second weave of the same file takes what the first one built, as long as the kernel is as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.livekernel import leftovers
+
+import klasy
+from klasy import pack
+
+SOURCES = Path(klasy.__file__).parents[1]
+TEXTS = {
+    "fentry": 'aspect kept { pointcut execution("ssize_t vfs_read(.., size_t count, ..)");'
+    " before(size_t count) { log(count); } }",
+    "kprobe": "aspect kept { before(): call(vfs_read) && within(ksys_read) { log(joinpoint.function); } }",
+}
+
+# The command as it is, which tells at its end whether it has compiled anything.
+COMMAND = f"""
+import sys, atexit
+sys.path.append({str(SOURCES)!r})
+sys.argv[0] = "klasy"
+atexit.register(lambda: print("built" if "klasy.compiler.driver" in sys.modules else "kept", flush=True))
+from klasy.__main__ import entry_point
+entry_point()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pack():
+    assert pack.is_current() or pack.write_pack()
+
+
+@pytest.fixture
+def weave(tmp_path):
+    """Weaves a file, counts what this process reads under it, and takes it out: how it was made, its join points."""
+    environment = {**os.environ, "KLASY_CACHE": str(tmp_path / "cache")}
+
+    def weave(text: str, reads: int = 5) -> tuple[str, list[tuple[str | None, str]], int]:
+        path = tmp_path / "kept.asp"
+        path.write_text(text)
+        command = [sys.executable, "-ISc", COMMAND, "weave", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        with open("/dev/zero", "rb", buffering=0) as file:
+            for _ in range(reads):
+                file.read(77)
+        (aspect,) = klasy.woven()
+        with aspect:
+            places = [(point.function, point.mechanism) for point in aspect.joinpoints]
+        hits = sum(event.pid == os.getpid() for event in klasy.events("kept"))
+        klasy.unweave()
+        assert leftovers() == {}
+        return done.stdout.strip(), places, hits
+
+    return weave
+
+
+@pytest.mark.parametrize("mechanism", TEXTS)
+def test_the_second_weave_is_the_first_again(weave, mechanism):
+    """It compiles nothing, and what it weaves has the same join points and hits."""
+    first, places, hits = weave(TEXTS[mechanism])
+    assert (first, hits >= 5) == ("built", True)
+    assert places
+    again, places_again, hits_again = weave(TEXTS[mechanism])
+    assert (again, places_again) == ("kept", places)
+    assert hits_again >= 5
+
+
+def test_another_kernel_is_built_for_anew(weave):
+    """Once a module has come."""
+    text = TEXTS["fentry"]
+    assert weave(text)[0] == "built"
+    subprocess.run(["modprobe", "dummy"], check=True)
+    try:
+        assert weave(text)[0] == "built"
+        assert weave(text)[0] == "kept"
+    finally:
+        subprocess.run(["modprobe", "-r", "dummy"], check=True)
+
+
+def test_what_the_kernel_refuses_is_built_anew(weave, tmp_path):
+    """Code that was kept and is not taken costs a second attempt, and no error."""
+    assert weave(TEXTS["fentry"])[0] == "built"
+    (path,) = (tmp_path / "cache").glob("artifact-*")
+    from klasy.kernel import caches
+
+    os.environ["KLASY_CACHE"] = str(tmp_path / "cache")
+    try:
+        good = bytes(caches.load(path.name, 1))
+        exit_instruction = b"\x95" + bytes(7)
+        assert exit_instruction in good
+        assert caches.store(path.name, 1, good.replace(exit_instruction, b"\xff" * 8), private=True)
+    finally:
+        del os.environ["KLASY_CACHE"]
+    made, _, hits = weave(TEXTS["fentry"])
+    assert (made, hits >= 5) == ("built", True)
+    assert weave(TEXTS["fentry"])[0] == "kept"
