@@ -25,9 +25,11 @@ def children(node: ast.Node) -> Iterator[ast.Node]:
 
 def nodes(node: ast.Node) -> Iterator[ast.Node]:
     """A node and all below it, from the top."""
-    yield node
-    for child in children(node):
-        yield from nodes(child)
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        left += reversed([*children(node)])
 
 
 def free_names(expr: ast.Expr) -> Iterator[ast.Name]:

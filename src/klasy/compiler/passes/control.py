@@ -22,9 +22,13 @@ def _thread(program: Program) -> None:
 
     def goal(block: Block) -> Block:
         seen = {block}
+        jumps = []
         while len(block.ops) == 1 and isinstance(jump := block.ops[0], ir.Jump) and jump.target not in seen:
+            jumps.append(jump)
             block = jump.target
             seen.add(block)
+        for jump in jumps:
+            jump.target = block  # so that who comes this way next need not go it all
         return block
 
     for block in program.blocks:
