@@ -1,7 +1,7 @@
 """Reads what path.asp logged (``klasy log --json``) and draws where the segments of each flow spent their time.
 
-``picture.py NAME=FILE .. [-o PICTURE.svg]``: one group of bars for each log, of median times; counted are the segments that
-went all the way.
+``picture.py NAME=FILE .. [-o PICTURE.svg]``: one group of bars for each log, of median times; counted are the segments
+that went all the way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A session and a bulk transfer over one slow link, in one kernel: two network namespaces, a pair of veth devices.
 
-The session is somebody who types: a small message every 60 ms, answered by an echo. The bulk transfer sends as fast as TCP
-lets it, over eight connections at once: TCP lets each have about two segments in the device's queue.
+The session is somebody who types: a small message every 60 ms, answered by an echo. The bulk transfer sends as fast as
+TCP lets it, over eight connections at once: TCP lets each have about two segments in the device's queue.
 ``traffic.py DISCIPLINE SECONDS`` prints the round-trip times of the session that the typist saw, in ms.
 """
 
