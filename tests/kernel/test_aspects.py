@@ -333,3 +333,151 @@ def test_cwnd_writers() -> None:
     assert all(before[1] == after[0] for before, after in itertools.pairwise(windows))
     assert windows[-1][1] == int.from_bytes(info[80:84], "little")  # tcpi_snd_cwnd
     assert {key[1]: n for key, n in counted.items()}[peer] == len(windows)
+
+
+def test_drops() -> None:
+    """Datagrams to a port that nobody listens at are dropped for that reason, as often as the kernel counts them."""
+
+    def no_ports() -> int:
+        head, row = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line[:4] == "Udp:")
+        return int(row[head.index("NoPorts")])
+
+    with ready("drops") as made, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        before = no_ports()
+        for _ in range(20):
+            end.sendto(b"x" * 10, ("127.0.0.1", 9))
+        counted, found = no_ports() - before, values("drops")["dropped"]
+        events = [dict(e.values) for e in made.mine()]
+    ours = {key: n for key, n in found.items() if key[0].name == "SKB_DROP_REASON_NO_SOCKET"}
+    assert counted == 20
+    assert list(ours.values()) == [20]
+    assert len([e for e in events if e["reason"].name == "SKB_DROP_REASON_NO_SOCKET"]) == 20
+
+
+SLEEPER = """
+import time
+open('/proc/self/comm', 'w').write('klasyrun')
+def switched_in(): return int(open('/proc/self/schedstat').read().split()[2])
+begun = switched_in()
+for _ in range(100):
+    time.sleep(0.001)
+print(switched_in() - begun)
+"""
+
+
+def test_run_queue() -> None:
+    """A task waited as often as the scheduler says that it was switched in."""
+    with ready("run_queue"):
+        done = subprocess.run([sys.executable, "-c", SLEEPER], capture_output=True, text=True, check=True)
+        times, longest = entries("run_queue")["waited_us"], values("run_queue")["longest_us"]
+    assert int(done.stdout) >= 100
+    assert int(done.stdout) <= times["klasyrun",] <= int(done.stdout) + 20  # it also ends
+    assert longest["klasyrun",] > 0
+
+
+WRITER = """
+import os, sys, time
+open('/proc/self/comm', 'w').write('klasylock')
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+print('named', flush=True)
+sys.stdin.readline()
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    os.pwrite(file, bytes(1 << 20), 0)
+"""
+
+
+def test_lock_waits(tmp_path: Path) -> None:
+    """As many waits for locks of two writers to one file as the kernel's own trace of contention has."""
+    tracing = Path("/sys/kernel/tracing/instances/klasy-locks")
+    tracing.mkdir()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    try:
+        (tracing / "buffer_size_kb").write_text("4096")
+        with ready("lock_waits"):
+            both = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "f"], **pipes) for _ in range(2)]
+            assert [each.stdout.readline() for each in both] == [b"named\n"] * 2
+            before = values("lock_waits")["waits"]
+            (tracing / "events/lock/contention_begin/enable").write_text("1")
+            for each in both:
+                each.stdin.close()
+            assert [each.wait(60) for each in both] == [0, 0]
+            (tracing / "events/lock/contention_begin/enable").write_text("0")
+            after = values("lock_waits")["waits"]
+        traced = [line for line in (tracing / "trace").read_text().splitlines() if " klasylock-" in line]
+    finally:
+        tracing.rmdir()
+    waits = sum(n - before.get(key, 0) for key, n in after.items() if key[0] == "klasylock")
+    writes = sum("flags=WRITE" in line for line in traced)  # for the file's lock; the rest is of the aspect's own maps
+    assert 0 < writes <= waits <= len(traced)
+
+
+def test_block_latency(disk: Path) -> None:
+    """The bytes that a device was given to write are those of its own statistics; each request has its time."""
+    device = os.stat(disk).st_dev
+    stat = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+
+    def written() -> tuple[int, int]:
+        fields = stat.read_text().split()
+        return int(fields[4]), int(fields[6]) * 512  # requests, sectors
+
+    os.sync()
+    name = os.path.basename(os.readlink(stat.parent))
+    with ready("block_latency"):
+        before = written()
+        with open(disk / "f", "wb") as file:
+            file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+        os.sync()
+        after = written()
+        found, times = values("block_latency")["write_bytes"], entries("block_latency")["write_us"]
+    assert found[name,] == after[1] - before[1] >= 1 << 20
+    assert times[name,] > 0
+
+
+def test_slab_leaks() -> None:
+    """Objects that are taken and kept are counted at the code that took them until they are given back."""
+    with ready("slab_leaks"):
+        held = [os.eventfd(0) for _ in range(100)]
+        kept = values("slab_leaks")["live_objects"]
+        for descriptor in held[:60]:
+            os.close(descriptor)
+        time.sleep(0.2)
+        left, size = values("slab_leaks")["live_objects"], values("slab_leaks")["live_bytes"]
+        for descriptor in held[60:]:
+            os.close(descriptor)
+    places = [place for place, n in kept.items() if n == 100 and left.get(place) == 40]
+    assert len(places) == 1
+    assert size[places[0]] % 40 == 0
+    assert size[places[0]] >= 40 * 32
+
+
+def test_opens(tmp_path: Path) -> None:
+    """Every file that is opened is logged by its name, with the flags, and the descriptor or the error."""
+    there, nowhere = tmp_path / "there", tmp_path / "nowhere"
+    with ready("opens") as made:
+        descriptor = os.open(there, os.O_RDWR | os.O_CREAT)
+        with pytest.raises(FileNotFoundError):
+            os.open(nowhere, os.O_RDONLY)
+        os.close(descriptor)
+        said = [e.message for e in made.mine()]
+        failed = values("opens")["failed"]
+    me, cloexec = f"{ME}[{os.getpid()}]", os.O_CLOEXEC
+    assert f"{me} openat(-100, {there}, {os.O_RDWR | os.O_CREAT | cloexec:#x}) = {descriptor}" in said
+    assert f"{me} openat(-100, {nowhere}, {cloexec:#x}) = -2" in said
+    assert failed[ME,] >= 1
+
+
+def test_deny_path(tmp_path: Path) -> None:
+    """The file cannot be opened while the policy is woven, others can; each attempt is logged."""
+    secret, other = tmp_path / "klasy-secret", tmp_path / "klasy-other"
+    secret.write_text("s")
+    other.write_text("o")
+    with ready("deny_path") as made:
+        for _ in range(2):
+            with pytest.raises(PermissionError):
+                secret.read_text()
+        assert other.read_text() == "o"
+        said = messages(made)
+    assert secret.read_text() == "s"
+    assert said == [f"{ME}[{os.getpid()}] uid 0 may not open klasy-secret"] * 2

@@ -17,6 +17,10 @@ PT_REGS = {name: 8 * place for place, name in enumerate(_SAVED + _FRAME)}
 """Offset in bytes of each register in ``struct pt_regs``, the context of kprobe programs
 (arch/x86/include/asm/ptrace.h; the layout is ABI)."""
 
+IMAGE = 0xFFFF_FFFF_8000_0000
+"""Where the kernel's own text and data begin; its modules lie above, all other memory below
+(Documentation/arch/x86/x86_64/mm.rst)."""
+
 PT_REGS_BYTES = 8 * len(PT_REGS)
 WORD = 8
 

@@ -47,7 +47,7 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
         case Char(number):
             return number
         case Pointer(address, _):
-            return symbols.name(address) if value.to_function else f"{address:#x}"
+            return symbols.name(address) if value.may_be_code else f"{address:#x}"
         case CodeAddress(address):
             return symbols.name(address)
         case EnumValue(number, name):

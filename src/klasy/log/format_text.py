@@ -72,7 +72,7 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
         case Char(number):
             return f"{number} {_CHARACTERS.get(number) or repr(chr(number))}" if 32 <= number < 127 else str(number)
         case Pointer(address, _):
-            return _pointer(address, value.to_function, symbols)
+            return _pointer(address, value.may_be_code, symbols)
         case CodeAddress(address):
             return _pointer(address, True, symbols)
         case EnumValue(number, name):
@@ -83,10 +83,10 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
             return _elements(value, symbols, depth)
 
 
-def _pointer(address: int, to_function: bool, symbols: Symbolizer) -> str:
+def _pointer(address: int, is_code: bool, symbols: Symbolizer) -> str:
     if not address:
         return "NULL"
-    return symbols.name(address) if to_function else f"{address:#x}"
+    return symbols.name(address) if is_code else f"{address:#x}"
 
 
 def _record(record: Record, symbols: Symbolizer, depth: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klasy.kernel.arch_x86_64 import IMAGE
 from klasy.plain import dataclass
 
 
@@ -30,9 +31,9 @@ class Pointer:
     type_name: str
 
     @property
-    def to_function(self) -> bool:
-        """Whether it is a pointer to a function, so that its address has a name."""
-        return "(" in self.type_name
+    def may_be_code(self) -> bool:
+        """Whether its address may have a name: a pointer to a function, or to anything, into the kernel's image."""
+        return "(" in self.type_name or (self.type_name == "void *" and self.address >= IMAGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,8 @@ def test_long_arrays():
         (Pointer(0xFFFF_8880_0000_1000, "void *"), "0xffff888000001000", "0xffff888000001000"),
         (Pointer(VFS_READ, "void (*)(void)"), "vfs_read", "vfs_read"),
         (Pointer(EXT_FREE, "void (*)(void)"), "ext_free [ext4]", "ext_free [ext4]"),
-        (Pointer(VFS_READ, "void *"), f"{VFS_READ:#x}", f"{VFS_READ:#x}"),
+        (Pointer(VFS_READ + 5, "void *"), "vfs_read+0x5", "vfs_read+0x5"),
+        (Pointer(VFS_READ, "struct s *"), f"{VFS_READ:#x}", f"{VFS_READ:#x}"),
         (CodeAddress(VFS_READ + 5), "vfs_read+0x5", "vfs_read+0x5"),
         (CodeAddress(0x1234), "0x1234", "0x1234"),
         (EnumValue(5, "GREEN"), "GREEN", "GREEN"),
@@ -239,7 +240,7 @@ def test_each_kind_of_field():
     }
     assert event_text(event, SYMBOLS).endswith(
         "u = 65535, s = -2, b = true, c = 65 'A', e = RED, p = 0xffffffff81000000, f = vfs_read, t = \"hi\", "
-        'k = "execution", a = 0xffffffff81000000, l = 0'
+        'k = "execution", a = vfs_read, l = 0'
     )
 
 
