@@ -118,53 +118,52 @@ def test_tcp_life() -> None:
     assert (sent - 1234, received) in {(1, 77), (2, 77), (1, 78), (2, 78)}  # SYN and FIN take a number each
 
 
-def test_tcp_retransmits() -> None:
+@pytest.fixture
+def link() -> Iterator[str]:
+    """A network device behind which 10.77.0.2 is said to be, and nothing is."""
+    subprocess.run(["ip", "link", "add", "klasy0", "type", "dummy"], check=True)
+    subprocess.run("ip addr add 10.77.0.1/24 dev klasy0; ip link set klasy0 up", shell=True, check=True)
+    subprocess.run("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev klasy0", shell=True, check=True)
+    time.sleep(0.2)  # what the system sends when a device comes up
+    yield "klasy0"
+    subprocess.run(["ip", "link", "del", "klasy0"], check=True)
+    subprocess.run(["modprobe", "-r", "dummy"], check=True)
+
+
+def test_tcp_retransmits(link: str) -> None:
     """A connection to where nothing answers sends its SYN again; the count is the kernel's own of the segments."""
 
     def retransmitted() -> int:
         head, row = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line[:4] == "Tcp:")
         return int(row[head.index("RetransSegs")])
 
-    subprocess.run(["ip", "link", "add", "klasy0", "type", "dummy"], check=True)
-    try:
-        subprocess.run("ip addr add 10.77.0.1/24 dev klasy0; ip link set klasy0 up", shell=True, check=True)
-        subprocess.run("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev klasy0", shell=True, check=True)
-        with ready("tcp_retransmits") as made, socket.socket() as client:
-            before = retransmitted()
-            client.setblocking(False)
-            client.connect_ex(("10.77.0.2", 4567))
-            time.sleep(1.6)  # the first time-out is one second
-            client.close()
-            counted, found = retransmitted() - before, values("tcp_retransmits")["by_peer"]
-            said = messages(made)
-    finally:
-        subprocess.run(["ip", "link", "del", "klasy0"], check=True)
+    with ready("tcp_retransmits") as made, socket.socket() as client:
+        before = retransmitted()
+        client.setblocking(False)
+        client.connect_ex(("10.77.0.2", 4567))
+        time.sleep(1.6)  # the first time-out is one second
+        client.close()
+        counted, found = retransmitted() - before, values("tcp_retransmits")["by_peer"]
+        said = messages(made)
     assert counted >= 1
     assert sum(found.values()) == len(said) == counted
     assert {key[1] for key in found} == {4567}
     assert all("10.77.0.1:" in m and "-> 10.77.0.2:4567" in m for m in said)
 
 
-def test_queue_delay() -> None:
+def test_queue_delay(link: str) -> None:
     """Every packet of a device is in a histogram: as many as the device counts."""
 
     def sent() -> int:
-        return int(Path("/sys/class/net/klasy0/statistics/tx_packets").read_text())
+        return int(Path(f"/sys/class/net/{link}/statistics/tx_packets").read_text())
 
-    subprocess.run(["ip", "link", "add", "klasy0", "type", "dummy"], check=True)
-    try:
-        subprocess.run("ip addr add 10.77.0.1/24 dev klasy0; ip link set klasy0 up", shell=True, check=True)
-        subprocess.run("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev klasy0", shell=True, check=True)
-        time.sleep(0.2)
-        with ready("queue_delay"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
-            end.connect(("10.77.0.2", 4567))
-            before = sent()
-            for _ in range(50):
-                end.send(b"x")
-            counted, found = sent() - before, entries("queue_delay")["waited_us"]
-            waiting = values("queue_delay")["began"]
-    finally:
-        subprocess.run(["ip", "link", "del", "klasy0"], check=True)
+    with ready("queue_delay"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.connect(("10.77.0.2", 4567))
+        before = sent()
+        for _ in range(50):
+            end.send(b"x")
+        counted, found = sent() - before, entries("queue_delay")["waited_us"]
+        waiting = values("queue_delay")["began"]
     to_us = {key: n for key, n in found.items() if key[1] == 4567}
     assert sum(to_us.values()) == 50
     assert 50 <= counted <= sum(found.values())

@@ -248,7 +248,7 @@ def test_search():
     assert "nothing is named 'vfs_mkdri'" in none.err
     assert "vfs_mkdir" in none.err
     document = json.loads(klasy_command("search", "--json", "do_int3").out)
-    assert set(document) == {"functions", "data"}
+    assert set(document) == {"functions", "data", "events"}
     (function,) = document["functions"]
     assert set(function) == {"name", "prototype", "module", "clones", "copies", "traceable", "reason"}
     assert (function["traceable"], bool(function["reason"])) == (False, True)
