@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import time
 from pathlib import Path
@@ -72,6 +73,7 @@ def _objects() -> set[tuple[int, int]]:
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Every test gives back its descriptors, and leaves no program, map or link in the kernel."""
+    gc.collect()  # what tests before left to it, files of the kernel model say, is not to go in the midst of this one
     descriptors, objects = sorted(os.listdir("/proc/self/fd")), _objects()
     yield
     deadline = time.monotonic() + 5  # the kernel frees programs and maps after a grace period

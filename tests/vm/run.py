@@ -20,7 +20,7 @@ from klasy.lab.kernels import KERNELS
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
-GUEST_SECONDS = 1200  # two guests run side by side for most of it: all ends within half an hour
+GUEST_SECONDS = 1400  # two guests run side by side for most of it: all ends within half an hour
 LANES = 2
 
 HOST_JOBS = {

@@ -252,9 +252,12 @@ def module_symbols(listing: bytes, bases: Mapping[str, int]) -> dict[str, Symbol
         length = sum(1 for _ in lines)
         here = range(at, at + length)
         at += length
-        base = bases.get(label[1:-1].decode())
-        if base is None:
-            continue  # not a module: BPF programs, trampolines, probed instructions
+        name = label[1:-1].decode()
+        base = bases.get(name)
+        if base is None or name in tables:
+            # Not a module: BPF programs, trampolines, probed instructions. Or a module's second block: what ftrace
+            # remembers of initialising functions whose memory the kernel has long freed.
+            continue
         order = sorted(here, key=addresses.__getitem__)
         types = [fields[4 * i + 1] for i in order]
         text = [addresses[i] for i, kind in zip(order, types, strict=True) if kind in _TEXT_TYPES]
@@ -263,7 +266,7 @@ def module_symbols(listing: bytes, bases: Mapping[str, int]) -> dict[str, Symbol
         inside = [i for i in order if base <= addresses[i] < end]
         types = [fields[4 * i + 1] for i in inside]
         names = [fields[4 * i + 2] for i in inside]
-        tables[label[1:-1].decode()] = _functions(base, end, [addresses[i] for i in inside], types, names)
+        tables[name] = _functions(base, end, [addresses[i] for i in inside], types, names)
     return {name: tables.get(name) or _functions(base, base, [], [], []) for name, base in bases.items()}
 
 

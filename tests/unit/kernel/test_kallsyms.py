@@ -168,6 +168,14 @@ def test_modules():
     assert found["empty"].at(0xFFFF_FFFF_C050_0000) is None
 
 
+def test_modules_that_initialised_under_ftrace():
+    """What ftrace remembers of a module's freed initialisation, behind all modules, is none of its functions."""
+    freed = b"ffffffffc0999000 t mod_init\t[mod]\n"
+    assert b"mod_a" in LISTING
+    found = module_symbols(LISTING + freed, {"mod": MODULE})
+    assert found["mod"].all_names() == module_symbols(LISTING, {"mod": MODULE})["mod"].all_names()
+
+
 def test_hidden_addresses():
     """Zero addresses, which others than root see, are an error and not an empty kernel."""
     hidden = b"".join(b"0" * 16 + line[16:] + b"\n" for line in LISTING.splitlines())
