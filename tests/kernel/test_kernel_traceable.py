@@ -180,7 +180,7 @@ def test_trampolines_are_refused_where_klasy_says_so(kernel):
     tried = Tried()
     rng = random.Random(SEED)
     kernel.trampoline_registers = most_registers(kernel)
-    drawn = draw(kernel, rng, 45)
+    drawn = draw(kernel, rng, 60)
     special = [
         f
         for name in ("_printk", "seq_printf", "tcp_sendmsg", "do_exit", "migrate_disable")
