@@ -192,7 +192,7 @@ def test_taking_an_aspect_out_by_hand():
         reads(20, 1)
         assert [c.hits for c in aspect.counts()] == [c.hits for c in before]
 
-    run("timeout", "20", "bash", "-ec", "\n".join(commands[2:5]).replace("ASPECT", "byhand"))
+    run("timeout", "20", "bash", "-ec", "\n".join(commands[2:6]).replace("ASPECT", "byhand"))
     HOME.rmdir()
     assert leftovers() == {}
 

@@ -260,7 +260,7 @@ def _attribute(point: LogPoint, name: str) -> Value:
         case "kind":
             return point.kind
         case "address":
-            return Pointer(point.address, "void *")
+            return Pointer(point.address, "char *")  # a number: the name is joinpoint.function
         case "line":
             return point.line if point.line is not None else 0
         case "module":

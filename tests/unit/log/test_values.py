@@ -235,12 +235,12 @@ def test_each_kind_of_field():
         "f": CodeAddress(VFS_READ),
         "t": "hi",
         "k": "execution",
-        "a": Pointer(VFS_READ, "void *"),
+        "a": Pointer(VFS_READ, "char *"),
         "l": 0,
     }
     assert event_text(event, SYMBOLS).endswith(
         "u = 65535, s = -2, b = true, c = 65 'A', e = RED, p = 0xffffffff81000000, f = vfs_read, t = \"hi\", "
-        'k = "execution", a = vfs_read, l = 0'
+        'k = "execution", a = 0xffffffff81000000, l = 0'
     )
 
 
