@@ -12,7 +12,7 @@ from support.commands import klasy_command, start
 from support.livekernel import leftovers
 
 from klasy.source import SourceFile
-from klasy.weaver import session
+from klasy.weaver import session, unweave
 from klasy.weaver.build import build
 
 ASPECT = f"""aspect made {{
@@ -177,5 +177,28 @@ def test_a_second_signal(aspect):
     for _ in range(20):
         if Path(f"/proc/{running.pid}").exists():
             running.signal(signal.SIGINT)
+    assert running.wait().status in (0, 128 + signal.SIGINT)
+    assert leftovers() == {}
+
+
+def signals_in_the_end():
+    """A command gets more signals whenever it begins to take an aspect out, and has just done so."""
+    really = unweave.unweave
+
+    def one(names: list[str]) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        really(names)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    unweave.unweave = one
+
+
+@pytest.mark.parametrize("way", [["-f"], ["--for", "1h"]])
+def test_signals_while_it_ends(aspect, way):
+    """However many signals come while the aspect is taken out, it is."""
+    running = start("weave", *way, aspect, prepare=signals_in_the_end)
+    running.until(lambda: "woven: made" in running.err)
+    running.signal(signal.SIGTERM)
     assert running.wait().status in (0, 128 + signal.SIGINT)
     assert leftovers() == {}

@@ -20,12 +20,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """While it is entered, a signal is remembered, and ends what ``allowed()`` encloses by KeyboardInterrupt.
 
-    Who is in a hurry sends a second one: that raises wherever it comes.
+    Who is in a hurry sends a second one: that ends what ``hurried()`` encloses, wherever it comes. Elsewhere no signal
+    raises, however many come: what was begun there is not left half done.
     """
 
     def __init__(self) -> None:
         self._signal = 0
         self._allowed = False
+        self._hurried = False
         self._woken = False
         self._before: dict[int, signal._HANDLER] = {}
 
@@ -57,7 +59,7 @@ class Interrupts:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         second, self._signal = self._signal, number
-        if self._allowed or second:
+        if self._allowed or (second and self._hurried):
             raise KeyboardInterrupt(number)
 
     @contextmanager
@@ -71,6 +73,15 @@ class Interrupts:
             yield
         finally:
             self._allowed = self._woken = False
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Here a second signal ends the work."""
+        self._hurried = True
+        try:
+            yield
+        finally:
+            self._hurried = False
 
     def check(self) -> None:
         """End the work if a signal has come."""

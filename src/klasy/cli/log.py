@@ -61,5 +61,5 @@ def _read(aspects: list[WovenAspect], args: Arguments) -> None:
             return
         from klasy.cli.interrupts import Interrupts
 
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, interrupts.hurried():
             follow(output, reader, aspects, interrupts)

@@ -118,7 +118,7 @@ def _follow(output: StateOutput, aspects: Sequence[WovenAspect]) -> None:
     identities = [identity(woven) for woven in aspects]
     drawn = sys.stdout.isatty() and not output._as_json
     before = None
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, interrupts.hurried():
         while not interrupts.requested and any(map(still_there, identities)):
             text = output.render([(woven.name, contents) for woven, contents in read(aspects)])
             if text != before:

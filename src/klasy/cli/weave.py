@@ -265,16 +265,18 @@ def _weave_for_a_while(
 
     ours = _Ours(what.weave(args, step))
     try:
-        _report(what.artifacts, args)
-        good = ours.there
-        if command is not None:
-            interrupts.wake_on_child()
-            command.start()
-            good = command.running
-        if args.follow:
-            _follow(ours, args, limit, interrupts, good)
-        else:
-            _sleep(ours, args, limit, interrupts, good)
+        with interrupts.hurried():
+            ours.hold_states()
+            _report(what.artifacts, args)
+            good = ours.there
+            if command is not None:
+                interrupts.wake_on_child()
+                command.start()
+                good = command.running
+            if args.follow:
+                _follow(ours, args, limit, interrupts, good)
+            else:
+                _sleep(ours, args, limit, interrupts, good)
     finally:
         ours.close()
 
@@ -288,6 +290,9 @@ class _Ours:
         self.aspects = aspects
         self._identities = {woven.name: identity(woven) for woven in aspects}
         self._stateful = [woven for woven in aspects if woven.states]
+
+    def hold_states(self) -> None:
+        """What the aspects keep can be shown, then, when they have been taken out."""
         if self._stateful:
             from klasy.weaver.states import hold
 
@@ -306,11 +311,11 @@ class _Ours:
         from klasy.weaver.unweave import unweave
         from klasy.weaver.woven import NotWoven
 
-        while self._identities:
-            name, which = self._identities.popitem()
+        for name, which in tuple(self._identities.items()):
             if still_there(which):
                 with suppress(NotWoven):
                     unweave([name])
+            del self._identities[name]  # only now: an interrupt in between, and it is taken out when all is closed
 
     def show_states(self, *, as_json: bool) -> None:
         """Print what the aspects have kept: it goes with them."""

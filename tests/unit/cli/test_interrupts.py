@@ -41,11 +41,15 @@ def test_a_signal_ends_what_is_allowed():
 
 
 def test_a_second_signal_is_in_a_hurry():
-    """Whoever sends a second one does not want to wait."""
-    with Interrupts():
-        send(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+    """Whoever sends a second one does not want to wait; where nothing may be left half done many make no difference."""
+    with Interrupts() as interrupts:
+        with interrupts.hurried():
             send(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                send(signal.SIGINT)
+        for _ in range(3):
+            send(signal.SIGINT)
+        assert interrupts.requested == signal.SIGINT
 
 
 def test_handlers_are_put_back():
