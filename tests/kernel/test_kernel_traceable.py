@@ -11,6 +11,7 @@ import random
 import subprocess
 from collections import Counter
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -90,10 +91,10 @@ def probe_definitions(base):
 
 
 def draw(kernel, rng, count, module=None):
-    """Functions drawn at random."""
+    """Functions drawn at random, made as they are asked for."""
     symbols = kernel.symbols[module]
     indexes = [i for i in range(len(symbols)) if symbols.sizes[i]]
-    return [kernel._function(module, i) for i in rng.sample(indexes, min(count, len(indexes)))]
+    return (kernel._function(module, i) for i in rng.sample(indexes, min(count, len(indexes))))
 
 
 def places(kernel, rng):
@@ -180,18 +181,18 @@ def test_trampolines_are_refused_where_klasy_says_so(kernel):
     tried = Tried()
     rng = random.Random(SEED)
     kernel.trampoline_registers = most_registers(kernel)
-    drawn = draw(kernel, rng, 60)
+    drawn = list(draw(kernel, rng, 60))
     special = [
         f
         for name in ("_printk", "seq_printf", "tcp_sendmsg", "do_exit", "migrate_disable")
         for f in kernel.functions(name)
     ]
-    wide = [
+    wide = (
         f
-        for f in kernel.functions("*")
-        if f.module is None and f.proto is not None and len(kernel.btf.proto(f.proto).params) > 6
-    ]
-    drawn += special + rng.sample(wide, min(12, len(wide)))
+        for f in draw(kernel, rng, len(kernel.symbols[None]))
+        if f.proto is not None and len(kernel.btf.proto(f.proto).params) > 6
+    )
+    drawn += special + list(islice(wide, 12))
     for function in drawn:
         way, attach_type = rng.choice([(Way.FENTRY, BPF_TRACE_FENTRY), (Way.FEXIT, BPF_TRACE_FEXIT)])
         refusal = kernel.refusal(function.address, function, way)
