@@ -8,12 +8,12 @@ import signal
 import struct
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.bpf_kernel import call_umask
-from support.livekernel import leftovers
+from support.livekernel import leftovers, raw_counters
 from support.weaving import woven
 
 from klasy.bpf import links, program
@@ -82,16 +82,6 @@ def on_cpu(cpu: int):
 def open_quietly(name: str):
     """A woven aspect as it stands, without what opening it does for its CPUs."""
     return next(aspect for aspect in registry_entries(PinFS()) if aspect.name == name)
-
-
-@contextmanager
-def raw_counters(place: int, length: int, access: int):
-    """Perf events of our own on all CPUs; gives a function that adds up what they counted."""
-    with ExitStack() as stack:
-        events = [
-            stack.enter_context(links.perf_breakpoint(place, length, access, cpu=cpu)) for cpu in watch.online_cpus()
-        ]
-        yield lambda: sum(int.from_bytes(os.read(event.fileno(), 8), "little") for event in events)
 
 
 def test_every_write_is_a_set_with_its_values():

@@ -7,14 +7,13 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.livekernel import leftovers
+from support.livekernel import leftovers, raw_counters
 from support.weaving import ROOT, woven
 
-from klasy.bpf import links
 from klasy.bpf import uapi as u
 from klasy.kernel.live import LiveKernel
 from klasy.weaver import objects, watch
@@ -134,16 +133,6 @@ def without(aspect):
     switch(aspect.path, on=False)
     yield
     switch(aspect.path, on=True)
-
-
-@contextmanager
-def raw_counters(place: int, length: int, access: int):
-    """Perf events of our own on all CPUs; gives a function that adds up what they counted."""
-    with ExitStack() as stack:
-        events = [
-            stack.enter_context(links.perf_breakpoint(place, length, access, cpu=cpu)) for cpu in watch.online_cpus()
-        ]
-        yield lambda: sum(int.from_bytes(os.read(event.fileno(), 8), "little") for event in events)
 
 
 def test_bounds(file):

@@ -9,12 +9,13 @@ from klasy import backend
 from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS, MAP_EVENTS
 from klasy.bpf.interp import ArrayMap, HashMap, Machine, RingBuffer
 from klasy.bpf.uapi import helper_number
-from klasy.compiler import Compiled, ir
-from klasy.compiler.ireval import Logged, Outcome, World
+from klasy.compiler import Compiled, ir, ircheck
+from klasy.compiler.ireval import Logged, Outcome, World, run
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS, PT_REGS_BYTES
 from klasy.kernel.model import Clone, Function
 from klasy.lang import load
 from klasy.lang.ast import And, If
+from klasy.match import plan_aspect
 from klasy.match.plan import (
     Arm,
     Context,
@@ -31,6 +32,7 @@ from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.plain import replace
 from klasy.record import COUNTERS, HEADER, HEADER_SIZE
 from klasy.source import SourceFile
+from support.compiling import compile_text, memory_world
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,3 +216,17 @@ class _Memory:
             if byte == b"\0":
                 break
         return bytes(text)
+
+
+def run_both(source: str, kernel: Kernel, arguments: Sequence[int], memory: bytes) -> tuple[Outcome, Runner]:
+    """Compile a text with one program, and run that in both interpreters, which must log the same."""
+    compiled = compile_text(source, kernel)
+    (program,) = compiled.programs
+    ircheck.require(program)
+    world = memory_world(memory, arguments)
+    outcome = run(program, world)
+    (aspect,) = load(SourceFile("test.asp", source))
+    runner = Runner(backend.generate(plan_aspect(aspect, kernel), compiled), world)
+    same = runner.run(trampoline_context(arguments), trampoline=2)
+    assert [(r.data, r.faults) for r in same.logged] == [(r.data, r.faults) for r in outcome.logged]
+    return outcome, runner

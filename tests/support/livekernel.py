@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from klasy.bpf import links
 from klasy.btf.types import Btf
 from klasy.kernel.model import Function
 from klasy.match.plan import Point
+from klasy.weaver import watch
 from support.handmade import function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 KPROBE_EVENTS = Path("/sys/kernel/tracing/kprobe_events")
 KPROBES = Path("/sys/kernel/debug/kprobes/list")
@@ -136,3 +142,13 @@ def traffic(times: int = 200) -> None:
         os.read(reading, 1)
         os.close(reading)
         os.close(writing)
+
+
+@contextmanager
+def raw_counters(place: int, length: int, access: int) -> Iterator[Callable[[], int]]:
+    """Debug registers of the test's own on all CPUs; gives a function that adds up what they counted."""
+    with ExitStack() as stack:
+        events = [
+            stack.enter_context(links.perf_breakpoint(place, length, access, cpu=cpu)) for cpu in watch.online_cpus()
+        ]
+        yield lambda: sum(int.from_bytes(os.read(event.fileno(), 8), "little") for event in events)

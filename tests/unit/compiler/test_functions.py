@@ -6,12 +6,11 @@ import struct
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.backend import Runner, trampoline_context
+from support.backend import run_both
 from support.compiling import BASE, compile_text, errors_of, memory_world
 from support.fakekernel import FakeKernel
 
-from klasy import backend
-from klasy.compiler import ir, ircheck
+from klasy.compiler import ir
 from klasy.compiler.ireval import run
 from klasy.lang import load
 from klasy.match import plan_aspect
@@ -29,17 +28,7 @@ def text(functions: str, body: str, condition: str = "") -> str:
 
 def records(functions: str, body: str, n: int = 0, memory: bytes = b"", condition: str = "") -> list:
     """The one number of each log and its faults; the same by both interpreters."""
-    source = text(functions, body, condition)
-    compiled = compile_text(source, KERNEL)
-    (program,) = compiled.programs
-    ircheck.require(program)
-    arguments = (BASE, n & (1 << 64) - 1)
-    world = memory_world(memory, arguments)
-    outcome = run(program, world)
-    (aspect,) = load(SourceFile("test.asp", source))
-    runner = Runner(backend.generate(plan_aspect(aspect, KERNEL), compiled), world)
-    same = runner.run(trampoline_context(arguments), trampoline=2)
-    assert [(r.data, r.faults) for r in same.logged] == [(r.data, r.faults) for r in outcome.logged]
+    outcome, _ = run_both(text(functions, body, condition), KERNEL, (BASE, n & (1 << 64) - 1), memory)
     return [(struct.unpack_from("<i", record.data, 48)[0], record.faults) for record in outcome.logged]
 
 

@@ -7,16 +7,12 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.backend import Runner, trampoline_context
+from support.backend import run_both
 from support.compiling import BASE, compile_text, errors_of, memory_world
 from support.fakekernel import FakeKernel
 
-from klasy import backend
-from klasy.compiler import ir, ircheck
+from klasy.compiler import ir
 from klasy.compiler.ireval import run
-from klasy.lang import load
-from klasy.match import plan_aspect
-from klasy.source import SourceFile
 
 KERNEL = FakeKernel("struct node { struct node *next; int value; }; int f(struct node *head, int n);")
 
@@ -29,17 +25,7 @@ def text(body: str) -> str:
 
 def logged(body: str, n: int = 0, memory: bytes = b"") -> tuple[list[int], int]:
     """The one number of each log, and how many loops were cut; by both interpreters."""
-    source = text(body)
-    compiled = compile_text(source, KERNEL)
-    (program,) = compiled.programs
-    ircheck.require(program)
-    arguments = (BASE, n & (1 << 64) - 1)
-    world = memory_world(memory, arguments)
-    outcome = run(program, world)
-    (aspect,) = load(SourceFile("test.asp", source))
-    runner = Runner(backend.generate(plan_aspect(aspect, KERNEL), compiled), world)
-    same = runner.run(trampoline_context(arguments), trampoline=2)
-    assert [(r.data, r.faults) for r in same.logged] == [(r.data, r.faults) for r in outcome.logged]
+    outcome, runner = run_both(text(body), KERNEL, (BASE, n & (1 << 64) - 1), memory)
     cut = sum(what == "cut" for _, what in outcome.counted)
     assert runner.all_counters()[0][4] == cut
     return [struct.unpack_from("<i", record.data, 48)[0] for record in outcome.logged], cut
