@@ -1,5 +1,6 @@
 # make setup   what is needed, by apt and pip; leaves .venv/bin/klasy. Quick when it is all there.
 # make test    every check and test, on this machine and inside the lab's guests
+# make stress  the reliability runs at full size, on every kernel of the lab: an hour or two
 # make demo    weave the first aspect into a running kernel, in the lab
 # make clean   remove what was made here (not the lab's cache, ~/.cache/klasy)
 
@@ -9,7 +10,7 @@ SUDO    = $(if $(filter 0,$(shell id -u)),,sudo)
 # klasy with.
 PACKAGES = python3-venv qemu-system-x86 busybox-static kmod python3-bpfcc iproute2 e2fsprogs bpftool bpftrace
 
-.PHONY: setup test demo clean packages
+.PHONY: setup test stress demo clean packages
 
 setup: packages .venv/.ready
 
@@ -43,6 +44,9 @@ packages:
 
 test: setup
 	.venv/bin/python tests/vm/run.py
+
+stress: setup
+	.venv/bin/python tests/stress/run.py
 
 demo: setup
 	.venv/bin/klasy lab -- bash examples/demo.sh

@@ -9,7 +9,6 @@ import sys
 import time
 
 from klasy.api import identity, open_reader, still_there
-from klasy.backend.artifact import MAP_CONTROL, MAP_COUNTERS
 from klasy.errors import SystemRefusal
 from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.counts import missed_in_all
@@ -126,13 +125,7 @@ def follow(
     end = None if limit is None else time.monotonic() + limit
     identities = []
     for woven in aspects:
-        if woven.states:
-            from klasy.state import MAP_LOST
-
-            woven.map(MAP_LOST)
-        woven.map(MAP_COUNTERS)  # held, so that losses can be told when another klasy has taken it out
-        woven.map(MAP_CONTROL)
-        woven.unfollowed()
+        woven.hold()  # so that losses can be told when another klasy has taken it out
         identities.append(identity(woven))
     guard = _cpu_guard(aspects)
     while not interrupts.requested:

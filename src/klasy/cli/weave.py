@@ -266,7 +266,7 @@ def _weave_for_a_while(
     ours = _Ours(what.weave(args, step))
     try:
         with interrupts.hurried():
-            ours.hold_states()
+            ours.hold()
             _report(what.artifacts, args)
             good = ours.there
             if command is not None:
@@ -291,13 +291,10 @@ class _Ours:
         self._identities = {woven.name: identity(woven) for woven in aspects}
         self._stateful = [woven for woven in aspects if woven.states]
 
-    def hold_states(self) -> None:
-        """What the aspects keep can be shown, then, when they have been taken out."""
-        if self._stateful:
-            from klasy.weaver.states import hold
-
-            for woven in self._stateful:
-                hold(woven)
+    def hold(self) -> None:
+        """What the aspects have counted and kept can be shown, then, when they have been taken out."""
+        for woven in self.aspects:
+            woven.hold()
 
     def there(self) -> bool:
         """Whether any is still woven."""

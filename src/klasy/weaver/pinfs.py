@@ -6,6 +6,7 @@
             map_events  map_counters  ..    maps
             link_0  ..                      links, which hold the programs; unlinking its last pin detaches one
             group -> ../events/klasy_..     the group of its kprobe events in tracefs, where it has any
+            unfinished/                     it has its name, and is not switched on yet (aspects that can deny)
         ~log_dequeue-1c_4711_1a2b3c_0/      being woven or taken out: of a live process as long as it is locked (flock),
                                             else what a killed one left
         ~rcu_expedited/                     while klasy has the kernel hurry its grace periods (tracefs.py)
@@ -35,6 +36,7 @@ HOME = "klasy"
 REGISTRY = "registry"
 BASE = "base"  # map: the kernel's hits at each point of the kernel probe events when the aspect was switched on
 GROUP = "group"
+UNFINISHED = "unfinished"
 STAGING = "~"
 LOCK_SECONDS = 60.0
 
@@ -209,6 +211,10 @@ class PinFS:
         """Names of the directories that are being woven or taken out, or were left over."""
         hurry = os.path.basename(self.hurry)
         return sorted(name for name in self._entries() if name.startswith(STAGING) and name != hurry)
+
+    def unfinished(self) -> list[str]:
+        """Names of the aspects that have yet to be switched on. With the lock held: that never will be."""
+        return [name for name in self.aspects() if os.path.isdir(self.path(name, UNFINISHED))]
 
     def _entries(self) -> list[str]:
         try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from klasy.weaver.pinfs import PinFS, Staging
 
 LINK_PREFIX = "link_"
+MAP_PREFIX = "map_"
 _BUSY_SECONDS = 20.0
 
 
@@ -46,7 +47,7 @@ def switch(path: str, *, on: bool) -> None:
     """Let the programs of an aspect run, or return at once from now on. No error where there is no switch."""
     control = bytearray(CONTROL_SIZE)
     control[CONTROL_ACTIVE : CONTROL_ACTIVE + 4] = int(on).to_bytes(4, "little")
-    with suppress(KernelRefused, TypeError), pins.open_map(f"{path}/map_{MAP_CONTROL}") as switches:
+    with suppress(KernelRefused, TypeError), pins.open_map(f"{path}/{MAP_PREFIX}{MAP_CONTROL}") as switches:
         switches.update(bytes(4), bytes(control))
 
 

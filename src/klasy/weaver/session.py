@@ -21,9 +21,9 @@ from klasy.match.plan import Mechanism
 from klasy.plain import TYPE_CHECKING, dataclass, suppress
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, attach_tracepoint, load
-from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, PinFS, Token
+from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, UNFINISHED, PinFS, Token
 from klasy.weaver.preflight import load_refusal, preflight
-from klasy.weaver.remove import LINK_PREFIX, remove, switch
+from klasy.weaver.remove import LINK_PREFIX, MAP_PREFIX, remove, switch
 from klasy.weaver.signals import ending_signals_raise, signals_held
 from klasy.weaver.sweep import sweep
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu, group_name, restore_rcu
@@ -319,7 +319,9 @@ class _Weave:
         self._pin(staging)
         if self._helper is not None:
             self._helper.go_on()
-        if not self._decides:
+        if self._decides:
+            os.mkdir(staging.entry(UNFINISHED), 0o700)
+        else:
             self._activate(staging.path)
         self._step("rename")
         if self._pinfs.is_woven(self.name):
@@ -330,6 +332,7 @@ class _Weave:
         self._committed = True
         if self._decides:
             self._activate(self._pinfs.path(self.name))
+            os.rmdir(self._pinfs.path(self.name, UNFINISHED))
         if self._replaced:
             switch(staging.path, on=False)
 
@@ -353,7 +356,7 @@ class _Weave:
     def _pin(self, staging: Staging) -> None:
         for name, bpf_map in self._maps.items():
             self._step(f"pin {name}")
-            pins.pin(bpf_map, staging.entry(name if name == REGISTRY else f"map_{name}"))
+            pins.pin(bpf_map, staging.entry(name if name == REGISTRY else f"{MAP_PREFIX}{name}"))
         for index, held in sorted(self._attached.items()):
             self._step(f"pin link {index}")
             for more, link in held.links.items():
@@ -372,7 +375,7 @@ class _Weave:
         with maps.create(u.BPF_MAP_TYPE_ARRAY, name=BASE, key_size=4, value_size=8, max_entries=len(hits)) as base:
             base.update_all((n.to_bytes(4, "little"), count.to_bytes(8, "little")) for n, count in enumerate(hits))
             base.freeze()
-            pins.pin(base, f"{path}/map_{BASE}")
+            pins.pin(base, f"{path}/{MAP_PREFIX}{BASE}")
 
     def _registry(self) -> Map:
         self._step("registry")

@@ -38,14 +38,6 @@ class StateContent:
     room: int
 
 
-def hold(woven: WovenAspect) -> None:
-    """Open all maps, so that they can be read when the aspect has been taken out. Raises KernelRefused."""
-    for state in woven.states:
-        woven.map(state.map_name)
-    if woven.states:
-        woven.map(MAP_LOST)
-
-
 def read_states(woven: WovenAspect) -> list[StateContent]:
     """What the states of an aspect hold now. While advice runs the numbers are of slightly different moments.
 

@@ -1,8 +1,8 @@
 """Clearing what weaves that were killed have left, and nothing else.
 
-A staging directory is a leftover when nobody holds its lock. A group of kernel probe events is one when its name says
-that it is of this bpffs and no directory here claims it: a weave makes its directory before the group, and removes it
-after.
+A staging directory is a leftover when nobody holds its lock, an aspect when it was never switched on. A group of kernel
+probe events is one when its name says that it is of this bpffs and no directory here claims it: a weave makes its
+directory before the group, and removes it after.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ def sweep(pinfs: PinFS) -> list[str]:
     """Clear leftovers; what was cleared. The lock must be held. What resists is left to a later sweep."""
     restore_rcu(pinfs.hurry)
     cleared = []
+    for name in pinfs.unfinished():
+        with suppress(SystemRefusal, OSError):
+            pinfs.withdraw(name, pinfs.token()).close()
     for name in pinfs.stagings():
         with suppress(SystemRefusal, OSError):
             staging = pinfs.claim(name)
@@ -49,7 +52,8 @@ def clear_leftovers(pinfs: PinFS) -> list[str]:
     if os.geteuid() != 0:
         return []
     with suppress(SystemRefusal, OSError):
-        if pinfs.is_empty() or pinfs.stagings() or os.path.isdir(pinfs.hurry) or _orphans(pinfs):
+        signs = pinfs.is_empty() or pinfs.stagings() or pinfs.unfinished() or os.path.isdir(pinfs.hurry)
+        if signs or _orphans(pinfs):
             with pinfs.lock():
                 cleared = sweep(pinfs)
                 pinfs.tidy()

@@ -33,7 +33,7 @@ from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters
 from klasy.weaver.pinfs import BASE, REGISTRY, PinFS, Token
-from klasy.weaver.remove import LINK_PREFIX
+from klasy.weaver.remove import LINK_PREFIX, MAP_PREFIX
 from klasy.weaver.sweep import clear_leftovers
 from klasy.weaver.tracefs import KprobeEvents, SiteCount
 
@@ -195,8 +195,15 @@ class WovenAspect:
     def map(self, name: str) -> Map:
         """One of its maps, by the name in the artifact. Kept open until :meth:`close`. Raises KernelRefused."""
         if name not in self._maps:
-            self._maps[name] = pins.open_map(f"{self.path}/map_{name}")
+            self._maps[name] = pins.open_map(f"{self.path}/{MAP_PREFIX}{name}")
         return self._maps[name]
+
+    def hold(self) -> None:
+        """Open all its maps, so that they can be read when it has been taken out. Raises KernelRefused."""
+        with suppress(FileNotFoundError):  # it has been already
+            for entry in os.listdir(self.path):
+                if entry.startswith(MAP_PREFIX):
+                    self.map(entry.removeprefix(MAP_PREFIX))
 
     def events(self) -> Map:
         """The ring buffer of its log records, for a RingReader."""
