@@ -26,12 +26,13 @@ from klasy.btf import types as t
 from klasy.btf.types import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelRefused
-from klasy.kernel.model import CallKind, CallSite, Clone, DataSymbol, Function, Refusal, Way
+from klasy.kernel.debugfiles import NoDebugInfo
+from klasy.kernel.model import CallKind, CallSite, Clone, DataSymbol, Function, Place, Refusal, Way
 from klasy.kernel.tracepoints import Tracepoints
 from klasy.match.glob import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from klasy.kernel.references import Reference
 
@@ -281,13 +282,55 @@ def _tokens(text: str) -> list[str]:
     return words
 
 
+class FakeDebugInfo:
+    """Debug information of a fake kernel: none without ``files``."""
+
+    package = "linux-image-6.1.0-fake-dbg"
+
+    def __init__(self, kernel: FakeKernel, files: Mapping[str, str] | None, lines: Mapping[str, str] | None) -> None:
+        self._kernel, self._files, self._lines = kernel, files, dict(lines or {})
+
+    def check(self) -> None:
+        if self._files is None:
+            raise NoDebugInfo("there is no debug information of the kernel", hint=f"apt-get install {self.package}")
+
+    def within(self, fits: Callable[[str], bool]) -> Callable[[Function], bool]:
+        return lambda function: fits((self._files or {}).get(function.base, ""))
+
+    def files(self) -> set[str]:
+        return set((self._files or {}).values())
+
+    def _addresses(self, places: str) -> list[int]:
+        found = (place.partition("+") for place in places.split())
+        return [
+            self._kernel.function(name).address + int(offset or "0", 0) if name != "gone" else 1
+            for name, _, offset in found
+        ]
+
+    def places(self, addresses: Iterable[int]) -> dict[int, Place]:
+        known = {a: Place(*_file_line(key)) for key, places in self._lines.items() for a in self._addresses(places)}
+        return {address: known[address] for address in addresses if address in known}
+
+    def lines(self, file: str) -> set[int]:
+        return {line for name, line in map(_file_line, self._lines) if name == file}
+
+    def beginnings(self, file: str, line: int) -> list[int]:
+        return self._addresses(self._lines.get(f"{file}:{line}", ""))
+
+
+def _file_line(text: str) -> tuple[str, int]:
+    file, _, line = text.rpartition(":")
+    return file, int(line)
+
+
 class FakeKernel:
     """See the module's docstring. Fulfils ``klasy.kernel.model.Kernel``.
 
     ``modules`` maps a module's name to its declarations; ``calls`` may say ``name[module]``. ``static`` names get as
     many functions of that name as said. ``refuse`` maps ``name``, ``name+0x10`` or ``name/way`` to a refusal.
     ``absent`` maps names to what is known of them. ``data`` maps variables to address and size, ``memory`` addresses to
-    what lies there. ``events`` are the texts of the formats of trace events, by category and name.
+    what lies there. ``events`` are the texts of the formats of trace events, by category and name. ``files``: the
+    source file of each function; ``lines``: by ``file:line``, the places where it begins, as ``name+0x10 name``.
     """
 
     release = "6.1.0-fake"
@@ -306,8 +349,11 @@ class FakeKernel:
         data: Mapping[str, tuple[int, int]] | None = None,
         memory: Mapping[int, bytes] | None = None,
         events: Mapping[tuple[str, str], str] | None = None,
+        files: Mapping[str, str] | None = None,
+        lines: Mapping[str, str] | None = None,
     ) -> None:
         self.tracepoints = Tracepoints(events)
+        self.debug_info = FakeDebugInfo(self, files, lines)
         self._data = dict(data or {})
         self._memory = dict(memory or {})
         self.named: list[Reference] = []  # what references() finds
@@ -378,6 +424,9 @@ class FakeKernel:
         self._sites[self._sites.index(site)] = site._replace(length=length)
 
     # --- the protocol
+
+    def source_lines(self, addresses: Sequence[int]) -> Mapping[int, Place]:
+        return self.debug_info.places(addresses)
 
     def module_btf(self, module: str) -> Btf | None:
         found = self._modules.get(module)

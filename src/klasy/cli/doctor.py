@@ -44,7 +44,7 @@ def run(args: Arguments) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
     registers = _debug_registers()  # tells more of them than the attempt does
     tried = [feature for feature in probe_all(*_harmless_functions()) if feature.name != registers.name]
-    features = [*tried, *_sources(), registers]
+    features = [*tried, *_sources(), _debug_information(), registers]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
     if args.json:
         import json
@@ -95,6 +95,17 @@ def _sources() -> list[Feature]:
         remedy = "mount -t debugfs debugfs /sys/kernel/debug" if os.geteuid() == 0 else "run as root"
         blacklist = Feature("kprobes blacklist", NO, "functions that refuse probes are found by trying", remedy)
     return [symbols, text, blacklist]
+
+
+def _debug_information() -> Feature:
+    """What tells of source files and lines."""
+    from klasy.kernel.live import LiveKernel
+
+    name = "debug information"
+    try:
+        return Feature(name, YES, LiveKernel().debug_info.of(None).elf.path)
+    except SystemRefusal as refusal:
+        return Feature(name, NO, refusal.message, f"{refusal.hint} (only source files and lines need it)")
 
 
 def _debug_registers() -> Feature:

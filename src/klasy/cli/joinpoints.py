@@ -86,7 +86,7 @@ def _of_file(args: Arguments) -> int:
     if args.json:
         from klasy.cli.document import dumps
 
-        shadows = [d for artifact in built for d in _shadows(artifact, artifact.plan.joinpoints)]
+        shadows = _with_lines([d for artifact in built for d in _shadows(artifact, artifact.plan.joinpoints)])
         unreached = [d for artifact in built for d in _unreached(artifact)]
         untyped = sum(artifact.plan.untyped for artifact in built)
         print(dumps({"shadows": shadows, "unreached": unreached}, {"untyped": untyped} if untyped else None))
@@ -95,7 +95,7 @@ def _of_file(args: Arguments) -> int:
         points = artifact.plan.joinpoints
         print("\n" * (number > 0) + f"aspect {artifact.plan.aspect.name}: {plural(len(points), 'join point')}")
         shown = _first(points, args, _MANY)
-        _print_points(_shadows(artifact, shown), args, more=len(points) - len(shown))
+        _print_points(_with_lines(_shadows(artifact, shown)), args, more=len(points) - len(shown))
         _print_unreached(_unreached(artifact), args)
         if artifact.plan.untyped:
             print(
@@ -191,6 +191,7 @@ def _of_woven(args: Arguments) -> int:
     if args.json:
         from klasy.cli.document import dumps
 
+        _with_lines(documents)
         tables = {"joinpoints": documents, "unreached": unreached} | ({"accesses": accesses} if accesses else {})
         print(dumps(tables, {"unknown_callers": callers}))
     elif not aspects:
@@ -302,6 +303,22 @@ def _named(callers: dict[int, int]) -> dict[str, int]:
     return {symbols.place(address): hits for address, hits in most_first}
 
 
+_LIE_SOMEWHERE = ("call", "execution", "get", "set", "access", "at")  # kinds with an instruction, if known
+
+
+def _with_lines(points: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The same, with the source lines of the kernel's instructions, where debug information tells."""
+    from klasy.kernel.live import running_kernel
+
+    wanted = [p for p in points if p["kind"] in _LIE_SOMEWHERE and p["function"] and p["address"] and not p.get("line")]
+    wanted = [p for p in wanted if not (p["module"] or "").startswith("/")]
+    found = running_kernel().source_lines([p["address"] for p in wanted]) if wanted else {}
+    for point in wanted:
+        if place := found.get(point["address"]):
+            point["file"], point["line"] = place
+    return points
+
+
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
@@ -330,12 +347,12 @@ def _print_woven(name: str, points: list[dict[str, Any]], args: Arguments) -> No
     hits = f", {hit} of them hit, {plural(sum(p['hits'] for p in points), 'hit')}" if hit else ""
     print(f"aspect {name}: {plural(len(points), 'join point')}{hits}")
     if happened:
-        shown = _first(happened, args, _MANY)
+        shown = _with_lines(_first(happened, args, _MANY))
         _print_points(shown, args, more=len(happened) - len(shown))
     if silent and happened:
         print(f"never hit, {plural(len(silent), 'join point')}:")
     if silent:
-        shown = _first(silent, args, _FEW)
+        shown = _with_lines(_first(silent, args, _FEW))
         _print_points(shown, args, more=len(silent) - len(shown), counted=not happened)
 
 
@@ -374,6 +391,10 @@ def _table(points: Sequence[dict[str, Any]], *, why: bool, counted: bool) -> str
                 head.append(title)
                 for row, point in zip(rows, points, strict=True):
                     row.append(point[key])
+    if any(point.get("line") for point in points):
+        head.append("SOURCE")
+        for row, point in zip(rows, points, strict=True):
+            row.append(f"{point['file']}:{point['line']}" if point.get("line") else "")
     if any("instruction" in point for point in points):
         head += ["ACCESS", "INSTRUCTION", "TYPE KNOWN BY"]
         for row, point in zip(rows, points, strict=True):

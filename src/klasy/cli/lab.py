@@ -43,6 +43,9 @@ def configure(parser: Parser) -> None:
         "--fresh-boot", action="store_true", help="boot the kernel instead of beginning from a kept state"
     )
     parser.add_argument(
+        "--debuginfo", action="store_true", help="with the kernel's debug information (fetches a gigabyte, once)"
+    )
+    parser.add_argument(
         "-v", "--verbose", action="store_true", help="boot, and show the kernel's log on standard error"
     )
     parser.add_argument(
@@ -61,7 +64,15 @@ def run(args: Arguments) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     show = _Writer(2) if args.verbose else None
-    guest = Guest(by_name(args.kernel), host_files=not args.no_9p, fresh_boot=args.fresh_boot, on_console=show)
+    if args.debuginfo and args.no_9p:
+        raise UsageError("klasy lab: --debuginfo needs this machine's files: --no-9p shuts them out")
+    guest = Guest(
+        by_name(args.kernel),
+        host_files=not args.no_9p,
+        fresh_boot=args.fresh_boot,
+        debug_info=args.debuginfo,
+        on_console=show,
+    )
     try:
         with guest:
             return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)

@@ -6,6 +6,7 @@ kernel, ``snapshot`` from a file.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left, bisect_right
 
 from klasy.btf.types import Btf, Func
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from klasy.kernel.branches import Branch
+    from klasy.kernel.debugfiles import DebugInfo
     from klasy.kernel.kprobes import Covered
-    from klasy.kernel.model import DataSymbol, Refusal, Way
+    from klasy.kernel.model import DataSymbol, Place, Refusal, Way
     from klasy.kernel.references import Reference
     from klasy.kernel.traceable import Traceability
 
@@ -32,6 +34,7 @@ RETURN_THUNKS = frozenset(
     ("__x86_return_thunk", "retbleed_return_thunk", "srso_return_thunk", "srso_alias_return_thunk", "its_return_thunk")
 )
 _MANY_NAMES = 2_000
+_DEBUG_FOLDERS = ("/usr/lib/debug/boot", "/usr/lib/debug/lib/modules", "/usr/lib/debug/.build-id")
 INDIRECT_THUNK = "__x86_indirect_"
 
 
@@ -161,6 +164,28 @@ class KernelImage:
     def module_section(self, module: str, name: str) -> int | None:
         """Where one section of a module begins, None where it has no such."""
         return self.module_sections(module).get(name)
+
+    def build_id_of(self, module: str) -> str | None:
+        """The build id of a module, as hexadecimal digits; None where it is not known."""
+        return None
+
+    @cached_property
+    def debug_info(self) -> DebugInfo:
+        """What debug information tells, where it is installed."""
+        from klasy.kernel.debugfiles import DebugInfo
+
+        return DebugInfo(self)
+
+    def source_lines(self, addresses: Sequence[int]) -> Mapping[int, Place]:
+        """The lines that instructions were made from, as far as installed debug information tells: asking is cheap."""
+        if not any(map(os.path.isdir, _DEBUG_FOLDERS)):
+            return {}
+        from klasy.dwarf.elf import DwarfError
+
+        try:
+            return self.debug_info.places(addresses)
+        except DwarfError:
+            return {}
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
         """Global variables whose name matches a glob."""

@@ -94,6 +94,10 @@ class LiveKernel(KernelImage):
         """The build id of a loaded module, as hexadecimal digits; None where it has none."""
         return module_id(module, self._sys)
 
+    def build_id_of(self, module: str) -> str | None:
+        """The build id of a loaded module."""
+        return self.module_id(module)
+
     def _kept_symbols(self) -> dict[str, memoryview]:
         data = caches.load(f"symbols-{self.build_id}", _SYMBOLS_VERSION) if self._use_cache else None
         try:

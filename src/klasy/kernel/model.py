@@ -8,7 +8,7 @@ from __future__ import annotations
 from klasy.plain import TYPE_CHECKING, Enum, NamedTuple, Protocol, dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from klasy.btf.types import Btf
     from klasy.kernel.references import Reference
@@ -123,6 +123,39 @@ class DataSymbol:
     percpu: bool
 
 
+class Place(NamedTuple):
+    """A line of a source file, whose path is from the root of the kernel's sources."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class SourcePlaces(Protocol):
+    """Debug information of the kernel and its modules. Questions raise NoDebugInfo where there is none."""
+
+    @property
+    def package(self) -> str:
+        """The Debian package that brings it along."""
+
+    def check(self) -> None:
+        """Raises NoDebugInfo where the kernel proper has none; that modules have none is no error."""
+
+    def within(self, fits: Callable[[str], bool]) -> Callable[[Function], bool]:
+        """Tells of a function whether the source file that it was compiled from fits."""
+
+    def files(self) -> set[str]:
+        """The source files that the kernel and what is loaded of its modules were compiled from."""
+
+    def lines(self, file: str) -> set[int]:
+        """The lines of a file of which there is code."""
+
+    def beginnings(self, file: str, line: int) -> list[int]:
+        """Where a line begins: the first instruction in each function, and each inlined copy, that it is part of."""
+
+
 class Kernel(Protocol):
     """A kernel to weave into, or a snapshot of one."""
 
@@ -180,6 +213,13 @@ class Kernel(Protocol):
     def why_absent(self, name: str) -> str | None:
         """What is known of a function name that has no symbol: inlined everywhere (BTF or another trace of it is
         there but no symbol), in a module that is not loaded, behind a configuration option; None: never heard of."""
+
+    @property
+    def debug_info(self) -> SourcePlaces:
+        """What debug information tells. That there is none, its questions say."""
+
+    def source_lines(self, addresses: Sequence[int]) -> Mapping[int, Place]:
+        """The lines that instructions were made from, as far as debug information tells."""
 
     @property
     def tracepoints(self) -> Tracepoints:

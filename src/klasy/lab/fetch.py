@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from klasy.lab.cache import all_or_nothing, lab_cache, locked
@@ -89,6 +90,47 @@ def _fetch(kernel: LabKernel, target: Path) -> None:
     checked([depmod, "-b", str(target), release], "listing the kernel's modules")
 
 
+def debug_file(kernel: LabKernel, files: UnpackedKernel) -> Path:
+    """The debug information of an unpacked kernel (its vmlinux), fetched now if the cache lacks it.
+
+    Of the package only that file is unpacked: it comes before those of the modules. Raises LabError.
+    """
+    name = f"vmlinux-{files.release}"
+    home = lab_cache() / "debug" / files.release
+    with locked(home.parent / f"{files.release}.lock", lambda: say("another klasy lab is fetching it; waiting")):
+        if not home.is_dir():
+            with all_or_nothing(home) as fresh:
+                _fetch_debug(kernel, files, name, fresh)
+    return home / name
+
+
+def _fetch_debug(kernel: LabKernel, files: UnpackedKernel, name: str, target: Path) -> None:
+    what = "fetching debug information"
+    need_tool("apt-get", "apt", what)
+    dpkg_deb, tar = need_tool("dpkg-deb", "dpkg", what), need_tool("tar", "tar", what)
+    apt = _PrivateApt(kernel)
+    package = apt.debug_package((files.root / "package").read_text().strip())
+    say(f"fetching {package}, about a gigabyte (once; kept in {target.parent})")
+    archive = apt.download(package, target)
+    wanted = f"./usr/lib/debug/boot/{name}"
+    # tar ends when it has the file; dpkg-deb, which unpacks the rest for nobody, is then ended by SIGPIPE.
+    with subprocess.Popen(
+        [dpkg_deb, "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as unpacking:
+        unpacked = subprocess.run(
+            [tar, "-x", "--occurrence=1", "--strip-components=5", "-C", str(target), wanted],
+            stdin=unpacking.stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert unpacking.stdout is not None
+        unpacking.stdout.close()
+    archive.unlink()
+    if unpacked.returncode or not (target / name).exists():
+        raise LabError(f"unpacking {archive.name}: {unpacked.stderr.strip() or 'it has no ' + wanted}")
+
+
 class _PrivateApt:
     """apt-get and apt-cache with sources and state of their own below the cache."""
 
@@ -136,6 +178,11 @@ class _PrivateApt:
         self._run("apt-get", ["download", "-qq", package], f"fetching {package}", cwd=directory)
         (archive,) = directory.glob("*.deb")
         return archive
+
+    def debug_package(self, image: str) -> str:
+        """The package, as NAME=VERSION, with the debug information of an image's archive, NAME_VERSION_ARCHITECTURE."""
+        name, version, _ = image.split("_")
+        return f"{name}-dbg={version.replace('%3a', ':')}"
 
     def _run(self, tool: str, arguments: list[str], what: str, cwd: Path | None = None) -> str:
         hint = (

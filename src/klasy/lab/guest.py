@@ -17,7 +17,7 @@ from pathlib import Path
 
 import klasy
 from klasy import pack
-from klasy.lab.fetch import kernel_files
+from klasy.lab.fetch import debug_file, kernel_files
 from klasy.lab.host import LabError, say
 from klasy.lab.machine import EMPTY_DISK, HOST_FILES, GuestDied, Machine, Medium, Memory
 from klasy.lab.snapshot import restore, snapshot
@@ -65,7 +65,8 @@ class Guest:
 
     It begins from a kept state where there is one (see `klasy.lab.snapshot`), else, and with ``fresh_boot`` or
     ``on_console`` (which gets its kernel's log), it boots. Entering raises LabError when it does not come up.
-    Without ``host_files`` it has a small root of its own instead of the host's: see `klasy.lab.closure`.
+    Without ``host_files`` it has a small root of its own instead of the host's: see `klasy.lab.closure`. With
+    ``debug_info`` it has its kernel's debug information, which is fetched if it was not before.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class Guest:
         *,
         host_files: bool = True,
         fresh_boot: bool = False,
+        debug_info: bool = False,
         boot_timeout: float = BOOT_SECONDS,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
         self._kernel = kernel
         self._host_files = host_files
+        self._debug_info = debug_info
         self._fresh_boot = fresh_boot or on_console is not None
         self._boot_timeout = boot_timeout
         self._on_console = on_console
@@ -87,7 +90,11 @@ class Guest:
 
     def __enter__(self) -> Guest:
         try:
-            self._begin(kernel_files(self._kernel))
+            files = kernel_files(self._kernel)
+            debug = debug_file(self._kernel, files) if self._debug_info else None
+            self._begin(files)
+            if debug is not None:
+                self._install_debug(debug)
         except BaseException:
             self.close()
             raise
@@ -184,6 +191,13 @@ class Guest:
             self._hand_over(kernel, deadline)
         except TimeoutError:
             raise GuestDied(f"the guest did not come up within {self._boot_timeout:g} s", self.console) from None
+
+    def _install_debug(self, file: Path) -> None:
+        """Have the kernel's debug information where its package would put it."""
+        folder = "/usr/lib/debug/boot"
+        done = self.run(f"mkdir -p {folder} && ln -sf {shlex.quote(str(file.resolve()))} {folder}/", cwd="/")
+        if done.returncode:
+            raise LabError(f"the guest could not take the debug information: {done.err.strip()}")
 
     def _begin_kept(self, kernel: UnpackedKernel) -> None:
         kept = snapshot(kernel, HOST_FILES if self._host_files else EMPTY_DISK, self._boot_timeout)

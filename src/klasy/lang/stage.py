@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
 
 # Node of the tree: how the construct is called.
-_NODES: dict[type[ast.Node], str] = {
-    ast.WithinFile: "'withinfile'",
-}
+_NODES: dict[type[ast.Node], str] = {}  # none by now
 
 FUNCTIONS: frozenset[str] = frozenset()  # of the language; none by now
 
@@ -36,9 +34,7 @@ def _check_part(part: ast.Node, bag: DiagnosticBag, said: set[int]) -> None:
     for node in nodes(part):
         what = _NODES.get(type(node))
         span = node.span
-        if isinstance(node, ast.At) and node.file is not None:
-            what = "'at' of a source line"
-        elif isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
+        if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and node.callee.name in FUNCTIONS:
             what = f"'{node.callee.name}'"
         if what and span.start not in said:  # what is wrong besides is said first
             bag.error("not-built-yet", f"{what} is not built yet", span)

@@ -161,7 +161,10 @@ def _add(matcher: AdviceMatcher, result: AdviceMatch, new: AccessMatch, node: as
 
 def ranges_of(matcher: AdviceMatcher, conjunct: _Conjunct) -> Ranges | None:
     """Where the accesses of a conjunct may come from; None: anywhere. Empty where an error was reported."""
-    if not any(isinstance(matcher.form.leaves[x.leaf], ast.Within | ast.WithinModule) for x in conjunct.literals):
+    if not any(
+        isinstance(matcher.form.leaves[x.leaf], ast.Within | ast.WithinModule | ast.WithinFile)
+        for x in conjunct.literals
+    ):
         return None
     kept: Ranges = _EVERYWHERE
     objects: dict[str, tuple[int, int]] = {}
@@ -172,6 +175,9 @@ def ranges_of(matcher: AdviceMatcher, conjunct: _Conjunct) -> Ranges | None:
         elif isinstance(leaf, ast.WithinModule):
             objects = objects or _objects(matcher.signatures.functions("*"))
             area = _merged(span for name, span in objects.items() if matches(leaf.glob, name))
+        elif isinstance(leaf, ast.WithinFile):
+            place = matcher.where.index(literal.leaf)
+            area = _merged((f.address, f.end) for f in matcher.signatures.functions("*") if matcher.bits(f)[place])
         else:
             continue
         kept = _common(kept, area if literal.positive else _outside(area))

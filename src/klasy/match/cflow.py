@@ -37,7 +37,10 @@ MOST_FUNCTIONS = 100  # whose executions are control flows: each takes two progr
 LAST_OF_TASK = "do_task_dead"
 
 _Key = tuple[ast.Pointcut, bool, tuple[ast.Param, ...]]
-_WHOLE = (ast.And, ast.Or, ast.Not, ast.Call, ast.Execution, ast.Within, ast.WithinModule, ast.Args, ast.If, ast.Cflow)
+_WHOLE = (
+    ast.And, ast.Or, ast.Not, ast.Call, ast.Execution, ast.Within, ast.WithinModule, ast.WithinFile, ast.Args, ast.If,
+    ast.Cflow,
+)  # fmt: skip
 
 
 class Flows:

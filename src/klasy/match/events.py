@@ -105,7 +105,7 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
         )
     for literal in conjunct.literals:
         leaf = form.leaves[literal.leaf]
-        if isinstance(leaf, ast.Within | ast.WithinModule):
+        if isinstance(leaf, ast.Within | ast.WithinModule | ast.WithinFile):
             bag.error(
                 "matches-nothing",
                 "an event lies in no function: tracepoints are reached from wherever the kernel calls them",

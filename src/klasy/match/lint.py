@@ -151,10 +151,11 @@ def _report_no_execution(matcher: AdviceMatcher, conjunct: _Conjunct, span: Span
         _report(matcher, span, message, [])
     elif conjunct.asks_where:
         hints = [f"{f.name} lies in {f.module or KERNEL_PROPER}" for f in list(functions.values())[:_SHOWN]]
+        its = "that function, its source file and its module" if conjunct.files else "that function and its module"
         _report(
             matcher,
             span,
-            f"{names} {_lie(len(functions))} elsewhere: the body of a function lies in that function and its module",
+            f"{names} {_lie(len(functions))} elsewhere: the body of a function lies in {its}",
             hints if conjunct.modules else [],
         )
     else:

@@ -21,7 +21,7 @@ from klasy.match.sites import Sites
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
@@ -41,6 +41,7 @@ _FEW_CALLS = 3
 # In this module a kind of join point is whether it is a call: a bool hashes faster than an enum's member.
 _CALL, _EXECUTION = True, False
 _Bits = tuple[bool, ...]
+_WHERE = ast.Within | ast.WithinModule | ast.WithinFile  # designators that ask where a join point lies
 _Key = tuple[bool, int, _Bits | None]  # kind, address of the callee or body, and what is known of where it lies
 
 
@@ -92,6 +93,7 @@ class _Conjunct:
     places: list[int] = field(default_factory=list)
     withins: list[int] = field(default_factory=list)
     modules: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
     args: list[int] = field(default_factory=list)
     usable: bool = True
     hits: int = 0
@@ -99,7 +101,7 @@ class _Conjunct:
     @property
     def asks_where(self) -> bool:
         """Whether it restricts where join points lie."""
-        return bool(self.withins or self.modules)
+        return bool(self.withins or self.modules or self.files)
 
 
 class AdviceMatcher:
@@ -120,6 +122,8 @@ class AdviceMatcher:
         self.args: dict[int, Arguments] = {}
         self.conjuncts: list[_Conjunct] = []
         self.where: list[int] = []  # the leaves that ask where a join point lies
+        self._files: dict[int, Callable[[Function], bool]] = {}  # of withinfile: whether a function lies there
+        self.answerable = True  # whether what is asked of source files can be told
         self._bits: dict[int, _Bits] = {}
         self._outcomes: dict[_Key, Outcome | None] = {}
         self._combined: dict[tuple[tuple[int, int], ...], Outcome] = {}
@@ -139,7 +143,7 @@ class AdviceMatcher:
             if not around.check_kinds(form, self.bag):
                 return result
         self.form = form
-        self.where = [i for i, leaf in enumerate(form.leaves) if isinstance(leaf, ast.Within | ast.WithinModule)]
+        self.where = [i for i, leaf in enumerate(form.leaves) if isinstance(leaf, _WHERE)]
         before = len(self.bag.errors)
         self._resolve()
         if any(isinstance(leaf, ast.User) for leaf in form.leaves):
@@ -184,6 +188,13 @@ class AdviceMatcher:
                 self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only)
             elif isinstance(leaf, ast.WithinModule):
                 self._check_module(leaf, index in negative_only)
+            elif isinstance(leaf, ast.WithinFile):
+                from klasy.match import sources
+
+                if sources.check_file(self, leaf, index in negative_only):
+                    self._files[index] = sources.within(self.kernel, leaf.glob)
+                else:
+                    self.answerable = False
             elif isinstance(leaf, ast.Args):
                 from klasy.match.args import Arguments
 
@@ -207,7 +218,7 @@ class AdviceMatcher:
         self.bag.error("unknown-module", f"no module '{leaf.glob}' is loaded", leaf.span, hints=hints)
 
     def _conjunct(self, index: int, literals: tuple[Literal, ...]) -> _Conjunct:
-        conjunct = _Conjunct(index, literals)
+        conjunct = _Conjunct(index, literals, usable=self.answerable)
         for literal in literals:
             leaf = self.form.leaves[literal.leaf]
             if literal.leaf in self.resolved and self.resolved[literal.leaf].failed:
@@ -230,6 +241,8 @@ class AdviceMatcher:
                 conjunct.withins.append(literal.leaf)
             elif isinstance(leaf, ast.WithinModule):
                 conjunct.modules.append(literal.leaf)
+            elif isinstance(leaf, ast.WithinFile):
+                conjunct.files.append(literal.leaf)
             elif isinstance(leaf, ast.Args):
                 conjunct.args.append(literal.leaf)
         kinds = (
@@ -326,11 +339,16 @@ class AdviceMatcher:
         if conjunct.withins:
             first, *rest = (self.resolved[leaf].lies_in for leaf in conjunct.withins)
             area = {a: f for a, f in first.items() if all(a in other for other in rest)}
+        elif conjunct.files and modules_too:
+            area = {f.address: f for f in self.signatures.functions("*")}
         elif conjunct.modules and modules_too and not self._lets_kernel_in(conjunct):
             area = {f.address: f for f in self.signatures.functions("*") if f.module is not None}
         else:
             return None
         globs = self._globs(conjunct)
+        if conjunct.files:
+            places = [self.where.index(leaf) for leaf in conjunct.files]
+            area = {a: f for a, f in area.items() if all(self.bits(f)[place] for place in places)}
         return {a: f for a, f in area.items() if all(matches(glob, f.module or KERNEL_PROPER) for glob in globs)}
 
     def _globs(self, conjunct: _Conjunct) -> list[str]:
@@ -396,6 +414,8 @@ class AdviceMatcher:
         leaf = self.form.leaves[index]
         if isinstance(leaf, ast.WithinModule):
             return matches(leaf.glob, function.module or KERNEL_PROPER)
+        if isinstance(leaf, ast.WithinFile):
+            return self._files[index](function)
         return function.address in self.resolved[index].lies_in
 
     def outcome(self, kind: bool, target: Function, bits: _Bits | None) -> Outcome | None:

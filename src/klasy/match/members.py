@@ -223,11 +223,15 @@ def _where(matcher: AdviceMatcher, conjunct: _Conjunct) -> Callable[[str | None,
         return None
     modules = [leaf.glob for i in conjunct.modules if isinstance(leaf := matcher.form.leaves[i], ast.WithinModule)]
     bodies = [matcher.resolved[leaf].lies_in for leaf in conjunct.withins]
+    files = [matcher.where.index(leaf) for leaf in conjunct.files]
 
     def where(module: str | None, address: int) -> bool:
-        return all(matches(glob, module or KERNEL_PROPER) for glob in modules) and all(
-            address in body for body in bodies
-        )
+        if not all(matches(glob, module or KERNEL_PROPER) for glob in modules):
+            return False
+        if not all(address in body for body in bodies):
+            return False
+        function = matcher.kernel.function_at(address) if files else None
+        return not files or (function is not None and all(matcher.bits(function)[place] for place in files))
 
     return where
 

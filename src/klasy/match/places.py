@@ -1,8 +1,8 @@
-"""``at(FUNCTION+OFFSET)``: one instruction. Its join point is reached by a kprobe, before the instruction runs."""
+"""``at(FUNCTION+OFFSET)``, ``at("file.c:123")``: instructions. A join point is reached by a kprobe, before it runs."""
 
 from __future__ import annotations
 
-from klasy.kernel.model import Way
+from klasy.kernel.model import Place, Way
 from klasy.lang import ast
 from klasy.match import lint
 from klasy.match.guard import either
@@ -30,21 +30,24 @@ def match_places(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatc
         conjunct.usable = False
         return
     found: dict[int, Function] | None = None
+    place: Place | None = None
     for leaf in conjunct.places:
         node = matcher.form.leaves[leaf]
         assert isinstance(node, ast.At)
+        if node.file is not None:
+            place = Place(node.file, node.line)
         there = _instructions(matcher, node)
         if not there:
             conjunct.usable = False
             return
         found = there if found is None else {a: f for a, f in found.items() if a in there}
+    bindings = matcher.flows.bind((), conjunct.literals, matcher.form, matcher.advice) if matcher.flows else ()
+    outcome = Outcome(bindings, matcher.guard(conjunct))
     for address, function in (found or {}).items():
         if not _lies(matcher, conjunct, function):
             continue
         conjunct.hits += 1
-        bindings = matcher.flows.bind((), conjunct.literals, matcher.form, matcher.advice) if matcher.flows else ()
-        outcome = Outcome(bindings, matcher.guard(conjunct))
-        shadow = Shadow(JoinPointKind.AT, function, address)
+        shadow = Shadow(JoinPointKind.AT, function, address, place=place)
         known = next((i for i, match in enumerate(result.places) if match.shadow.address == address), None)
         if known is None:
             result.places.append(Match(shadow, outcome))
@@ -79,7 +82,7 @@ def _lies(matcher: AdviceMatcher, conjunct: _Conjunct, function: Function) -> bo
     bits = matcher.bits(function)
     for literal in conjunct.literals:
         leaf = matcher.form.leaves[literal.leaf]
-        if isinstance(leaf, ast.Within | ast.WithinModule):
+        if isinstance(leaf, ast.Within | ast.WithinModule | ast.WithinFile):
             if bits[matcher.where.index(literal.leaf)] != literal.positive:
                 return False
         elif isinstance(leaf, ast.At) and not literal.positive and _is(leaf, function, matcher.kernel):
@@ -88,11 +91,17 @@ def _lies(matcher: AdviceMatcher, conjunct: _Conjunct, function: Function) -> bo
 
 
 def _is(leaf: ast.At, function: Function, kernel: Kernel) -> bool:
+    if leaf.file is not None:
+        return False
     return function.name == leaf.function and kernel.instruction_length(function.address + leaf.offset) is not None
 
 
 def _instructions(matcher: AdviceMatcher, node: ast.At) -> dict[int, Function]:
     """The instruction that is named, by its address; of functions of the same name each one's. Errors go to the bag."""
+    if node.file is not None:
+        from klasy.match import sources
+
+        return sources.beginnings(matcher, node)
     name, offset = node.function or "", node.offset
     kernel, bag = matcher.kernel, matcher.bag
     named = matcher.signatures.functions(name)

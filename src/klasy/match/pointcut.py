@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
 
 Kind = ast.Call | ast.Execution | ast.Access | ast.Event | ast.Syscall
-Leaf = Kind | ast.Within | ast.WithinModule | ast.Args | ast.At | ast.Cflow | ast.If | ast.Target
+Leaf = Kind | ast.Within | ast.WithinModule | ast.WithinFile | ast.Args | ast.At | ast.Cflow | ast.If | ast.Target
 
 KERNEL_PROPER = "vmlinux"  # what withinmodule calls the code that is in no module
 MOST_CONJUNCTS = 512
@@ -39,21 +39,8 @@ class NormalForm:
     conjuncts: tuple[tuple[Literal, ...], ...]
 
 
-_DESIGNATORS: dict[type[ast.Pointcut], str] = {
-    ast.WithinFile: "withinfile",
-}
-
-
 def normal_form(pointcut: ast.Pointcut, bag: DiagnosticBag) -> NormalForm | None:
     """The normal form of a resolved pointcut; None where an error was reported instead."""
-    refused = False
-    for node in walk(pointcut):
-        name = _DESIGNATORS.get(type(node))
-        if name:
-            refused = True
-            bag.error("not-built", f"{name}: this version of klasy cannot weave that designator yet", node.span)
-    if refused:
-        return None
     leaves: list[Leaf] = []
     conjuncts = _expand(pointcut, True, leaves)
     if conjuncts is None:

@@ -7,6 +7,7 @@ from klasy.plain import TYPE_CHECKING, Enum, NamedTuple
 
 if TYPE_CHECKING:
     from klasy.flow.sites import Access
+    from klasy.kernel.model import Place
     from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
 
 
@@ -31,8 +32,9 @@ class Shadow(NamedTuple):
     the callee's entry can see (indirect, or from a caller not known) has no ``site``: then ``function`` is None and
     ``address`` is 0. Of accesses to data that a debug register sees, ``function`` is None (where they happen is known
     when they do) and ``address`` is that of the ``piece`` of the ``datum`` that the register watches. Of accesses to
-    members of a type ``address`` is the instruction's, and ``access`` what is known of it. A trace event
-    stands in the place of a ``function``, see :mod:`klasy.match.events`; that of a system call has the call's name.
+    members of a type ``address`` is the instruction's, and ``access`` what is known of it. ``place`` is the source line
+    that the pointcut names. A trace event stands in the place of a ``function``, see :mod:`klasy.match.events`; that of
+    a system call has the call's name.
     """
 
     kind: JoinPointKind
@@ -43,6 +45,7 @@ class Shadow(NamedTuple):
     datum: Datum | MemberData | WatchedMember | None = None
     piece: Piece | None = None
     access: Access | None = None
+    place: Place | None = None
 
     @property
     def offset(self) -> int:

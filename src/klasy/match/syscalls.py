@@ -66,7 +66,7 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
     before = len(bag.errors)
     for literal in conjunct.literals:
         leaf = form.leaves[literal.leaf]
-        if isinstance(leaf, ast.Within | ast.WithinModule | ast.Target | ast.Args):
+        if isinstance(leaf, ast.Within | ast.WithinModule | ast.WithinFile | ast.Target | ast.Args):
             bag.error(
                 "matches-nothing",
                 f"'{leaf.span.text.split('(')[0]}' says nothing of a system call: a program makes it",

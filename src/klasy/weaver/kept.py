@@ -108,7 +108,16 @@ def _key(sources: Sequence[SourceFile], options: Options) -> tuple[object, ...] 
     if finder is None or here is None:
         return None
     limits = asdict(options)
-    return finder.digest, here, limits, tuple((source.name, source.text) for source in sources)
+    return finder.digest, here, limits, _debug_information(), tuple((source.name, source.text) for source in sources)
+
+
+def _debug_information() -> tuple[int, ...]:
+    """When packages of debug information came or went: what an aspect matches may depend on them."""
+    times = []
+    for folder in ("/usr/lib/debug/boot", "/usr/lib/debug/lib/modules"):
+        with suppress(OSError):
+            times.append(os.stat(folder).st_mtime_ns)
+    return tuple(times)
 
 
 def _name(sources: Sequence[SourceFile]) -> str:

@@ -210,7 +210,7 @@ def _advice(advice: Advice) -> dict[str, Any]:
 
 
 def shadow_row(shadow: Shadow) -> list[Any]:
-    """A shadow under SHADOW_COLUMNS. Source places are not known without debug information."""
+    """A shadow under SHADOW_COLUMNS. Of a source line it says what the pointcut does: others are found at reading."""
     call_kind = shadow.call_kind
     is_event = shadow.kind.value == "event"  # an event lies nowhere
     in_program = shadow.function is not None and shadow.function.in_program
@@ -224,8 +224,8 @@ def shadow_row(shadow: Shadow) -> list[Any]:
         shadow.callee.module if shadow.callee else None,
         call_kind.value if call_kind else None,
         shadow.data,
-        None,
-        None,
+        shadow.place.file if shadow.place else None,
+        shadow.place.line if shadow.place else None,
         shadow.access.words if shadow.access else None,
     ]
 

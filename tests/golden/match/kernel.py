@@ -155,6 +155,21 @@ KERNEL = FakeKernel(
         ("syscalls", "sys_enter_openat"): SYS_OPENAT,
         ("syscalls", "sys_enter_execve"): SYS_EXECVE,
     },
+    files={
+        "tcp_ack": "net/ipv4/tcp_input.c",
+        "tcp_recvmsg": "net/ipv4/tcp.c",
+        "tcp_sendmsg": "net/ipv4/tcp.c",
+        "unix_stream_read": "net/unix/af_unix.c",
+        "ip_rcv": "net/ipv4/ip_input.c",
+        "ext_free": "fs/ext4/super.c",
+        "notrace_helper": "lib/helper.c",
+    },
+    lines={
+        "net/ipv4/tcp_input.c:120": "tcp_ack",
+        "net/ipv4/tcp_input.c:123": "tcp_ack+0x10 tcp_recvmsg+0x20",
+        "net/ipv4/tcp_input.c:130": "gone",
+        "lib/helper.c:3": "notrace_helper+0x10",
+    },
     absent={
         "skb_peek": "it was inlined everywhere: BTF describes it, but the kernel has no code of that name",
         "nf_conntrack_in": "it is in the module nf_conntrack, which is not loaded",
