@@ -61,6 +61,8 @@ class Field:
       before, has the same name and is not shown apart
     - ``site``, then ``access``: 8 bytes each, of an access to data: the address behind the instruction, and what was
       known of it (bits as in match.plan.READS). They are not shown: they say where the join point was
+    - ``ustring``: as ``string``, with where it is from (TEXT_KERNEL ..) in its last byte
+    - ``call``: a system call as a whole, see CALL_REGISTERS; ``type_name`` is ``before`` or ``after``
     - ``joinpoint``: takes no bytes; ``type_name`` is the attribute (kind, function, callee, file, line, address,
       module), known to the reader from the join point's id
 
@@ -101,6 +103,17 @@ class Format:
         fields = tuple(Field(**f) for f in data["fields"])
         return Format(data["index"], data["advice"], data["line"], data["template"], fields, data["size"])
 
+
+# System calls as a whole: the result (8 bytes), then these registers of the program at the entry, as they lie in struct
+# pt_regs; then TEXT_BYTES for each argument that is a string: text, and in the last byte where it is from. The field is
+# the last of its record, and shorter where there are fewer strings than MOST_TEXTS.
+CALL_REGISTERS = ("r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "orig_ax")
+CALL_SIZE = 8 + 8 * len(CALL_REGISTERS)
+TEXT_BYTES = 256
+MOST_TEXTS = 3
+TEXT_KERNEL = 0  # what the kernel has copied and gone by
+TEXT_USER = 1  # read from the process's memory for the log
+TEXT_NONE = 2  # it could not be read
 
 # Stacks. The kernel itself goes no deeper (sysctl kernel.perf_event_max_stack is 127 unless somebody changed it); of
 # user space, of which most code keeps no frame pointers and most stacks end early, less is kept.

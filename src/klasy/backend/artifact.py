@@ -20,6 +20,9 @@ MAP_EVENTS = "events"  # ring buffer of log records
 MAP_COUNTERS = "counters"  # per-CPU array of record.COUNTERS, by join point id
 MAP_RUNS = "runs"  # per-CPU array of u64, by probe: runs of its program; only where the plan has one to count
 MAP_CONTROL = "control"  # array of one CONTROL value
+MAP_CALLS = "calls"  # hash of system calls under way, see backend/bytecode/syscalls.py; only where the plan has any
+MAP_NAMES = "names"  # LRU hash of strings that the kernel has copied for them
+MAP_NUMBERS = "numbers"  # one value: for each number of a system call what is wanted of it
 MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has any
 MAP_UNKNOWN = (
     "unknown"  # hash: u64 return address -> u64 hits, of dispatched calls from no known site; if there are any

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from klasy.backend.artifact import (
     CONTROL_SIZE,
+    MAP_CALLS,
     MAP_CONTROL,
     MAP_COUNTERS,
     MAP_EVENTS,
     MAP_LIMITS,
     MAP_MARKS,
+    MAP_NUMBERS,
     MAP_RUNS,
     MAP_UNKNOWN,
     MARK_KEY_SIZE,
@@ -19,8 +21,6 @@ from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import COUNTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from klasy.match.filter import Filter
     from klasy.match.plan import Plan
 
@@ -62,7 +62,7 @@ class Options:
     budget: Budget | None = None
 
 
-def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int = 0) -> list[MapSpec]:
+def shared_maps(plan: Plan, used: frozenset[str], options: Options, limits: int = 0) -> list[MapSpec]:
     """Those that every aspect has, and of the others those in ``used``. ``limits``: buckets."""
     specs = [
         MapSpec(MAP_EVENTS, "ringbuf", 0, 0, options.ring_bytes),
@@ -77,6 +77,10 @@ def shared_maps(plan: Plan, used: Collection[str], options: Options, limits: int
         specs.append(MapSpec(MAP_LIMITS, "array", 4, 8 * limits, 1))
     if MAP_UNKNOWN in used:
         specs.append(MapSpec(MAP_UNKNOWN, "hash", 8, 8, options.unknown))
+    if MAP_CALLS in used or MAP_NUMBERS in used:
+        from klasy.backend.bytecode.syscalls import call_maps
+
+        specs += call_maps(plan, options.marks, used)
     if plan.flows is not None:
         from klasy.backend.bytecode.flows import flow_maps
 

@@ -159,13 +159,23 @@ def losses(woven: WovenAspect) -> str | None:
     lost = sum(count.lost for count in counts)
     missed = missed_in_all(counts)
     unmarked = sum(count.unmarked for count in counts)
+    unpaired = sum(
+        count.unmarked
+        for point, count in zip(woven.joinpoints, counts, strict=False)
+        if count.unmarked and point.kind == "syscall"
+    )
     parts = []
     if lost:
         parts.append(f"{_number(lost, 'record')} lost because the buffer was full")
     if missed:
         parts.append(f"{_number(missed, 'hit')} missed because the processor was in another probe")
-    if unmarked:
-        parts.append(f"{_number(unmarked, 'return')} not followed because too many calls were under way")
+    if unpaired:
+        parts.append(
+            f"{_number(unpaired, 'system call')} seen at one end only: under way when the aspect was woven, ended "
+            "with the task, or too many at once"
+        )
+    if unmarked > unpaired:
+        parts.append(f"{_number(unmarked - unpaired, 'return')} not followed because too many calls were under way")
     left_out = sum(count.left_out for count in counts)
     cut = sum(count.cut for count in counts)
     if left_out:

@@ -30,7 +30,7 @@ from klasy.compiler.types import (
 from klasy.compiler.wording import a_type, did_you_mean, operand_text, quoted
 from klasy.diag import DiagnosticBag, suggest
 from klasy.lang import ast
-from klasy.lang.vocabulary import CONTEXT_NAMES, DATA_NAMES
+from klasy.lang.vocabulary import CONTEXT_NAMES, DATA_NAMES, JOINPOINT
 from klasy.match.near import near
 from klasy.match.typeref import TypeRefError
 from klasy.plain import TYPE_CHECKING
@@ -74,7 +74,7 @@ class ExprChecker:
         if isinstance(expr, tree.JoinPointAttribute):
             self.error(
                 "joinpoint-outside-log",
-                f"'joinpoint.{expr.attribute}' can only be logged: it is known when the log is read, not to the advice",
+                f"'{expr.span.text}' can only be logged: it is known when the log is read, not to the advice",
                 expr.span,
                 "a pointcut selects by kind, function and module: call, execution, within, withinmodule",
             )
@@ -180,6 +180,10 @@ class ExprChecker:
             return tree.Local(variable.type, node.span, variable)
         if self.data is not None and node.name in DATA_NAMES:
             return self.data.check(self, node)
+        if node.name == JOINPOINT:
+            from klasy.compiler.wholecalls import check_whole
+
+            return check_whole(self, node)
         if node.name in self.states:
             from klasy.compiler import checkstate
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klasy.compiler import tree
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, replace
 from klasy.record import HEADER_SIZE, Field, Format
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ class Layout:
         self.items: list[tree.Item] = []
         self._end = HEADER_SIZE
         self._values = 0
+        self._last: list[tree.Item] = []
 
     def add(self, kind: str, size: int, value: tree.Expr, shown: CType | None = None, *, signed: bool = False) -> None:
         """A field of the value that is being laid out; ``shown`` is the type the reader decodes or names it by."""
         alignment = size
-        if kind in ("object", "buffer", "stack", "ustack"):
+        if kind in ("object", "buffer", "stack", "ustack", "call"):
             alignment = 8
-        elif kind in ("string", "joinpoint", "bytes", "ip6", "mac"):
+        elif kind in ("string", "ustring", "joinpoint", "bytes", "ip6", "mac"):
             alignment = 1
         offset = -(-self._end // alignment) * alignment
         type_name, module, type_id = "", None, 0
@@ -56,6 +57,20 @@ class Layout:
         field = Field(one_line(value.span), kind, offset, size, signed, type_name, module, type_id)
         self.items.append(tree.Item(field, value, min(self._values, LAST_FAULT_BIT)))
         self._end = offset + size
+
+    def add_last(self, kind: str, size: int, value: tree.Expr) -> None:
+        """A field that is to be the last of the record, for it may be shorter."""
+        self.add(kind, size, value)
+        self._end -= size
+        self._last.append(self.items[-1])
+
+    def close(self) -> bool:
+        """Put the last field behind the others; whether there is but one."""
+        for item in self._last:
+            offset = -(-self._end // 8) * 8
+            item.field = replace(item.field, offset=offset)
+            self._end = offset + item.field.size
+        return len(self._last) <= 1
 
     def next_value(self) -> None:
         """What comes now belongs to the next value of the log."""

@@ -509,7 +509,8 @@ class StringField(Part):
     """The NUL-terminated string at ``address + at`` in kernel memory, cut to ``size`` bytes with its NUL.
 
     What stands behind the NUL is not defined. A fault gives the empty string and sets the record's fault bit.
-    ``user``: in the memory of the task's process instead.
+    ``user``: in the memory of the task's process instead, or where the kernel has copied it and that was noted, there.
+    ``told``: the last of the bytes says which (record.TEXT_USER ..), and is none of the string's.
     """
 
     size: int
@@ -517,8 +518,22 @@ class StringField(Part):
     at: int
     bit: int
     user: bool = False
+    told: bool = False
     mnemonic = "string"
     operand_fields = ("address",)
+
+
+@dataclass(eq=False)
+class CallField(Part):
+    """A system call as a whole, layout as record.py says: ``registers`` is the address of the program's registers,
+    ``strings`` tells in which of them (offsets in struct pt_regs) are addresses of strings."""
+
+    size: int
+    registers: Operand
+    result: Operand
+    strings: tuple[int, ...]
+    mnemonic = "call"
+    operand_fields = ("registers", "result")
 
 
 @dataclass(eq=False)

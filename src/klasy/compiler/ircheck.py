@@ -150,8 +150,8 @@ class _Checker:
         end = HEADER_SIZE
         for part in sorted(op.parts, key=lambda p: p.offset):
             size = ir.COMM_SIZE
-            if isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.BufferField | ir.StackField):
-                size = part.size
+            if not isinstance(part, ir.CommField):
+                size = part.size  # type: ignore[attr-defined]
             if isinstance(part, ir.StoreField) and size not in ir.LOAD_SIZES:
                 self.fault(op, f"no store of {size} bytes")
             if isinstance(part, ir.CopyField | ir.StringField | ir.BufferField | ir.StackField):

@@ -13,6 +13,7 @@ from klasy.compiler.irstate import StateOp
 from klasy.compiler.semantics import binary, compare, signed, swap
 from klasy.match.plan import Argument
 from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.record import TEXT_USER
 
 if TYPE_CHECKING:
     from klasy.compiler.stateeval import Store
@@ -215,8 +216,10 @@ class _Machine:
                     content = self.read(self.of(part.address) + part.at, part.size)
                     faults |= (content is None) << part.bit
                 case ir.StringField():
-                    content = self.string(self.of(part.address) + part.at, part.size - 1, part.user)
+                    content = self.string(self.of(part.address) + part.at, part.size - 1 - part.told, part.user)
                     faults |= (content is None) << part.bit
+                    if part.told:
+                        data[part.offset + part.size - 1] = TEXT_USER
                 case ir.StackField():
                     content = self.world.user_stack if part.user else self.world.stack
                     faults |= (content is None) << part.bit

@@ -149,6 +149,10 @@ class _Printer:
             case ir.StringField():
                 what = f"{_user(part.user)}string {part.size}"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
+            case ir.CallField():
+                strings = "".join(f", string at +{register}" for register in part.strings)
+                values = f"{self.operand(part.registers)}, result {self.operand(part.result)}"
+                return f"{part.offset}: call {part.size} with registers at {values}{strings}"
             case ir.StackField():
                 return f"{part.offset}: {_user(part.user)}stack {part.size} else bit {part.bit}"
             case ir.BufferField():

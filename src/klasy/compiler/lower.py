@@ -12,6 +12,7 @@ from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
 from klasy.match.plan import READS, WRITES, Kept, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
 from klasy.plain import TYPE_CHECKING
+from klasy.record import MOST_TEXTS, TEXT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -281,20 +282,27 @@ class Body(ExpressionLowering):
                 parts.append(part)
         self.faults = None
         build.span = node.span
-        build.add(ir.Emit(node.format.index, node.format.size, self.joinpoint, tuple(parts), faults))
+        size = node.format.size
+        if self.arm.strings is not None and any(isinstance(part, ir.CallField) for part in parts):
+            size -= (MOST_TEXTS - len(self.arm.strings)) * TEXT_BYTES
+        build.add(ir.Emit(node.format.index, size, self.joinpoint, tuple(parts), faults))
 
     def part(self, item: tree.Item, known: dict[tree.Expr, Operand]) -> ir.Part | None:
         """How a value gets into the record. ``known``: what was evaluated for a field before, an address for one."""
         field, value = item.field, item.value
         if isinstance(value, tree.JoinPointAttribute):
-            return None
+            if not value.is_whole:
+                return None
+            from klasy.compiler.wholecalls import call_field
+
+            return call_field(self, field, value)
         if isinstance(value, tree.Comm):
             return ir.CommField(field.offset)
         if isinstance(value, tree.StringAt):
             address, at = self.address(value.pointer)
             if value.whole:
                 return ir.CopyField(field.offset, field.size, address, at, item.bit)
-            return ir.StringField(field.offset, field.size, address, at, item.bit, value.user)
+            return ir.StringField(field.offset, field.size, address, at, item.bit, value.user, field.kind == "ustring")
         if isinstance(value, tree.Memory):
             length = self.value(value.length) if value.length is not None else None
             address, at = self.address(value.pointer)

@@ -135,11 +135,21 @@ class Memory(Shown):
     length: Expr | None = None
 
 
+# What is logged of ``joinpoint`` itself: of a system call the whole call.
+WHOLE_BEFORE = "before"
+WHOLE_AFTER = "after"
+
+
 @dataclass(eq=False)
 class JoinPointAttribute(Expr):
-    """``joinpoint.attribute``: known to the reader of the log, not to the program."""
+    """``joinpoint.attribute``: known to the reader of the log, not to the program. ``joinpoint``: WHOLE_BEFORE .."""
 
     attribute: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is no attribute, but ``joinpoint`` itself."""
+        return self.attribute in (WHOLE_BEFORE, WHOLE_AFTER)
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klasy.kernel.model import Function, Kernel
-    from klasy.kernel.tracepoints import Field
+    from klasy.kernel.tracepoints import Field, Tracepoints
 
 # In the order of their numbers: arch/x86/entry/syscalls/syscall_64.tbl up to Linux 6.12.
 _TABLE = """
@@ -79,6 +79,20 @@ NEVER_RETURN = frozenset({"exit", "exit_group"})
 REPLACE_REGISTERS = frozenset({"execve", "execveat", "rt_sigreturn"})
 
 
+# Strings that the kernel takes, though their type is not 'const char *'; and what is of that type and no string.
+_ALSO_STRINGS = {"mount": ("dev_name", "dir_name", "type"), "umount2": ("name",)}
+_NO_STRINGS = frozenset({("write", "buf"), ("pwrite64", "buf"), ("mq_timedsend", "u_msg_ptr")})
+
+_GAP = NAMES.index("pidfd_send_signal")  # the last numbers are those of all architectures
+_BEHIND_GAP = 424
+
+
+def number(name: str) -> int:
+    """The number of a call of :data:`NAMES`."""
+    place = NAMES.index(name)
+    return place if place < _GAP else place - _GAP + _BEHIND_GAP
+
+
 class Syscall(NamedTuple):
     """A system call of a kernel: as programs call it, and the kernel's function."""
 
@@ -104,8 +118,36 @@ def find(kernel: Kernel, names: Sequence[str]) -> list[Syscall]:
 
 def arguments(kernel: Kernel, name: str) -> tuple[Field, ...] | None:
     """The arguments of a call in order; None where the kernel has no record of them."""
+    return recorded(kernel.tracepoints, name)
+
+
+def recorded(tracepoints: Tracepoints, name: str) -> tuple[Field, ...] | None:
+    """The same where only the kernel's trace events are at hand."""
     try:
-        made = kernel.tracepoints.format("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}")
+        made = tracepoints.format("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}")
     except (SystemRefusal, KeyError):
         return None
     return tuple(field for field in made.fields if field.name not in ("__syscall_nr", "nr"))[: len(ARGUMENT_OFFSETS)]
+
+
+def string_places(tracepoints: Tracepoints, name: str) -> tuple[int, ...]:
+    """See :func:`strings`; faster where most calls have none."""
+    try:
+        if "char *" not in tracepoints.read("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}"):
+            return ()
+    except SystemRefusal:
+        return ()
+    return strings(name, recorded(tracepoints, name) or ())
+
+
+def strings(name: str, fields: Sequence[Field]) -> tuple[int, ...]:
+    """Which of a call's arguments are strings that the kernel takes, by their places."""
+    also = _ALSO_STRINGS.get(name, ())
+    return tuple(
+        [
+            place
+            for place, field in enumerate(fields)
+            if field.name in also
+            or (field.type.replace(" ", "") == "constchar*" and (name, field.name) not in _NO_STRINGS)
+        ]
+    )

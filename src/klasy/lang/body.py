@@ -15,6 +15,7 @@ from klasy.lang.vocabulary import (
     FUNCTIONS,
     JOINPOINT,
     JOINPOINT_MEMBERS,
+    LOGS,
     STATE_METHODS,
 )
 from klasy.lang.walk import children, nodes, transform
@@ -119,9 +120,12 @@ class ExpressionChecker:
         if name == JOINPOINT:
             self.bag.error(
                 "bare-joinpoint",
-                "'joinpoint' is no value by itself",
+                "'joinpoint' is no value by itself: it can only be logged",
                 expr.span,
-                hints=["use one of " + ", ".join(f"joinpoint.{m}" for m in JOINPOINT_MEMBERS)],
+                hints=[
+                    "log(joinpoint) in advice of system calls, or one of "
+                    + ", ".join(f"joinpoint.{m}" for m in JOINPOINT_MEMBERS)
+                ],
             )
         elif name in self.state:
             state = self.state[name]
@@ -226,8 +230,10 @@ class ExpressionChecker:
                 expr.span,
             )
         if function.name not in ("sample", "limit", "deny"):  # their arguments are rates, 1/100, 100/s, and EPERM
+            logs = function.name in LOGS and not self.variable(JOINPOINT)
             for argument in expr.args:
-                self.check(argument)
+                if not (logs and isinstance(argument, ast.Name) and argument.name == JOINPOINT):
+                    self.check(argument)
 
     def _unknown_function(self, callee: ast.Name) -> None:
         name = callee.name

@@ -81,6 +81,7 @@ CONTEXT_NAMES: dict[str, str] = {
 }
 
 JOINPOINT = "joinpoint"
+LOGS = ("log", "logging")  # they take it as a whole
 JOINPOINT_MEMBERS = ("kind", "function", "callee", "file", "line", "address", "module")
 
 # Bound in the advice of data pointcuts.

@@ -19,17 +19,19 @@ from klasy.log.value import (
     Pointer,
     Stack,
     UserStack,
+    UserText,
     Value,
     text_of,
 )
 from klasy.plain import TYPE_CHECKING, cached_property
-from klasy.record import HEADER, HEADER_SIZE
+from klasy.record import HEADER, HEADER_SIZE, TEXT_KERNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.btf.types import Btf
     from klasy.log.access import Accesses
+    from klasy.log.calls import Calls
     from klasy.log.symbolize import Symbolizer
     from klasy.record import Field, Format
 
@@ -104,6 +106,12 @@ class Decoder:
             tuple(faulty),
             lines,
         )
+
+    @cached_property
+    def _calls(self) -> Calls:
+        from klasy.log.calls import Calls
+
+        return Calls()
 
     @cached_property
     def _accesses(self) -> Accesses:
@@ -189,6 +197,10 @@ class Decoder:
                 return CodeAddress(int.from_bytes(raw, "little"))
             case "string":
                 return text_of(raw)
+            case "ustring":
+                return text_of(raw[:-1]) if raw[-1] == TEXT_KERNEL else UserText(text_of(raw[:-1]))
+            case "call":
+                return self._calls.decode(point.function or "", record[entry.offset :], over=entry.type_name == "after")
             case "object":
                 types = self._types(entry.module)
                 if types is None:

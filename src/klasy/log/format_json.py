@@ -6,6 +6,7 @@ import json
 
 from klasy.log.value import (
     Address,
+    Call,
     Char,
     CodeAddress,
     CutBytes,
@@ -16,6 +17,7 @@ from klasy.log.value import (
     Record,
     Stack,
     UserStack,
+    UserText,
     Value,
 )
 from klasy.plain import TYPE_CHECKING
@@ -54,6 +56,8 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
             return name if name is not None else number
         case Record():
             return _record(value, symbols)
+        case Call():
+            return _call(value)
         case Elements():
             return [value_json(item, symbols) for item in value.items]
     return value
@@ -64,6 +68,20 @@ def _text(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _call(call: Call) -> dict[str, Any]:
+    from klasy.log.format_text import call_text
+
+    shown: dict[str, Any] = {
+        "call": call.name,
+        "arguments": {a.name: _text(a.value) if isinstance(a.value, str) else a.value for a in call.arguments},
+        "text": _text(call_text(call)),
+    }
+    if call.result is not None:
+        shown["result"] = call.result
+    users = [a.name for a in call.arguments if isinstance(a.value, UserText)]
+    return shown | ({"user_memory": users} if users else {})
 
 
 def _record(record: Record, symbols: Symbolizer) -> dict[str, Any]:
@@ -100,6 +118,9 @@ def event_json(event: LogEvent, symbols: Symbolizer) -> str:
         document["message"] = _text(event.message)
     else:
         document["values"] = {name: value_json(value, symbols) for name, value in event.values}
+    users = [name for name, value in event.values if isinstance(value, UserText)]
+    if users:
+        document["user_memory"] = users
     if event.faults:
         document["faults"] = list(event.faults)
     return json.dumps(document, ensure_ascii=False)

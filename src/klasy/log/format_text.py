@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from klasy.log.value import (
     Address,
+    Call,
     Char,
     CodeAddress,
     CutBytes,
@@ -17,6 +18,7 @@ from klasy.log.value import (
     Value,
 )
 from klasy.plain import TYPE_CHECKING
+from klasy.record import TEXT_BYTES
 
 if TYPE_CHECKING:
     from klasy.log.event import LogEvent
@@ -79,8 +81,22 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
             return name if name is not None else str(number)
         case Record():
             return _record(value, symbols, depth)
+        case Call():
+            return call_text(value)
         case Elements():
             return _elements(value, symbols, depth)
+
+
+def call_text(call: Call) -> str:
+    """A system call as a program has it, with its result."""
+    arguments = [_argument(a.value) if a.text is None else a.text for a in call.arguments]
+    end = "" if call.result is None else f" = {call.result_text}"
+    return f"{call.name}({', '.join(arguments)}){end}"
+
+
+def _argument(value: int | str) -> str:
+    text = str(value)
+    return _quoted(text) + (".." if len(text) >= TEXT_BYTES - 2 else "")  # the record had no room for more
 
 
 def _pointer(address: int, is_code: bool, symbols: Symbolizer) -> str:
@@ -132,4 +148,7 @@ def event_text(event: LogEvent, symbols: Symbolizer) -> str:
 
 
 def _values(event: LogEvent, symbols: Symbolizer) -> str:
-    return ", ".join(f"{name} = {value_text(value, symbols)}" for name, value in event.values)
+    return ", ".join(
+        value_text(value, symbols) if isinstance(value, Call) else f"{name} = {value_text(value, symbols)}"
+        for name, value in event.values
+    )

@@ -95,6 +95,31 @@ class UserStack:
     cut: bool
 
 
+class UserText(str):
+    """A string that was read from a process's memory for the log, which the process may have changed meanwhile."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallArgument:
+    """An argument of a system call. ``text`` shows it; None of a string, which is its ``value`` itself."""
+
+    name: str
+    value: int | str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A system call as a whole. ``result`` None: it is about to be made. A failed one has a negative result."""
+
+    name: str
+    arguments: tuple[CallArgument, ...]
+    result: int | None
+    result_text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A struct or union taken from memory. ``address`` None where it is not known.
@@ -119,7 +144,7 @@ class Elements:
 # fmt: off
 Value = (
     int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Address | CutBytes | Stack | UserStack
-    | Record | Elements
+    | Record | Elements | Call
 )
 # fmt: on
 

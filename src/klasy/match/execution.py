@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from klasy.kernel.model import Refusal, Way
 from klasy.lang.ast import AdviceKind
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism, UserRegister
+from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
 from klasy.match.probes import Kind
 from klasy.match.prototype import argument_words
+from klasy.match.shadow import JoinPointKind
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MOST_TRAMPOLINES = 16
 
 def takes_arguments(outcome: Outcome) -> bool:
     """Whether a parameter of the function is bound."""
-    return any(isinstance(binding.source, Argument | UserRegister) for binding in outcome.bindings)
+    return any(isinstance(binding.source, Argument) for binding in outcome.bindings)
 
 
 def beyond_marks(outcome: Outcome) -> Refusal | None:
@@ -61,6 +62,12 @@ class ExecutionPlanner:
             from klasy.match.programs import plan_executions
 
             plan_executions(self.planner.probes, [each for each in everything if _in_program(each[1])], self.planner)
+        calls = [one for one in todo if one[1].shadow.kind is JoinPointKind.SYSCALL]
+        if calls:
+            from klasy.match.syscallplan import plan_syscalls
+
+            todo = [one for one in todo if one[1].shadow.kind is not JoinPointKind.SYSCALL]
+            self.planner.syscalls = plan_syscalls(self, calls)
         decided = [one for one in todo if one[0].kind is AdviceKind.AROUND]
         if self.planner.matched.flows is not None:
             from klasy.match.cflow import whole_executions

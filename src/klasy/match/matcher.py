@@ -456,6 +456,10 @@ class AdviceMatcher:
             bindings = self.binder.merge(bindings, others, target)
             guard = either(guard, self.guard(conjunct))
         outcome = Outcome(bindings, guard)
+        return self.shared(outcome)
+
+    def shared(self, outcome: Outcome) -> Outcome:
+        """An outcome that equals it: the same for all."""
         return self._shared.setdefault(outcome, outcome)
 
     def _holds(self, conjunct: _Conjunct, kind: bool, target: Function, bits: _Bits | None) -> bool:

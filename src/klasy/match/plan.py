@@ -92,6 +92,22 @@ class Context(Enum):
     RAW = "raw"  # ctx: u64 for each argument of a tracepoint
     RECORD = "record"  # ctx: the record of a trace event
     WATCH = "watch"  # pt_regs behind an instruction that accessed watched memory: the ip is that behind it
+    SYS_ENTER = "sys_enter"  # ctx: address of the program's registers, number of the call; before any system call
+    SYS_EXIT = "sys_exit"  # ctx: address of the program's registers, result; behind any system call
+
+
+ANY_SYSCALL = frozenset({Context.SYS_ENTER, Context.SYS_EXIT})  # named as the tracepoints; points: those wanted
+
+
+class CallUse(Enum):
+    """What a program does with the accounts of system calls that are under way
+    (:mod:`klasy.backend.bytecode.syscalls`)."""
+
+    NONE = "none"
+    BEGIN = "begin"  # begins one
+    END = "end"  # ends it; of SYS_EXIT nothing runs without
+    NAME = "name"  # at putname: the file name that the kernel has copied is noted for the call
+    STRING = "string"  # behind strndup_user: so is a string
 
 
 class Locator(Enum):
@@ -241,6 +257,9 @@ class Members(NamedTuple):
 class Arm:
     """One advice as a probe runs it. The maps give the id of the join point at an address.
 
+    ``strings``: where the advice takes system calls as a whole, the offsets in ``struct pt_regs`` of the registers that
+    hold addresses of strings.
+
     Of a WATCH probe: the advice runs at accesses that do what ``does`` says (READS, WRITES, 0: either), and at those of
     which the program cannot tell (the reader of log and counts can); where ``ranges`` is given, only at instructions
     that lie there.
@@ -255,6 +274,7 @@ class Arm:
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
+    strings: tuple[int, ...] | None = None
 
 
 class Point(NamedTuple):
@@ -319,6 +339,7 @@ class Probe:
     role: MarkRole = MarkRole.CALL
     condition: int | None = None
     watch: Watch | None = None
+    calls: CallUse = CallUse.NONE
 
     @property
     def in_program(self) -> bool:
@@ -357,6 +378,18 @@ class FlowPlan:
     preempt_count: int
 
 
+class SyscallPlan(NamedTuple):
+    """What programs must know of the kernel's memory to keep accounts of system calls: offsets in bytes.
+
+    ``status``: in a task, of what tells whether its call is one of 32-bit programs; ``uptr`` and ``name`` in struct
+    filename.
+    """
+
+    status: int
+    uptr: int
+    name: int
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The whole plan of one aspect, with the warnings that matching it gave.
@@ -373,6 +406,7 @@ class Plan:
     untyped: int = 0
     filter: Filter | None = None
     flows: FlowPlan | None = None
+    syscalls: SyscallPlan | None = None
 
     def data_of(self, advice: int) -> list[tuple[JoinPointKind, Datum | MemberData | WatchedMember]]:
         """The data whose accesses an advice runs at, with how."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from klasy.lang.ast import AdviceKind
 from klasy.match.datum import REGISTERS, WATCHED_LENGTHS
-from klasy.match.plan import TRAMPOLINES, WRITES, Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Result
+from klasy.match.plan import (
+    TRAMPOLINES,
+    WRITES,
+    Argument,
+    CallUse,
+    Context,
+    Locator,
+    MarkRole,
+    MarkUse,
+    Mechanism,
+    Result,
+)
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ _CONTEXTS = {
     Mechanism.BREAKPOINT: {Context.WATCH},
     Mechanism.UPROBE: {Context.ENTRY},
     Mechanism.URETPROBE: {Context.RETURN},
-    Mechanism.RAW_TRACEPOINT: {Context.RAW},
+    Mechanism.RAW_TRACEPOINT: {Context.RAW, Context.SYS_ENTER, Context.SYS_EXIT},
     Mechanism.TRACE_EVENT: {Context.RECORD},
 }
 _LOCATORS = {
@@ -38,8 +49,10 @@ _LOCATORS = {
     Context.WATCH: {Locator.FIXED},
     Context.RAW: {Locator.FIXED},
     Context.RECORD: {Locator.FIXED},
+    Context.SYS_ENTER: {Locator.ADDRESS},
+    Context.SYS_EXIT: {Locator.ADDRESS},
 }
-_AFTER = {Context.FEXIT, Context.RETURN, Context.BEHIND}
+_AFTER = {Context.FEXIT, Context.RETURN, Context.BEHIND, Context.SYS_EXIT}
 _WRITERS = {Context.SITE: MarkRole.CALL, Context.TAIL: MarkRole.TAIL, Context.ENTRY: MarkRole.ENTRY}
 _READERS = {Locator.MARK: MarkRole.CALL, Locator.DISPATCH: MarkRole.TAIL, Locator.ADDRESS: MarkRole.ENTRY}
 
@@ -104,7 +117,7 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         not p.function.address < p.address < p.function.end for p in probe.points
     ):
         yield "a point does not lie inside its function"
-    if not probe.arms and probe.mark is not MarkUse.WRITE:
+    if not probe.arms and probe.mark is not MarkUse.WRITE and probe.calls in (CallUse.NONE, CallUse.END):
         yield "it does nothing"
     if probe.condition is not None and probe.context is not Context.TAIL:
         yield "only a jump has a condition"

@@ -11,13 +11,14 @@ from klasy.match.calls import CallPlanner
 from klasy.match.execution import ExecutionPlanner
 from klasy.match.plan import Plan, Unreached
 from klasy.match.probes import ProbeSet
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.lang.ast import Advice
     from klasy.match.matched import Matched
     from klasy.match.options import PlanOptions
+    from klasy.match.plan import SyscallPlan
     from klasy.match.shadow import Shadow
 
 MANY_POINTS = 2_000
@@ -37,6 +38,7 @@ class Planner:
         self.options = options
         self.bag = bag
         self.probes = ProbeSet()
+        self.syscalls: SyscallPlan | None = None
         self._unreached: list[Unreached] = list(matched.unreached)
         self.executions = ExecutionPlanner(self)
 
@@ -73,7 +75,9 @@ class Planner:
         unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
         untyped = {address for match in self.matched.advice for address in match.untyped - match.members.keys()}
         diagnostics, flows = tuple(self.bag.items), self.matched.flows
-        return Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), diagnostics, len(untyped), flows=flows)
+        facts = self.syscalls
+        plan = Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), diagnostics, len(untyped))
+        return replace(plan, flows=flows, syscalls=facts) if flows is not None or facts is not None else plan
 
     def unreached(self, advice: Advice, shadow: Shadow, refusal: Refusal) -> None:
         """Note a shadow that no probe reaches."""

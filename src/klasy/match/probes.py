@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.match.plan import Arm, Context, JoinPoint, Locator, MarkRole, MarkUse, Mechanism, Point, Probe
+from klasy.match.plan import Arm, CallUse, Context, JoinPoint, Locator, MarkRole, MarkUse, Mechanism, Point, Probe
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Kind:
     role: MarkRole = MarkRole.CALL
     condition: int | None = None
     group: int = 0
+    calls: CallUse = CallUse.NONE
     watch: Watch | None = field(default=None, compare=False)
 
 
@@ -39,6 +40,7 @@ class _ArmDraft:
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
+    strings: tuple[int, ...] | None = None
     order: int = 0
 
 
@@ -55,7 +57,7 @@ class _Draft:
 def _rank(kind: Kind) -> int:
     dispatched = kind.locator is Locator.DISPATCH
     match kind.context:
-        case Context.FENTRY | Context.WATCH | Context.RAW | Context.RECORD:
+        case Context.FENTRY | Context.WATCH | Context.RAW | Context.RECORD | Context.SYS_ENTER | Context.SYS_EXIT:
             return 0
         case Context.FEXIT:
             return 1 if dispatched else 2
@@ -150,6 +152,7 @@ class ProbeSet:
                     arm.does,
                     arm.ranges,
                     arm.members,
+                    arm.strings,
                 )
             )
         return Probe(
@@ -163,6 +166,7 @@ class ProbeSet:
             kind.role,
             kind.condition,
             kind.watch,
+            kind.calls,
         )
 
 

@@ -16,6 +16,7 @@ from klasy.match.guard import either
 from klasy.match.matched import Match, Outcome
 from klasy.match.plan import Binding, Result, Unreached, UserRegister
 from klasy.match.shadow import JoinPointKind, Shadow
+from klasy.match.syscallplan import MOST_BY_FUNCTION
 from klasy.match.typeref import TypeRefError, find_base, spelled
 from klasy.plain import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def match_syscalls(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMa
             error.report(matcher.bag)
             break
         conjunct.hits += 1
-        _add(matcher, result, call, outcome)
+        _add(matcher, result, call, matcher.shared(outcome), typed=len(found) <= MOST_BY_FUNCTION)
     if not conjunct.hits:
         conjunct.usable = False
         if misfits:
@@ -187,14 +188,18 @@ def _check_result(matcher: AdviceMatcher, returning: ast.Param, call: Syscall) -
         )
 
 
-def _add(matcher: AdviceMatcher, result: AdviceMatch, call: Syscall, outcome: Outcome) -> None:
-    """Where two alternatives select the same call, the advice runs there once, if either holds."""
+def _add(matcher: AdviceMatcher, result: AdviceMatch, call: Syscall, outcome: Outcome, *, typed: bool) -> None:
+    """Where two alternatives select the same call, the advice runs there once, if either holds.
+
+    ``typed``: the function's prototype, which takes time to find, is wanted for trampolines.
+    """
     f = call.function
-    function = Function(call.name, f.address, f.size, None, call.name, Clone.NONE, f.duplicates, f.proto, f.btf)
+    kind = (f.proto, f.btf) if typed else (None, None)
+    function = Function(call.name, f.address, f.size, None, call.name, Clone.NONE, f.duplicates, *kind)
     shadow = Shadow(JoinPointKind.SYSCALL, function, function.address)
     if _is_unreached(matcher, call, shadow, outcome):
         return
-    for index, other in enumerate(result.executions):
+    for index, other in enumerate(result.executions if len(matcher.conjuncts) > 1 else ()):
         if other.shadow.kind is JoinPointKind.SYSCALL and other.shadow.address == function.address:
             if other.outcome.bindings != outcome.bindings:
                 matcher.bag.error(

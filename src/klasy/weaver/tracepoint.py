@@ -5,7 +5,7 @@ from __future__ import annotations
 from klasy.bpf import links
 from klasy.errors import KernelRefused
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.match.plan import Mechanism
+from klasy.match.plan import ANY_SYSCALL, Mechanism
 from klasy.plain import TYPE_CHECKING
 from klasy.weaver.tracefs import TRACEFS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def attach_event(probe: Probe, loaded: Program) -> Link:
     """Attach the loaded program of an event's probe. Raises KernelRefused, KernelLacks."""
-    event = probe.points[0].function.name
+    event = f"raw_syscalls:{probe.context.value}" if probe.context in ANY_SYSCALL else probe.points[0].function.name
     category, _, name = event.partition(":")
     try:
         if probe.mechanism is Mechanism.RAW_TRACEPOINT:

@@ -131,6 +131,7 @@ class Woven:
 
     name = "a"
     states = ()
+    joinpoints = ()
     stopped = False
     not_followed = 0
 
@@ -187,6 +188,18 @@ def test_losses():
         "1 return not followed because too many calls were under way"
     )
     assert losses(Woven("", Count(5, 0, 0, 0))) is None
+
+
+def test_losses_of_system_calls():
+    """A system call of which one end was seen says so in words of its own."""
+
+    class OfCalls(Woven):
+        joinpoints = (SimpleNamespace(kind="syscall"), SimpleNamespace(kind="execution"))
+
+    assert losses(OfCalls("", Count(5, 0, 2, 0), Count(5, 0, 1, 0))) == (
+        "a: 2 system calls seen at one end only: under way when the aspect was woven, ended with the task, or too many "
+        "at once; 1 return not followed because too many calls were under way"
+    )
 
 
 def test_say_losses(capsys):

@@ -12,7 +12,7 @@ from klasy.backend.bytecode.origin import TRAMPOLINE
 from klasy.backend.bytecode.rethook import NODE_BYTES, look_behind
 from klasy.bpf.insn import R0, R1, R2, R3, R10, add, call, load, load_imm, mov, store, sub
 from klasy.kernel.arch_x86_64 import BREAKPOINT_BYTES, ENDBR_BYTES, FENTRY_CALL_BYTES, PT_REGS
-from klasy.match.plan import Context
+from klasy.match.plan import ANY_SYSCALL, Context
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Addresses:
         """
         if len(self.probe.points) == 1:
             e.asm.emit(load_imm(register, self.probe.points[0].address))
+        elif self.context in ANY_SYSCALL:
+            from klasy.backend.bytecode import syscalls
+
+            syscalls.own_address(e, self.context, e.register(self.ctx, R1), register)
         elif self.context in AT_FUNCTIONS:
             e.into(R1, self.ctx)
             e.asm.emit(call("get_attach_cookie" if self.probe.in_program else "get_func_ip"))

@@ -34,8 +34,11 @@ class Counters:
         self._running = _shared(_run_by(probe) for probe in plan.probes)
         self._marking = _shared(_marked_by(plan, probe) for probe in plan.probes)
 
-    def bump(self, e: Emitter, joinpoint: Operand, counter: int) -> None:
-        """Add 1 to a counter of a join point. A call for the registers; takes 8 bytes of scratch."""
+    def bump(self, e: Emitter, joinpoint: Operand, counter: int, *, shared: bool = False) -> None:
+        """Add 1 to a counter of a join point. A call for the registers; takes 8 bytes of scratch.
+
+        ``shared``: other programs do so too.
+        """
         if isinstance(joinpoint, int):
             e.asm.emit(store_imm(R10, _KEY, joinpoint, 4))
         else:
@@ -43,8 +46,8 @@ class Counters:
         e.lookup(MAP_COUNTERS, _KEY)
         done = e.asm.fresh_label("counted")
         e.asm.emit(jump_if(R0, "==", 0, done))
-        shared = self._marking if counter == COUNTER_UNMARKED else self._running
-        if joinpoint in shared if isinstance(joinpoint, int) else shared:
+        several = self._marking if counter == COUNTER_UNMARKED else self._running
+        if shared or (joinpoint in several if isinstance(joinpoint, int) else several):
             e.asm.emit(mov(R1, 1), atomic_add(R0, counter, R1))
         else:
             e.asm.emit(load(R1, R0, counter), add(R1, 1), store(R0, counter, R1))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from klasy.backend.artifact import (
+    MAP_CALLS,
     MAP_LIMITS,
     MAP_MARKS,
+    MAP_NAMES,
+    MAP_NUMBERS,
     MAP_RUNS,
     MAP_UNKNOWN,
     ProgramSpec,
@@ -23,7 +26,7 @@ from klasy.bpf.asm import assemble
 from klasy.bpf.insn import R0, R1, R10, EncodingError, exit_, mov, store
 from klasy.compiler import ir
 from klasy.diag import DiagnosticBag
-from klasy.match.plan import Context
+from klasy.match.plan import ANY_SYSCALL, CallUse, Context
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.regs import Allocation
     from klasy.backend.bytecode.rethook import Rethook
     from klasy.backend.bytecode.states import StateCode
+    from klasy.backend.bytecode.syscalls import CallCode
     from klasy.backend.maps import Budget
     from klasy.bpf.insn import Instruction, Reg
     from klasy.match.plan import Plan, Probe
@@ -47,7 +51,12 @@ _TYPES = {
     Context.WATCH: "perf_event",
     Context.RAW: "raw_tracepoint",
     Context.RECORD: "tracepoint",
+    Context.SYS_ENTER: "raw_tracepoint",
+    Context.SYS_EXIT: "raw_tracepoint",
 }
+
+
+_SHARED_MAPS = {MAP_CALLS, MAP_LIMITS, MAP_MARKS, MAP_NAMES, MAP_NUMBERS, MAP_RUNS, MAP_UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,12 @@ class _Generator:
             from klasy.backend.bytecode.flows import FlowCode
 
             flows = FlowCode(plan, self.origin, counters)
+        self.calls: CallCode | None = None
+        if self.probe.calls is not CallUse.NONE or self.probe.context in ANY_SYSCALL:
+            from klasy.backend.bytecode.syscalls import CallCode
+
+            self.calls = CallCode(plan, self.probe, counters)
+        self.ends_calls = self.probe.calls is CallUse.END
         self.selector = Selector(self.origin, self.locating, counters, watching, states, flows=flows)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
@@ -123,29 +138,40 @@ class _Generator:
         allocation = self._allocation()
         self.begun = -allocation.stack_bytes - 8
         e = Emitter(allocation, in_program=self.probe.in_program)
+        if self.calls is not None and self.ends_calls:
+            from klasy.backend.bytecode.syscalls import looks_up
+
+            e.ends_calls, e.names = True, looks_up(self.plan, self.probe)
         self._start(e)
         for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=True):
             self._block(e, block, following)
         e.emit_rare()
         e.asm.label(OUT)
+        if self.calls is not None and self.ends_calls:
+            self.calls.end(e)
         e.asm.emit(mov(R0, 0))
         e.asm.label(DONE)
         if self.budget is not None:
             from klasy.backend.bytecode import budget
 
             budget.end(e, self.begun, self.budget)
-            e.asm.emit(exit_())
-            e.asm.label(OFF)
-            e.asm.emit(mov(R0, 0))
         e.asm.emit(exit_())
+        if self._off != OUT:
+            e.asm.label(OFF)
+            e.asm.emit(mov(R0, 0), exit_())
         try:
             code = assemble([*peephole.tidy(e.asm.instructions), *self._functions()])
         except EncodingError as error:
             raise self._too_large(f"its code is too long for one BPF program ({error})") from None
         target = self.probe.points[0].function if self.probe.context in TRAMPOLINE else None
         spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
-        own = tuple(self.locating.maps())
-        return Generated(spec, own, frozenset(set(code.map_names) & {MAP_LIMITS, MAP_MARKS, MAP_RUNS, MAP_UNKNOWN}))
+        own = tuple(self.locating.maps() + (self.calls.maps() if self.calls else []))
+        return Generated(spec, own, frozenset(set(code.map_names) & _SHARED_MAPS))
+
+    @property
+    def _off(self) -> str:
+        """Where a program goes that the aspect has no use for."""
+        return OFF if self.budget is not None or self.ends_calls else OUT
 
     def _functions(self) -> list[Instruction]:
         if not self.c_code:
@@ -162,6 +188,8 @@ class _Generator:
         scratch = (max(selector.scratch(op) for op in ops) + 7) & ~7
         if self.count_runs:
             scratch = max(scratch, RUNS_SCRATCH)
+        if self.calls is not None:
+            scratch = max(scratch, self.calls.scratch)
         if self.plan.filter:
             from klasy.backend.bytecode import filters
 
@@ -204,17 +232,21 @@ class _Generator:
         """Nothing happens unless the aspect is active; then the run is counted, others' are left, and the context goes
         to its place."""
         if self.probe.watch is None:  # a program that watches data looks itself, later
-            e.out_unless_active(OUT if self.budget is None else OFF)
+            e.out_unless_active(self._off)
         if self.budget is not None:
             from klasy.backend.bytecode import budget
 
             budget.begin(e, self.begun)
         if self.count_runs:
             count_run(e, self.probe.index)
+        if self.calls is not None and not self.ends_calls:
+            self.calls.begin(e)
         if self.plan.filter and self.probe.watch is None and not self._keeps_flows():
             from klasy.backend.bytecode.filters import emit_filter
 
             emit_filter(e, self.plan.filter)
+        if self.calls is not None and self.ends_calls:
+            self.calls.go_on(e)
         place = e.place(self.origin.ctx)
         if isinstance(place, Slot):
             e.asm.emit(store(R10, place.offset, R1))

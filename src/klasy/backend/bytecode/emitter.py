@@ -58,6 +58,8 @@ class Emitter:
         self.asm = Assembler()
         self.allocation = allocation
         self.in_program = in_program
+        self.ends_calls = False  # of system calls that are over: the program has the account of it
+        self.names = False  # and strings that were noted for it
         self._cold: list[tuple[object, Callable[[], None]]] = []
 
     # --- operands and results

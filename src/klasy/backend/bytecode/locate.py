@@ -27,7 +27,7 @@ from klasy.bpf.insn import (
     store_imm,
 )
 from klasy.compiler.ir import Var
-from klasy.match.plan import Locator
+from klasy.match.plan import ANY_SYSCALL, Locator
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Locating:
                 results.append(self.entry)
             if self.dispatches and self.marks.reads:
                 results.append(self.site)
-        at_function = self.probe.context in AT_FUNCTIONS  # which function it is, is asked for
+        at_function = self.probe.context in AT_FUNCTIONS | ANY_SYSCALL  # which function it is, is asked for
         return Effects(
             late=(self.origin.ctx,),
             early=tuple(self.origin.marked.values()) if self.marks.reads else (),

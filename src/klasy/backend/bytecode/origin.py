@@ -35,7 +35,7 @@ from klasy.btf.types import Const, Enum, Int, Ptr, Struct, Void
 from klasy.compiler import ir
 from klasy.compiler.ir import Var
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS, RESULT_REGISTER
-from klasy.match.plan import Argument, Context, Probe, RecordField
+from klasy.match.plan import ANY_SYSCALL, Argument, Context, Probe, RecordField
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf, FuncProto
 
 TRAMPOLINE = frozenset({Context.FENTRY, Context.FEXIT})
+OF_TRACEPOINTS = frozenset({Context.RAW, *ANY_SYSCALL})
 FROM_MARK = frozenset({Context.BEHIND, Context.RETURN})
 
 WORD = -8  # the scratch word that helpers write a value to
@@ -75,7 +76,7 @@ class Origin:
 
     def argument_calls(self, op: ir.Argument) -> bool:
         """Whether getting the argument calls a helper."""
-        if isinstance(op.source, RecordField) or self.context is Context.RAW:
+        if isinstance(op.source, RecordField) or self.context in OF_TRACEPOINTS:
             return False
         if self.context in TRAMPOLINE:
             return not self._plain_argument(op)
@@ -88,7 +89,7 @@ class Origin:
             from klasy.backend.bytecode.recordfields import emit_field
 
             return emit_field(e, op.dst, source, self.ctx)
-        if self.context is Context.RAW:
+        if self.context in OF_TRACEPOINTS:
             return self._load(e, op.dst, 8 * source.trampoline_slot)
         if self.context in TRAMPOLINE:
             if self._plain_argument(op):
@@ -151,6 +152,8 @@ class Origin:
 
     def result(self, e: Emitter, op: ir.Result) -> None:
         """Emit ``dst`` = result."""
+        if self.context is Context.SYS_EXIT:
+            return self._load(e, op.dst, 8)
         if self.context is not Context.FEXIT:
             return self._load(e, op.dst, PT_REGS[RESULT_REGISTER])
         if self._plain_result(op):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from klasy.backend.artifact import MAP_EVENTS
 from klasy.backend.bytecode.emitter import fits_immediate
+from klasy.backend.bytecode.origin import OF_TRACEPOINTS
 from klasy.bpf.insn import (
     R0,
     R1,
@@ -30,6 +31,7 @@ from klasy.compiler import ir
 from klasy.match.plan import Context, Locator
 from klasy.plain import TYPE_CHECKING
 from klasy.record import (
+    CALL_SIZE,
     COUNTER_LOST,
     HEADER_SIZE,
     OFFSET_COMM,
@@ -43,6 +45,9 @@ from klasy.record import (
     STACK_BENEATH,
     STACK_OWN,
     STACK_OWN_UNLESS_TAIL,
+    TEXT_BYTES,
+    TEXT_NONE,
+    TEXT_USER,
 )
 
 if TYPE_CHECKING:
@@ -150,9 +155,14 @@ class RecordWriter:
                 self._value(part.offset, part.size, part.value)
             case ir.CopyField():
                 self._copy(part, "==")
+            case ir.StringField() if part.user and self.e.names:
+                self._zero(part.offset, part.size)
+                self._user_string(part)
             case ir.StringField():
                 self._zero(part.offset, part.size)
                 self._copy(part, "s>=")
+            case ir.CallField():
+                self._call(part)
             case ir.StackField():
                 self._stack(part)
             case ir.BufferField():
@@ -169,9 +179,68 @@ class RecordWriter:
         if part.at:
             e.asm.emit(add(R3, part.at))
         self._address(R1, part.offset)
-        e.asm.emit(mov(R2, part.size))
+        told = isinstance(part, ir.StringField) and part.told
+        e.asm.emit(mov(R2, part.size - told))
         e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
+        if told:
+            e.asm.emit(store_imm(self._base(), part.offset + part.size - 1, TEXT_USER, 1))
         self._unless_failed(part, succeeded)
+
+    def _user_string(self, part: ir.StringField) -> None:
+        """Of a system call that is over: the kernel's copy, if it was noted."""
+        from klasy.backend.bytecode import syscalls
+
+        e, last = self.e, part.offset + part.size - 1
+        e.into(R3, part.address)
+        if part.at:
+            e.asm.emit(add(R3, part.at))
+        told = (lambda source: e.asm.emit(store_imm(self._base(), last, source, 1))) if part.told else None
+        syscalls.read_string(e, part.size - part.told, lambda: self._address(R1, part.offset), told=told)
+        self._unless_failed(part, "s>=")
+
+    def _call(self, part: ir.CallField) -> None:
+        """A system call as a whole: its result, the registers at its entry, its strings."""
+        from klasy.backend.bytecode import syscalls
+
+        e, registers = self.e, part.offset + 8
+        self._value(part.offset, 8, part.result)
+        e.into(R3, part.registers)
+        self._address(R1, registers)
+        e.asm.emit(add(R3, syscalls.FIRST_REGISTER), mov(R2, syscalls.REGISTERS_BYTES))
+        e.read_memory()
+        if e.ends_calls:
+            none = e.asm.fresh_label("account")
+            syscalls.account(e, -8, none)
+            base = self._base()
+            for at in range(0, syscalls.REGISTERS_BYTES, 8):
+                e.asm.emit(load(R1, R0, at), store(base, registers + at, R1))
+            e.asm.label(none)
+        for number, register in enumerate(part.strings):
+            text = part.offset + CALL_SIZE + number * TEXT_BYTES
+            self._zero(text, TEXT_BYTES)
+            e.asm.emit(load(R3, self._base(), registers + register - syscalls.FIRST_REGISTER))
+            self._text(text)
+
+    def _text(self, offset: int) -> None:
+        """The string at r3, of the process's, as part of a system call."""
+        from klasy.backend.bytecode import syscalls
+
+        e, last = self.e, offset + TEXT_BYTES - 1
+
+        def told(source: int) -> None:
+            e.asm.emit(store_imm(self._base(), last, source, 1))
+
+        if e.names:
+            syscalls.read_string(e, TEXT_BYTES - 1, lambda: self._address(R1, offset), told=told)
+        else:
+            e.asm.emit(mov(R2, TEXT_BYTES - 1))
+            self._address(R1, offset)
+            e.read_memory(user=True, string=True)
+            told(TEXT_USER)
+        read = e.asm.fresh_label("read")
+        e.asm.emit(jump_if(R0, "s>=", 0, read))
+        told(TEXT_NONE)
+        e.asm.label(read)
 
     def _buffer(self, part: ir.BufferField) -> None:
         """The number of bytes asked for, then those of them that there is room for."""
@@ -232,7 +301,7 @@ def first_frame(probe: Probe) -> tuple[int, int]:
     dispatch = probe.locator is Locator.DISPATCH
     if probe.context in (Context.FENTRY, Context.FEXIT):
         return 2 + dispatch, STACK_OWN_UNLESS_TAIL if dispatch else STACK_OWN
-    if probe.context is Context.RAW:  # behind the program and bpf_trace_runN
+    if probe.context in OF_TRACEPOINTS:  # behind the program and bpf_trace_runN
         return 2, STACK_OWN
     if probe.context is Context.ENTRY:
         return int(dispatch), STACK_OWN_UNLESS_TAIL if dispatch else STACK_OWN

@@ -153,6 +153,8 @@ class Selector:
                 return self.locating.scratch()
             case ir.StringEqual() | ir.CommEqual():
                 return strings.scratch(op)
+            case ir.Emit() if any(isinstance(part, ir.StringField | ir.CallField) for part in op.parts):
+                return strings.LOOKED_UP
             case ir.CountHit() | ir.Count() | ir.Emit() | ir.Load() | ir.Argument() | ir.Result():
                 return 8
             case ir.WatchObject() | ir.UnwatchObject():

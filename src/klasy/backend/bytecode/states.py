@@ -17,6 +17,7 @@ from __future__ import annotations
 from klasy.backend.artifact import MapSpec
 from klasy.backend.bytecode.emitter import fits_immediate
 from klasy.backend.bytecode.records import set_bits
+from klasy.backend.bytecode.strings import LOOKED_UP
 from klasy.bpf import uapi as u
 from klasy.bpf.insn import (
     R0,
@@ -76,7 +77,8 @@ class StateCode:
     @staticmethod
     def scratch(op: StateOp) -> int:
         """Bytes of scratch that an operation takes."""
-        return _FIXED + _key_bytes(op.state)
+        users = any(isinstance(part, ir.StringField) and part.user for part in op.key)
+        return _FIXED + _key_bytes(op.state) + (LOOKED_UP if users else 0)
 
     def emit(self, e: Emitter, op: StateOp, used: Collection[ir.Value]) -> None:
         """Emit an operation. ``used``: the values that anything reads."""
@@ -177,9 +179,14 @@ class _Writer:
         e.into(R3, part.address)
         if part.at:
             e.asm.emit(add(R3, part.at))
-        e.asm.emit(mov(R2, part.size))
-        e.stack_address(R1, at)
-        e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
+        if isinstance(part, ir.StringField) and part.user and e.names:
+            from klasy.backend.bytecode import syscalls
+
+            syscalls.read_string(e, part.size, lambda: e.stack_address(R1, at), at=self.key - LOOKED_UP)
+        else:
+            e.asm.emit(mov(R2, part.size))
+            e.stack_address(R1, at)
+            e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
         faults = self.op.faults
         if faults is None:
             return

@@ -7,6 +7,8 @@ from klasy.bpf.insn import R0, R1, R2, R10, call, jump_if, load, mov
 from klasy.compiler import ir
 from klasy.plain import TYPE_CHECKING
 
+LOOKED_UP = 24  # bytes of scratch that a string of the process takes to be looked up, see syscalls.read_string
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
 
 def scratch(op: ir.StringEqual | ir.CommEqual) -> int:
     """Bytes of scratch for what is compared."""
-    return (_size(op) + 7) & ~7 if isinstance(op, ir.StringEqual) else ir.COMM_SIZE
+    if isinstance(op, ir.CommEqual):
+        return ir.COMM_SIZE
+    return _buffer(op) + (LOOKED_UP if op.user else 0)
+
+
+def _buffer(op: ir.StringEqual) -> int:
+    return (_size(op) + 7) & ~7
 
 
 def _size(op: ir.StringEqual) -> int:
@@ -35,11 +43,16 @@ def test_string(
     """
     if op.limit == 0:  # nothing to read: the empty string, and so is the literal
         return
-    buffer = -scratch(op)
+    buffer = -_buffer(op)
     read()
-    e.asm.emit(mov(R2, _size(op)))
-    e.stack_address(R1, buffer)
-    e.read_memory(user=op.user, string=True)
+    if op.user and e.names:
+        from klasy.backend.bytecode import syscalls
+
+        syscalls.read_string(e, _size(op), lambda: e.stack_address(R1, buffer), at=buffer - LOOKED_UP)
+    else:
+        e.asm.emit(mov(R2, _size(op)))
+        e.stack_address(R1, buffer)
+        e.read_memory(user=op.user, string=True)
     failed()
     if op.literal:
         e.asm.emit(jump_if(R0, "!=", len(op.literal) + 1, differs))

@@ -24,6 +24,7 @@ from klasy.compiler.types import (
 )
 from klasy.lang import ast
 from klasy.plain import TYPE_CHECKING
+from klasy.record import CALL_SIZE, MOST_TEXTS, TEXT_BYTES
 
 if TYPE_CHECKING:
     from klasy.compiler.checkexpr import ExprChecker
@@ -41,6 +42,9 @@ def _check_log(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
     else:
         sound = all([_lay_out(checker, layout, argument) for argument in call.args])
     if not sound:
+        return None
+    if not layout.close():
+        checker.error("joinpoint-twice", "the whole join point can be logged once in a record", call.span)
         return None
     if not layout.whole:
         checker.error(
@@ -63,7 +67,7 @@ def _lay_out(checker: ExprChecker, layout: Layout, node: ast.Expr) -> bool:
         return False
     kind = expr.type
     if isinstance(expr, tree.JoinPointAttribute):
-        layout.add("joinpoint", 0, expr)
+        _add_attribute(layout, expr)
     elif isinstance(expr, tree.Literal):
         checker.error("string-literal", "a format string must come first", node.span, "or leave the text out")
         return False
@@ -89,12 +93,23 @@ def _lay_out(checker: ExprChecker, layout: Layout, node: ast.Expr) -> bool:
     return True
 
 
+def _add_attribute(layout: Layout, value: tree.JoinPointAttribute) -> None:
+    if value.is_whole:
+        layout.add_last("call", CALL_SIZE + MOST_TEXTS * TEXT_BYTES, value)
+    else:
+        layout.add("joinpoint", 0, value)
+
+
 def _add_string(layout: Layout, string: tree.Expr) -> None:
     if isinstance(string, tree.Comm):
         layout.add("string", ir.COMM_SIZE, string)
+        return
+    assert isinstance(string, tree.StringAt)
+    size = string.limit + (not string.whole)
+    if string.user:
+        layout.add("ustring", size + 1, string)
     else:
-        assert isinstance(string, tree.StringAt)
-        layout.add("string", string.limit + (not string.whole), string)
+        layout.add("string", size, string)
 
 
 def _add_shown(layout: Layout, value: tree.Shown) -> None:
@@ -174,7 +189,7 @@ def _fill_integer(layout: Layout, directive: Directive, expr: tree.Expr) -> bool
 
 def _fill_string(layout: Layout, directive: Directive, expr: tree.Expr) -> bool:
     if isinstance(expr, tree.JoinPointAttribute):
-        layout.add("joinpoint", 0, expr)
+        _add_attribute(layout, expr)
         return True
     if isinstance(expr, tree.Literal):
         return False

@@ -1,0 +1,222 @@
+"""System calls as a whole, their strings as the kernel used them, all of them at once: against what programs know."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from shutil import which
+
+import pytest
+from support.livekernel import leftovers
+from support.weaving import woven
+
+from klasy.log.format_text import call_text
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    assert leftovers() == {}
+    yield
+    assert leftovers() == {}
+
+
+def child(act) -> tuple[int, int]:
+    """Fork a process that waits for a byte, acts and ends; its number, and where to write the byte."""
+    entry, go = os.pipe()
+    number = os.fork()
+    if not number:
+        os.close(go)
+        os.read(entry, 1)
+        act()
+        os._exit(0)
+    os.close(entry)
+    return number, go
+
+
+def let_go(number: int, go: int) -> None:
+    """Let it act, and wait until it has ended."""
+    os.write(go, b"x")
+    os.close(go)
+    os.waitpid(number, 0)
+
+
+def calls(events, pid: int, advice: str = "after#0") -> list[str]:
+    """The calls of a process as they are shown."""
+    return [call_text(e.values[0][1]) for e in events if e.pid == pid and e.advice == advice]
+
+
+def by_name(folder: Path) -> None:
+    """Make calls that take strings, all in one thread."""
+    f = str(folder / "file").encode()
+    for number, name in ((4, f), (21, f), (80, b"/tmp"), (89, f), (83, b"/no/dir"), (87, b"/no/file"), (76, f)):
+        LIBC.syscall(number, name, 0, 4)  # stat access chdir readlink mkdir unlink truncate
+    LIBC.symlink(b"target", f + b".link")
+    LIBC.link(f, f + b".hard")
+    LIBC.chmod(f, 0o600)
+    LIBC.mount(b"none", str(folder).encode(), b"nosuchfs", 1 | 2, None)
+    LIBC.memfd_create(b"thename", 0)
+
+
+BY_NAME = {"stat", "chdir", "readlink", "mkdir", "unlink", "truncate", "symlink", "link", "chmod", "mount"}
+
+
+def test_calls_of_a_program_in_a_row(tmp_path: Path) -> None:
+    """All system calls woven: those of a known program are logged whole and in order, once each, with what came of
+    them; through a signal's handler, a fork, an exec, by a thread too; a call by int 0x80 is none."""
+    name = tmp_path / "file"
+    name.write_text("x")
+    thirty_two = tmp_path / "thirty_two"
+    again = 'asm volatile("int $0x80" : "=a"(r) : "a"(20));'
+    source = f"int main(void) {{ long r; for (int i = 0; i < 3; i++) {again} return 0; }}"
+    if which("gcc"):
+        subprocess.run(["gcc", "-x", "c", "-o", str(thirty_two), "-"], input=source, text=True, check=True)
+
+    def act() -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: LIBC.umask(0o22))
+        LIBC.umask(0o123)
+        LIBC.open(str(name).encode(), os.O_RDWR | os.O_CLOEXEC)
+        LIBC.open(b"/no/such/file", os.O_WRONLY | os.O_CREAT, 0o640)
+        LIBC.open(ctypes.c_void_p(16), os.O_RDONLY)
+        LIBC.rename(b"/no/old", b"/no/new")
+        LIBC.lseek(-1, 7, os.SEEK_END)
+        LIBC.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.001)  # the interpreter runs the handler
+        number = os.fork()
+        if not number:
+            LIBC.umask(0o7)
+            worker = threading.Thread(target=lambda: os.execv("/bin/true", ["true"]))  # takes the leader's number
+            worker.start()
+            worker.join()
+        os.waitpid(number, 0)
+        if thirty_two.exists():
+            subprocess.run([str(thirty_two)], check=True)
+        by_name(tmp_path)
+
+    number, go = child(act)
+    with woven("aspect a { after(): syscall(*) { log(joinpoint); } count n; before(): syscall(umask) { n++; } }") as a:
+        begun = time.monotonic()
+        let_go(number, go)
+        events = a.events()
+        documents = {d["call"]: d for e in events if e.pid == number and (d := a.as_json(e)["values"]["joinpoint"])}
+        points = a.aspect.joinpoints
+        hits = a.hits(0)
+        assert {point.mechanism for point in points} == {"raw tracepoint"}
+        assert len(points) > 330
+    mine = calls(events, number)
+    wanted = (
+        "umask",
+        "rename",
+        "lseek",
+        "kill",
+        f'openat(AT_FDCWD, "{name}',
+        'openat(AT_FDCWD, "/no',
+        "openat(AT_FDCWD, 0x10",
+    )
+    shown = [call for call in mine if call.startswith(wanted)]
+    assert [call.split(" = ")[0] for call in shown[:7]] == [
+        "umask(0123)",
+        f'openat(AT_FDCWD, "{name}", O_RDWR|O_CLOEXEC, 0)',
+        'openat(AT_FDCWD, "/no/such/file", O_WRONLY|O_CREAT, 0640)',
+        "openat(AT_FDCWD, 0x10, O_RDONLY, 0)",
+        'rename("/no/old", "/no/new")',
+        "lseek(-1, 7, SEEK_END)",
+        f"kill({number}, SIGUSR1)",
+    ]
+    ends = [call.split(" = ")[1] for call in shown[:7]]
+    assert ends[2:7] == [
+        "-1 ENOENT (No such file or directory)",
+        "-1 EFAULT (Bad address)",
+        "-1 ENOENT (No such file or directory)",
+        "-1 EBADF (Bad file descriptor)",
+        "0",
+    ]
+    assert int(ends[1]) > 2
+    assert "umask(022) = 0123" in mine
+    assert sum(call.startswith("rt_sigreturn()") for call in mine) == 1
+    forked = [call for call in mine if call.startswith("clone(") and "CLONE_VM" not in call]
+    grandchild = int(forked[0].split(" = ")[1])
+    theirs = calls(events, grandchild)
+    assert not [call for call in theirs if call.endswith(" = 0") and call.startswith("clone(")]
+    assert next(call for call in theirs if call.startswith(("umask", "execve"))) == "umask(07) = 022"
+    execs = [call for call in theirs if call.startswith('execve("/bin/true", 0x')]
+    assert len(execs) == 1
+    assert execs[0].endswith(" = 0")
+    assert not [
+        call for call in mine if call.startswith("writev(")
+    ]  # 20 is getpid for 32-bit programs, writev for others
+    assert sum(hits.values()) >= len(events)
+    assert time.monotonic() - begun < 60
+    # Strings: file names, and what mount takes, as the kernel copied them; of memfd_create it keeps none.
+    assert documents.keys() >= BY_NAME
+    assert [name for name in sorted(BY_NAME) if "user_memory" in documents[name]] == []
+    mounted = documents["mount"]["text"]
+    assert mounted.startswith(f'mount("none", "{tmp_path}", "nosuchfs", MS_RDONLY|MS_NOSUID, NULL) = -1 ')
+    assert documents["memfd_create"]["user_memory"] == ["uname"]
+    assert documents["memfd_create"]["arguments"]["uname"] == "thename"
+    assert documents["unlink"]["text"] == 'unlink("/no/file") = -1 ENOENT (No such file or directory)'
+
+
+def test_the_name_is_the_one_that_the_kernel_used(tmp_path: Path) -> None:
+    """Another thread changes the name all the time: what is logged is the file that was opened, each time; in a
+    condition too."""
+    first, second = tmp_path / "aaaaaaaa", tmp_path / "bbbbbbbb"
+    first.write_text("1")
+    second.write_text("2")
+    script = f"""
+import ctypes, os, threading, sys
+libc = ctypes.CDLL(None)
+name = ctypes.create_string_buffer({str(first)!r}.encode())
+names = [{str(first)!r}.encode(), {str(second)!r}.encode()]
+at = len(names[0]) - 8
+stop = False
+def change():
+    n = 0
+    while not stop:
+        n += 1
+        ctypes.memmove(ctypes.byref(name, at), names[n % 2][at:], 8)
+sys.setswitchinterval(1e-6)
+thread = threading.Thread(target=change)
+sys.stdin.readline()
+thread.start()
+opened = []
+for _ in range(300):
+    fd = libc.open(name, 0)
+    opened.append("-" if fd < 0 else os.readlink(f"/proc/self/fd/{{fd}}")[-1])
+    if fd >= 0: os.close(fd)
+stop = True
+thread.join()
+print("".join(opened))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as racer:
+        text = f"""aspect a {{
+            pointcut mine(const char *filename): syscall(openat) && if(pid == {racer.pid});
+            after(const char *filename) returning (long fd): mine(filename) {{ log(filename, fd); }}
+            after(const char *filename): mine(filename) && if(filename == "{first}") {{ log("first"); }}
+            after(): syscall(openat) && if(pid == {racer.pid}) {{ log(joinpoint); }}
+        }}"""
+        with woven(text) as a:
+            opened = racer.communicate("go\n", timeout=120)[0].strip()
+            events = [e for e in a.events() if e.pid == racer.pid]
+    names = [(str(dict(e.values)["filename"]), dict(e.values)["fd"]) for e in events if e.advice == "after#0"]
+    of_race = [(n, fd) for n, fd in names if n.startswith(str(tmp_path))]
+    assert len(opened) == 300
+    assert len(of_race) == 300
+    assert {"a", "b"} <= set(opened)  # else nothing was raced
+    expected = [letter for letter in opened]
+    assert ["-" if fd < 0 else n[-1] for n, fd in of_race] == expected
+    whole = [call_text(e.values[0][1]) for e in events if e.advice == "after#2"]
+    assert [c.split('"')[1][-1] for c in whole if str(tmp_path) in c and "= -1" not in c] == [
+        o for o in opened if o != "-"
+    ]
+    assert sum(e.message == "first" for e in events) == sum(n == str(first) for n, _ in of_race)
+    assert not any("user_memory" in a.as_json(e) for e in events if e.advice == "after#0" and e.values[0][1])

@@ -1,0 +1,139 @@
+"""System calls as text, and the names of flags against the C headers and Python's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from shutil import which
+from struct import Struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.kernel.test_syscalls import events
+
+from klasy.kernel.arch_x86_64 import PT_REGS
+from klasy.log.calls import Calls
+from klasy.log.callwords import WORDS, Words
+from klasy.log.format_json import value_json
+from klasy.log.format_text import call_text
+from klasy.record import CALL_REGISTERS, TEXT_BYTES, TEXT_KERNEL, TEXT_NONE, TEXT_USER
+
+CALLS = Calls(
+    events(
+        openat="int dfd, const char * filename, int flags, umode_t mode",
+        mmap="unsigned long addr, unsigned long len, unsigned long prot, unsigned long flags, unsigned long fd,"
+        " unsigned long off",
+        kill="pid_t pid, int sig",
+        clone="unsigned long clone_flags, unsigned long newsp, int * parent_tidptr, int * child_tidptr,"
+        " unsigned long tls",
+        lseek="unsigned int fd, off_t offset, unsigned int whence",
+    )
+)
+ORDER = ("di", "si", "dx", "r10", "r8", "r9")
+
+
+def record(arguments: tuple[int, ...], result: int = 0, *texts: tuple[bytes, int]) -> bytes:
+    """The field of a record."""
+    values = dict(zip(ORDER, arguments, strict=False))
+    registers = [values.get(name, 0xDEAD) & (1 << 64) - 1 for name in CALL_REGISTERS]
+    data = Struct("<q9Q").pack(result, *registers)
+    return data + b"".join(text.ljust(TEXT_BYTES - 1, b"\0") + bytes([source]) for text, source in texts)
+
+
+def text(name: str, arguments: tuple[int, ...], result: int | None, *texts: tuple[bytes, int]) -> str:
+    """A call as it is shown."""
+    return call_text(CALLS.decode(name, record(arguments, result or 0, *texts), over=result is not None))
+
+
+def test_the_registers_lie_in_a_row() -> None:
+    """What a record copies in one piece are successive words of struct pt_regs."""
+    places = [PT_REGS[name] for name in CALL_REGISTERS]
+    assert places == [places[0] + 8 * number for number in range(len(places))]
+
+
+def test_calls_are_shown_as_programs_have_them() -> None:
+    """Flags and errors by name, strings in quotes, addresses in hexadecimal, registers' high bits left out."""
+    hosts = (b"/etc/hosts", TEXT_KERNEL)
+    assert (
+        text("openat", (-100, 1, 0o2000000, 0), 3, hosts) == 'openat(AT_FDCWD, "/etc/hosts", O_RDONLY|O_CLOEXEC, 0) = 3'
+    )
+    failed = text("openat", (5, 1, 0o101, 0xFFFF0000_000001A4), -2, hosts)
+    assert failed == 'openat(5, "/etc/hosts", O_WRONLY|O_CREAT, 0644) = -1 ENOENT (No such file or directory)'
+    assert text("openat", (5, 1, 0x40000000, 0), None, hosts) == 'openat(5, "/etc/hosts", O_RDONLY|0x40000000, 0)'
+    assert (
+        text("openat", (5, 0xDEAD0, 2, 0), -14, (b"", TEXT_NONE))
+        == "openat(5, 0xdead0, O_RDWR, 0) = -1 EFAULT (Bad address)"
+    )
+    assert text("mmap", (0, 4096, 3, 0x22, 0xFFFFFFFF, 0), 0x7F0000001000) == (
+        "mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000001000"
+    )
+    assert text("mmap", (0, 4096, 0, 1, 3, 0), -12).endswith(
+        "PROT_NONE, MAP_SHARED, 3, 0) = -1 ENOMEM (Cannot allocate memory)"
+    )
+    assert text("kill", (7, 9), 0) == "kill(7, SIGKILL) = 0"
+    assert text("kill", (-7, 64), 0) == "kill(-7, 64) = 0"
+    assert text("clone", (0x11, 0, 0, 0, 0), -512) == (
+        "clone(SIGCHLD, NULL, NULL, NULL, NULL) = ? ERESTARTSYS (it is made again if the signal's handler lets it)"
+    )
+    assert text("lseek", (3, -1, 2), 17) == "lseek(3, -1, SEEK_END) = 17"
+
+
+def test_json_tells_what_was_read_from_the_process() -> None:
+    """The numbers as they are, the text, the result, and which strings the process may have changed."""
+    for source, users in ((TEXT_USER, ["filename"]), (TEXT_KERNEL, None)):
+        call = CALLS.decode("openat", record((-100, 1, 0, 0), -13, (b"a\xff", source)), over=True)
+        shown = json.loads(json.dumps(value_json(call, None)))  # type: ignore[arg-type]  # it has no symbols
+        assert shown["arguments"] == {"dfd": -100, "filename": "a\\xff", "flags": 0, "mode": 0}
+        assert (shown["call"], shown["result"], shown.get("user_memory")) == ("openat", -13, users)
+        assert shown["text"].endswith("= -1 EACCES (Permission denied)")
+
+
+def test_a_string_that_was_cut_says_so() -> None:
+    """What fills its room may have been longer."""
+    long = b"x" * (TEXT_BYTES - 2)
+    assert f'"{long.decode()}"..,' in text("openat", (-100, 1, 0, 0), 3, (long, TEXT_KERNEL))
+
+
+def test_an_unknown_call_has_no_arguments() -> None:
+    """Where the kernel does not describe a call its name and result are shown."""
+    assert text("mystery", (1, 2), 0) == "mystery() = 0"
+
+
+@given(st.sampled_from([*WORDS.values()]), st.integers(0, (1 << 64) - 1))
+def test_no_bit_of_a_value_is_lost(words: Words, value: int) -> None:
+    """The names that are shown, and the number behind them, are together the value."""
+    known = {**words.choices, **words.flags}
+    shown = 0
+    for part in words.text(value).split("|"):
+        shown |= known[part] if part in known else 0 if part == words.none else int(part, 0)
+    assert shown == value
+
+
+HEADERS = (
+    "fcntl.h unistd.h sys/mman.h sys/socket.h signal.h sched.h sys/wait.h sys/file.h sys/epoll.h sys/eventfd.h "
+    "sys/inotify.h sys/signalfd.h sys/timerfd.h sys/random.h sys/mount.h time.h sys/resource.h sys/ptrace.h "
+    "sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h netinet/tcp.h linux/fs.h "
+    "sys/stat.h stdio.h"
+)
+
+
+@pytest.mark.skipif(which("gcc") is None, reason="there is no C compiler")
+def test_names_have_the_values_of_the_c_headers(tmp_path) -> None:
+    """Every name is what the C headers say; only what these lack is not compared, and that is little."""
+    names = {name: value for words in WORDS.values() for name, value in (*words.choices.items(), *words.flags.items())}
+    includes = "".join(f"#if __has_include(<{h}>)\n#include <{h}>\n#endif\n" for h in HEADERS.split())
+    # Names that are enumerators are macros of themselves, or are told by the compiler's own list of macros.
+    lines = "".join(f'#ifdef {name}\n    printf("{name} %lld\\n", (long long)({name}));\n#endif\n' for name in names)
+    source = tmp_path / "names.c"
+    source.write_text(f"#define _GNU_SOURCE\n{includes}\nint main(void) {{\n{lines}return 0; }}\n")
+    subprocess.run(["gcc", "-w", "-o", str(tmp_path / "names"), str(source)], check=True, timeout=120)
+    told = subprocess.run([str(tmp_path / "names")], check=True, capture_output=True, text=True, timeout=20).stdout
+    values = {name: int(number) for name, number in (line.split() for line in told.splitlines())}
+    differing = {
+        name: (value, values[name])
+        for name, value in names.items()
+        if name in values and (value ^ values[name]) & 0xFFFFFFFF and name != "O_LARGEFILE"
+    }
+    assert differing == {}
+    assert len(values) > 0.9 * len(names)
