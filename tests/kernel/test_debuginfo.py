@@ -14,13 +14,19 @@ from klasy.kernel.live import LiveKernel
 NUMBER = 50
 
 
-def test_lines_and_files(tmp_path):
-    """A line of a function is hit as often as it is called, and so are the calls that lie in the file that has it."""
-    kernel = LiveKernel()
+@pytest.fixture(scope="module")
+def kernel():
+    """The kernel, where it has debug information."""
+    found = LiveKernel()
     try:
-        kernel.debug_info.check()
+        found.debug_info.check()
     except KernelLacks as error:
         pytest.skip(f"{error.message}; CI does not fetch its gigabyte: klasy lab --debuginfo -- ..")
+    return found
+
+
+def test_lines_and_files(kernel, tmp_path):
+    """A line of a function is hit as often as it is called, and so are the calls that lie in the file that has it."""
     (opener,) = kernel.functions("do_sys_openat2")
     site = next(s for s in kernel.callers(kernel.functions("getname")) if s.caller.name == opener.name)
     place = kernel.debug_info.places([site.address])[site.address]
@@ -44,6 +50,41 @@ def test_lines_and_files(tmp_path):
         os.write(write, b"x")
         os.waitpid(child, 0)
         assert [aspect.total(advice) for advice in range(4)] == [NUMBER] * 4
-        events = [event for event in aspect.mine() if event.advice == "before#0"]
+        events = [event for event in aspect.events() if event.advice == "before#0"]
         values = [aspect.as_json(event)["values"] for event in events]
     assert values == [{"joinpoint.file": "fs/open.c", "joinpoint.line": place.line}] * NUMBER
+
+
+def test_an_inlined_function(kernel, file):
+    """vfs_fsync is inlined into the system calls: its copies are hit once a call, with the arguments that it has there.
+
+    What it calls in turn, vfs_fsync_range, is a function of its own and tells what they are.
+    """
+    assert kernel.inlined("vfs_fsync")
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(read, 1)
+        for _ in range(NUMBER):
+            os.fsync(file)
+            os.fdatasync(file)
+        os._exit(0)
+    mine = f"if(pid == {child})"
+    text = f"""aspect a {{
+        before(struct file *file, int datasync): execution(vfs_fsync(struct file *file, int datasync)) && {mine} {{
+            log(file, datasync, joinpoint.callee);
+        }}
+        before(struct file *file, int datasync): execution(vfs_fsync_range(struct file *file, .., int datasync))
+            && {mine} {{ log(file, datasync); }}
+    }}"""
+    with woven(text) as aspect:
+        os.write(write, b"x")
+        os.waitpid(child, 0)
+        assert [aspect.total(advice) for advice in range(2)] == [2 * NUMBER] * 2
+        events = {advice: [] for advice in ("before#0", "before#1")}
+        for event in aspect.events():
+            events[event.advice].append(aspect.as_json(event)["values"])
+    copies, bodies = events.values()
+    assert {values.pop("joinpoint.callee") for values in copies} == {"vfs_fsync"}
+    assert copies == bodies
+    assert [values["datasync"] for values in copies] == [0, 1] * NUMBER

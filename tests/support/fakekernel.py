@@ -34,6 +34,7 @@ from klasy.match.glob import matches
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from klasy.kernel.inlined import Inlined
     from klasy.kernel.references import Reference
 
 START = 0xFFFF_FFFF_8100_0000
@@ -297,6 +298,9 @@ class FakeDebugInfo:
     def within(self, fits: Callable[[str], bool]) -> Callable[[Function], bool]:
         return lambda function: fits((self._files or {}).get(function.base, ""))
 
+    def has(self, fits: Callable[[str], bool]) -> bool:
+        return any(map(fits, self.files()))
+
     def files(self) -> set[str]:
         return set((self._files or {}).values())
 
@@ -352,6 +356,7 @@ class FakeKernel:
         files: Mapping[str, str] | None = None,
         lines: Mapping[str, str] | None = None,
     ) -> None:
+        self.inlined_functions: dict[str, Sequence[Inlined]] = {}
         self.tracepoints = Tracepoints(events)
         self.debug_info = FakeDebugInfo(self, files, lines)
         self._data = dict(data or {})
@@ -424,6 +429,9 @@ class FakeKernel:
         self._sites[self._sites.index(site)] = site._replace(length=length)
 
     # --- the protocol
+
+    def inlined(self, name: str) -> Sequence[Inlined]:
+        return self.inlined_functions.get(name, ())
 
     def source_lines(self, addresses: Sequence[int]) -> Mapping[int, Place]:
         return self.debug_info.places(addresses)

@@ -336,6 +336,8 @@ def place_text(point: dict[str, Any]) -> str:
         return f"{callee} <- {where}" + (" (tail call)" if point.get("call") == "tail" else "")
     if point.get("data"):
         return f"{point['data']} in {where}"
+    if point["callee"]:
+        return f"{point['callee']} inlined in {where}"
     return f"{function}{module}" if not point["offset"] else where
 
 

@@ -10,7 +10,7 @@ from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
-from klasy.match.plan import READS, WRITES, Kept, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
+from klasy.match.plan import READS, WRITES, Kept, Located, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
 from klasy.plain import TYPE_CHECKING
 from klasy.record import MOST_TEXTS, TEXT_BYTES
 
@@ -119,6 +119,9 @@ class Body(ExpressionLowering):
             if isinstance(binding.source, Object):
                 self.begin(variable, self.build.get(self.found["object"]))
                 continue
+            if isinstance(binding.source, Located):
+                self.begin(variable, self.narrow(self.located(binding.source), variable.type))
+                continue
             raw = self.build.value()
             if isinstance(binding.source, WatchedObject):
                 self.build.add(ir.Observe(raw, "address"))
@@ -138,6 +141,21 @@ class Body(ExpressionLowering):
                 self.build.add(ir.Argument(raw, binding.source))
             # Of a register only the low bits of a narrow type are defined.
             self.begin(variable, self.narrow(raw, variable.type))
+
+    def located(self, where: Located) -> Operand:
+        """A value that debug information says where to find."""
+        build = self.build
+        value: Operand = 0
+        if where.register is not None:
+            value = build.value()
+            build.add(ir.Register(value, where.register))
+        for number, offset in enumerate(where.offsets):
+            if number:
+                value = build.load(value, 0, 8)
+            value = build.binary("add", value, to_signed(offset & ir.MASK64)) if offset else value
+        if where.load:
+            value = build.load(value, 0, where.load)
+        return value
 
     def narrow(self, raw: Operand, kind: CType) -> Operand:
         """The value of a type that the low bits of a word hold."""

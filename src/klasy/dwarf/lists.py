@@ -27,13 +27,34 @@ def ranges(unit: Unit, section: Section, place: int) -> list[tuple[int, int]]:
     return [(low, high) for low, high, _ in _walk(unit, section, place, _RANGE_CODES, located=False)]
 
 
-def location(unit: Unit, section: Section, place: int, address: int) -> bytes | None:
-    """The expression of a list of locations of DWARF 5 that holds at an address."""
+def location(
+    unit: Unit, section: Section, place: int, point: tuple[int, int], views_at: int | None = None
+) -> bytes | None:
+    """The expression of a list of locations of DWARF 5 that holds at a point: an address, and a view of it.
+
+    ``views_at``: where the list of views lies, a pair for each entry, if there is one (gcc's; see "Location Views" in
+    the manual of as).
+    """
+    return _at(_walk(unit, section, place, _LOCATION_CODES, located=True), section, point, views_at)
+
+
+def _at(
+    entries: Iterator[tuple[int, int, bytes]], section: Section, point: tuple[int, int], views_at: int | None
+) -> bytes | None:
     default = None
-    for low, high, expression in _walk(unit, section, place, _LOCATION_CODES, located=True):
+    views = b"" if views_at is None else section.cut(views_at, min(views_at + _MOST, section.size))
+    at = 0
+    for low, high, expression in entries:
+        first = last = 0
+        if views:
+            try:
+                first, at = uleb(views, at)
+                last, at = uleb(views, at)
+            except IndexError:
+                raise DwarfError("a list of views has no end") from None
         if (low, high) == (0, _LAST):
             default = expression
-        elif low <= address < high:
+        elif (low, first) <= point and (point[0] < high or (point[0] == high and point[1] < last)):
             return expression
     return default
 
@@ -94,12 +115,11 @@ def old_ranges(section: Section, place: int, base: int) -> list[tuple[int, int]]
     return [(low, high) for low, high, _ in _walk_old(section, place, base, located=False)]
 
 
-def old_location(section: Section, place: int, base: int, address: int) -> bytes | None:
-    """The expression of a list of .debug_loc that holds at an address."""
-    for low, high, expression in _walk_old(section, place, base, located=True):
-        if low <= address < high:
-            return expression
-    return None
+def old_location(
+    section: Section, place: int, base: int, point: tuple[int, int], views_at: int | None = None
+) -> bytes | None:
+    """The same of a list of .debug_loc."""
+    return _at(_walk_old(section, place, base, located=True), section, point, views_at)
 
 
 def _walk_old(section: Section, place: int, base: int, *, located: bool) -> Iterator[tuple[int, int, bytes]]:

@@ -29,6 +29,7 @@ SIBLING, LOCATION, NAME, STMT_LIST, LOW_PC, HIGH_PC, COMP_DIR, CONST_VALUE = (
     0x1C,
 )
 IS_INLINE, ABSTRACT_ORIGIN, DECL_FILE, DECL_LINE, SPECIFICATION, TYPE = 0x20, 0x31, 0x3A, 0x3B, 0x47, 0x49
+GNU_LOCVIEWS, GNU_ENTRY_VIEW = 0x2137, 0x2138
 ENTRY_PC, RANGES, CALL_FILE, CALL_LINE = 0x52, 0x55, 0x58, 0x59
 _STR_OFFSETS_BASE, _ADDR_BASE, _RNGLISTS_BASE, _LOCLISTS_BASE = 0x72, 0x73, 0x74, 0x8C
 # Forms
@@ -49,6 +50,7 @@ LOCLISTX, RNGLISTX = 0x22, 0x23
 CONSTANTS = {0x05, 0x06, 0x07, 0x0B, 0x0D, 0x0F, _IMPLICIT}
 REF4 = 0x13
 _HEAD = 256  # bytes: enough for most units' first entries
+_LAST_VIEW = 1 << 32
 _FAR = 1 << 13  # bytes: more than a table of abbreviations usually has
 
 
@@ -334,8 +336,12 @@ class Unit:
         base = self._base(name, 12)
         return base + int.from_bytes(section.cut(base + 4 * index, base + 4 * index + 4), "little")
 
-    def location(self, entry: Entry, address: int) -> bytes | None:
-        """The expression that says where a variable is when control is at an address; None: it is nowhere."""
+    def location(self, entry: Entry, address: int, view: int | None = None) -> bytes | None:
+        """The expression that says where a variable is when control is at an address; None: it is nowhere.
+
+        ``view``: of several points of the source that lie at one address, without an instruction between them, which;
+        None: the last.
+        """
         found = entry.attributes.get(LOCATION)
         if found is None:
             return None
@@ -344,11 +350,12 @@ class Unit:
             return value
         from klasy.dwarf import lists
 
+        point, views = (address, _LAST_VIEW if view is None else view), entry.number(GNU_LOCVIEWS)
         if self.version < 5:
-            return lists.old_location(self.elf.section(".debug_loc"), value, self.base_address, address)
+            return lists.old_location(self.elf.section(".debug_loc"), value, self.base_address, point, views)
         section = self.elf.section(".debug_loclists")
         place = self._listed(section, _LOCLISTS_BASE, value) if form == LOCLISTX else value
-        return lists.location(self, section, place, address)
+        return lists.location(self, section, place, point, views)
 
     def referred(self, entry: Entry, name: int) -> Entry | None:
         """The entry of this unit that an attribute refers to."""
@@ -428,7 +435,8 @@ def address_ranges(elf: ElfFile) -> list[tuple[int, int, int]]:
         if version != 2 or address_size != 8 or segment_size:
             raise DwarfError("its table of address ranges is not in a form that is read here")
         end = at + 4 + length
-        pairs = data[at + 16 : end - (end - at) % 16]
+        pairs = data[at + 16 : end]
+        pairs = pairs[: len(pairs) - len(pairs) % 16]
         found += [(low, low + size, unit) for low, size in struct.iter_unpack("<QQ", pairs) if size]
         at = end
     return sorted(found)

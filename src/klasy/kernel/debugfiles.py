@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 from klasy.dwarf.elf import DwarfError, ElfFile
 from klasy.errors import KernelLacks
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from klasy.kernel.image import KernelImage
+    from klasy.kernel.inlined import Inlined
     from klasy.kernel.model import Function, Place
 
 ROOT = "/usr/lib/debug"
@@ -32,6 +34,7 @@ class DebugInfo:
     def __init__(self, kernel: KernelImage, root: str = ROOT) -> None:
         self.kernel = kernel
         self.root = root
+        self._inlined: dict[str, list[Inlined]] = {}
         self._objects: dict[str | None, ObjectDebug | NoDebugInfo] = {}
 
     @property
@@ -85,6 +88,10 @@ class DebugInfo:
 
         return lies
 
+    def has(self, fits: Callable[[str], bool]) -> bool:
+        """Whether some source file fits. Modules are asked only where the kernel proper has none."""
+        return any(fits(file) for each in self._all() for file in each.files())
+
     def files(self) -> set[str]:
         """The source files that the kernel and what is loaded of its modules were compiled from."""
         return {file for each in self._all() for file in each.files()}
@@ -104,11 +111,29 @@ class DebugInfo:
 
     def lines(self, file: str) -> set[int]:
         """The lines of a file of which there is code."""
-        return {line for each in self._all() for line in each.lines(file)}
+        return {line for each in self._having(file) for line in each.lines(file)}
+
+    def inlined(self, name: str) -> list[Inlined]:
+        """The functions of a name of which the kernel proper has inlined copies; none where nothing is installed."""
+        if name not in self._inlined:
+            found = self.installed()
+            if found is None:
+                return []
+            from klasy.kernel.inlined import remembered
+
+            try:
+                self._inlined[name] = remembered(found, name)
+            except DwarfError as error:
+                raise self._unreadable(found.elf.path, error) from None
+        return self._inlined[name]
 
     def beginnings(self, file: str, line: int) -> list[int]:
         """Where a line begins: the first instruction in each function, and each inlined copy, that it is part of."""
-        return sorted(a for each in self._all() for a in each.beginnings(each.lines(file).get(line, ())))
+        return sorted(a for each in self._having(file) for a in each.beginnings(each.lines(file).get(line, ())))
+
+    def _having(self, file: str) -> list[ObjectDebug]:
+        """The kernel proper, or else the module, that a file is part of."""
+        return list(islice((each for each in self._all() if file in each.files()), 1))
 
     def _all(self) -> Iterator[ObjectDebug]:
         yield self.of(None)

@@ -48,7 +48,7 @@ class ObjectDebug:
     def __init__(self, elf: ElfFile, shift: int, key: str = "") -> None:
         self.elf = elf
         self.shift = shift
-        self._key = key
+        self.key = key
         self._read: dict[int, Unit] = {}
         self._by_row: dict[int, tuple[list[tuple[int, bool, int]], list[str]]] = {}
         self._tables: dict[int, tuple[LineTable, list[str]]] = {}
@@ -57,15 +57,15 @@ class ObjectDebug:
 
     @cached_property
     def _index(self) -> tuple[list[UnitFile], list[tuple[int, int, int]]]:
-        kept = caches.load(f"units-{self._key}", _VERSION) if self._key else None
+        kept = caches.load(f"units-{self.key}", _VERSION) if self.key else None
         if kept is not None:
             try:
                 return _loaded(caches.unpack(kept))
             except (ValueError, KeyError, struct.error, IndexError):
                 pass
         index = self._make_index()
-        if self._key:
-            caches.store(f"units-{self._key}", _VERSION, caches.pack(_dumped(*index)))
+        if self.key:
+            caches.store(f"units-{self.key}", _VERSION, caches.pack(_dumped(*index)))
         return index
 
     def _make_index(self) -> tuple[list[UnitFile], list[tuple[int, int, int]]]:
@@ -91,6 +91,11 @@ class ObjectDebug:
     def units(self) -> list[UnitFile]:
         """All units, by place."""
         return self._index[0]
+
+    @property
+    def ranges(self) -> list[tuple[int, int, int]]:
+        """The text (start, end, as linked) with the place of its unit, by start."""
+        return self._index[1]
 
     @cached_property
     def _offsets(self) -> list[int]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from klasy.kernel.branches import Branch
     from klasy.kernel.debugfiles import DebugInfo
+    from klasy.kernel.inlined import Inlined
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.model import DataSymbol, Place, Refusal, Way
     from klasy.kernel.references import Reference
@@ -34,7 +35,6 @@ RETURN_THUNKS = frozenset(
     ("__x86_return_thunk", "retbleed_return_thunk", "srso_return_thunk", "srso_alias_return_thunk", "its_return_thunk")
 )
 _MANY_NAMES = 2_000
-_DEBUG_FOLDERS = ("/usr/lib/debug/boot", "/usr/lib/debug/lib/modules", "/usr/lib/debug/.build-id")
 INDIRECT_THUNK = "__x86_indirect_"
 
 
@@ -176,9 +176,31 @@ class KernelImage:
 
         return DebugInfo(self)
 
+    @cached_property
+    def _may_have_debug_info(self) -> bool:
+        """Whether it is worth to load what reads debug information: ``debugfiles`` knows the places well."""
+        build_id, release = self.build_id, self.release
+        places = (
+            f"/usr/lib/debug/boot/vmlinux-{release}",
+            f"/usr/lib/debug/lib/modules/{release}",
+            f"/usr/lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug",
+            f"/lib/modules/{release}/build/vmlinux",
+            f"/boot/vmlinux-{release}",
+        )
+        return any(map(os.path.exists, places))
+
+    def inlined(self, name: str) -> Sequence[Inlined]:
+        """The functions of a name that were inlined in the kernel proper, as far as debug information tells.
+
+        Raises NoDebugInfo where what is installed is damaged.
+        """
+        if not self._may_have_debug_info:
+            return ()
+        return self.debug_info.inlined(name)
+
     def source_lines(self, addresses: Sequence[int]) -> Mapping[int, Place]:
         """The lines that instructions were made from, as far as installed debug information tells: asking is cheap."""
-        if not any(map(os.path.isdir, _DEBUG_FOLDERS)):
+        if not self._may_have_debug_info:
             return {}
         from klasy.dwarf.elf import DwarfError
 

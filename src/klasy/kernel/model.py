@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from klasy.btf.types import Btf
+    from klasy.kernel.inlined import Inlined
     from klasy.kernel.references import Reference
     from klasy.kernel.tracepoints import Tracepoints
 
@@ -146,6 +147,9 @@ class SourcePlaces(Protocol):
     def within(self, fits: Callable[[str], bool]) -> Callable[[Function], bool]:
         """Tells of a function whether the source file that it was compiled from fits."""
 
+    def has(self, fits: Callable[[str], bool]) -> bool:
+        """Whether some source file fits."""
+
     def files(self) -> set[str]:
         """The source files that the kernel and what is loaded of its modules were compiled from."""
 
@@ -217,6 +221,9 @@ class Kernel(Protocol):
     @property
     def debug_info(self) -> SourcePlaces:
         """What debug information tells. That there is none, its questions say."""
+
+    def inlined(self, name: str) -> Sequence[Inlined]:
+        """The functions of a name that were inlined in the kernel proper, as far as debug information tells."""
 
     def source_lines(self, addresses: Sequence[int]) -> Mapping[int, Place]:
         """The lines that instructions were made from, as far as debug information tells."""

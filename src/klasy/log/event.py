@@ -42,6 +42,8 @@ class LogPoint:
         where = f"{self.function}+{self.offset:#x}{inside}" if self.function else "a caller not known"
         if self.kind == "call":
             return f"call {self.callee or 'through a pointer'} in {where}"
+        if self.callee:
+            return f"{self.kind} {self.callee}, inlined in {where}"
         if self.offset == 0:
             return f"{self.kind} {self.function}{inside}"
         return f"{self.kind} in {where}"

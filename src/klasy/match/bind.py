@@ -71,6 +71,12 @@ class Binder:
             self._bound[key, altered] = self._bind(leaves, founds, target)
         return self._bound[key, altered]
 
+    def bind_found(
+        self, leaves: Sequence[int], founds: Sequence[Found], target: Function
+    ) -> tuple[Binding, ...] | None:
+        """The same where what the designators found is of a function that has no entry: an inlined one."""
+        return self._bind(leaves, founds, target)
+
     def _bind(self, leaves: Sequence[int], founds: Sequence[Found], target: Function) -> tuple[Binding, ...] | None:
         bound: dict[str, Binding] = {}
         fits = True

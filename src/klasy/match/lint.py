@@ -282,6 +282,8 @@ def _remedies(matched: Matched, missed: Sequence[Unreached]) -> list[str]:
         from klasy.match.around import HINT
 
         return [HINT]
+    if missed[0].code == "inlined":
+        return []
     if missed[0].code == "noreturn":
         return ["what is before it can be woven: before()"]
     if missed[0].shadow.kind is JoinPointKind.EXECUTION:

@@ -70,11 +70,12 @@ class AdviceMatch:
     ``unknown``, by the callee's address, the outcome for calls from no known site: only where no ``within`` asks from
     where. ``restricted``: some ``within`` does. ``indirect`` finds the indirect calls that the advice may match: only
     dispatch at the callee can tell, and finding them is dear. ``members`` are accesses to members of types by the
-    instruction's address; ``untyped`` where more may be.
+    instruction's address; ``untyped`` where more may be. ``inlined`` are executions of inlined copies.
     """
 
     advice: Advice
     executions: list[Match] = field(default_factory=list)
+    inlined: list[Match] = field(default_factory=list)
     accesses: list[AccessMatch] = field(default_factory=list)
     places: list[Match] = field(default_factory=list)
     members: dict[int, MemberMatch] = field(default_factory=dict)

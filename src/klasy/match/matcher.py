@@ -10,7 +10,7 @@ from __future__ import annotations
 from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.lang import ast
 from klasy.match.bind import Binder
-from klasy.match.glob import matches
+from klasy.match.glob import is_glob, matches
 from klasy.match.guard import both, either, negated
 from klasy.match.matched import AdviceMatch, IndirectSite, Match, Matched, Outcome
 from klasy.match.plan import Unreached
@@ -185,7 +185,8 @@ class AdviceMatcher:
             if isinstance(leaf, ast.User):
                 self.resolved[index] = self.signatures.programs.resolve(leaf, self.advice)
             elif isinstance(leaf, ast.Call | ast.Execution | ast.Within):
-                self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only)
+                inlined = isinstance(leaf, ast.Execution)
+                self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only, inlined)
             elif isinstance(leaf, ast.WithinModule):
                 self._check_module(leaf, index in negative_only)
             elif isinstance(leaf, ast.WithinFile):
@@ -300,6 +301,8 @@ class AdviceMatcher:
                 return
             for function in functions.values():
                 self._try_execution(function, result)
+            if not all(is_glob(self.signature(leaf).name) for leaf in conjunct.executions):
+                self._match_inlined(conjunct, result)
             return
         callees = self.named(conjunct.calls)
         result.callees.update(callees)
@@ -322,6 +325,18 @@ class AdviceMatcher:
         if not rest:  # the usual, and with wildcards there may be tens of thousands
             return {a: found.function for a, found in first.items()}
         return {a: found.function for a, found in first.items() if all(a in other for other in rest)}
+
+    def signature(self, leaf: int) -> ast.Signature:
+        """What an ``execution`` designator names."""
+        node = self.form.leaves[leaf]
+        assert isinstance(node, ast.Execution)
+        return node.signature
+
+    def _match_inlined(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
+        if any(self.kernel.inlined(self.signature(leaf).name) for leaf in conjunct.executions):
+            from klasy.match.inlined import match_inlined
+
+            match_inlined(self, conjunct, result)
 
     def _candidate_sites(self, conjunct: _Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
         many = len(callees) > _MANY_CALLEES

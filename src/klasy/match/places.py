@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from klasy.match.planner import Planner
 
 LONGEST_INSTRUCTION = 15  # bytes (Intel SDM volume 2, 2.3.11)
-_SITE = Kind(Mechanism.KPROBE, Context.SITE, Locator.ADDRESS)
-_ENTRY = Kind(Mechanism.KPROBE, Context.ENTRY, Locator.ADDRESS)
+SITE = Kind(Mechanism.KPROBE, Context.SITE, Locator.ADDRESS)
+ENTRY = Kind(Mechanism.KPROBE, Context.ENTRY, Locator.ADDRESS)
 
 
 def match_places(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
@@ -149,7 +149,7 @@ def plan_places(planner: Planner) -> None:
             if refusal is not None:
                 planner.unreached(matched.advice, shadow, refusal)
                 continue
-            kind = _SITE if shadow.offset else _ENTRY
+            kind = SITE if shadow.offset else ENTRY
             draft = planner.probes.point(kind, shadow.address, function)
             arm = planner.probes.arm(draft, matched.advice, match.outcome)
             number = planner.probes.joinpoint(matched.advice, shadow, "kprobe", "an instruction is reached by a kprobe")

@@ -173,6 +173,16 @@ class UserRegister:
 
 
 @dataclass(frozen=True, slots=True)
+class Located:
+    """A value on offer at one instruction: that of ``register`` (None: 0) plus the first of ``offsets``; for each
+    further one the 8 bytes there, plus it. ``load`` bytes there then are the value; 0: that is the value itself."""
+
+    register: str | None
+    offsets: tuple[int, ...]
+    load: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A value on offer: what the function returned."""
 
@@ -202,7 +212,7 @@ class Binding:
     """An advice parameter and where its value comes from. ``type`` is the parameter's type as written."""
 
     name: str
-    source: Argument | RecordField | UserRegister | Result | Object | WatchedObject | Kept
+    source: Argument | Located | RecordField | UserRegister | Result | Object | WatchedObject | Kept
     type: TypeRef
 
 

@@ -54,6 +54,10 @@ class Planner:
             from klasy.match.members import plan_members
 
             plan_members(self)
+        if any(match.inlined for match in self.matched.advice):
+            from klasy.match.inlined import plan_inlined
+
+            plan_inlined(self)
         if any(match.events for match in self.matched.advice):
             from klasy.match.events import plan_events
 

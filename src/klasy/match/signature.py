@@ -55,7 +55,7 @@ class Signatures:
     def __init__(self, kernel: Kernel, bag: DiagnosticBag) -> None:
         self.kernel = kernel
         self.bag = bag
-        self._resolved: dict[tuple[Signature, bool], Resolved] = {}
+        self._resolved: dict[tuple[Signature, bool, bool], Resolved] = {}
         self._named: dict[str, list[Function]] = {}
         self._originals: dict[int, dict[str, int | None]] = {}  # by BTF and name
         self._read_whole: set[int] = set()
@@ -74,20 +74,23 @@ class Signatures:
             self._named[pattern] = self.kernel.functions(pattern)
         return self._named[pattern]
 
-    def resolve(self, signature: Signature, negative: bool = False) -> Resolved:
+    def resolve(self, signature: Signature, negative: bool = False, inlined: bool = False) -> Resolved:
         """What a signature matches; errors go to the bag, once.
 
         ``negative``: it stands under ``!``, where types that match nothing and wildcards that do are harmless.
+        ``inlined``: a function of which there are only inlined copies will do, and is left to who asks.
         """
-        key = signature, negative
+        key = signature, negative, inlined
         resolved = self._resolved.get(key)
         if resolved is None or (resolved.failed and resolved.signature.span != signature.span):
-            resolved = self._resolved[key] = self._resolve(signature, negative)
+            resolved = self._resolved[key] = self._resolve(signature, negative, inlined)
         return resolved
 
-    def _resolve(self, signature: Signature, negative: bool) -> Resolved:
+    def _resolve(self, signature: Signature, negative: bool, inlined: bool) -> Resolved:
         functions = self.functions(signature.name)
         if not functions:
+            if inlined and not is_glob(signature.name) and self.kernel.inlined(signature.name):
+                return Resolved(signature)
             if negative and is_glob(signature.name):
                 self.bag.warning(
                     "empty-exclusion",

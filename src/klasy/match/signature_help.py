@@ -31,7 +31,10 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         close = near(name, kernel.function_names())
         known = kernel.why_absent(name)
         message = f"there is no function '{name}' to weave into" if known else f"this kernel has no function '{name}'"
-        if known:
+        copies = sum([len(function.copies) for function in kernel.inlined(name)])
+        if copies:
+            hints.append(f"it was inlined, in {copies} place{'s' * (copies > 1)}: execution({name}) selects those")
+        elif known:
             hints.append(f"'{name}': {known}")
         else:
             unseen = "if the source has it: it is a macro, was inlined everywhere, or is in a module that is not loaded"

@@ -45,18 +45,18 @@ def check_file(matcher: AdviceMatcher, leaf: ast.WithinFile, negative: bool) -> 
         "without it: withinmodule(..) asks for the module, within(..) a function",
     ):
         return False
-    known = matcher.kernel.debug_info.files()
-    if any(matches(leaf.glob, file) for file in known):
+    if matcher.kernel.debug_info.has(lambda file: matches(leaf.glob, file)):
         return True
     message = f"no source file of this kernel {'matches' if is_glob(leaf.glob) else 'is'} '{leaf.glob}'"
     if negative:
         matcher.bag.warning("empty-exclusion", f"{message}, so this excludes nothing", leaf.span)
         return True
-    matcher.bag.error("unknown-file", message, leaf.span, hints=_hints(leaf.glob, known))
+    matcher.bag.error("unknown-file", message, leaf.span, hints=_hints(leaf.glob, matcher.kernel))
     return False
 
 
-def _hints(name: str, known: set[str]) -> list[str]:
+def _hints(name: str, kernel: Kernel) -> list[str]:
+    known = kernel.debug_info.files()
     if name.endswith((".h", ".h*")):
         return ["code of a header counts as that of the file which includes it: name that"]
     last = name.rpartition("/")[2]
@@ -77,9 +77,8 @@ def beginnings(matcher: AdviceMatcher, node: ast.At) -> dict[int, Function]:
     file, line = node.file or "", node.line
     if not is_there(kernel, bag, node.span, "without it: at(f+0x1c) names an instruction, execution(f) a function"):
         return {}
-    known = kernel.debug_info.files()
-    if file not in known:
-        bag.error("unknown-file", f"no source file of this kernel is '{file}'", node.span, hints=_hints(file, known))
+    if not kernel.debug_info.has(lambda known: known == file):
+        bag.error("unknown-file", f"no source file of this kernel is '{file}'", node.span, hints=_hints(file, kernel))
         return {}
     found = {}
     gone = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.fakekernel import FakeKernel
 
+from klasy.kernel.inlined import Copy, Inlined, Parameter, Whereabouts
 from klasy.kernel.model import Refusal
 
 # As the kernel's 6.1 and 6.12 have them, cut down.
@@ -175,3 +176,39 @@ KERNEL = FakeKernel(
         "nf_conntrack_in": "it is in the module nf_conntrack, which is not loaded",
     },
 )
+
+
+def _copy(place: str, *places: Whereabouts | str) -> Copy:
+    name, _, offset = place.partition("+")
+    return Copy(KERNEL.function(name).address + int(offset, 16), places)
+
+
+_SKB = ("sk_buff", "struct", 1)
+_HEAD = Parameter("list", ("sk_buff_head", "struct", 1))
+KERNEL.inlined_functions = {
+    # inlined everywhere, in two units
+    "skb_first": (
+        Inlined(
+            "skb_first",
+            (_HEAD, Parameter("flags", ("u32", "", 0))),
+            _SKB,
+            False,
+            (
+                _copy("tcp_ack+0x30", Whereabouts("bx", (0,)), Whereabouts(None, (7,))),
+                _copy("tcp_recvmsg+0x80", Whereabouts("r12", (216,)), "the compiler kept it nowhere there"),
+            ),
+        ),
+        Inlined(
+            "skb_first",
+            (_HEAD, Parameter("flags", ("u32", "", 0))),
+            _SKB,
+            False,
+            (
+                _copy("unix_stream_read+0x44", Whereabouts("sp", (8, 16), 8), Whereabouts("cx", (0,))),
+                _copy("notrace_helper+0x20", Whereabouts("di", (0,)), Whereabouts("si", (0,))),
+            ),
+        ),
+    ),
+    # has an entry, too
+    "skb_dequeue": (Inlined("skb_dequeue", (_HEAD,), _SKB, False, (_copy("tcp_ack+0x50", Whereabouts("di", (0,))),)),),
+}
