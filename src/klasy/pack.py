@@ -27,27 +27,18 @@ BUNDLES = (
         "klasy.cli.sources",
         "klasy.cli.table",
     ),
-    (  # what artifacts are made of
-        "klasy.weaver.frozen",
-        "klasy.backend.artifact",
-        "klasy.bpf.asm",
-        "klasy.bpf.uapi",
+    (  # what tells whether a kernel is still as it was
         "klasy.kernel.caches",
         "klasy.kernel.proc",
         "klasy.kernel.text",
-        "klasy.lang.ast",
-        "klasy.match.plan",
-        "klasy.match.runs",
-        "klasy.state",
     ),
-    (
+    (  # what weaving again takes
         "klasy.weaver.kept",
         "klasy.cli.interrupts",
         "klasy.cli.reading",
         "klasy.log.format_text",
         "klasy.log.reader",
         "klasy.log.symbolize",
-        "klasy.weaver.attribution",
         "klasy.weaver.unweave",
     ),
     (
@@ -64,9 +55,16 @@ BUNDLES = (
         "klasy.lang.stage",
         "klasy.match.matcher",
         "klasy.match.planner",
+        "klasy.match.runs",
+        "klasy.weaver.attribution",
         "klasy.weaver.features",
     ),
 )
+
+
+# Of the standard library: all that klasy uses of them is in C, under this name with an underscore; the module in Python
+# adds a file to look for, read and run.
+_IN_C = frozenset({"bisect", "struct"})
 
 
 def is_current() -> bool:
@@ -238,6 +236,12 @@ def lean(text: bytes, source: str) -> ast.Module:
             _compile_pattern(node)
         elif isinstance(node, ast.ClassDef):
             _decorate_while_making(node)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in _IN_C:
+                    alias.name, alias.asname = f"_{alias.name}", alias.asname or alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module in _IN_C:
+            node.module = f"_{node.module}"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
             body = [
                 statement

@@ -89,13 +89,14 @@ def test_what_the_kernel_refuses_is_built_anew(weave, tmp_path):
     assert weave(TEXTS["fentry"])[0] == "built"
     (path,) = (tmp_path / "cache").glob("artifact-*")
     from klasy.kernel import caches
+    from klasy.weaver.kept import _VERSION
 
     os.environ["KLASY_CACHE"] = str(tmp_path / "cache")
     try:
-        good = bytes(caches.load(path.name, 1))
+        good = bytes(caches.load(path.name, _VERSION))
         exit_instruction = b"\x95" + bytes(7)
         assert exit_instruction in good
-        assert caches.store(path.name, 1, good.replace(exit_instruction, b"\xff" * 8), private=True)
+        assert caches.store(path.name, _VERSION, good.replace(exit_instruction, b"\xff" * 8), private=True)
     finally:
         del os.environ["KLASY_CACHE"]
     made, _, hits = weave(TEXTS["fentry"])

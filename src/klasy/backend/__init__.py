@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from klasy.backend.maps import Options, shared_maps
-from klasy.match.plan import Locator, MarkRole
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ def generate(
     from klasy.backend.bytecode.emit import generate_program
     from klasy.backend.bytecode.rethook import find_rethook
     from klasy.compiler import ir
+    from klasy.match.plan import Locator, MarkRole  # who weaves what was kept needs no plan
     from klasy.match.runs import must_count
 
     states = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
-    from klasy.bpf.asm import Assembled
+    from klasy.bpf.assembled import Assembled
     from klasy.kernel.model import Function
     from klasy.match.plan import Plan
     from klasy.record import Format

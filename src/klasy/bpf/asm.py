@@ -17,47 +17,12 @@ every machine, and nothing here touches the kernel.
 from __future__ import annotations
 
 from klasy.bpf import uapi as u
+from klasy.bpf.assembled import Assembled, Relocation
 from klasy.bpf.insn import EncodingError, Instruction
-from klasy.plain import TYPE_CHECKING, NamedTuple, contextmanager
+from klasy.plain import TYPE_CHECKING, contextmanager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-
-class Relocation(NamedTuple):
-    """The descriptor of map ``name`` goes into the constant of the instruction at ``slot``."""
-
-    slot: int
-    name: str
-
-
-class Assembled(NamedTuple):
-    """A program, all but for the descriptors of its maps.
-
-    ``code`` is 8 bytes a slot. ``instructions`` are those it was made from, labels and all, for printing. The
-    verifier, the kernel's line information and ``metadata`` count in slots, where a 64-bit constant takes two.
-    """
-
-    code: bytes
-    relocations: tuple[Relocation, ...]
-    instructions: tuple[Instruction, ...]
-    #: what the instruction at each slot had as its metadata
-    metadata: tuple[object, ...]
-    #: first slot of each subprogram, in the order of the code; the main program, which starts at 0, has no name
-    subprograms: tuple[tuple[str, int], ...]
-
-    @property
-    def map_names(self) -> tuple[str, ...]:
-        """Names of the maps the program refers to, each once, in the order of first use."""
-        return tuple(dict.fromkeys(relocation.name for relocation in self.relocations))
-
-    def link(self, descriptors: Mapping[str, int]) -> bytes:
-        """The code with a descriptor for each map; KeyError if one is missing."""
-        code = bytearray(self.code)
-        for slot, name in self.relocations:
-            at = slot * 8 + 4
-            code[at : at + 4] = descriptors[name].to_bytes(4, "little")
-        return bytes(code)
+    from collections.abc import Iterable, Iterator
 
 
 class Assembler:

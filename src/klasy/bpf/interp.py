@@ -16,7 +16,8 @@ likes. Those it starts with are in :mod:`klasy.bpf.interp_helpers`.
 from __future__ import annotations
 
 from klasy.bpf import uapi as u
-from klasy.bpf.asm import Assembled, assemble
+from klasy.bpf.asm import assemble
+from klasy.bpf.assembled import Assembled
 from klasy.bpf.insn import ALU_SYMBOLS, JUMP_SYMBOLS, Instruction, decode
 from klasy.bpf.interp_helpers import DEFAULT_HELPERS
 from klasy.bpf.interp_memory import ArrayMap, Fault, HashMap, KernelMemory, Map, Region, RingBuffer

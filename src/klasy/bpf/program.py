@@ -12,7 +12,7 @@ import struct
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
-from klasy.bpf.asm import Assembled
+from klasy.bpf.assembled import Assembled
 from klasy.bpf.sys import Buffer, Descriptor
 from klasy.errors import KernelRefused
 from klasy.plain import TYPE_CHECKING, NamedTuple

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from klasy.backend import Options
-    from klasy.backend.artifact import Artifact
     from klasy.backend.maps import Budget
     from klasy.cli.command import Command
     from klasy.cli.interrupts import Interrupts
     from klasy.cli.options import Arguments, Parser
     from klasy.match.filter import Filter
     from klasy.weaver.kept import Shelf
+    from klasy.weaver.recipe import Recipe
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Weave aspects into the running kernel. They stay woven, without a process, until klasy unweave."
@@ -89,7 +89,7 @@ def _run(shelf: Shelf, args: Arguments, limit: float | None, command: Command | 
         if not args.follow and limit is None and command is None:
             for woven in what.weave(args, _Progress(what).step):
                 woven.close()
-            _report(what.artifacts, args)
+            _report(what.recipes, args)
             return EXIT_OK
         from klasy.cli.interrupts import Interrupts
 
@@ -116,19 +116,22 @@ class _Artifacts:
         self._new = found is None
         self._woven = False
         if found is not None:
-            self.artifacts, self._machine = found
+            self.recipes, self._machine = found
         else:
             self._build()
 
     def _build(self) -> None:
         from klasy.weaver.build import build_all  # first, as above
 
-        self.artifacts = build_all(self._shelf.sources, limits=self._shelf.options)
-        for artifact in self.artifacts:
+        artifacts = build_all(self._shelf.sources, limits=self._shelf.options)
+        for artifact in artifacts:
             show_diagnostics(artifact.plan.diagnostics)
         from klasy.kernel.live import running_kernel
         from klasy.weaver.kept import memory_seen
+        from klasy.weaver.recipe import recipe_of
         from klasy.weaver.session import machine_of
+
+        self.recipes = list(map(recipe_of, artifacts))
 
         kernel = running_kernel()
         self._machine = machine_of(kernel)
@@ -139,20 +142,20 @@ class _Artifacts:
         from klasy.weaver.session import weave
 
         try:
-            woven = weave(self.artifacts, self._machine, replace=args.replace, on_step=on_step)
+            woven = weave(self.recipes, self._machine, replace=args.replace, on_step=on_step)
         except SystemRefusal:
             if self._new:
                 raise
             self._new = True
             self._build()
-            woven = weave(self.artifacts, self._machine, replace=args.replace, on_step=on_step)
+            woven = weave(self.recipes, self._machine, replace=args.replace, on_step=on_step)
         self._woven = True
         return woven
 
     def keep(self) -> None:
         """Keep for the next time what was built and could be woven."""
         if self._new and self._woven:
-            self._shelf.keep(self.artifacts, self._machine, self._memory)
+            self._shelf.keep(self.recipes, self._machine, self._memory)
 
 
 def _seconds(text: str) -> float:
@@ -215,7 +218,7 @@ class _Progress:
 
         self._clock = time.monotonic
         self._next = self._clock() + 1.0
-        self._programs = sum(len(artifact.programs) for artifact in what.artifacts)
+        self._programs = sum(len(recipe.programs) for recipe in what.recipes)
         self._attached = 0
         self._shown = False
 
@@ -234,17 +237,21 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr)
 
 
-def _report(artifacts: Sequence[Artifact], args: Arguments) -> None:
+def _report(recipes: Sequence[Recipe], args: Arguments) -> None:
     """What was woven goes to standard error: with -f, standard output is the log's alone."""
     if args.quiet:
         return
-    for artifact in artifacts:
-        plan = artifact.plan
-        kinds = sorted({point.mechanism for point in plan.joinpoints})
-        missing = f", {len(plan.unreached)} not reached" if plan.unreached else ""
-        points = plural(len(plan.joinpoints), "join point")
-        only = f"; only {plan.filter.text()}" if plan.filter else ""
-        print(f"woven: {plan.aspect.name}, {points} by {', '.join(kinds)}{missing}{shown(only)}", file=sys.stderr)
+    from klasy.weaver.manifest import table_length
+
+    for recipe in recipes:
+        number, unreached = (table_length(recipe.entry[table]) for table in ("joinpoints", "unreached"))
+        kinds = recipe.entry["joinpoints"]["mechanism"]
+        kinds = sorted(set(kinds["of"] if isinstance(kinds, dict) else kinds))
+        missing = f", {unreached} not reached" if unreached else ""
+        points = plural(number, "join point")
+        wanted = recipe.plan.filter if recipe.plan is not None else None
+        only = f"; only {wanted.text()}" if wanted else ""
+        print(f"woven: {recipe.name}, {points} by {', '.join(kinds)}{missing}{shown(only)}", file=sys.stderr)
 
 
 # --- for a while ------------------------------------------------------------------------------------------------------
@@ -267,7 +274,7 @@ def _weave_for_a_while(
     try:
         with interrupts.hurried():
             ours.hold()
-            _report(what.artifacts, args)
+            _report(what.recipes, args)
             good = ours.there
             if command is not None:
                 interrupts.wake_on_child()

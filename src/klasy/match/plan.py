@@ -41,7 +41,11 @@ are those of the mark.
 
 from __future__ import annotations
 
-from klasy.match.shadow import JoinPointKind, Shadow
+from klasy.match.mechanism import ANY_SYSCALL as ANY_SYSCALL  # noqa: PLC0414
+from klasy.match.mechanism import IN_PROGRAMS as IN_PROGRAMS  # noqa: PLC0414
+from klasy.match.mechanism import TRAMPOLINES as TRAMPOLINES  # noqa: PLC0414
+from klasy.match.mechanism import Context as Context  # noqa: PLC0414
+from klasy.match.mechanism import Mechanism as Mechanism  # noqa: PLC0414
 from klasy.plain import TYPE_CHECKING, Enum, IntEnum, NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
@@ -53,50 +57,7 @@ if TYPE_CHECKING:
     from klasy.lang.ast import Aspect, Expr, TypeRef
     from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
     from klasy.match.filter import Filter
-
-
-class Mechanism(Enum):
-    """How a probe is put into the kernel; the value is shown to the user."""
-
-    FENTRY = "fentry"
-    FEXIT = "fexit"
-    FMOD_RET = "fmod_ret"
-    KPROBE = "kprobe"
-    KRETPROBE = "kretprobe"
-    KPROBE_MULTI = "kprobe.multi"
-    KRETPROBE_MULTI = "kretprobe.multi"
-    BREAKPOINT = "debug register"
-    UPROBE = "uprobe"
-    URETPROBE = "uretprobe"
-    RAW_TRACEPOINT = "raw tracepoint"
-    TRACE_EVENT = "trace event"
-
-
-IN_PROGRAMS = frozenset({Mechanism.UPROBE, Mechanism.URETPROBE})
-
-
-TRAMPOLINES = frozenset({Mechanism.FENTRY, Mechanism.FEXIT, Mechanism.FMOD_RET})  # one function, one program each
-
-
-class Context(Enum):
-    """Where a program runs, hence where arguments, result and return address are to be found."""
-
-    FENTRY = "fentry"  # ctx: u64 for each argument register; also of FMOD_RET
-    FEXIT = "fexit"  # the same, then the result
-    ENTRY = "entry"  # pt_regs at a function's entry: the return address is at [sp]
-    SITE = "site"  # pt_regs at a call instruction: the return address is not yet pushed
-    MEMBER = "member"  # pt_regs at an instruction that accesses a member, before it runs
-    TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]
-    BEHIND = "behind"  # pt_regs at the instruction behind a call: result in rax, arguments only from the mark
-    RETURN = "return"  # pt_regs in a kretprobe: result in rax, arguments only from the mark
-    RAW = "raw"  # ctx: u64 for each argument of a tracepoint
-    RECORD = "record"  # ctx: the record of a trace event
-    WATCH = "watch"  # pt_regs behind an instruction that accessed watched memory: the ip is that behind it
-    SYS_ENTER = "sys_enter"  # ctx: address of the program's registers, number of the call; before any system call
-    SYS_EXIT = "sys_exit"  # ctx: address of the program's registers, result; behind any system call
-
-
-ANY_SYSCALL = frozenset({Context.SYS_ENTER, Context.SYS_EXIT})  # named as the tracepoints; points: those wanted
+    from klasy.match.shadow import JoinPointKind, Shadow
 
 
 class CallUse(Enum):

@@ -12,7 +12,7 @@ import struct
 from klasy.bpf import links, program, sys
 from klasy.bpf import uapi as u
 from klasy.errors import KernelLacks, KernelRefused
-from klasy.match.plan import TRAMPOLINES, Mechanism
+from klasy.match.mechanism import TRAMPOLINES, Mechanism
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.weaver.tracefs import DefinitionRefused, KprobeEvents, event_name
 

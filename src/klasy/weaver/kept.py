@@ -5,9 +5,9 @@ where all of these are the same: the texts and options are in it, klasy's own co
 what :func:`klasy.kernel.proc.circumstances` says, and what the building of it read of the kernel's memory (the entry
 of a probed function, the table of kprobes) is read again. So one is good for this boot, as long as no module comes or
 goes. What depends on more (data, the files of user programs), or was worth a warning, or is large, or is for some
-processes only, is not kept. All that is asked when an aspect is woven, whether its name is taken, whether probes are
-switched off, is asked as always; and where the kernel refuses what was kept, it is built anew (the one who weaves does
-that).
+processes only, is not kept; and what is kept has no trees and plans (:mod:`klasy.weaver.recipe`). All that is asked
+when an aspect is woven, whether its name is taken, whether probes are switched off, is asked as always; and where the
+kernel refuses what was kept, or a plan is needed, it is built anew (the one who weaves does that).
 
 It is a cache as those of :mod:`klasy.kernel.caches` are. Only root can read it, for it tells where the kernel lies.
 """
@@ -22,8 +22,8 @@ import zlib
 from klasy.errors import SystemRefusal
 from klasy.kernel import caches
 from klasy.kernel.proc import circumstances
-from klasy.plain import TYPE_CHECKING, NamedTuple, asdict, replace, suppress
-from klasy.weaver.frozen import Freezer, Thawer
+from klasy.plain import TYPE_CHECKING, NamedTuple, asdict, suppress
+from klasy.weaver.recipe import from_data, to_data
 from klasy.weaver.session import Machine
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from klasy.backend import Options
-    from klasy.backend.artifact import Artifact
     from klasy.kernel.model import Kernel
     from klasy.source import SourceFile
+    from klasy.weaver.recipe import Recipe
 
-_VERSION = 1
+_VERSION = 2
 _PREFIX = "artifact-"
 _MOST = 64  # files
 _LARGEST = 1 << 18  # bytes of one: with more it takes as long to make objects of it as to compile anew
@@ -49,7 +49,7 @@ _ELSEWHERE = ("import", "%{")  # in a text: what it needs may lie in other files
 class Kept(NamedTuple):
     """What was found: all that :func:`klasy.weaver.session.weave` needs."""
 
-    artifacts: list[Artifact]
+    recipes: list[Recipe]
     machine: Machine
 
 
@@ -67,29 +67,19 @@ class Shelf:
         if data is None:
             return None
         try:
-            key, memory, machine, classes, artifacts = marshal.loads(data)
+            key, memory, machine, recipes = marshal.loads(data)
             if key != self._key or not _reads_as(memory):
                 return None
-            thawer = Thawer(classes)
-            return Kept([thawer.thaw(artifact) for artifact in artifacts], Machine(*machine))
-        except (ValueError, EOFError, TypeError, LookupError, AttributeError, ImportError, SystemRefusal):
+            return Kept(list(map(from_data, recipes)), Machine(*machine))
+        except (ValueError, EOFError, TypeError, SystemRefusal):
             return None
 
-    def keep(
-        self, artifacts: Sequence[Artifact], machine: Machine, memory: Mapping[tuple[int, int], bytes] | None
-    ) -> bool:
+    def keep(self, recipes: Sequence[Recipe], machine: Machine, memory: Mapping[tuple[int, int], bytes] | None) -> bool:
         """Keep what was built since, from ``memory`` (None: from more than is known). Whether that was done."""
-        from klasy.btf.types import Btf
-
-        if self._key is None or memory is None or not all(map(_can_be_kept, artifacts)):
-            return False
-        freezer = Freezer(absent=Btf)
-        try:
-            frozen = [freezer.freeze(_bare(artifact)) for artifact in artifacts]
-        except TypeError:
+        if self._key is None or memory is None or not all(map(_can_be_kept, recipes)):
             return False
         facts = (machine.release, machine.build_id, machine.klasy, machine.counts_refused)
-        content: Any = (self._key, dict(memory), facts, freezer.classes(), frozen)
+        content: Any = (self._key, dict(memory), facts, list(map(to_data, recipes)))
         data = marshal.dumps(content)
         if len(data) > _LARGEST or _key(self.sources, self.options) != self._key:
             return False
@@ -144,21 +134,13 @@ def _reads_as(memory: Mapping[tuple[int, int], bytes]) -> bool:
         kcore.close()
 
 
-def _can_be_kept(artifact: Artifact) -> bool:
-    plan = artifact.plan
-    if plan.diagnostics or any(joinpoint.shadow.kind.value not in _KINDS for joinpoint in plan.joinpoints):
+def _can_be_kept(recipe: Recipe) -> bool:
+    plan = recipe.plan
+    if plan is None or plan.diagnostics or plan.aspect.order or recipe.tracepoints:
+        return False
+    if any(joinpoint.shadow.kind.value not in _KINDS for joinpoint in plan.joinpoints):
         return False
     return not any(point.function.in_program for probe in plan.probes for point in probe.points)  # its file may change
-
-
-def _bare(artifact: Artifact) -> Artifact:
-    """An artifact without what only errors and listings show: trees, and where instructions stem from."""
-    plan = artifact.plan
-    advice = tuple(replace(each, params=(), returning=None, pointcut=None, body=None) for each in plan.aspect.advice)
-    probes = tuple(replace(p, arms=tuple(replace(arm, bindings=()) for arm in p.arms)) for p in plan.probes)
-    bare = replace(plan, aspect=replace(plan.aspect, advice=advice, state=(), functions=()), probes=probes)
-    programs = tuple(replace(spec, code=spec.code._replace(instructions=(), metadata=())) for spec in artifact.programs)
-    return replace(artifact, plan=bare, programs=programs)
 
 
 def _make_room() -> None:

@@ -163,15 +163,28 @@ class Circumstances:
     options: dict[str, Any]
 
 
-def describe(
-    plan: Plan,
-    formats: Sequence[Format],
-    circumstances: Circumstances,
-    events: dict[int, int],
-    states: Sequence[State] = (),
-) -> dict[str, Any]:
-    """The document of an aspect about to be woven. ``events`` gives the kernel probe event of a probe, by its index."""
+def complete(entry: dict[str, Any], circumstances: Circumstances, events: dict[int, int]) -> dict[str, Any]:
+    """The document of an aspect about to be woven, of what :func:`describe` gave.
+
+    ``events`` gives the kernel probe event of a probe, by its index.
+    """
     c = circumstances
+    return {
+        **entry,
+        "woven": {"time_ns": c.time_ns, "monotonic_ns": c.monotonic_ns, "pid": c.pid, "klasy": c.klasy},
+        "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
+        "counts_refused": c.counts_refused,
+        "options": {**c.options, **entry["options"]},
+        "token": c.token,
+        "group": c.group,
+        "probes": [{**probe, "event": events.get(index)} for index, probe in enumerate(entry["probes"])],
+    }
+
+
+def describe(
+    plan: Plan, formats: Sequence[Format], states: Sequence[State] = (), budget: float | None = None
+) -> dict[str, Any]:
+    """What a registry entry says of an aspect, whenever it is woven."""
     source = plan.aspect.source
     return {
         "aspect": plan.aspect.name,
@@ -180,13 +193,8 @@ def describe(
             "text": source.text,
             "imports": [{"name": file.name, "text": file.text} for file in plan.aspect.imports],
         },
-        "woven": {"time_ns": c.time_ns, "monotonic_ns": c.monotonic_ns, "pid": c.pid, "klasy": c.klasy},
-        "kernel": {"release": c.release, "build_id": c.build_id, "boot_id": c.boot_id},
-        "counts_refused": c.counts_refused,
-        "options": c.options,
+        "options": {"budget": budget},
         "precedence": [list(pair) for pair in plan.aspect.order],
-        "token": c.token,
-        "group": c.group,
         "advice": [_advice(advice) for advice in plan.aspect.advice],
         "joinpoints": pack_table(
             JOINPOINT_COLUMNS,
@@ -196,7 +204,7 @@ def describe(
             UNREACHED_COLUMNS,
             [[m.advice, *shadow_row(m.shadow), m.code, m.reason] for m in plan.unreached],
         ),
-        "probes": [_probe(plan, probe, events.get(probe.index)) for probe in plan.probes],
+        "probes": [_probe(plan, probe) for probe in plan.probes],
         "formats": [f.to_json() for f in formats],
         "states": [state.to_json() for state in states],
         "filter": plan.filter.to_json() if plan.filter else None,
@@ -265,7 +273,7 @@ def table_length(table: dict[str, Any]) -> int:
     return int(table[_LENGTH])
 
 
-def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
+def _probe(plan: Plan, probe: Probe) -> dict[str, Any]:
     from klasy.match.runs import whole
     from klasy.weaver.attribution import served
 
@@ -273,7 +281,6 @@ def _probe(plan: Plan, probe: Probe, event: int | None) -> dict[str, Any]:
         "name": probe.name,
         "mechanism": probe.mechanism.value,
         "context": probe.context.value,
-        "event": event,
         "points": [
             [point.address, point.function.name, point.address - point.function.address, point.function.module]
             for point in probe.points

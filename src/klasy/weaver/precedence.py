@@ -15,7 +15,7 @@ in the order that this needs. What is woven already stays as it is: where the or
 from __future__ import annotations
 
 from klasy.errors import InputError
-from klasy.match.plan import Context
+from klasy.match.mechanism import Context
 from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.weaver import manifest
 from klasy.weaver.attribution import served

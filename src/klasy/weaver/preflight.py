@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from klasy.bpf.sys import lockdown
 from klasy.errors import InputError, KernelRefused, SystemRefusal
-from klasy.match.plan import IN_PROGRAMS, Mechanism
+from klasy.match.mechanism import IN_PROGRAMS, Mechanism
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from klasy.bpf.verifier import Verdict
-    from klasy.match.plan import Plan, Probe
+    from klasy.match.plan import Plan
     from klasy.source import Span
+    from klasy.weaver.recipe import Recipe
 
 KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
@@ -22,15 +23,15 @@ _BY_EVENT = frozenset({Mechanism.KPROBE, Mechanism.KRETPROBE})
 
 
 def preflight(
-    plans: Iterable[Plan], *, kprobes_enabled: str = KPROBES_ENABLED, ftrace_enabled: str = FTRACE_ENABLED
+    recipes: Iterable[Recipe], *, kprobes_enabled: str = KPROBES_ENABLED, ftrace_enabled: str = FTRACE_ENABLED
 ) -> None:
-    """Raise SystemRefusal, with the remedy, if this machine is set so that the plans' probes cannot work."""
+    """Raise SystemRefusal, with the remedy, if this machine is set so that the recipes' probes cannot work."""
     if lockdown() == "confidentiality":
         raise SystemRefusal(
             "the kernel is locked down for confidentiality, which forbids probes and reading its memory",
             hint="boot without lockdown=confidentiality; lockdown=integrity is no obstacle",
         )
-    mechanisms = {probe.mechanism for plan in plans for probe in plan.probes}
+    mechanisms = {probe.mechanism for recipe in recipes for probe in recipe.probes}
     if mechanisms & _BY_EVENT and _reads(kprobes_enabled, "0"):
         raise SystemRefusal(
             "kprobes are switched off: probes would be put in place and never hit",
@@ -51,16 +52,20 @@ def _reads(path: str, value: str) -> bool:
         return False
 
 
-def load_refusal(plan: Plan, probe: Probe, error: KernelRefused) -> InputError | KernelRefused:
-    """What to say when the kernel does not take the program of a probe: whose code it is, and whose fault."""
+def load_refusal(plan: Plan | None, probe: int, error: KernelRefused) -> InputError | KernelRefused:
+    """What to say when the kernel does not take the program of a probe: whose code it is, and whose fault.
+
+    Without the plan, of code that was kept, nothing is added: it is going to be built anew.
+    """
     from klasy.bpf.verifier import TOO_LARGE, VerifierError
+
+    if plan is None or not isinstance(error, VerifierError):
+        return error
     from klasy.diag import Diagnostic, Severity
     from klasy.lang.ast import CBody
     from klasy.source import Span
 
-    if not isinstance(error, VerifierError):
-        return error
-    advice = [plan.aspect.advice[arm.advice] for arm in probe.arms]
+    advice = [plan.aspect.advice[arm.advice] for arm in plan.probes[probe].arms]
     span = error.metadata if isinstance(error.metadata, Span) else advice[0].head if advice else None
     if TOO_LARGE in error.message:
         diagnostic = Diagnostic(

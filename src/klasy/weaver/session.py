@@ -17,12 +17,13 @@ import time
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
-from klasy.match.plan import Mechanism
+from klasy.match.mechanism import Mechanism
 from klasy.plain import TYPE_CHECKING, dataclass, suppress
 from klasy.weaver import manifest
 from klasy.weaver.attach import Attacher, ModuleBtf, attach_tracepoint, load
 from klasy.weaver.pinfs import BASE, GROUP, REGISTRY, UNFINISHED, PinFS, Token
 from klasy.weaver.preflight import load_refusal, preflight
+from klasy.weaver.recipe import Recipe, recipe_of
 from klasy.weaver.remove import LINK_PREFIX, MAP_PREFIX, remove, switch
 from klasy.weaver.signals import ending_signals_raise, signals_held
 from klasy.weaver.sweep import sweep
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from klasy.bpf.maps import Map
     from klasy.bpf.program import Program
     from klasy.kernel.model import Kernel
-    from klasy.match.plan import Probe
+    from klasy.match.plan import Plan, Probe
     from klasy.weaver.attach import Attached
     from klasy.weaver.objects import Helper
     from klasy.weaver.pinfs import Staging
@@ -49,6 +50,10 @@ _SPARE_DESCRIPTORS = 128
 
 class AlreadyWoven(InputError):
     """An aspect of that name is woven already."""
+
+
+class PlanNeeded(SystemRefusal):
+    """A recipe that was kept is not enough: what else is woven asks for an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def machine_of(kernel: Kernel) -> Machine:
 
 
 def weave(
-    artifacts: Sequence[Artifact],
+    artifacts: Sequence[Artifact | Recipe],
     machine: Machine,
     *,
     replace: bool = False,
@@ -84,22 +89,24 @@ def weave(
     ``replace``: a woven aspect of the same name makes place, without a gap: for some microseconds both run.
     ``on_step`` is called with the aspect and the name of each step before it is done: for progress, and for tests.
 
-    Raises AlreadyWoven, NotRoot, KernelLacks, KernelRefused (VerifierError is one); whatever is raised, nothing of the
-    artifacts is woven. (Killed outright among several renames, some aspects may be woven and some not, each whole.)
+    Raises AlreadyWoven, NotRoot, KernelLacks, KernelRefused (VerifierError is one), PlanNeeded; whatever is raised,
+    nothing of the artifacts is woven. (Killed outright among several renames, some aspects may be woven and some not,
+    each whole.)
     """
     fs = pinfs or PinFS()
     if os.geteuid() != 0:
         raise NotRoot("weaving needs root", hint="run klasy as root, e.g. with sudo")
-    preflight(artifact.plan for artifact in artifacts)
-    _raise_descriptor_limit(sum(len(a.programs) + len(a.maps) for a in artifacts))
+    recipes = [each if isinstance(each, Recipe) else recipe_of(each) for each in artifacts]
+    preflight(recipes)
+    _raise_descriptor_limit(sum(len(recipe.programs) + len(recipe.maps) for recipe in recipes))
     weaves = [
-        _Weave(artifact, machine, fs, replace=replace, options=options or {}, on_step=on_step) for artifact in artifacts
+        _Weave(recipe, machine, fs, replace=replace, options=options or {}, on_step=on_step) for recipe in recipes
     ]
     with ending_signals_raise():
         try:
             with fs.lock():
                 sweep(fs)
-                order = _order(artifacts, fs)
+                order = _order(recipes, fs)
                 for one in weaves:
                     one.begin()
             _prepare(weaves, order)
@@ -118,23 +125,25 @@ def weave(
     return [WovenAspect(one.name, fs.path(one.name), one.document) for one in weaves]
 
 
-def _order(artifacts: Sequence[Artifact], fs: PinFS) -> Order | None:
+def _order(recipes: Sequence[Recipe], fs: PinFS) -> Order | None:
     """The order of these aspects and of those that stay woven; None where none is wanted.
 
-    Raises InputError where it cannot be had.
+    Raises InputError where it cannot be had, PlanNeeded.
     """
     from klasy.weaver.woven import registry_entries
 
-    plans = {artifact.plan.aspect.name: artifact.plan for artifact in artifacts}
+    documents = {recipe.name: recipe.entry for recipe in recipes}
+    plans = {recipe.name: recipe.plan for recipe in recipes if recipe.plan is not None}
     woven = {}
     for aspect in registry_entries(fs) if fs.aspects() else ():
         with aspect:
-            if aspect.name not in plans:
+            if aspect.name not in documents:
                 woven[aspect.name] = aspect.document
-    pairs = [pair for plan in plans.values() for pair in plan.aspect.order]
-    pairs += [tuple(pair) for document in woven.values() for pair in document.get("precedence", ())]
+    pairs = [tuple(pair) for each in (documents, woven) for d in each.values() for pair in d.get("precedence", ())]
     if not pairs:
         return None
+    if len(plans) < len(documents):
+        raise PlanNeeded("the order of the aspects does not follow from what was kept")
     from klasy.weaver.precedence import Order
 
     order = Order(pairs)
@@ -177,7 +186,7 @@ class _Weave:
 
     def __init__(
         self,
-        artifact: Artifact,
+        recipe: Recipe,
         machine: Machine,
         pinfs: PinFS,
         *,
@@ -185,13 +194,13 @@ class _Weave:
         options: dict[str, object],
         on_step: Callable[[str, str], None] | None,
     ) -> None:
-        self._artifact = artifact
+        self._recipe = recipe
         self._machine = machine
         self._replace = replace
         self._options = options
         self._pinfs = pinfs
         self._on_step = on_step
-        self.name = artifact.plan.aspect.name
+        self.name = recipe.name
         self._staging: Staging | None = None
         self._token = Token(0, 0, 0, 0)  # both are settled once the file system is known
         self._group = ""
@@ -225,7 +234,7 @@ class _Weave:
     def create(self) -> None:
         """Make the maps, and what fills them while the aspect is woven."""
         self._create_maps()
-        for tracepoint in self._artifact.tracepoints:
+        for tracepoint in self._recipe.tracepoints:
             self._step(f"follow {tracepoint.tracepoint}")
             self._tracepoints[tracepoint.name] = attach_tracepoint(tracepoint, self._maps)
 
@@ -235,12 +244,12 @@ class _Weave:
             from klasy.weaver import objects
 
             self._step("helper")
-            self._helper = objects.start(self.name, self._artifact.plan.probes, self._helped, self._maps)
+            self._helper = objects.start(self.name, self._plan.probes, self._helped, self._maps)
         if self._watches:
             from klasy.weaver import watch
 
             self._step("remember")
-            watch.remember(self._artifact.plan, self._maps)
+            watch.remember(self._plan, self._maps)
         self._maps[REGISTRY] = self._registry()
 
     def _refuse_second(self) -> None:
@@ -252,7 +261,7 @@ class _Weave:
         )
 
     def _create_maps(self) -> None:
-        for spec in self._artifact.maps:
+        for spec in self._recipe.maps:
             self._step(f"map {spec.name}")
             created = maps.create(
                 spec.type,
@@ -267,30 +276,36 @@ class _Weave:
         if self._watches:
             from klasy.weaver import watch
 
-            self._maps |= watch.create_maps(self._artifact.plan)
+            self._maps |= watch.create_maps(self._plan)
 
     @property
     def _watches(self) -> bool:
         """Whether data is watched."""
-        return any(probe.watch is not None for probe in self._artifact.plan.probes)
+        return any(probe.watch is not None for probe in self._recipe.probes)
+
+    @property
+    def _plan(self) -> Plan:
+        """The whole plan. What watches data has one: it is not kept."""
+        assert self._recipe.plan is not None
+        return self._recipe.plan
 
     def attach(self, which: Callable[[Probe], bool] | None = None) -> None:
         """Load and attach the programs of all probes, or of those that ``which`` takes."""
-        plan = self._artifact.plan
+        recipe = self._recipe
         if self._attacher is None:
             self._attacher = Attacher(self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
         modules = ModuleBtf()
         try:
             # In the order of the plan: of two kprobes at one address the kernel runs the younger first.
-            for spec in sorted(self._artifact.programs, key=lambda spec: spec.probe):
-                probe = plan.probes[spec.probe]
+            for spec in sorted(recipe.programs, key=lambda spec: spec.probe):
+                probe = recipe.probes[spec.probe]
                 if which is not None and not which(probe):
                     continue
                 self._step(f"load {spec.name}")
                 try:
                     program = load(spec, probe, self._maps, modules)
                 except KernelRefused as error:
-                    raise load_refusal(plan, probe, error) from None
+                    raise load_refusal(recipe.plan, spec.probe, error) from None
                 if probe.watch is not None and probe.watch.per_object:
                     self._helped[spec.probe] = program
                     continue
@@ -339,7 +354,7 @@ class _Weave:
     @property
     def _decides(self) -> bool:
         """Whether it may deny: then it is switched on last, so that what denies is always there to be taken out."""
-        return any(probe.mechanism is Mechanism.FMOD_RET for probe in self._artifact.plan.probes)
+        return any(probe.mechanism is Mechanism.FMOD_RET for probe in self._recipe.probes)
 
     def _activate(self, path: str) -> None:
         self._step("activate")
@@ -390,11 +405,10 @@ class _Weave:
             build_id=self._machine.build_id,
             boot_id=_boot_id(),
             counts_refused=self._machine.counts_refused,
-            options={**self._options, "budget": self._artifact.budget},
+            options=self._options,
         )
         events = {index: held.event for index, held in self._attached.items() if held.event is not None}
-        made = self._artifact
-        self.document = manifest.describe(made.plan, made.formats, circumstances, events, made.states)
+        self.document = manifest.complete(self._recipe.entry, circumstances, events)
         chunks = manifest.pack(self.document)
         registry = maps.create(
             u.BPF_MAP_TYPE_ARRAY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from klasy.bpf import links
 from klasy.errors import KernelRefused
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.match.plan import ANY_SYSCALL, Mechanism
+from klasy.match.mechanism import ANY_SYSCALL, Mechanism
 from klasy.plain import TYPE_CHECKING
 from klasy.weaver.tracefs import TRACEFS
 

@@ -92,7 +92,7 @@ def test_a_refused_weave_takes_nothing_out(tmp_path, gone, monkeypatch):
     from klasy.weaver.session import AlreadyWoven
 
     class Refused:
-        artifacts = ()
+        recipes = ()
 
         def __init__(self, *_):
             pass

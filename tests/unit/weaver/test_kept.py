@@ -11,7 +11,6 @@ import pytest
 from support.handmade import function
 
 from klasy.backend import Options
-from klasy.btf.types import Btf
 from klasy.diag import Diagnostic, Severity
 from klasy.kernel import caches
 from klasy.kernel.snapshot import SnapshotKernel
@@ -20,8 +19,9 @@ from klasy.plain import replace
 from klasy.source import SourceFile
 from klasy.startup import PackFinder
 from klasy.weaver import kept, manifest
+from klasy.weaver.attach import place
 from klasy.weaver.build import build
-from klasy.weaver.frozen import Freezer, Thawer
+from klasy.weaver.recipe import recipe_of
 from klasy.weaver.session import Machine
 
 SNAPSHOT = Path(__file__).parents[2] / "data" / "kernels" / "6.1.snapshot"
@@ -47,6 +47,10 @@ def artifacts_of(text: str, kernel):
         return build(SourceFile("a.asp", text), kernel, PlanOptions(Features()))
     except Exception as error:
         raise AssertionError(getattr(error, "diagnostics", error)) from error
+
+
+def recipes_of(text: str, kernel):
+    return list(map(recipe_of, artifacts_of(text, kernel)))
 
 
 class Pack(PackFinder):
@@ -89,32 +93,36 @@ def sources(text: str = TEXTS["members"], name: str = "a.asp") -> list[SourceFil
 
 
 def keep(kernel, text: str = TEXTS["members"]) -> bool:
-    return kept.Shelf(sources(text), Options()).keep(artifacts_of(text, kernel), MACHINE, MEMORY)
+    return kept.Shelf(sources(text), Options()).keep(recipes_of(text, kernel), MACHINE, MEMORY)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_all_that_a_weave_needs_comes_back(name, kernel, world):
     """Maps, programs, and every word of the registry entry are those of the artifact that was built."""
-    made = artifacts_of(TEXTS[name], kernel)
+    made = recipes_of(TEXTS[name], kernel)
     assert kept.Shelf(sources(TEXTS[name]), Options()).keep(made, MACHINE, MEMORY)
     found = kept.Shelf(sources(TEXTS[name]), Options()).find()
     assert found is not None
     assert found.machine == MACHINE
-    (old,), (new,) = made, found.artifacts
-    assert new.maps == old.maps
-    assert (new.formats, new.states) == (old.formats, old.states)
+    (old,), (new,) = made, found.recipes
+    assert (new.name, new.maps) == (old.name, old.maps)
     for ours, theirs in zip(new.programs, old.programs, strict=True):
         assert (ours.name, ours.probe, ours.type) == (theirs.name, theirs.probe, theirs.type)
         assert (ours.code.code, ours.code.relocations) == (theirs.code.code, theirs.code.relocations)
         assert (ours.target is None) == (theirs.target is None)
         assert ours.target is None or (ours.target.proto, ours.target.module) == (theirs.target.proto, None)
     facts = manifest.Circumstances(1, 2, 3, "t", None, "0.1.0", "r", "b", "boot", counts_refused=False, options={})
-    documents = [manifest.describe(a.plan, a.formats, facts, {0: 5}, a.states) for a in (old, new)]
+    documents = [manifest.pack(manifest.complete(recipe.entry, facts, {0: 5})) for recipe in (old, new)]
     assert documents[0] == documents[1]
     places = [
-        [(p.mechanism, [(q.address, str(q.function)) for q in p.points]) for p in a.plan.probes] for a in (old, new)
+        [
+            (p.mechanism, p.context, p.watch, p.in_program, [(q.address, place(q)) for q in p.points])
+            for p in recipe.probes
+        ]
+        for recipe in (old, new)
     ]
     assert places[0] == places[1]
+    assert [str(p.points[0].function) for p in new.probes] == [str(p.points[0].function) for p in old.probes]
 
 
 def test_another_question_has_no_answer(kernel, world):
@@ -158,17 +166,19 @@ def test_memory_that_reads_otherwise(kernel, world):
 
 def test_what_depends_on_more_is_not_kept(kernel, world, monkeypatch):
     """Too much memory read, a warning, other files, circumstances unknown or changed since: nothing is written."""
-    made = artifacts_of(TEXTS["members"], kernel)
+    (artifact,) = artifacts_of(TEXTS["members"], kernel)
+    made = [recipe_of(artifact)]
     shelf = kept.Shelf(sources(), Options())
     assert not shelf.keep(made, MACHINE, None)
-    warning = Diagnostic(Severity.WARNING, "code", "message", None)
-    warned = [replace(made[0], plan=replace(made[0].plan, diagnostics=(warning,)))]
-    assert not shelf.keep(warned, MACHINE, MEMORY)
-    (probe,) = made[0].plan.probes
+    (probe,) = artifact.plan.probes
     (point,) = probe.points
     program = point._replace(function=function("main", point.address, module="/usr/bin/program"))
-    plan = replace(made[0].plan, probes=(replace(probe, points=(program,)),))
-    assert not shelf.keep([replace(made[0], plan=plan)], MACHINE, MEMORY)
+    for changes in (
+        {"diagnostics": (Diagnostic(Severity.WARNING, "code", "message", None),)},
+        {"aspect": replace(artifact.plan.aspect, order=(("a", "b"),))},
+        {"probes": (replace(probe, points=(program,)),)},
+    ):
+        assert not shelf.keep([made[0]._replace(plan=replace(artifact.plan, **changes))], MACHINE, MEMORY)
     for text in ('import "other.asp";', "%{ c %}"):
         assert not kept.Shelf(sources(text), Options()).keep(made, MACHINE, MEMORY)
     monkeypatch.setattr(kept, "circumstances", lambda: None)
@@ -189,18 +199,18 @@ def test_damage(kernel, world):
     """Whatever lies in the file: nothing is found, and nothing is raised."""
     assert keep(kernel)
     (name,) = os.listdir(caches.folder())
-    good = bytes(caches.load(name, 1))
+    good = bytes(caches.load(name, kept._VERSION))
     for content in (
         b"",
         b"\0",
         good[:-1],
         good[:100],
         b"i\1\0\0\0",
-        good.replace(b"klasy.match.plan", b"klasy.match.plum"),
+        good.replace(b"fentry", b"fentrz"),
     ):
-        caches.store(name, 1, content, private=True)
+        caches.store(name, kept._VERSION, content, private=True)
         assert kept.Shelf(sources(), Options()).find() is None
-    caches.store(name, 1, good, private=True)
+    caches.store(name, kept._VERSION, good, private=True)
     assert kept.Shelf(sources(), Options()).find() is not None
 
 
@@ -231,32 +241,3 @@ def test_what_is_large_is_not_kept(kernel, world, monkeypatch):
     """With many join points building anew is as quick."""
     monkeypatch.setattr(kept, "_LARGEST", 1000)
     assert not keep(kernel)
-
-
-# --- objects as data ---
-
-
-def test_what_is_shared_stays_shared(kernel):
-    """One function in two places is one object again, and types do not come along."""
-    (artifact,) = artifacts_of(TEXTS["members"], kernel)
-    freezer = Freezer(absent=Btf)
-    points = artifact.plan.probes[0].points
-    data = freezer.freeze((points[0], points[0].function))
-    (point, function) = Thawer(freezer.classes()).thaw(data)
-    assert point.function is function
-    assert function.btf is None
-    assert (function.name, function.address) == ("vfs_read", points[0].address)
-
-
-def test_what_cannot_be_frozen():
-    """An object of another kind is an error, not a string."""
-    with pytest.raises(TypeError):
-        Freezer(absent=Btf).freeze((1, object()))
-
-
-def test_only_classes_of_klasy_are_made():
-    """A file cannot name any other callable."""
-    with pytest.raises(ImportError):
-        Thawer([("os", "system")])
-    with pytest.raises(TypeError):
-        Thawer([("klasy.weaver.kept", "os")])

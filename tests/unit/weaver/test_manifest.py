@@ -110,7 +110,9 @@ def test_an_aspect_is_described_in_full():
         counts_refused=False,
         options={"force": None},
     )
-    document = manifest.unpack(manifest.pack(manifest.describe(made.plan, made.formats, circumstances, {1: 0})))
+    document = manifest.unpack(
+        manifest.pack(manifest.complete(manifest.describe(made.plan, made.formats), circumstances, {1: 0}))
+    )
     woven = WovenAspect("both", "/nowhere", document)
     assert (woven.since_ns, woven.monotonic_ns) == (5, 6)
     assert woven.source_name == "both.asp"

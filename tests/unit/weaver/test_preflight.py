@@ -11,14 +11,15 @@ from klasy.bpf.verifier import VerifierError
 from klasy.errors import InputError, KernelRefused, SystemRefusal
 from klasy.match.plan import Mechanism, Point
 from klasy.weaver.preflight import load_refusal, preflight
+from klasy.weaver.recipe import recipe_of
 
 F = function("f", 0x1000)
 LOG = "0: R1=ctx()\n0: (79) r1 = *(u64 *)(r6 +112)\nR6 invalid mem access 'scalar'\nprocessed 3 insns\n"
 
 
-def plan(mechanism: Mechanism):
-    """The plan of an aspect with one probe."""
-    return artifact("a", [(mechanism, [Point(0x1000, F)])]).plan
+def recipe(mechanism: Mechanism):
+    """That of an aspect with one probe."""
+    return recipe_of(artifact("a", [(mechanism, [Point(0x1000, F)])]))
 
 
 def check(tmp_path, mechanism: Mechanism, kprobes: str | None, ftrace: str | None) -> None:
@@ -28,7 +29,7 @@ def check(tmp_path, mechanism: Mechanism, kprobes: str | None, ftrace: str | Non
         path.unlink(missing_ok=True)
         if value is not None:
             path.write_text(value)
-    preflight([plan(mechanism)], **{name: str(path) for name, path in paths.items()})
+    preflight([recipe(mechanism)], **{name: str(path) for name, path in paths.items()})
 
 
 def test_switches_are_looked_at_where_they_matter(tmp_path):
@@ -47,9 +48,9 @@ def test_switches_are_looked_at_where_they_matter(tmp_path):
 
 def test_a_refusal_by_the_verifier_says_whose_code_and_whose_fault():
     """The aspect, the advice and its place come first, then the verifier's own words; klasy takes the blame."""
-    made = plan(Mechanism.KPROBE)
+    made = recipe(Mechanism.KPROBE).plan
     span = made.aspect.advice[0].span
-    error = load_refusal(made, made.probes[0], VerifierError("loading program 'p0'", errno.EACCES, LOG, (span,)))
+    error = load_refusal(made, 0, VerifierError("loading program 'p0'", errno.EACCES, LOG, (span,)))
     assert isinstance(error, KernelRefused)
     assert error.message.startswith("the kernel refuses klasy's code for before#0 of aspect 'a' (a.asp:1:1): ")
     assert "R6 invalid mem access" in error.message
@@ -58,8 +59,8 @@ def test_a_refusal_by_the_verifier_says_whose_code_and_whose_fault():
 
 def test_too_large_a_program_is_the_users_to_mend():
     """What the verifier gives up on is an error at the advice, in the user's terms."""
-    made = plan(Mechanism.KPROBE)
-    error = load_refusal(made, made.probes[0], VerifierError("loading program 'p0'", errno.E2BIG, ""))
+    made = recipe(Mechanism.KPROBE).plan
+    error = load_refusal(made, 0, VerifierError("loading program 'p0'", errno.E2BIG, ""))
     assert isinstance(error, InputError)
     (diagnostic,) = error.diagnostics
     assert diagnostic.code == "too-large"
@@ -68,6 +69,6 @@ def test_too_large_a_program_is_the_users_to_mend():
 
 def test_other_refusals_stay_what_they_are():
     """No memory, no rights: nothing to do with the code."""
-    made = plan(Mechanism.KPROBE)
+    made = recipe(Mechanism.KPROBE).plan
     error = KernelRefused("loading program 'p0'", errno.ENOMEM)
-    assert load_refusal(made, made.probes[0], error) is error
+    assert load_refusal(made, 0, error) is error
