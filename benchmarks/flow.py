@@ -6,8 +6,10 @@ For each number of members, from nothing that is kept, then once more with what 
     klasy lab -- .venv/bin/python benchmarks/flow.py -n 1 10
     .venv/bin/python benchmarks/flow.py --snapshot 6.1.whole -n 1 10 100
 
-Each run is a process of its own; the memory is its own and its workers' largest, added up: what is shared between them
-counts for each, so the true sum is less.
+Each run is a process of its own. The memory is what it and its workers hold together at the worst moment, as the kernel
+accounts it (PSS: what several share counts once), looked at ten times a second. A run that takes more than a gigabyte,
+or a second one that takes more than a second (a fresh process, which reads what the first one kept; told on hardware
+only) fails. ``--whole``: every function, as for all members of all types.
 """
 
 from __future__ import annotations
@@ -39,7 +41,11 @@ mm_struct.start_code mm_struct.brk mm_struct.stack_vm net_device.flags net_devic
 """.split()  # noqa: SIM905  # a hundred names are read more easily so
 
 
-def one(snapshot: str | None, names: list[str]) -> None:
+MOST_MEMORY = 1000  # MB
+MOST_SECONDS = 1.0  # of what was asked before
+
+
+def one(snapshot: str | None, names: list[str], whole: bool) -> None:
     """What the process of one measurement does: ask, and say what it took."""
     from klasy.errors import KlasyError
     from klasy.flow.index import Index
@@ -59,37 +65,84 @@ def one(snapshot: str | None, names: list[str]) -> None:
             print(f"{name}: {error}", file=sys.stderr)
     begun = time.process_time()
     started = time.perf_counter()
-    found = Index(kernel).accesses(members)
+    found = Index(kernel).accesses(members, whole=whole)
     seconds = time.perf_counter() - started
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     processor = sum(used.ru_utime + used.ru_stime for used in usage) - begun
-    memory = [used.ru_maxrss // 1024 for used in usage]
     print(
         f"{len(members):4} members {seconds:8.2f} s ({processor:.2f} s of processors)"
-        f" {memory[0]:5} MB + workers of {memory[1]:4} MB"
         f"  {found.functions:6} of {found.of} functions {len(found.accesses):6} sites {found.untyped:6} untyped",
         flush=True,
     )
+
+
+def family(pid: int) -> list[int]:
+    """A process and what descends from it."""
+    found = [pid]
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                for child in file.read().split():
+                    found += family(int(child))
+    except OSError:
+        pass  # it ended
+    return found
+
+
+def held(pid: int) -> float:
+    """MB that a process and its children hold together."""
+    total = 0
+    for each in family(pid):
+        try:
+            with open(f"/proc/{each}/smaps_rollup") as file:
+                total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        except OSError:
+            continue
+    return total / 1024
+
+
+def run(command: list[str], folder: str) -> tuple[float, float]:
+    """Run one measurement: the most memory that was held, in MB, and the seconds that it says it took."""
+    environment = {**os.environ, "KLASY_CACHE": folder}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        most = 0.0
+        while process.poll() is None:
+            most = max(most, held(process.pid))
+            time.sleep(0.1)
+        assert process.stdout is not None
+        said = process.stdout.read().strip()
+    if process.returncode:
+        raise SystemExit(f"{command} failed")
+    print(f"{said}  {most:.0f} MB in all", flush=True)
+    return most, float(said.split()[2])
 
 
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--snapshot")
-    parser.add_argument("-n", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("-n", type=int, nargs="*", default=[1, 10, 100])
+    parser.add_argument("--names", nargs="+", help="these members, in the place of a number of them")
+    parser.add_argument("--whole", action="store_true", help="every function, once, instead")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        one(arguments.snapshot, MEMBERS[: arguments.n[0]])
+        one(arguments.snapshot, arguments.names, arguments.whole)
         return
     print(f"{len(os.sched_getaffinity(0))} CPUs, kernel {arguments.snapshot or os.uname().release}")
-    for count in arguments.n:
+    over = []
+    for names in [arguments.names] if arguments.names else [MEMBERS[:count] for count in arguments.n]:
         with tempfile.TemporaryDirectory() as folder:
             for kept in (False, True):
-                command = [sys.executable, __file__, "--one", "-n", str(count)]
+                command = [sys.executable, __file__, "--one", "--names", *names]
                 command += ["--snapshot", arguments.snapshot] if arguments.snapshot else []
+                command += ["--whole"] if arguments.whole else []
                 print("kept: " if kept else "fresh:", end=" ", flush=True)
-                subprocess.run(command, check=True, env={**os.environ, "KLASY_CACHE": folder})
+                most, seconds = run(command, folder)
+                if most > MOST_MEMORY or (kept and arguments.snapshot and seconds > MOST_SECONDS):
+                    over.append(f"{len(names)} members: {most:.0f} MB, {seconds} s")
+    if over:
+        raise SystemExit("over the limits: " + "; ".join(over))
 
 
 if __name__ == "__main__":

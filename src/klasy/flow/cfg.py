@@ -32,6 +32,9 @@ NO_RETURN = frozenset(
     )
 )
 
+# Bytes of a function. The kernel's largest has 15 kB; a return thunk's symbol may have a megabyte of padding behind it.
+_LARGEST = 1 << 18
+
 
 class Text:
     """The text of the kernel proper or of a module, and what must be known to follow its jumps.
@@ -59,12 +62,12 @@ class Text:
         return clone_of(self.symbols.name(index))[1] is Clone.COLD
 
     def units(self) -> list[int]:
-        """The functions that are units, by index: one name of each address, no unlikely pieces."""
+        """The functions that are units, by index: one name of each address, no unlikely pieces, no padding."""
         found = []
         last = -1
         names = self.symbols.all_names()
         for index, start in enumerate(self.starts):
-            if start != last and ".cold" not in names[index] and self.symbols.sizes[index]:
+            if start != last and ".cold" not in names[index] and 0 < self.symbols.sizes[index] <= _LARGEST:
                 found.append(index)
             last = start
         return found

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Place = tuple[int, int]
+    Part = tuple[int, int, int, str]
 
 _DEEPEST = 16
 _FAR = 1 << 40  # where a flexible array ends
 _WORD = 8
+_MOST_PARTS = 1 << 15  # remembered; some 10 MB
 _ELEMENTS = 16  # of an array of structs, whose members are told apart
 
 # Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to.
@@ -42,6 +44,8 @@ class Types:
         self.base = base
         self._pointers: dict[tuple[int, int], int] = {}
         self._tables: dict[int, list[tuple[int, int, int, str]]] = {}
+        self._parts: dict[tuple[int, int], tuple[Part, ...]] = {}
+        self._structs: dict[int, bool] = {}
         self._sizes: dict[int, int] = {}
         self._within: dict[tuple[int, int, int], bool] = {}
         self._pointees: dict[int, int] = {}
@@ -50,6 +54,7 @@ class Types:
         self.links: dict[int, bool] = {}  # what enlarge.is_link found
         self._embedded: dict[tuple[int, int], list[int]] = {}
         self._own_structs: dict[int, list[tuple[int, int]]] = {}
+        self._starts: dict[int, frozenset[int]] = {}
 
     # --- single types
 
@@ -92,7 +97,10 @@ class Types:
 
     def is_struct(self, type_id: int) -> bool:
         """Whether it is a struct or a union."""
-        return isinstance(self.btf.type(type_id), Struct)
+        found = self._structs.get(type_id)
+        if found is None:
+            found = self._structs[type_id] = isinstance(self.btf.type(type_id), Struct)
+        return found
 
     def name(self, type_id: int) -> str:
         """As C writes it."""
@@ -101,36 +109,44 @@ class Types:
 
     # --- parts
 
-    def parts(self, type_id: int, offset: int) -> Iterator[tuple[int, int, int, str]]:
+    def parts(self, type_id: int, offset: int) -> tuple[Part, ...]:
         """What lies over a byte of a type, outermost first: (type id, its offset there, depth, member's name).
 
         Members of anonymous structs and unions count as deep as these. Of an array, its element.
         """
-        yield from self._parts(type_id, offset, 0)
+        key = type_id, offset
+        found = self._parts.get(key)
+        if found is None:
+            if len(self._parts) >= _MOST_PARTS:
+                self._parts.clear()
+            found = self._parts[key] = tuple(self._find_parts(type_id, offset))
+        return found
 
-    def _parts(self, type_id: int, offset: int, depth: int) -> Iterator[tuple[int, int, int, str]]:
+    def _find_parts(self, type_id: int, offset: int) -> Iterator[Part]:
         found = self.btf.type(type_id)
-        if depth > _DEEPEST:
-            return
         if isinstance(found, Struct):
             for start, end, part, name in self._table(type_id, found):
                 if start <= offset < end:
-                    yield part, offset - start, depth, name
-                    yield from self._parts(part, offset - start, depth if not name else depth + 1)
+                    yield part, offset - start, 0, name
+                    yield from self._deeper(part, offset - start, 0 if not name else 1)
         elif isinstance(found, Array):
             part = self.btf.resolve(found.type_id)
             size = self.size(part)
             if size:
-                yield part, offset % size, depth, ""
-                yield from self._parts(part, offset % size, depth)
+                yield part, offset % size, 0, ""
+                yield from self._deeper(part, offset % size, 0)
         elif isinstance(found, Datasec):
             for variable in found.variables:
                 if variable.offset <= offset < variable.offset + variable.size:
                     holder = self.btf.type(variable.type_id)
                     assert isinstance(holder, Var)
                     part = self.btf.resolve(holder.type_id)
-                    yield part, offset - variable.offset, depth, holder.name
-                    yield from self._parts(part, offset - variable.offset, depth + 1)
+                    yield part, offset - variable.offset, 0, holder.name
+                    yield from self._deeper(part, offset - variable.offset, 1)
+
+    def _deeper(self, type_id: int, offset: int, depth: int) -> Iterator[Part]:
+        for part, inside, below, name in self.parts(type_id, offset):
+            yield part, inside, depth + below, name
 
     def _table(self, type_id: int, struct: Struct) -> list[tuple[int, int, int, str]]:
         """The members of a struct but bit-fields: (start, end, type, name)."""
@@ -323,16 +339,24 @@ class Types:
                 return [(element, at + step * i) for i in range(max(1, min(kind.count, _ELEMENTS)))]
         return []
 
-    def around(self, inner: int, limit: int) -> list[int] | None:
-        """The offsets at which a struct lies in all structs that hold it, 0 included; None: more than a limit."""
-        offsets = {0}
+    def part_starts(self, struct: int) -> frozenset[int]:
+        """At which offsets the structs begin that are parts of a struct, however deep."""
+        found = self._starts.get(struct)
+        if found is None:
+            starts = set()
+            for part, at in self._structs_in(struct):
+                starts.add(at)
+                starts.update(at + inner for inner in self.part_starts(part))
+            found = self._starts[struct] = frozenset(starts)
+        return found
+
+    def around(self, inner: int, limit: int) -> list[tuple[int, int]] | None:
+        """All structs that hold a struct, it itself included, and where in them it lies; None: more than a limit."""
         level = {(inner, 0)}
         seen = set(level)
         while level:
-            outer = {(holder, at + place) for type_id, at in level for holder, place in self.containers(type_id)} - seen
-            seen |= outer
-            offsets |= {at for _, at in outer}
-            if len(offsets) > limit or len(seen) > 8 * limit:
+            level = {(holder, at + place) for type_id, at in level for holder, place in self.containers(type_id)} - seen
+            seen |= level
+            if len(seen) > limit:
                 return None
-            level = outer
-        return sorted(offsets)
+        return sorted(seen)

@@ -7,6 +7,8 @@ know makes a register opaque, never wrong: the layers above prefer an unknown to
 
 from __future__ import annotations
 
+import re
+
 from klasy.flow import cfg, seeds, state
 from klasy.flow import decode as d
 from klasy.flow.state import (
@@ -50,6 +52,10 @@ _ARGUMENTS = (d.DI, d.SI, d.DX, d.CX, 8, 9)
 _ROUNDS = 40  # of a block; each location changes at most twice, so this bounds only what is strange
 _FRAME_GAP = 1 << 20  # what aligning the stack pointer may skip, so that slots on both sides never meet
 _STRINGS = {0xA4: (d.SI, d.DI), 0xA6: (d.SI, d.DI), 0xAA: (None, d.DI), 0xAC: (d.SI, None), 0xAE: (None, d.DI)}
+_WORD = 8
+# sub %rdi,%rcx; add $length,%ecx; shr $3,%ecx, with what the compiler moved in between
+_ALIGNED = re.compile(rb"\x48\x29\xf9.{0,8}?(?:\x83\xc1(.)|\x81\xc1(..\0\0)).{0,8}?\xc1\xe9\x03", re.DOTALL)
+_PROLOGUE = 40  # bytes before the string instruction in which these stand
 _ADDRESS_MASK = (1 << 64) - 1
 
 
@@ -321,7 +327,7 @@ class Flow:
         count = 1
         if repeat:
             counter = registers[d.CX]
-            count = constant_of(counter) if counter >> _SHIFT == CONSTANT else 0
+            count = constant_of(counter) if counter >> _SHIFT == CONSTANT else self._aligned_count(here, registers)
         size = width * count if 0 <= count < 1 << 16 else 0
         read, written = _STRINGS[opcode]
         records = self._now[0]
@@ -339,6 +345,20 @@ class Flow:
             registers[d.CX] = ZERO_VALUE if opcode in (0xA4, 0xAA) else OPAQUE_VALUE
         if opcode == 0xAC:
             registers[d.AX] = OPAQUE_VALUE
+
+    def _aligned_count(self, here: int, registers: list[int]) -> int:
+        """How many words are written by what gcc makes of memset and memcpy of a constant length to an address that it
+        does not know to be aligned: the first and the last word by themselves, and between them from the first multiple
+        of 8 behind the start, so many as the distance from there to the end has. Objects begin at such multiples."""
+        to = registers[d.DI] >> _SHIFT
+        if self.values.kind[to] != MASKED or self.values.b[to] != -_WORD:
+            return 0
+        at = self.unit.at[here]
+        found = _ALIGNED.search(self.unit.text.code, max(0, at - _PROLOGUE), at)
+        if found is None:
+            return 0
+        length = int.from_bytes(found[1] or found[2], "little", signed=True)
+        return max(0, length // _WORD - 1)
 
     # --- calls, and other ways out
 

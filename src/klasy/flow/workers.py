@@ -1,7 +1,12 @@
-"""Work in several processes at once, by fork: what was loaded before is shared, and what they find comes by pipes."""
+"""Work in several processes at once, by fork: what was loaded before is shared, and what they find comes by pipes.
+
+All of them together keep within ``MOST_MEMORY``: there are no more of them than have room, and one that has remembered
+more than its share is replaced by a fresh one, which goes on where it ended.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import struct
@@ -16,7 +21,11 @@ if TYPE_CHECKING:
 
 _CHUNK = 128  # functions between two reports
 _HEAD = struct.Struct("<IiI")  # functions done, length of the object's name (-1: the kernel proper), bytes of the part
-_END = _HEAD.pack(0, -2, 0)
+_END, _FULL = -2, -3  # in the place of the name: all done; the worker's share of memory is used up
+
+MOST_MEMORY = 900 << 20  # bytes, of this process and all workers; a good tenth less than what is promised
+_SHARE = 60 << 20  # bytes; a worker with less would be replaced all the time
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class WorkerFailed(RuntimeError):
@@ -28,22 +37,29 @@ def run(
 ) -> Iterator[tuple[str | None, bytes]]:
     """Do work on all items; what it gives, as it comes. ``progress`` hears how many items are done, of how many."""
     chunks = [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)]
-    count = min(processes or len(os.sched_getaffinity(0)), len(chunks))
+    free = MOST_MEMORY - _resident()
+    count = min(processes or len(os.sched_getaffinity(0)), len(chunks), max(1, free // _SHARE))
     done = 0
-    if count <= 1:
+    if len(chunks) == 1 or processes == 1:
         for chunk in chunks:
             yield from work(chunk)
             done += len(chunk)
             if progress:
                 progress(done, len(items))
         return
-    pipes: dict[int, int] = {}
+    # What this process will keep of what they find grows, too: it counts as a worker.
+    share = free // (count + 1)
+    pids: dict[int, int] = {}
     buffers: dict[int, bytearray] = {}
+    left: dict[int, Sequence[Sequence[Item]]] = {}
+
+    def start(mine: Sequence[Sequence[Item]]) -> None:
+        reader, pid = _start(work, mine, share)
+        pids[reader], buffers[reader], left[reader] = pid, bytearray(), mine
+
     try:
         for number in range(count):
-            reader, pid = _start(work, chunks[number::count])
-            pipes[reader] = pid
-            buffers[reader] = bytearray()
+            start(chunks[number::count])
         while buffers:
             for reader in select.select(list(buffers), [], [])[0]:
                 data = os.read(reader, 1 << 20)
@@ -51,23 +67,32 @@ def run(
                     raise WorkerFailed("a process that analysed functions died")
                 buffers[reader] += data
                 while (part := _take(buffers[reader])) is not None:
-                    functions, module, contents = part
-                    if contents is None:
+                    functions, name, contents = part
+                    if name in (_END, _FULL):
                         del buffers[reader]
+                        rest = left.pop(reader)[functions:]
+                        if rest:
+                            start(rest)
                         break
                     done += functions
                     if progress:
                         progress(done, len(items))
-                    yield module, contents
+                    yield name, contents  # type: ignore[misc]
     finally:
-        for reader, pid in pipes.items():
+        for reader, pid in pids.items():
             os.close(reader)
             if reader in buffers:
                 os.kill(pid, 15)
             os.waitpid(pid, 0)
 
 
-def _start(work: Work, chunks: Sequence[Sequence[Item]]) -> tuple[int, int]:
+def _resident() -> int:
+    """Bytes of memory that this process holds, what it shares included."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def _start(work: Work, chunks: Sequence[Sequence[Item]], share: int) -> tuple[int, int]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid:
@@ -76,9 +101,13 @@ def _start(work: Work, chunks: Sequence[Sequence[Item]]) -> tuple[int, int]:
     status = 1
     try:
         os.close(reader)
-        for chunk in chunks:
-            _send(writer, chunk, work)
-        _write(writer, _END)
+        gc.disable()  # a function leaves no cycles; looking for some costs an eighth, and copies shared pages
+        most = _resident() + share
+        done = 0
+        while done < len(chunks) and (not done or _resident() <= most):
+            _send(writer, chunks[done], work)
+            done += 1
+        _write(writer, _HEAD.pack(done, _END if done == len(chunks) else _FULL, 0))
         status = 0
     finally:
         os._exit(status)
@@ -98,13 +127,14 @@ def _write(writer: int, data: bytes) -> None:
         rest = rest[os.write(writer, rest) :]
 
 
-def _take(buffer: bytearray) -> tuple[int, str | None, bytes | None] | None:
-    """A whole message from the beginning of a buffer; its contents are None for the last."""
+def _take(buffer: bytearray) -> tuple[int, str | int | None, bytes] | None:
+    """A whole message from the beginning of a buffer: functions done and what was found in an object, or how many
+    chunks were done and why the worker ended."""
     if len(buffer) < _HEAD.size:
         return None
     functions, name, length = _HEAD.unpack_from(buffer)
-    if name == -2:
-        return 0, None, None
+    if name in (_END, _FULL):
+        return functions, name, b""
     start = _HEAD.size + max(name, 0)
     if len(buffer) < start + length:
         return None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.minikernel import BASE, STEP, MiniKernel, lines
 
-from klasy.flow import sites
+from klasy.flow import candidates, sites
+from klasy.flow.decode import SP, decode
 from klasy.flow.index import Index
 
 ITEM = """
@@ -187,6 +190,16 @@ def test_null_pointer_is_no_object():
     assert found.accesses[0].base_offset in (0, 0x18)
 
 
+def test_repeated_store_from_the_first_aligned_word():
+    """What gcc makes of memset(it, 0, 36): the words between the first and the last are written by rep stos, too."""
+    code = ["48 89 fb", "48 8d 7b 08", "48 89 d9", "48 83 e7 f8", "48 c7 03 00 00 00 00", "48 29 f9"]
+    code += ["48 c7 43 1c 00 00 00 00", "83 c1 24", "31 c0", "c1 e9 03", "f3 48 ab", "c3"]
+    found = MiniKernel(ITEM, {"f": code}).ask("item.a", "item.next", "item.part.x", "item.part.z")
+    assert lines(found) == ["f+0xe write a", "f+0x18 write part.z", "f+0x28 write next,part.x"]
+    string = found.accesses[-1]
+    assert (string.base_register, string.base_offset, string.width) == ("di", 8, 24)
+
+
 def test_repeated_store():
     """rep stos with a constant count writes all that it covers, and no more."""
     kernel = MiniKernel(ITEM, {"f": ["31 c0", "b9 03 00 00 00", "f3 48 ab", "c3"]})  # 24 bytes from %rdi
@@ -255,6 +268,55 @@ def test_candidates_of_wide_accesses():
     """A store of 8 bytes that begins at the member before is looked at without ``whole``."""
     kernel = MiniKernel(ITEM, {"f": ["48 c7 47 04 00 00 00 00", "c3"]})  # movq $0,0x4(%rdi)
     assert lines(kernel.ask("item.c", whole=False)) == ["f+0x0 write c"]
+
+
+def test_candidates_are_no_stack_slots():
+    """A displacement from sp is no candidate, one from r12, which has the same bits in its SIB byte, is."""
+    kernel = MiniKernel(
+        ITEM, {"f": ["8b 47 08", "c3"], "g": ["8b 44 24 08", "c3"], "h": ["41 8b 44 24 08", "c3"], "i": ["90", "c3"]}
+    )
+    assert kernel.ask("item.c", whole=False).functions == 2
+
+
+def test_candidates_by_width():
+    """An operand that ends before the member is no candidate: 4 bytes at the member before; 8 bytes there are one."""
+    kernel = MiniKernel(ITEM, {"f": ["89 47 04", "c3"], "g": ["48 89 47 04", "c3"], "h": ["8a 47 09", "c3"]})
+    assert kernel.ask("item.c", whole=False).functions == 2
+
+
+def test_candidates_with_string_instructions():
+    """A function that clears an object as a whole names no displacement, but a length."""
+    fill = ["b9 05 00 00 00", "31 c0", "f3 48 ab", "c3"]
+    other = ["b9 00 10 00 00", "31 c0", "f3 48 ab", "c3"]
+    found = MiniKernel(ITEM, {"f": fill, "g": other}).ask("item.c", whole=False)
+    assert lines(found) == ["f+0x7 write c"]
+    assert found.functions == 1
+
+
+_OPCODES = ["8b", "89", "88", "8a", "c7", "83", "f6", "ff", "63", "0f b6", "0f b7", "0f af", "0f b1", "39", "03", "8d"]
+
+
+@given(
+    st.tuples(st.sampled_from(_OPCODES), st.binary(max_size=3)),
+    st.sampled_from([b"", b"\x48", b"\x41", b"\x49", b"\x4d", b"\x44", b"\x4c", b"\x42"]),
+    st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    st.sampled_from([None, 0x20, 0x24, 0x63, 0xC6]),
+    st.integers(-200, 5000).filter(bool),
+)
+def test_candidates_miss_no_operand(opcode_after, rex, modrm, sib, shift):
+    """Whatever instruction has an operand at a displacement from a register but sp is found by the displacement."""
+    (opcode, noise), (reg, rm), small = opcode_after, modrm, -128 <= shift < 128
+    code = rex + bytes.fromhex(opcode) + bytes(((0x40 if small else 0x80) | reg << 3 | (4 if sib is not None else rm),))
+    if sib is None and rm == 4:
+        return
+    code += bytes((sib,)) if sib is not None else b""
+    code += shift.to_bytes(1 if small else 4, "little", signed=True)
+    code += {"c7": bytes(4), "83": b"\1", "f6": b"\1" if reg < 2 else b""}.get(opcode, b"")
+    _, width, _, _, memory, _, touched = decode(code)
+    if not touched or memory is None or memory[0] == SP:
+        return
+    assert memory[3] == shift
+    assert list(candidates._places(noise + code + bytes(8), {shift: width})), code.hex()
 
 
 def test_answers_are_kept(tmp_path, monkeypatch):
