@@ -8,8 +8,8 @@ For each number of members, from nothing that is kept, then once more with what 
 
 Each run is a process of its own. The memory is what it and its workers hold together at the worst moment, as the kernel
 accounts it (PSS: what several share counts once), looked at ten times a second. A run that takes more than a gigabyte,
-or a second one that takes more than a second (a fresh process, which reads what the first one kept; told on hardware
-only) fails. ``--whole``: every function, as for all members of all types.
+or a second one that takes more than a second of a processor (a fresh process, which reads what the first one kept; told
+on hardware only) fails. ``--whole``: every function, as for all members of all types.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def held(pid: int) -> float:
 
 
 def run(command: list[str], folder: str) -> tuple[float, float]:
-    """Run one measurement: the most memory that was held, in MB, and the seconds that it says it took."""
+    """Run one measurement: the most memory that was held, in MB, and the seconds of processors that it says it took."""
     environment = {**os.environ, "KLASY_CACHE": folder}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         most = 0.0
@@ -114,7 +114,7 @@ def run(command: list[str], folder: str) -> tuple[float, float]:
     if process.returncode:
         raise SystemExit(f"{command} failed")
     print(f"{said}  {most:.0f} MB in all", flush=True)
-    return most, float(said.split()[2])
+    return most, float(said.split("(")[1].split()[0])
 
 
 def main() -> None:

@@ -182,7 +182,7 @@ class Inference:
             return self._masked(a, b)
         if kind == state.ARGUMENT:
             return self.arguments.get(a)
-        return self._filled(a, b) if kind == state.FILLED else None
+        return self._filled(a, *b) if kind == state.FILLED else None
 
     def _masked(self, number: int, mask: int) -> Known:
         """A pointer without the flags in its low bits; of a join of null and such a pointer, that pointer."""
@@ -253,11 +253,11 @@ class Inference:
             return None
         return self.seeds.prototype(self.module, place[0])
 
-    def _filled(self, callee: int, argument: int) -> Known:
+    def _filled(self, callee: int, argument: int, offset: int) -> Known:
         parameters = self.seeds.callee(callee).parameters
         if argument >= len(parameters) or not parameters[argument]:
             return None
-        return self.types.loaded(parameters[argument], 0)
+        return self.types.loaded(parameters[argument], offset)
 
     # --- sums: arrays, per-CPU offsets
 

@@ -34,6 +34,8 @@ _TAGGED = {
     ("rb_node", "__rb_parent_color"): "rb_node",
     ("fd", "word"): "file",
 }
+# Structs that say anew what another one, which they hold, has in the same places. include/linux/mm_types.h
+_OVERLAYS = frozenset((("folio", "page"),))
 
 
 class Types:
@@ -193,6 +195,8 @@ class Types:
         for part, inside, depth, name in self.parts(type_id, offset):
             kind = self.btf.type(part)
             if isinstance(kind, Struct) and kind.name:
+                if (holder, kind.name) in _OVERLAYS and found:
+                    break
                 holder = kind.name
             target = 0
             if not inside and isinstance(kind, Ptr):

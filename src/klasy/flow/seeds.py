@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from klasy.btf import read
-from klasy.btf.types import Enum, FuncProto, Int, Ptr, Struct
+from klasy.btf.types import Const, Enum, FuncProto, Int, Ptr, Struct
 from klasy.btf.walk import find_member
 from klasy.flow import cfg
 from klasy.flow import decode as d
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.image import KernelImage
 
+_WORD = 8
+_LARGEST_FILLED = 512  # bytes of a variable that its callee may fill; larger ones are not on the stack as a whole
 CALLER_SAVED = (d.AX, d.CX, d.DX, d.SI, d.DI, 8, 9, 10, 11)
 
 # Assembly that the compiler is told to change fewer registers than a call does. arch/x86/lib/{get,put}user.S,
@@ -43,7 +45,8 @@ _GENTLE = {
 @dataclass(frozen=True, slots=True)
 class Callee:
     """What a call does. ``parameters``: what the pointers in the argument registers point to, 0 where that is unknown
-    or no pointer. ``kinds``: their types in BTF. ``result``: what the result points to; ``clobbers``: registers."""
+    or no pointer. ``kinds``: their types in BTF. ``result``: what the result points to; ``clobbers``: registers.
+    ``module``: whose types they are."""
 
     name: str
     parameters: tuple[int, ...]
@@ -51,6 +54,7 @@ class Callee:
     result: int
     clobbers: tuple[int, ...]
     known: bool
+    module: str | None = None
 
 
 class Seeds:
@@ -62,6 +66,7 @@ class Seeds:
         self._callees: dict[int, Callee] = {}
         self._ids: dict[str | None, dict[str, list[int]]] = {}
         self._protos: dict[tuple[str | None, int], Callee] = {}
+        self._filled: dict[tuple[str | None, int], tuple[int, tuple[int, ...]]] = {}
 
     @cached_property
     def shared_info(self) -> tuple[int, int, int, int]:
@@ -146,6 +151,30 @@ class Seeds:
             found = self._protos[key] = self._from_proto(module, proto, "")
         return found
 
+    def filled(self, callee: Callee, argument: int) -> tuple[int, tuple[int, ...]]:
+        """Of a variable whose address a call is given: how many bytes it may write, and where in them pointers are."""
+        if argument >= len(callee.kinds):
+            return (0 if callee.known else _WORD), ()
+        key = callee.module, callee.kinds[argument]
+        found = self._filled.get(key)
+        if found is None:
+            found = self._filled[key] = self._find_filled(*key)
+        return found
+
+    def _find_filled(self, module: str | None, kind: int) -> tuple[int, tuple[int, ...]]:
+        types = self.types_of(module)
+        pointer = types.btf.type(kind)
+        if not isinstance(pointer, Ptr):
+            return _WORD, ()
+        for_reading = isinstance(types.btf.type(pointer.type_id), Const)
+        target = types.pointee(kind)
+        if for_reading or not target:
+            return (0 if for_reading else _WORD), ()
+        size = types.size(target)
+        if isinstance(types.btf.type(target), FuncProto) or not 0 < size <= _LARGEST_FILLED:
+            return _WORD, (0,)
+        return size, tuple(offset for offset in range(0, size, _WORD) if types.loaded(target, offset))
+
     def _from_proto(self, module: str | None, proto: FuncProto, name: str) -> Callee:
         types = self.types_of(module)
         parameters: list[int] = []
@@ -158,7 +187,7 @@ class Seeds:
             parameters += [types.pointee(parameter.type_id) if pointer else 0] + [0] * (registers - 1)
             kinds += [types.btf.resolve(parameter.type_id)] + [0] * (registers - 1)
         result = types.pointee(proto.ret) if isinstance(types.btf.resolved(proto.ret), Ptr) else 0
-        return Callee(name, tuple(parameters), tuple(kinds), result, CALLER_SAVED, True)
+        return Callee(name, tuple(parameters), tuple(kinds), result, CALLER_SAVED, True, module)
 
     def by_name(self, name: str) -> int:
         """The struct of a name in the kernel's types, 0 where there is none or several."""

@@ -56,7 +56,7 @@ JOIN = 5  # a: list of values
 SUM = 6  # a: a value, b: (value added, scale)
 MASKED = 7  # a: a value, b: the mask
 SCALED = 8  # a: a value, b: the factor
-FILLED = 9  # a stack slot whose address went to a call; a: the callee's address, b: which argument
+FILLED = 9  # a slot of what a call was given the address of; a: the callee's address, b: (which argument, offset)
 NARROW = 10  # 32 bits loaded that may be a distance within an object; a: the address, a value
 
 
@@ -135,19 +135,22 @@ def merge(values: Values, block: int, into: State, other: State) -> bool:
                     changed = True
     slots, others = into[1], other[1]
     if slots != others:
-        for place in [place for place in slots if place not in others]:
-            del slots[place]
-            changed = True
-        for place, first in slots.items():
-            second = others[place]
-            if first != second and first >> _SHIFT != OPAQUE:
-                join = values.known((~block, place - (1 << 32)))
-                if first != join:
-                    slots[place] = _join(values, block, place - (1 << 32), second)
-                    changed = True
-                elif second >> _SHIFT == OPAQUE:
-                    slots[place] = OPAQUE_VALUE
-                    changed = True
+        for place in slots.keys() | others.keys():
+            first, second = slots.get(place), others.get(place)
+            if first == second or (first is not None and first >> _SHIFT == OPAQUE):
+                continue
+            join = values.known((~block, place - (1 << 32)))
+            if first is None or first != join:
+                # What is not known on one of the ways is not read behind, or is the variable of the other ones.
+                slots[place] = (
+                    OPAQUE_VALUE
+                    if second is not None and second >> _SHIFT == OPAQUE
+                    else values.new((~block, place - (1 << 32)), block, JOIN, [])
+                )
+                changed = True
+            elif second is not None and second >> _SHIFT == OPAQUE:
+                slots[place] = OPAQUE_VALUE
+                changed = True
     return changed
 
 

@@ -419,10 +419,13 @@ class Flow:
         for place, argument in enumerate(arguments):
             if argument >> _SHIFT == STACK:
                 slot = constant_of(argument)
-                if slot in slots and slot < 0:
-                    del slots[slot]
-                if callee is not None and place < len(callee.kinds):
-                    slots[slot] = new((at, 32 + place), at, FILLED, target, place)
+                if slot >= 0:
+                    continue
+                size, pointers = self.seeds.filled(callee, place) if callee is not None else (_WORD, ())
+                if size:
+                    _forget(slots, slot, size)
+                for offset in pointers:
+                    slots[slot + offset] = new((at, 32 + place, offset), at, FILLED, target, (place, offset))
 
 
 def _with_null(out: State, register: int) -> State:

@@ -319,6 +319,32 @@ def test_candidates_miss_no_operand(opcode_after, rex, modrm, sib, shift):
     assert list(candidates._places(noise + code + bytes(8), {shift: width})), code.hex()
 
 
+def test_filled_by_a_callee():
+    """What a variable on the stack holds behind a call that may have filled it: the pointers that its type has."""
+    path = "struct path { long mnt; struct item *item; };"
+    code = ["48 83 ec 18", "48 8d 7c 24 08", "48 89 7c 24 10", "call g", "48 8b 44 24 10", "8b 40 08", "c3"]
+    kernel = MiniKernel(ITEM + path + "int g(struct path *path);", {"f": code, "g": ["c3"]})
+    assert lines(kernel.ask("item.c")) == ["f+0x18 read c"]
+    reading = MiniKernel(ITEM + path + "int g(const struct path *path);", {"f": code, "g": ["c3"]})
+    assert not reading.ask("item.c").accesses
+
+
+def test_a_slot_that_one_way_does_not_fill():
+    """A slot that is read where two ways meet has what one of them left there, if nothing is known of the other."""
+    code = ["48 83 ec 18", "85 f6", "74 05", "48 89 7c 24 08", "48 8b 44 24 08", "8b 40 08", "c3"]
+    assert lines(MiniKernel(ITEM, {"f": code}).ask("item.c")) == ["f+0x12 read c"]
+
+
+def test_folio_before_page():
+    """A folio's own member counts, not what struct page, which it overlays, has in the same place besides."""
+    types = "struct pool { int x; }; struct page { union { struct item *mapping; struct pool *pp; }; };"
+    types += (
+        "struct folio { union { struct { struct item *mapping; }; struct page page; }; }; int g(struct folio *folio);"
+    )
+    kernel = MiniKernel(ITEM + types, {"g": ["48 8b 07", "8b 40 08", "c3"]})
+    assert lines(kernel.ask("item.c")) == ["g+0x3 read c"]
+
+
 def test_answers_are_kept(tmp_path, monkeypatch):
     """The second time a question is answered from the cache: the same sites, and nothing is analysed."""
     monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
