@@ -136,19 +136,15 @@ def merge(values: Values, block: int, into: State, other: State) -> bool:
     slots, others = into[1], other[1]
     if slots != others:
         for place in slots.keys() | others.keys():
-            first, second = slots.get(place), others.get(place)
-            if first == second or (first is not None and first >> _SHIFT == OPAQUE):
+            here, there = slots.get(place), others.get(place)
+            if here == there or (here is not None and here >> _SHIFT == OPAQUE):
                 continue
-            join = values.known((~block, place - (1 << 32)))
-            if first is None or first != join:
-                # What is not known on one of the ways is not read behind, or is the variable of the other ones.
-                slots[place] = (
-                    OPAQUE_VALUE
-                    if second is not None and second >> _SHIFT == OPAQUE
-                    else values.new((~block, place - (1 << 32)), block, JOIN, [])
-                )
+            location = place - (1 << 32)
+            if here is None or here != values.known((~block, location)):
+                # Who reads it behind finds what was put there: on the way of which nothing is known as on the other.
+                slots[place] = _join(values, block, location, ZERO_VALUE if there is None else there)
                 changed = True
-            elif second is not None and second >> _SHIFT == OPAQUE:
+            elif there is not None and there >> _SHIFT == OPAQUE:
                 slots[place] = OPAQUE_VALUE
                 changed = True
     return changed
