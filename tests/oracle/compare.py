@@ -20,6 +20,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+try:
+    from oracle.causes import cause as why
+except ImportError:  # run as a program
+    from causes import cause as why  # type: ignore[import-not-found, no-redef]
+
 _ROUTINES = re.compile(
     r"(__)?(memcpy|memset|memmove|memcpy_fromio|memcmp|strn?cpy|strscpy|strscpy_pad|strncmp|strcmp|strlen|strnlen|copy_user\w*"
     r"|copy_from_user|copy_to_user|csum_partial\w*|rep_(movs|stos)\w*|clear_page\w*|copy_page\w*|clear_user\w*)"
@@ -226,12 +231,20 @@ def missed_table(judged: list[Judged]) -> Iterator[str]:
         for site, cause in one.misses:
             known = rows.setdefault(site["place"], (site, cause, [], 0))
             rows[site["place"]] = (*known[:2], [*known[2], one.name], max(known[3], site["count"]))
-    yield "| instruction | members | executions | what the analysis has | base register from |"
-    yield "|---|---|---:|---|---|"
+    whole: dict[str, Tally] = {}
+    for site, _, _, count in rows.values():
+        whole.setdefault(why(site["function"]), Tally()).add(count)
+    yield "| cause | instructions | executions |"
+    yield "|---|---:|---:|"
+    for words, tally in sorted(whole.items(), key=lambda row: -row[1].distinct):
+        yield f"| {words} | {tally.distinct} | {tally.count} |"
+    yield ""
+    yield "| instruction | members | executions | what the analysis has | base register from | cause |"
+    yield "|---|---|---:|---|---|---|"
     for site, cause, names, count in sorted(rows.values(), key=lambda row: -row[3]):
         where = f"`{site['function']}+{site['offset']:#x}` `{site['text']}`"
         listed = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-        yield f"| {where} | {listed} | {count} | {short(cause)} | {origin(site)} |"
+        yield f"| {where} | {listed} | {count} | {short(cause)} | {origin(site)} | {why(site['function'])} |"
 
 
 def misses(judged: list[Judged]) -> Iterator[str]:
