@@ -3,7 +3,7 @@
 Only bytes are searched, no instruction is decoded from a function's start: where a wanted displacement stands behind an
 opcode and a ModRM byte, and the operand is wide enough to reach the member, something may access it; so may a repeated
 string instruction that does not fill the stack. Some of what is found is something else, for bytes may be read from the
-middle of an instruction. Of 39,080 sites of 207 members on 6.1 it misses 0.16 %: an access whose address was computed by
+middle of an instruction. Of 39,080 sites of 207 members on 6.1 it misses 62: an access whose address was computed by
 more than one constant that appears nowhere as an offset on the way to the member, or from another part of the object.
 """
 
