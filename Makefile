@@ -10,6 +10,8 @@ SUDO    = $(if $(filter 0,$(shell id -u)),,sudo)
 # klasy with.
 PACKAGES = python3-venv qemu-system-x86 busybox-static kmod python3-bpfcc iproute2 e2fsprogs bpftool bpftrace
 
+# What else klasy bench compares klasy with, where it is installed: linux-perf strace trace-cmd python3-matplotlib
+
 .PHONY: setup test stress demo clean packages
 
 setup: packages .venv/.ready

@@ -37,6 +37,7 @@ BUNDLES = (
         "klasy.cli.interrupts",
         "klasy.cli.reading",
         "klasy.log.format_text",
+        "klasy.log.lines",
         "klasy.log.reader",
         "klasy.log.symbolize",
         "klasy.weaver.unweave",

@@ -96,17 +96,30 @@ class RingView:
         """
         behind = self._consumer[0] if after is None else after
         records: list[bytes] = []
-        for at, length, position in self._walk(behind):
-            if length is not None:
-                if len(records) == limit:
-                    break
-                records.append(bytes(self._data[at : at + length]))
-            behind = position
+        # As _walk does, without a generator between: a busy log has a hundred thousand records a second.
+        words, mask, data, producer = self._words, self._mask, self._data, self._producer
+        while behind < producer[0]:
+            end = producer[0]
+            while behind < end:
+                at = behind & mask
+                header = words[at >> 2]
+                if header & u.BPF_RINGBUF_BUSY_BIT:
+                    return records, behind
+                length = header & _LENGTH
+                if not header & u.BPF_RINGBUF_DISCARD_BIT:
+                    if len(records) == limit:
+                        return records, behind
+                    records.append(bytes(data[at + _HEADER : at + _HEADER + length]))
+                behind += (length + _HEADER + 7) & ~7
         return records, behind
 
     def consume(self, position: int) -> None:
         """Give the kernel back the room of all records before a position that :meth:`peek` returned."""
         self._consumer[0] = position
+
+    def discard(self) -> None:
+        """Give the kernel back the room of all that was written so far, unread."""
+        self._consumer[0] = self._producer[0]
 
     def _walk(self, position: int) -> Iterator[tuple[int, int | None, int]]:
         """Of each record from a position on: where its data is, its length, None if discarded, and what is behind it.

@@ -48,6 +48,7 @@ COMMANDS = {
     "doctor": "what this kernel can do, what is missing, and the remedy",
     "aspects": "the ready aspects that klasy brings along",
     "search": "find functions, data and types of the kernel",
+    "bench": "measure what klasy costs here, against other tools",
     "lab": "run a command in a throw-away virtual machine",
 }
 

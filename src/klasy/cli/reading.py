@@ -43,13 +43,14 @@ class LogOutput:
         """``hint`` says what becomes of the events that could not be written."""
         self._reader = reader
         self._hint = hint
+        self._as_json = as_json
         self._show = _renderer(symbols, as_json=as_json)
 
     def drain(self, *, keep: bool = False) -> None:
         """Print all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
-        for batch in self._reader.batches(keep=keep):
+        for batch in self._reader.lines(self._show, as_json=self._as_json, keep=keep):
             try:
-                _write([self._show(event) for event in batch], self._hint)
+                _write([line.text for line in batch], self._hint)
             except WriteRefused as error:
                 if not keep:
                     self._reader.accept(error.written)
@@ -70,8 +71,8 @@ def _write(lines: Sequence[str], hint: str) -> None:
     """Write lines to standard output; past its buffer, so as to know what got there."""
     sys.stdout.flush()
     descriptor = sys.stdout.fileno()
-    encoded = [f"{line}\n".encode(sys.stdout.encoding, sys.stdout.errors or "strict") for line in lines]
-    left = memoryview(b"".join(encoded))
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
+    left = memoryview("\n".join([*lines, ""]).encode(encoding, errors))
     whole = len(left)
     try:
         while left:
@@ -79,6 +80,7 @@ def _write(lines: Sequence[str], hint: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        encoded = [f"{line}\n".encode(encoding, errors) for line in lines]
         written, count, end = whole - len(left), 0, 0
         while count < len(encoded) and end + len(encoded[count]) <= written:
             end += len(encoded[count])

@@ -51,7 +51,7 @@ class Decoder:
     """
 
     def __init__(self, schema: Schema, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
-        self._schema = schema
+        self.schema = schema
         # Of each format where it tells the instruction that accessed data, if it does.
         self._sites = [_site(form) for form in schema.formats]
         self._types = types
@@ -70,15 +70,13 @@ class Decoder:
         Raises SystemRefusal where the bytes are no record of this aspect.
         """
         if len(record) < HEADER_SIZE:
-            raise SystemRefusal(f"a record of aspect {self._schema.aspect} has {len(record)} bytes: no header")
+            raise SystemRefusal(f"a record of aspect {self.schema.aspect} has {len(record)} bytes: no header")
         time_ns, point_id, format_id, cpu, pid, tid, comm, faults = HEADER.unpack_from(record)
         try:
-            layout = self._schema.formats[format_id]
+            layout = self.schema.formats[format_id]
         except IndexError:
-            raise SystemRefusal(
-                f"a record of aspect {self._schema.aspect} has the unknown format {format_id}"
-            ) from None
-        points = self._schema.points
+            raise SystemRefusal(f"a record of aspect {self.schema.aspect} has the unknown format {format_id}") from None
+        points = self.schema.points
         point = points[point_id] if point_id < len(points) else _NO_POINT
         site = self._sites[format_id]
         if site is not None:
@@ -93,9 +91,9 @@ class Decoder:
         message = None if pieces is None else self._message(pieces, layout, values, lines)
         return LogEvent(
             time_ns,
-            self._clock(time_ns),
-            self._schema.aspect,
-            self._schema.advice[layout.advice],
+            self.clock(time_ns),
+            self.schema.aspect,
+            self.schema.advice[layout.advice],
             point,
             cpu,
             pid,
@@ -119,7 +117,8 @@ class Decoder:
 
         return Accesses(self._symbols.code)
 
-    def _clock(self, time_ns: int) -> str:
+    def clock(self, time_ns: int) -> str:
+        """A moment of a record as local time of day."""
         seconds, rest = divmod(time_ns + self._wall_offset, 1_000_000_000)
         if self._second[0] != seconds:
             self._second = seconds, time.strftime("%H:%M:%S", time.localtime(seconds))

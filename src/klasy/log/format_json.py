@@ -25,7 +25,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from klasy.log.event import LogEvent
+    from klasy.log.event import LogEvent, LogPoint
     from klasy.log.symbolize import Symbolizer
 
 
@@ -45,7 +45,7 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
 
             return stacks.as_json(value, symbols)
         case str():
-            return _text(value)
+            return text_json(value)
         case Char(number):
             return number
         case Pointer(address, _):
@@ -63,7 +63,7 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
     return value
 
 
-def _text(text: str) -> str:
+def text_json(text: str) -> str:
     """A string without the lone surrogates that stand for bytes that are no UTF-8: JSON is UTF-8."""
     if text.isascii():
         return text
@@ -95,27 +95,26 @@ def _record(record: Record, symbols: Symbolizer) -> dict[str, Any]:
     return members
 
 
+def point_json(point: LogPoint) -> dict[str, Any]:
+    """Where something was logged."""
+    found = {"kind": point.kind, "function": point.function, "offset": point.offset, "callee": point.callee}
+    return found | ({"data": point.data, "access": point.access} if point.data is not None else {})
+
+
 def event_json(event: LogEvent, symbols: Symbolizer) -> str:
     """One event as one line of JSON."""
-    point = event.joinpoint
     document: dict[str, Any] = {
         "time_ns": event.time_ns,
         "aspect": event.aspect,
         "advice": event.advice,
-        "joinpoint": {
-            "kind": point.kind,
-            "function": point.function,
-            "offset": point.offset,
-            "callee": point.callee,
-        }
-        | ({"data": point.data, "access": point.access} if point.data is not None else {}),
+        "joinpoint": point_json(event.joinpoint),
         "cpu": event.cpu,
         "pid": event.pid,
         "tid": event.tid,
-        "comm": _text(event.comm),
+        "comm": text_json(event.comm),
     }
     if event.message is not None:
-        document["message"] = _text(event.message)
+        document["message"] = text_json(event.message)
     else:
         document["values"] = {name: value_json(value, symbols) for name, value in event.values}
     users = [name for name, value in event.values if isinstance(value, UserText)]

@@ -46,7 +46,8 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A string as C writes it."""
     return '"' + harmless(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
@@ -58,7 +59,7 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
         case int():
             return str(value)
         case str():
-            return _quoted(value) if quote else value
+            return quoted(value) if quote else value
         case bytes():
             return value.hex(" ")
         case CutBytes(data, left_out):

@@ -1,0 +1,16 @@
+"""Measures what klasy costs, on the machine it runs on: ``klasy bench NAME``.
+
+Each module of :data:`EXPERIMENTS` answers one question by variants of one load: without anything, under klasy, under
+what else does the same. The variants take turns within one run, each round beginning with another one, so that a drift
+of the machine hits all alike; what is told are medians, how far the rounds lie apart, and ratios. The absolute times
+of an emulated machine mean nothing.
+
+Not here: how long weaving takes. The scripts in ``benchmarks/`` of a checkout measure that.
+"""
+
+from __future__ import annotations
+
+EXPERIMENTS = {
+    "hits": "what a hit costs, by mechanism: klasy, a program written by hand, an empty one, other tools",
+    "unwoven": "that what is not woven costs nothing",
+}

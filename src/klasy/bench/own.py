@@ -1,0 +1,62 @@
+"""Aspects of klasy's, built once and woven as long as a variant is measured."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from klasy.backend.maps import Options
+from klasy.bench.byhand import ROOM, Attached
+from klasy.bpf.ringbuf import RingReader
+from klasy.errors import InputError
+from klasy.kernel.live import running_kernel
+from klasy.match.options import PlanOptions
+from klasy.source import SourceFile
+from klasy.weaver.build import build
+from klasy.weaver.features import RunningFeatures
+from klasy.weaver.session import machine_of, weave
+from klasy.weaver.unweave import unweave
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from klasy.backend.artifact import Artifact
+    from klasy.weaver.woven import WovenAspect
+
+NAME = "klasy_bench"  # of the aspects
+
+
+def aspect(body: str, *, force: str | None = None, room: int = ROOM) -> Artifact:
+    """What an aspect of this body is compiled to. ``force``: see PlanOptions."""
+    source = SourceFile("<bench>", f"aspect {NAME} {{ {body} }}")
+    (artifact,) = build(source, None, PlanOptions(RunningFeatures(), force), Options(ring_bytes=room))
+    return artifact
+
+
+def first_that_builds(bodies: Sequence[str], *, force: str | None = None) -> Artifact:
+    """The first of several aspects that the running kernel has the functions for; raises what the last one raised."""
+    *others, last = bodies
+    for body in others:
+        try:
+            return aspect(body, force=force)
+        except InputError:
+            continue
+    return aspect(last, force=force)
+
+
+@contextmanager
+def woven(artifact: Artifact) -> Iterator[WovenAspect]:
+    """Weave as long as the context lasts."""
+    (made,) = weave([artifact], machine_of(running_kernel()))
+    try:
+        with made:
+            yield made
+    finally:
+        unweave([made.name])
+
+
+@contextmanager
+def at_work(artifact: Artifact) -> Iterator[Attached]:
+    """The same, with what an experiment on hits asks of any program."""
+    with woven(artifact) as made, RingReader(made.events()) as ring:
+        yield Attached(lambda: sum(count.hits for count in made.counts()), ring.discard)

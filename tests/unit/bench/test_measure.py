@@ -1,0 +1,125 @@
+"""Turns, medians, ratios, and what is said of them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+
+from klasy.bench import present
+from klasy.bench.hits import compared
+from klasy.bench.measure import Limit, Missing, Report, Row, Scale, Variant, rotated, rows, run
+
+
+def variants(order, values):
+    """One for each name, that notes its turns and gives its values."""
+
+    def variant(name):
+        @contextmanager
+        def attach():
+            order.append(name)
+            given = iter(values[name])
+            yield lambda: next(given)
+
+        return Variant("g", name, "klasy", attach)
+
+    return [variant(name) for name in values]
+
+
+def test_each_round_begins_with_another():
+    """So that what comes first has no advantage."""
+    order: list[str] = []
+    run(variants(order, {"a": [1.0], "b": [2.0], "c": [3.0]}), Scale(rounds=3))
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert list(rotated([], 3)) == []
+
+
+def test_a_turn_gives_its_least_sample():
+    """What disturbs a load only makes it longer; of the rounds the median counts."""
+    made = variants([], {"a": [5.0, 2.0, 9.0]})
+    samples, missing = run(made, Scale(rounds=3), each=3)
+    (row,) = rows(made, samples)
+    assert (row.samples, row.median, row.spread, missing) == ((2.0, 2.0, 2.0), 2.0, 0.0, {})
+
+
+def test_spread_is_half_of_the_middle_half():
+    """As a share of the median."""
+    assert Row("g", "a", "klasy", (90.0, 95.0, 100.0, 105.0, 110.0)).spread == pytest.approx(0.05)
+    assert Row("g", "a", "klasy", (7.0,)).spread == 0
+
+
+def test_who_is_missing_is_named_and_asked_once():
+    """With the reason; the others are measured."""
+    asked = []
+
+    @contextmanager
+    def attach():
+        asked.append(1)
+        raise Missing("bpftrace is not installed")
+        yield
+
+    other = variants([], {"a": [1.0]})
+    samples, missing = run([*other, Variant("g", "b", "peer", attach)], Scale(rounds=3))
+    assert missing == {"g: b": "bpftrace is not installed"}
+    assert list(samples) == [("g", "a")]
+    assert asked == [1]
+
+
+def test_own_code_is_what_lies_above_the_empty_program():
+    """Ratios of a hit: whole, and without the mechanism."""
+    group = [
+        Row("g", "empty program", "floor", (100.0,)),
+        Row("g", "by hand", "reference", (200.0,)),
+        Row("g", "klasy", "klasy", (210.0,)),
+        Row("g", "bpftrace", "peer", (400.0,)),
+    ]
+    floor, by_hand, klasy, bpftrace = compared(group)
+    assert klasy.ratios == pytest.approx({"of by hand": 1.05, "own code": 1.1})
+    assert bpftrace.ratios == {"of by hand": 2.0}
+    assert (floor.ratios["of by hand"], by_hand.ratios["of by hand"]) == (0.5, 1.0)
+    assert compared(group[2:])[0].ratios == {}  # nothing to compare with
+
+
+REPORT = Report(
+    "hits",
+    "cost of a hit",
+    "ns",
+    (
+        Row("fentry", "by hand", "reference", (20.0, 20.0), {"own code": 9.0}),
+        Row("fentry", "klasy", "klasy", (40.0, 40.0), {"own code": 1.25}),
+        Row("kprobe", "klasy", "klasy", (10.0, 10.0), {"own code": 1.0}),
+    ),
+    {"kprobe: perf stat": "perf is not installed"},
+    (Limit("own code", most=1.1),),
+)
+MACHINE = {"kernel": "6.1", "cpus": 2, "processor": "some \x1b[31m processor"}
+
+
+def test_a_limit_is_klasys_and_says_where_it_is_broken():
+    """Other rows' ratios are not judged."""
+    assert present.verdict(REPORT) == ["own code at most 1.10: does not hold for fentry (1.25)"]
+    assert Limit("x", least=2.0).holds(2.5)
+    assert not Limit("x", least=2.0).holds(1.5)
+
+
+def test_the_table_has_all():
+    """Rows, ratios, bars by their group's longest, what is missing; nothing that commands the terminal."""
+    text = present.text(REPORT, MACHINE, 2)
+    assert "\x1b" not in text
+    assert "medians of 2 rounds" in text
+    assert f"{'█' * 40}" in text
+    assert "kprobe: perf stat: perf is not installed" in text
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0, ""), (-3, ""), (8, "█"), (4, "▌"), (9, "█▏"), (64, "█" * 8)])
+def test_bars(value, shown):
+    """In eighths of a character."""
+    assert present.bar(value, 64, width=8) == shown
+
+
+def test_json_has_every_sample():
+    """And the machine, the limits and what is missing."""
+    document = REPORT.to_json(MACHINE)
+    assert document["machine"] == MACHINE
+    assert document["rows"][1]["samples"] == [40.0, 40.0]
+    assert document["limits"] == [{"ratio": "own code", "most": 1.1, "least": None}]

@@ -1,0 +1,102 @@
+"""The short way from a record to its line gives what the long way gives."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.logrecords import POINT, SYMBOLS, record
+
+from klasy.log.decode import Decoder
+from klasy.log.event import LogPoint, Schema
+from klasy.log.format_json import event_json
+from klasy.log.format_text import event_text
+from klasy.log.lines import LineDecoder
+from klasy.record import HEADER_SIZE, Field, Format
+
+KINDS = ["int"] * 4 + ["string", "pointer", "code", "bool", "char", "symbol", "bytes", "ip4"]
+DIRECTIVES = [
+    "%d",
+    "%u",
+    "%x",
+    "%X",
+    "%i",
+    "%5d",
+    "%-4d",
+    "%#x",
+    "%lu",
+    "%o",
+    "%c",
+    "%s",
+    "%.2s",
+    "%p",
+    "%pS",
+    "%08llx",
+]
+names = st.sampled_from(["n", "a % b", 'f("x")', "p->q", "é"])
+
+
+@st.composite
+def formats(draw):
+    """A format of any values, with a template or without, and where each value lies."""
+    fields, at = [], HEADER_SIZE
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(KINDS))
+        size = {
+            "int": draw(st.sampled_from([1, 2, 4, 8])),
+            "string": 8,
+            "bytes": 3,
+            "bool": 1,
+            "char": 1,
+            "ip4": 4,
+        }.get(kind, 8)
+        at = -(-at // size) * size if kind == "int" else at + draw(st.integers(0, 2))
+        type_name = {"pointer": "struct sk_buff *", "code": draw(st.sampled_from(["void *", "int (*)(void)"]))}.get(
+            kind, ""
+        )
+        real = "pointer" if kind == "code" else kind
+        fields.append(Field(draw(names), real, at, size, draw(st.booleans()) and kind == "int", type_name))
+        at += size
+    template = None
+    if draw(st.booleans()):
+        texts = st.sampled_from(["", " ", "%% ", "\x1b[1m", "=", "\n"])
+        template = "".join(draw(texts) + draw(st.sampled_from(DIRECTIVES)) for _ in fields) + draw(texts)
+    return Format(0, 0, 1, template, tuple(fields), -(-at // 8) * 8)
+
+
+POINTS = (
+    POINT,
+    LogPoint("set", "f", 3, None, None, 0, None, None, "struct s.m", "write"),
+    LogPoint("call", None, 0, "g"),
+)
+
+
+@given(
+    form=formats(),
+    data=st.binary(min_size=80, max_size=80) | st.just(bytes(80)),
+    point=st.integers(0, 3),
+    faults=st.sampled_from([0, 0, 0, 1, 2]),
+    comm=st.sampled_from([b"bash", b"\x1b]0;x\x07", b"caf\xe9", b"two words"]),
+    as_json=st.booleans(),
+)
+def test_the_same_lines(*, form, data, point, faults, comm, as_json):
+    """Whatever the values, the faults, the name of the process; a join point that is unknown, too."""
+    decoder = Decoder(Schema("a", ("before#0",), POINTS, (form,)), lambda _: None, SYMBOLS)
+    show = (lambda event: event_json(event, SYMBOLS)) if as_json else (lambda event: event_text(event, SYMBOLS))
+    one = record(data, time_ns=1_234_567_890_123, point=point, faults=faults, comm=comm)
+    event = decoder.decode(one)
+    line = LineDecoder(decoder, show, as_json=as_json).decode(one)
+    assert (line.time_ns, line.text) == (event.time_ns, show(event))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_numbers_take_the_short_way(as_json):
+    """No event is made of them."""
+    form = Format(0, 0, 1, None, (Field("n", "int", 48, 8, True), Field("p", "string", 56, 8)), 64)
+    decoder = Decoder(Schema("a", ("before#0",), (POINT,), (form,)), lambda _: None, SYMBOLS)
+
+    def never(event):
+        raise AssertionError(event)
+
+    line = LineDecoder(decoder, never, as_json=as_json).decode(record((5).to_bytes(8, "little") + b"abc\0\0\0\0\0"))
+    assert ('"values": {"n": 5, "p": "abc"}' if as_json else 'n = 5, p = "abc"') in line.text
