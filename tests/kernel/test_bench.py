@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 from support.commands import klasy_command
+from support.weaving import woven
+
+ASPECT = """aspect kept { before(struct file *file): execution("loff_t null_lseek(struct file *file, ..)") {
+    log(file->f_pos, file->f_op); log("%pS %d", file->f_op->llseek, file->f_mode); } }"""
 
 
 def bench(*words):
@@ -35,3 +40,18 @@ def test_unwoven():
     found = medians(bench("unwoven"))
     group = "lseek on /dev/null"
     assert found[group, "unwoven (kprobe)"] < found[group, "woven here (kprobe)"]
+
+
+def test_a_raw_log_shows_the_same(tmp_path):
+    """The lines of a file of klasy log --raw are those of klasy log, names of code included, when nothing is woven."""
+    with woven(ASPECT), open(os.devnull, "rb") as null:
+        for _ in range(3):
+            null.seek(0)
+        with (tmp_path / "kept.klog").open("wb") as file:
+            assert klasy_command("log", "--raw", "--keep", "kept", stdout=file.fileno()).status == 0
+        live = klasy_command("log", "kept").out
+    shown = klasy_command("log", str(tmp_path / "kept.klog"))
+    assert shown.status == 0
+    assert "null_lseek+0x0 " in live
+    cut = [line.split(" ", 1)[1] for line in live.splitlines()]  # the clock on the wall was asked twice
+    assert [line.split(" ", 1)[1] for line in shown.out.splitlines()] == cut

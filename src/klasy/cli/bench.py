@@ -28,9 +28,9 @@ HELP = "Measure what klasy costs here, against a program written by hand and the
 EXAMPLE = (
     "  klasy bench hits\n"
     "  klasy bench hits --only fentry --rounds 9 --png hits.png\n"
-    "  klasy lab -- klasy bench log --json\n\nexperiments:\n"
+    "  klasy bench unwoven --json\n\nexperiments:\n"
     + "\n".join(f"  {name:{_WIDTH}}  {what}" for name, what in EXPERIMENTS.items())
-    + "\n\nIt loads the machine, weaves aspects named klasy_bench and needs root. docs/measurements.md has figures."
+    + "\n\nIt loads the machine, weaves aspects named klasy_bench and needs root. docs/measurements.md says more."
 )
 
 

@@ -15,6 +15,7 @@ from klasy.weaver.counts import missed_in_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Protocol
 
     from klasy.cli.interrupts import Interrupts
     from klasy.log.event import LogEvent
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from klasy.log.symbolize import Symbolizer
     from klasy.weaver.watch import CpuGuard
     from klasy.weaver.woven import WovenAspect
+
+    class Output(Protocol):
+        """Where records go."""
+
+        def drain(self, *, keep: bool = False) -> None:
+            """Write all that is in the buffers now."""
+
 
 __all__ = ["LOOK_AROUND", "LogOutput", "follow", "identity", "losses", "open_reader", "say_losses", "still_there"]
 
@@ -44,20 +52,31 @@ class LogOutput:
         self._reader = reader
         self._hint = hint
         self._as_json = as_json
-        self._show = _renderer(symbols, as_json=as_json)
+        self._show = renderer(symbols, as_json=as_json)
 
     def drain(self, *, keep: bool = False) -> None:
         """Print all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
         for batch in self._reader.lines(self._show, as_json=self._as_json, keep=keep):
-            try:
-                _write([line.text for line in batch], self._hint)
-            except WriteRefused as error:
-                if not keep:
-                    self._reader.accept(error.written)
-                raise
+            with accepted(self._reader, keep=keep):
+                write_lines([line.text for line in batch], self._hint)
 
 
-def _renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]:
+class accepted:  # used as a function
+    """While a batch is written: if only a part of it could be, just that part leaves the kernel's buffer."""
+
+    def __init__(self, reader: LogReader, *, keep: bool) -> None:
+        self._reader = reader
+        self._keep = keep
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, WriteRefused) and not self._keep:
+            self._reader.accept(error.written)
+
+
+def renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]:
     if as_json:
         from klasy.log.format_json import event_json
 
@@ -67,12 +86,21 @@ def _renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str
     return lambda event: event_text(event, symbols)
 
 
-def _write(lines: Sequence[str], hint: str) -> None:
-    """Write lines to standard output; past its buffer, so as to know what got there."""
+def write_lines(lines: Sequence[str], hint: str) -> None:
+    """Write lines to standard output; past its buffer, so as to know what got there. Raises WriteRefused."""
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
+    write_all(
+        "\n".join([*lines, ""]).encode(encoding, errors),
+        lambda: [f"{line}\n".encode(encoding, errors) for line in lines],
+        hint,
+    )
+
+
+def write_all(data: bytes, pieces: Callable[[], Sequence[bytes]], hint: str) -> None:
+    """The same for bytes, which are those of ``pieces`` in a row: what a refusal counts."""
     sys.stdout.flush()
     descriptor = sys.stdout.fileno()
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
-    left = memoryview("\n".join([*lines, ""]).encode(encoding, errors))
+    left = memoryview(data)
     whole = len(left)
     try:
         while left:
@@ -80,7 +108,7 @@ def _write(lines: Sequence[str], hint: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        encoded = [f"{line}\n".encode(encoding, errors) for line in lines]
+        encoded = pieces()
         written, count, end = whole - len(left), 0, 0
         while count < len(encoded) and end + len(encoded[count]) <= written:
             end += len(encoded[count])
@@ -111,7 +139,7 @@ def nobody_reads(descriptor: int) -> bool:
 
 
 def follow(
-    output: LogOutput,
+    output: Output,
     reader: LogReader,
     aspects: Sequence[WovenAspect],
     interrupts: Interrupts,

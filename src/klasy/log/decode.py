@@ -48,9 +48,17 @@ class Decoder:
 
     ``types(module)`` gives the BTF that a field's ``type_id`` refers to; it is asked only when a record needs it. None:
     there is none any more (the module was unloaded); what is of such a type is shown as the bytes it is.
+    ``wall_offset``: what to add to the time of a record, in ns, to have that since 1970.
     """
 
-    def __init__(self, schema: Schema, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        types: Callable[[str | None], Btf | None],
+        symbols: Symbolizer,
+        *,
+        wall_offset: int | None = None,
+    ) -> None:
         self.schema = schema
         # Of each format where it tells the instruction that accessed data, if it does.
         self._sites = [_site(form) for form in schema.formats]
@@ -61,7 +69,7 @@ class Decoder:
             None if f.template is None else printf.parse(f.template.removesuffix("\n")) for f in schema.formats
         ]
         # Records carry monotonic time; the distance to the clock on the wall is taken once, when reading begins.
-        self._wall_offset = time.time_ns() - time.monotonic_ns()
+        self._wall_offset = time.time_ns() - time.monotonic_ns() if wall_offset is None else wall_offset
         self._second = (0, "")  # of the record before, with its text
 
     def decode(self, record: bytes | memoryview) -> LogEvent | None:

@@ -23,10 +23,10 @@ class CodeMap(Protocol):
 class Symbolizer:
     """Names of the functions that addresses lie in; remembers what it has looked up."""
 
-    def __init__(self, code: CodeMap | None) -> None:
+    def __init__(self, code: CodeMap | None, user: UserSymbols | None = None) -> None:
         self.code = code
         self._found: dict[int, tuple[str, str, int] | None] = {}
-        self._user: UserSymbols | None = None
+        self._user = user
 
     def place(self, address: int) -> str:
         """``function+0x12`` or ``function+0x12 [module]``; hexadecimal where no function is there."""

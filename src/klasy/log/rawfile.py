@@ -1,0 +1,259 @@
+"""Logs kept as the kernel wrote them: ``klasy log --raw`` writes such a file, ``klasy log FILE`` shows it.
+
+Writing records as they are is the cheapest a reader can do with them. A file has all that it takes to show them
+elsewhere and later: the aspects' formats and join points and, where the formats need them, the kernel's symbols and
+types. It is read without trust in what it says: a malformed one is refused.
+
+    magic        ``klasy log 1``, a line
+    chunks       tag (4 bytes), length of the body (8 bytes), body
+      HEAD         JSON: the kernel's release, the distance of its clock to that on the wall, the sources of records
+      SYMS         the functions of one object: length of its name (2), name (empty: the kernel proper), where it was
+                   loaded (8), and compressed, what Symbols.dump gives
+      TYPE         its BTF: length of its name, name, and the bytes, compressed
+      RECS         of length 0: from here to the end of the file there are
+    records      number of the source (4), length (4), the bytes of a record
+
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from struct import Struct
+from struct import error as StructError
+
+from klasy.btf.read import BtfError
+from klasy.btf.types import Btf
+from klasy.errors import InputError, SystemRefusal
+from klasy.kernel.kallsyms import Symbols
+from klasy.kernel.model import Clone, Function
+from klasy.log.decode import Decoder
+from klasy.log.event import LogPoint, Schema
+from klasy.log.lines import LineDecoder
+from klasy.log.symbolize import Symbolizer
+from klasy.log.userspace import UserSymbols
+from klasy.plain import TYPE_CHECKING, asdict
+from klasy.record import HEADER_SIZE, Format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, BinaryIO
+
+    from klasy.kernel.references import Reference
+    from klasy.log.event import LogEvent
+    from klasy.log.reader import RawRecord
+
+MAGIC = b"klasy log 1\n"
+_CHUNK = Struct("<4sQ")
+_NAME = Struct("<H")
+_BASE = Struct("<Q")
+_RECORD = Struct("<II")
+_NAMED = frozenset(("symbol", "stack", "pointer", "object"))  # kinds of fields in which code may be named
+_TYPED = frozenset(("object", "enum"))
+_LARGEST = 1 << 30  # bytes of a chunk, uncompressed
+_PART = 1 << 20
+# What malformed contents can come to in code that was written for what klasy itself says.
+_MALFORMED = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    *(StructError, BtfError, RecursionError, MemoryError),
+)
+
+
+def check(schemas: Iterable[Schema]) -> None:
+    """Raise SystemRefusal for an aspect whose log cannot be shown away from the kernel that wrote it."""
+    for schema in schemas:
+        if any(entry.kind == "site" for form in schema.formats for entry in form.fields):
+            raise SystemRefusal(
+                f"the log of '{schema.aspect}' cannot be kept raw",
+                hint="which instruction accessed the data is found in the code of the running kernel; use --json",
+            )
+
+
+def head(
+    schemas: Sequence[Schema],
+    *,
+    release: str,
+    wall_offset: int,
+    symbols: Callable[[], Mapping[str | None, Symbols]],
+    types: Callable[[str | None], bytes],
+) -> bytes:
+    """What stands before the records. ``symbols`` and ``types`` (the BTF of a module) are asked if they are needed."""
+    sources = [
+        {
+            "aspect": schema.aspect,
+            "advice": list(schema.advice),
+            "points": [asdict(point) for point in schema.points],
+            "formats": [form.to_json() for form in schema.formats],
+        }
+        for schema in schemas
+    ]
+    document = {"kernel": release, "wall_offset_ns": wall_offset, "sources": sources}
+    parts = [MAGIC, _chunk(b"HEAD", json.dumps(document).encode())]
+    forms = [form for schema in schemas for form in schema.formats]
+    fields = [entry for form in forms for entry in form.fields]
+    if any(entry.kind in _NAMED for entry in fields) or any("%p" in (form.template or "") for form in forms):
+        for name, table in symbols().items():
+            parts.append(_chunk(b"SYMS", _named(name), _BASE.pack(table.base), zlib.compress(table.dump(), 1)))
+    wanted = {entry.module for entry in fields if entry.kind in _TYPED}
+    for module in sorted({None, *wanted} if wanted else (), key=lambda name: name or ""):
+        parts.append(_chunk(b"TYPE", _named(module), zlib.compress(types(module), 1)))
+    parts.append(_chunk(b"RECS"))
+    return b"".join(parts)
+
+
+def encoded(record: RawRecord) -> bytes:
+    """A record as it stands in the file."""
+    return _RECORD.pack(record.source, len(record.data)) + record.data
+
+
+def _chunk(tag: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return _CHUNK.pack(tag, len(body)) + body
+
+
+def _named(name: str | None) -> bytes:
+    data = (name or "").encode()
+    return _NAME.pack(len(data)) + data
+
+
+def is_raw(path: str) -> bool:
+    """Whether a file is one of these."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+class RawFile:
+    """One file, open for reading. Raises InputError where it cannot be read or is malformed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.cut = False  # the file ends within a record: who wrote it was killed, or its disk was full
+        self._tables: dict[str | None, Symbols] = {}
+        self._types: dict[str | None, bytes] = {}
+        self._btfs: dict[str | None, Btf] = {}
+        try:
+            self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by close()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from None
+        try:
+            self._read_head()
+        except _MALFORMED as error:
+            self._file.close()
+            raise InputError(f"{path} is no log that klasy wrote: {error}") from None
+
+    def _read_head(self) -> None:
+        if self._file.read(len(MAGIC)) != MAGIC:
+            raise ValueError("it does not begin as one")
+        document: Any = None
+        while True:
+            tag, length = _CHUNK.unpack(self._file.read(_CHUNK.size))
+            if tag == b"RECS":
+                break
+            if length > _LARGEST:
+                raise ValueError("a part of it is too long")
+            body = self._file.read(length)
+            if len(body) < length:
+                raise ValueError("it ends before the records begin")
+            if tag == b"HEAD":
+                document = json.loads(body)
+            elif tag == b"SYMS":
+                name, rest = _split(body)
+                (base,) = _BASE.unpack_from(rest)
+                self._tables[name] = Symbols.load(memoryview(_inflated(rest[_BASE.size :])), base)
+            elif tag == b"TYPE":
+                name, rest = _split(body)
+                self._types[name] = _inflated(rest)
+        if document is None:
+            raise ValueError("it does not say of what it is the log")
+        self.release = str(document["kernel"])
+        self.symbols = Symbolizer(self, UserSymbols(proc="/dev/null"))  # the processes were another machine's
+        offset = int(document["wall_offset_ns"])
+        self._decoders = [
+            Decoder(_schema(source), self.types, self.symbols, wall_offset=offset) for source in document["sources"]
+        ]
+
+    def lines(self, show: Callable[[LogEvent], str], *, as_json: bool) -> Iterator[str]:
+        """The records as lines, as LogReader.lines has them. Raises InputError, SystemRefusal for a malformed one."""
+        decoders = [LineDecoder(decoder, show, as_json=as_json) for decoder in self._decoders]
+        for source, data in self.records():
+            if source >= len(decoders):
+                raise InputError(f"{self.path} has a record of nobody's")
+            try:
+                line = decoders[source].decode(data)
+            except _MALFORMED as error:
+                raise InputError(f"{self.path} is damaged: {error}") from None
+            if line is not None:
+                yield line.text
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """The number of the source, and the bytes, of each record."""
+        data = b""
+        while part := self._file.read(_PART):
+            data += part
+            at = 0
+            while len(data) - at >= _RECORD.size:
+                source, length = _RECORD.unpack_from(data, at)
+                if not HEADER_SIZE <= length <= _PART:
+                    raise InputError(f"{self.path} is damaged: a record of {length} bytes")
+                end = at + _RECORD.size + length
+                if end > len(data):
+                    break
+                yield source, data[at + _RECORD.size : end]
+                at = end
+            data = data[at:]
+        self.cut = bool(data)
+
+    # --- what the symbolizer and the decoders ask
+
+    def function_at(self, address: int) -> Function | None:
+        """The function whose text held an address."""
+        for module, table in self._tables.items():
+            if table.base <= address < table.end and (index := table.at(address)) is not None:
+                name = table.name(index)
+                return Function(name, table.address(index), table.sizes[index], module, name, Clone.NONE, 1)
+        return None
+
+    def access_before(self, ip: int) -> Reference | None:
+        """Not known here: see :func:`check`."""
+        return None
+
+    def types(self, module: str | None) -> Btf | None:
+        """The types of the kernel proper or of a module, as far as the file has them."""
+        if module not in self._btfs and module in self._types:
+            self._btfs[module] = Btf(self._types[module], self.types(None) if module else None)
+        return self._btfs.get(module)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _split(body: bytes) -> tuple[str | None, bytes]:
+    (length,) = _NAME.unpack_from(body)
+    end = _NAME.size + length
+    return body[_NAME.size : end].decode() or None, body[end:]
+
+
+def _inflated(data: bytes) -> bytes:
+    inflate = zlib.decompressobj()
+    try:
+        found = inflate.decompress(data, _LARGEST)
+    except zlib.error:
+        raise ValueError("a part of it is damaged") from None
+    if not inflate.eof:
+        raise ValueError("a part of it is too long, or cut short")
+    return found
+
+
+def _schema(source: Any) -> Schema:
+    points = tuple(LogPoint(**point) for point in source["points"])
+    return Schema(
+        str(source["aspect"]),
+        tuple(map(str, source["advice"])),
+        points,
+        tuple(Format.from_json(form) for form in source["formats"]),
+    )

@@ -1,0 +1,101 @@
+"""A log kept raw shows, anywhere, what the log would have shown; a malformed one is refused."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.logrecords import FUNCTIONS, SYMBOLS, fields, record, schema
+
+from klasy.errors import InputError, SystemRefusal
+from klasy.kernel.kallsyms import Symbols
+from klasy.log import rawfile
+from klasy.log.decode import Decoder
+from klasy.log.format_text import event_text
+from klasy.log.rawfile import RawFile
+from klasy.log.reader import RawRecord
+
+SCHEMA = schema(*fields(("n", "int", 8, {"signed": True}), ("s", "string", 8), ("f", "symbol", 8)))
+CODE = [start + 5 for _, start, _ in FUNCTIONS] + [1]
+RECORDS = [record(bytes([n]) * 8 + b"caf\xe9\0\0\0\0" + CODE[n].to_bytes(8, "little"), time_ns=n) for n in range(3)]
+
+
+def tables():
+    """The symbols of both functions, each of its own object."""
+    return {module: Symbols.build(start, [start], [start + 256], [name.encode()]) for name, start, module in FUNCTIONS}
+
+
+def contents(*schemas):
+    """A file of these records, from each source."""
+    head = rawfile.head(schemas, release="6.1", wall_offset=10**18, symbols=tables, types=lambda _: b"")
+    pieces = [rawfile.encoded(RawRecord(0, n, one)) for n in range(len(schemas)) for one in RECORDS]
+    return head + b"".join(pieces)
+
+
+def shown(path):
+    """Its lines, and whether it is cut short."""
+    file = RawFile(str(path))
+    try:
+        return list(file.lines(lambda event: event_text(event, file.symbols), as_json=False)), file.cut
+    finally:
+        file.close()
+
+
+def test_the_same_lines(tmp_path):
+    """Values, the time of day and the names of code, without asking this machine."""
+    path = tmp_path / "log"
+    path.write_bytes(contents(SCHEMA, schema(*SCHEMA.formats[0].fields, aspect="b")))
+    decoder = Decoder(SCHEMA, lambda _: None, SYMBOLS, wall_offset=10**18)
+    live = [event_text(decoder.decode(one), SYMBOLS) for one in RECORDS]
+    assert "vfs_read+0x5" in live[0]
+    assert "ext_free+0x5 [ext4]" in live[1]
+    assert shown(path) == (live + [line.replace(" a: ", " b: ") for line in live], False)
+    assert rawfile.is_raw(str(path))
+
+
+@pytest.mark.parametrize("missing", [1, 40, 75])
+def test_cut_short(tmp_path, missing):
+    """What is whole of it is shown."""
+    path = tmp_path / "log"
+    path.write_bytes(contents(SCHEMA)[:-missing])
+    lines, cut = shown(path)
+    assert (len(lines), cut) == (2, True)
+
+
+def test_symbols_only_where_they_are_needed():
+    """A log of numbers does not carry the kernel's symbols along."""
+    numbers = schema(*fields(("n", "int", 8)))
+    head = rawfile.head([numbers], release="6.1", wall_offset=0, symbols=None, types=None)
+    assert b"SYMS" not in head
+    assert b"SYMS" in contents(SCHEMA)
+
+
+def test_what_needs_the_kernels_code_is_refused():
+    """Which instruction accessed the data only its code tells."""
+    with pytest.raises(SystemRefusal, match="cannot be kept raw"):
+        rawfile.check([SCHEMA, schema(*fields(("", "site", 8), ("", "access", 8)))])
+
+
+@given(st.data())
+def test_damaged(tmp_path_factory, data):
+    """Whatever a file holds: it is shown, or refused in words."""
+    good = contents(SCHEMA)
+    at = data.draw(st.integers(0, len(good) - 1))
+    bad = good[:at] + data.draw(st.binary(max_size=9)) + good[at + data.draw(st.integers(0, 9)) :]
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(bad)
+    with suppress(InputError, SystemRefusal):
+        lines, _ = shown(path)
+        assert all(isinstance(line, str) for line in lines)
+
+
+def test_no_log(tmp_path):
+    """Another file, and none."""
+    (tmp_path / "other").write_text("hello")
+    with pytest.raises(InputError, match="is no log that klasy wrote"):
+        RawFile(str(tmp_path / "other"))
+    with pytest.raises(InputError, match="No such file"):
+        RawFile(str(tmp_path / "none"))
+    assert not rawfile.is_raw(str(tmp_path / "other"))
