@@ -75,8 +75,8 @@ def _call(call: Call) -> dict[str, Any]:
 
     shown: dict[str, Any] = {
         "call": call.name,
-        "arguments": {a.name: _text(a.value) if isinstance(a.value, str) else a.value for a in call.arguments},
-        "text": _text(call_text(call)),
+        "arguments": {a.name: text_json(a.value) if isinstance(a.value, str) else a.value for a in call.arguments},
+        "text": text_json(call_text(call)),
     }
     if call.result is not None:
         shown["result"] = call.result

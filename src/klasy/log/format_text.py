@@ -97,7 +97,7 @@ def call_text(call: Call) -> str:
 
 def _argument(value: int | str) -> str:
     text = str(value)
-    return _quoted(text) + (".." if len(text) >= TEXT_BYTES - 2 else "")  # the record had no room for more
+    return quoted(text) + (".." if len(text) >= TEXT_BYTES - 2 else "")  # the record had no room for more
 
 
 def _pointer(address: int, is_code: bool, symbols: Symbolizer) -> str:

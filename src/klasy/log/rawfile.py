@@ -51,6 +51,10 @@ _BASE = Struct("<Q")
 _RECORD = Struct("<II")
 _NAMED = frozenset(("symbol", "stack", "pointer", "object"))  # kinds of fields in which code may be named
 _TYPED = frozenset(("object", "enum"))
+_NEEDS_KERNEL = {
+    "site": "which instruction accessed the data",
+    "call": "what arguments a system call has",
+}
 _LARGEST = 1 << 30  # bytes of a chunk, uncompressed
 _PART = 1 << 20
 # What malformed contents can come to in code that was written for what klasy itself says.
@@ -63,11 +67,12 @@ _MALFORMED = (
 def check(schemas: Iterable[Schema]) -> None:
     """Raise SystemRefusal for an aspect whose log cannot be shown away from the kernel that wrote it."""
     for schema in schemas:
-        if any(entry.kind == "site" for form in schema.formats for entry in form.fields):
-            raise SystemRefusal(
-                f"the log of '{schema.aspect}' cannot be kept raw",
-                hint="which instruction accessed the data is found in the code of the running kernel; use --json",
-            )
+        for entry in (entry for form in schema.formats for entry in form.fields):
+            if entry.kind in _NEEDS_KERNEL:
+                raise SystemRefusal(
+                    f"the log of '{schema.aspect}' cannot be kept raw",
+                    hint=f"only the running kernel tells {_NEEDS_KERNEL[entry.kind]}; use --json",
+                )
 
 
 def head(
