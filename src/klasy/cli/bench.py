@@ -73,9 +73,9 @@ def run(args: Arguments) -> int:
 
         print(json.dumps(report.to_json(here), indent=2))
     else:
-        from klasy.bench import present
+        from klasy.cli import benchtext
 
-        print(present.text(report, here, scale.rounds))
+        print(benchtext.text(report, here, scale.rounds))
     if args.png:
         picture.draw(report, args.png)
     return EXIT_OK

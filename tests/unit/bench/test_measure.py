@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from klasy.bench import present
 from klasy.bench.hits import compared
 from klasy.bench.measure import Limit, Missing, Report, Row, Scale, Variant, rotated, rows, run
+from klasy.cli import benchtext as present
 
 
 def variants(order, values):
