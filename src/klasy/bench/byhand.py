@@ -51,7 +51,7 @@ from klasy.record import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from klasy.bpf.asm import Assembled
+    from klasy.bpf.assembled import Assembled
     from klasy.bpf.program import Program
 
 ROOM = 1 << 23  # bytes of a ring buffer here: for the hits of one sample

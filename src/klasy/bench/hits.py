@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from klasy.backend.artifact import Artifact
     from klasy.bench.byhand import Attached
     from klasy.bench.measure import Scale
-    from klasy.bpf.asm import Assembled
+    from klasy.bpf.assembled import Assembled
 
 FUNCTION = "null_lseek"
 CALLEES = ("__fdget_pos", "fdget_pos")  # what lseek calls first: before 6.12 and from then on
