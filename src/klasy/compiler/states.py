@@ -95,7 +95,9 @@ class _Declaring:
         if decl.bounds is not None:
             self._check_steps(decl.bounds)
         keys, size = self._keys()
-        sound = len(self.checker.bag.errors) == self.errors
+        # What was said of an advice's parameter is not said again of a key made of it: there may be no error here.
+        known = len(keys) == len(decl.keys) and (decl.type is None or type_ is not None)
+        sound = known and len(self.checker.bag.errors) == self.errors
         return StateVariable(self.index, decl.name, kind, decl.span, type_, keys, size, decl.bounds, value, sound=sound)
 
     def _value_type(self, ref: ast.TypeRef) -> CType | None:

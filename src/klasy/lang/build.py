@@ -127,10 +127,11 @@ class AstBuilder:
 
     def _advice(self, kind: ast.AdviceKind, c: list[Any], span: Span) -> ast.AdviceDecl:
         (params, last), *others, body = c
-        returning = next((x for x in others if isinstance(x, ast.Param)), None)
+        returning = None
+        for part in others:
+            if isinstance(part, tuple):
+                returning, last = part
         pointcut = next((x for x in others if isinstance(x, ast.Pointcut)), None)
-        if returning:
-            last = self.file.text.index(")", returning.span.end) + 1
         head = Span(self.file, span.start, last)
         return ast.AdviceDecl(span, kind, params, returning, pointcut, body, head)
 
@@ -143,9 +144,9 @@ class AstBuilder:
     def _on_around(self, c: list[Any], span: Span) -> ast.AdviceDecl:
         return self._advice(ast.AdviceKind.AROUND, c, span)
 
-    def _on_returning(self, c: list[Any], _: Span) -> ast.Param:
-        param: ast.Param = c[0]
-        return param
+    def _on_returning(self, c: list[Any], span: Span) -> tuple[ast.Param, int]:
+        """The parameter, and the offset behind its closing parenthesis."""
+        return c[0], span.end
 
     def _on_c_body(self, c: list[Any], span: Span) -> ast.CBody:
         return ast.CBody(span, c[0].text[2:-2])

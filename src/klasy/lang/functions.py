@@ -99,7 +99,8 @@ class Functions:
                         return found
             return []
 
-        return walk(start, [])
+        # A second aspect of the same name, which is an error by itself, may have functions that are not known here.
+        return walk(start, []) if start in self.all else []
 
     def copies(self, part: ast.Node) -> int:
         """How many functions are put in place in a part of an aspect. Nothing must recur."""

@@ -14,7 +14,7 @@ from klasy.lang import ast
 from klasy.lang.lalr import END, ERROR, SYMBOLS, Failure, Machine, Stack, Token
 from klasy.lang.parser import ExtraBrace
 from klasy.lang.rawtext import RawToken, raw_token
-from klasy.lang.syntax_help import NAMED, Named, SyntaxHelp, either
+from klasy.lang.syntax_help import NAMED, Named, either, syntax_help
 from klasy.lang.typenames import RESERVED_WORDS
 from klasy.lang.vocabulary import DESIGNATORS
 from klasy.plain import TYPE_CHECKING, dataclass
@@ -73,7 +73,7 @@ class Recovery:
         self.text = text  # what is read: that of the file, but for braces that are too many
         self.bag = bag
         self.builder = builder
-        self.help = SyntaxHelp(machine)
+        self.help = syntax_help(machine)
         self.count = 0
         self.progress = -1  # where the last error was
         self.end = len(file.text)

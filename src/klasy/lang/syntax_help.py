@@ -206,6 +206,17 @@ _BEHIND_OPERAND = {
 }  # fmt: skip
 
 
+_help: SyntaxHelp | None = None
+
+
+def syntax_help(machine: Machine) -> SyntaxHelp:
+    """The help for a parser: made once, as its examples are read by that parser first."""
+    global _help  # noqa: PLW0603  # one serves the process, as one set of tables does
+    if _help is None or _help.machine is not machine:
+        _help = SyntaxHelp(machine)
+    return _help
+
+
 class SyntaxHelp:
     """Finds what to say at a syntax error."""
 
