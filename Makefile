@@ -2,6 +2,7 @@
 # make test    every check and test, on this machine and inside the lab's guests
 # make stress  the reliability runs at full size, on every kernel of the lab: an hour or two
 # make demo    weave the first aspect into a running kernel, in the lab
+# make fuzz    a million mutated aspects through the parser and the checker; goes on where it was ended (hours)
 # make clean   remove what was made here (not the lab's cache, ~/.cache/klasy)
 
 PYTHON  = /usr/bin/python3
@@ -12,7 +13,7 @@ PACKAGES = python3-venv qemu-system-x86 busybox-static kmod python3-bpfcc iprout
 
 # What else klasy bench compares klasy with, where it is installed: linux-perf strace trace-cmd python3-matplotlib
 
-.PHONY: setup test stress demo clean packages
+.PHONY: setup test stress demo fuzz clean packages
 
 setup: packages .venv/.ready
 
@@ -52,6 +53,10 @@ stress: setup
 
 demo: setup
 	.venv/bin/klasy lab -- bash examples/demo.sh
+
+fuzz: setup
+	.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install --quiet --editable '.[fuzz]'
+	nice -n 19 .venv/bin/python tests/stress/fuzz_parse.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
