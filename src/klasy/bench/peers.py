@@ -47,10 +47,15 @@ def tool(
     It is ended as Ctrl-C ends it. Raises Missing if it is not there, or ends before, with what it said.
     """
     require(command[0])
+    # Who is started in the background may have been told to ignore Ctrl-C, and would hand that on.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="klasy-bench-") as folder:
         output = Path(folder) / "output"
         with output.open("wb") as file, (Path(folder) / "errors").open("w+b") as errors:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=errors)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=errors, start_new_session=True
+            )
             try:
                 end = time.monotonic() + _PATIENCE
                 while not ready(process.pid):
@@ -71,9 +76,11 @@ def _complaint(said: bytes) -> str:
 
 
 def end_tool(process: subprocess.Popen[bytes]) -> None:
-    """End a process as Ctrl-C does, and wait for it."""
+    """End a process and its children as Ctrl-C does, and wait for it."""
+    if process.poll() is not None:
+        return
     with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
     try:
         process.wait(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
