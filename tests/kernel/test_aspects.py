@@ -467,6 +467,27 @@ def test_opens(tmp_path: Path) -> None:
     assert failed[ME,] >= 1
 
 
+def test_raw_calls(tmp_path: Path) -> None:
+    """A system call made by its number is warned of, the same made by the library's function is not."""
+    libc = ctypes.CDLL(None)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for file in (one, two):
+        file.write_text("x")
+    with ready("raw_calls") as made:
+        one.unlink()
+        libc.syscall(87, str(two).encode())
+        os.kill(os.getpid(), 0)
+        libc.syscall(62, os.getpid(), 0)
+        with socket.socket() as unconnected:
+            unconnected.connect_ex(("127.0.0.1", 1))
+            libc.syscall(42, unconnected.fileno(), b"\2\0\0\1\x7f\0\0\1" + bytes(8), 16)
+        said = [e.message for e in made.mine()]
+    me = f"warning: {ME}[{os.getpid()}] without the C library: "
+    assert said[:2] == [f'{me}unlink("{two}") = 0', f"{me}kill({os.getpid()}, 0) = 0"]
+    assert len(said) == 3
+    assert said[2].startswith(f"{me}connect(")
+
+
 def test_deny_path(tmp_path: Path) -> None:
     """The file cannot be opened while the policy is woven, others can; each attempt is logged."""
     secret, other = tmp_path / "klasy-secret", tmp_path / "klasy-other"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from shutil import which
 
@@ -16,7 +17,10 @@ import pytest
 from support.livekernel import leftovers
 from support.weaving import woven
 
+from klasy.backend import Options
+from klasy.backend.maps import Budget
 from klasy.log.format_text import call_text
+from klasy.match.filter import Filter, User
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -220,3 +224,56 @@ print("".join(opened))
     ]
     assert sum(e.message == "first" for e in events) == sum(n == str(first) for n, _ in of_race)
     assert not any("user_memory" in a.as_json(e) for e in events if e.advice == "after#0" and e.values[0][1])
+
+
+MIXED = """aspect mixed {
+    pointcut by_library(): cflow(user("libc.so.6": execution(umask)));
+    count opened[str(filename)];
+    after(): syscall(*) && by_library() { log(joinpoint); }
+    after(const char *filename) returning (long fd): syscall(openat) && if(fd >= 0) { opened[str(filename)]++; }
+    before(): syscall(umask) && !by_library() { log("alone: %s", joinpoint); }
+    before(): user("libc.so.6": execution(rename)) && if(pid != 0) { log("library"); }
+    before(): event(syscalls:sys_enter_umask) { log("event"); }
+    before(): execution(security_file_open) && cflow(execution(do_filp_open)) { log("inside"); }
+    before(): get(init_net.ipv4.sysctl_ip_default_ttl) { log("data %u", value); }
+}"""
+
+
+def test_filters_and_a_budget_with_all_kinds(tmp_path: Path) -> None:
+    """System calls, programs, events, flows and data together, within a budget: those of the wanted process count, each
+    as often as it did them, and nobody else's."""
+    file = tmp_path / "file"
+    file.write_text("x")
+
+    def work() -> None:
+        for mask in (1, 2, 3):
+            LIBC.umask(mask)
+        LIBC.syscall(95, 4)
+        LIBC.rename(b"/no/old", b"/no/new")
+        for _ in range(2):
+            os.close(os.open(file, os.O_RDONLY))
+        Path("/proc/sys/net/ipv4/ip_default_ttl").read_text()
+
+    def act() -> None:
+        if (number := os.fork()) != 0:
+            work()
+            os.waitpid(number, 0)
+            return
+        Path("/proc/self/comm").write_text("mixedup")
+        work()
+
+    number, go = child(act)
+    wanted = Filter(pids=(number,), comms=(b"mixedup",), users=(User(0, "root"),), children=True)
+    with woven(MIXED, limits=Options(filter=wanted, budget=Budget(100, os.cpu_count() or 1))) as a:
+        let_go(number, go)
+        work()
+        events = a.events()
+        assert a.aspect.over_budget() is None
+    said = Counter(e.message or call_text(e.values[0][1]).split("(")[0] for e in events)
+    assert {e.pid for e in events}.isdisjoint((os.getpid(), number))
+    assert said["umask"] == 3
+    assert said["alone: umask(04)"] == 1
+    assert said["library"] == 1
+    assert said["event"] == 4
+    assert said["inside"] >= 3
+    assert sum(count for key, count in said.items() if key.startswith("data ")) >= 1

@@ -9,7 +9,7 @@ from klasy.compiler import tree
 from klasy.compiler.checkexpr import ExprChecker
 from klasy.compiler.types import VOID, Array, CType, Function, Integer, Pointer, String, Types, Void
 from klasy.lang import ast
-from klasy.match.pointcut import walk
+from klasy.match.pointcut import outside_flows
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ class AdviceChecker(ExprChecker):
         super().__init__(types, bag, formats, advice.index)
         self.data = data
         self.advice = advice
-        self.in_program = any(isinstance(part, ast.User) for part in walk(advice.pointcut))
+        self.in_program = any(isinstance(part, ast.User) for part in outside_flows(advice.pointcut))
         self.parameters = self.declared((*advice.params, *([advice.returning] if advice.returning else [])))
-        if any(isinstance(part, ast.Syscall) for part in walk(advice.pointcut)):
+        if any(isinstance(part, ast.Syscall) for part in outside_flows(advice.pointcut)):
             for variable in self.parameters.values():
                 variable.user = True
         self.scopes = [self.parameters]

@@ -6,7 +6,7 @@ from klasy.compiler import ir, tree
 from klasy.compiler.types import STRING
 from klasy.lang import ast
 from klasy.match.plan import Argument
-from klasy.match.pointcut import walk
+from klasy.match.pointcut import outside_flows
 from klasy.plain import TYPE_CHECKING
 from klasy.record import CALL_SIZE, TEXT_BYTES
 
@@ -26,7 +26,7 @@ def check_whole(checker: ExprChecker, node: ast.Name) -> tree.Expr | None:
             "bare-joinpoint", "a function has no join point: its caller has", node.span, "log it in the advice itself"
         )
         return None
-    parts = [*_outside_flows(advice.pointcut)]
+    parts = [*outside_flows(advice.pointcut)]
     if not any(isinstance(part, ast.Syscall) for part in parts) or any(isinstance(part, _OTHERS) for part in parts):
         checker.error(
             "bare-joinpoint",
@@ -37,11 +37,6 @@ def check_whole(checker: ExprChecker, node: ast.Name) -> tree.Expr | None:
         return None
     after = advice.kind is ast.AdviceKind.AFTER
     return tree.JoinPointAttribute(STRING, node.span, tree.WHOLE_AFTER if after else tree.WHOLE_BEFORE)
-
-
-def _outside_flows(pointcut: ast.Pointcut) -> list[ast.Pointcut]:
-    inside = {id(part) for flow in walk(pointcut) if isinstance(flow, ast.Cflow) for part in walk(flow.operand)}
-    return [part for part in walk(pointcut) if id(part) not in inside]
 
 
 def call_field(body: Body, field: Field, value: tree.JoinPointAttribute) -> ir.CallField:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MOST_FUNCTIONS = 100  # whose executions are control flows: each takes two programs
 # The last that a task does is to call it: what it was in then is over, though nothing has returned.
 LAST_OF_TASK = "do_task_dead"
+# From here on a task runs another program: of the one before no function returns (fs/exec.c).
+LAST_OF_PROGRAM = "begin_new_exec"
 
 _Key = tuple[ast.Pointcut, bool, tuple[ast.Param, ...]]
 _WHOLE = (
@@ -132,9 +134,14 @@ class Flows:
 
     def _end(self, span: Span) -> None:
         """The advice that ends all flows of a task."""
+        names = {number: tuple([param.name for param in key[2]]) for key, number in self._numbers.items()}
+        ends = {number: ast.FlowStep(span, "end", number, of) for number, of in names.items()}
         last = ast.Execution(span, ast.Signature(span, None, LAST_OF_TASK, None))
-        ends = tuple([ast.FlowStep(span, "end", n, tuple(p.name for p in key[2])) for key, n in self._numbers.items()])
-        self._add(ends, last, "cflow end of task", order=1)
+        self._add(tuple(ends.values()), last, "cflow end of task", order=1)
+        users = [n for key, n in self._numbers.items() if any(isinstance(part, ast.User) for part in walk(key[0]))]
+        if users:
+            last = ast.Execution(span, ast.Signature(span, None, LAST_OF_PROGRAM, None))
+            self._add(tuple([ends[number] for number in users]), last, "cflow end of program", order=1)
 
     def _add(
         self,

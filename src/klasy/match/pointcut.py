@@ -64,6 +64,16 @@ def walk(pointcut: ast.Pointcut) -> Iterator[ast.Pointcut]:
         yield from walk(pointcut.operand)
 
 
+def outside_flows(pointcut: ast.Pointcut) -> Iterator[ast.Pointcut]:
+    """The parts of a pointcut that say where advice runs: all but those within ``cflow``."""
+    yield pointcut
+    if isinstance(pointcut, ast.And | ast.Or):
+        yield from outside_flows(pointcut.left)
+        yield from outside_flows(pointcut.right)
+    elif isinstance(pointcut, ast.Not):
+        yield from outside_flows(pointcut.operand)
+
+
 def _expand(node: ast.Pointcut, positive: bool, leaves: list[Leaf]) -> list[tuple[Literal, ...]] | None:
     """The conjuncts of a part of the pointcut, or of its negation; None if there are too many."""
     if isinstance(node, ast.Not):

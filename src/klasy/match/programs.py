@@ -351,6 +351,9 @@ def _contradiction(
 def plan_executions(probes: ProbeSet, todo: Sequence[tuple[ast.Advice, Match]], planner: Planner) -> None:
     """Plan the executions in user programs: a breakpoint each, and one program for those of a file."""
     writers: set[int] = set()
+    own = {match.shadow.address for advice, match in todo if not advice.keeps}
+    # What only keeps flows has a program of its own, which no filter is in.
+    apart = {match.shadow.address for advice, match in todo if advice.keeps} - own
     for advice, match in todo:
         function = match.shadow.function
         assert function is not None
@@ -362,21 +365,23 @@ def plan_executions(probes: ProbeSet, todo: Sequence[tuple[ast.Advice, Match]], 
             continue
         marked = takes_arguments(match.outcome)
         use = MarkUse.TAKE if marked else MarkUse.NONE
-        _add(probes, _kind(Mechanism.URETPROBE, Context.RETURN, use, function), advice, match)
+        _add(probes, _kind(Mechanism.URETPROBE, Context.RETURN, use, function, apart), advice, match)
         if marked:
             writers.add(function.address)
-            kind = _kind(Mechanism.UPROBE, Context.ENTRY, MarkUse.WRITE, function)
+            kind = _kind(Mechanism.UPROBE, Context.ENTRY, MarkUse.WRITE, function, apart)
             probes.point(kind, function.address, function)
     for advice, match in todo:
         function = match.shadow.function
         assert function is not None
         if advice.kind is ast.AdviceKind.BEFORE:
             use = MarkUse.WRITE if function.address in writers else MarkUse.NONE
-            _add(probes, _kind(Mechanism.UPROBE, Context.ENTRY, use, function), advice, match)
+            _add(probes, _kind(Mechanism.UPROBE, Context.ENTRY, use, function, apart), advice, match)
 
 
-def _kind(mechanism: Mechanism, context: Context, use: MarkUse, function: Function) -> Kind:
+def _kind(mechanism: Mechanism, context: Context, use: MarkUse, function: Function, apart: set[int]) -> Kind:
     group = (function.address >> _FILE_SHIFT) + 1
+    if function.address in apart:
+        group += MOST_FILES + 1
     return Kind(mechanism, context, Locator.ADDRESS, use, MarkRole.ENTRY, group=group)
 
 

@@ -14,7 +14,8 @@ trap by which a probe is reached (int3, a debug register) counts there as an NMI
 That a flow is entered again within itself needs no count: it is over where the slot at which it began is left. So what
 is not seen (calls under way when the aspect was woven; entries that the kernel refused to tell) leaves no trace for
 long: leaving what was not entered does nothing; and an entry at a slot that is not deeper in the same stack than
-``outer`` shows that the old one is over. A task that ends without returning loses its entries when it is dead.
+``outer`` shows that the old one is over. A task that ends without returning loses its entries when it is dead; those of
+functions of a program end when the task begins another.
 
 A flow that keeps values has a second map, with an entry for each time that it is entered:
 
@@ -66,6 +67,7 @@ _NMI_MASK = 0xF00000
 _NMI, _HARDIRQ, _SERVING_SOFTIRQ = 0x100000, 0x10000, 0x100
 _HARDIRQ_MASK = 0xF0000
 _STACK_BYTES = 0x4000  # of a task or for interrupts (THREAD_SIZE)
+_USER_STACK_BYTES = 8 << 20  # of a thread of a program, mostly
 _WORD = 8
 
 # Scratch, offsets from r10.
@@ -205,7 +207,8 @@ class FlowCode:
             e.asm.emit(store_imm(R10, frame, 0))
         self._head(e, op, fresh)
         e.asm.emit(load(R1, R0, 0), load(R2, R10, _SLOT), sub(R1, R2), sub(R1, 1))
-        e.asm.emit(jump_if(R1, ">=", _STACK_BYTES - 1, fresh))
+        most = _USER_STACK_BYTES if self.origin.probe.in_program else _STACK_BYTES
+        e.asm.emit(jump_if(R1, ">=", most - 1, fresh))
         if values:
             e.asm.emit(load(R1, R0, _WORD), store(R10, frame, R1), store(R0, _WORD, R2))
         e.go(noted)

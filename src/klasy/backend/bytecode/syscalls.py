@@ -162,10 +162,10 @@ class CallCode:
         probe = self.probe
         e.asm.emit(mov(R9, R1))
         if probe.calls is CallUse.NAME:
-            return self._note(e, self._file_name)
-        if probe.calls is CallUse.STRING:
-            return self._note(e, self._duplicate)
-        if probe.context is Context.SYS_ENTER:
+            self._note(e, self._file_name)
+        elif probe.calls is CallUse.STRING:
+            self._note(e, self._duplicate)
+        elif probe.context is Context.SYS_ENTER:
             e.asm.emit(load(R6, R9, 8))
             number_of(e, R6)
             e.asm.emit(jump_if(R6, "==", 0, OUT))
