@@ -158,7 +158,10 @@ def _kernel() -> Kernel:
 
 def identity(aspect: WovenAspect) -> tuple[str, int]:
     """What tells this weave of an aspect from a later one of the same name: its directory and that one's inode."""
-    return aspect.path, os.stat(aspect.path).st_ino
+    try:
+        return aspect.path, os.stat(aspect.path).st_ino
+    except FileNotFoundError:  # it has been taken out since: no directory has this inode
+        return aspect.path, 0
 
 
 def still_there(which: tuple[str, int]) -> bool:

@@ -8,7 +8,7 @@ import time
 from klasy.cli.stopped import how_stopped
 from klasy.cli.table import duration, plural, shown, table
 from klasy.errors import EXIT_OK, KernelRefused
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, asdict
 from klasy.weaver.counts import missed_in_all
 from klasy.weaver.woven import WovenAspect, foreign, read_registry
 
@@ -29,12 +29,14 @@ def configure(parser: Parser) -> None:
 def run(args: Arguments) -> int:
     """Read the registry and the counters; print."""
     aspects = []
+    ages = []  # on a clock that nobody sets
     for woven in read_registry():
         with woven:
             try:
                 if _taken_out(woven):
                     continue
                 aspects.append(_summary(woven))
+                ages.append((time.monotonic_ns() - woven.monotonic_ns) / 1e9)
             except KernelRefused:
                 if os.path.exists(woven.path):
                     raise  # else it has just been taken out
@@ -45,7 +47,7 @@ def run(args: Arguments) -> int:
         print(json.dumps({"aspects": aspects, "unreadable": strange}, indent=2))
         return EXIT_OK
     if aspects:
-        print(_table(aspects))
+        print(_table(aspects, ages))
         for aspect in aspects:
             for note in _notes(aspect):
                 print(f"{aspect['aspect']}: {note}")
@@ -87,6 +89,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "left_out": sum(count.left_out for count in counts),
         "cut": sum(count.cut for count in counts),
         "denied": sum(count.denied for count in counts),
+        "gone": _gone(woven),
         "coverage": _coverage(woven),
         "objects": _objects(woven),
         "filter": woven.filter,
@@ -100,6 +103,10 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
 def _notes(aspect: dict[str, Any]) -> list[str]:
     """What is to be known of an aspect's counts besides."""
     notes = [f"only {shown(aspect['filter']['text'])}"] if aspect["filter"] else []
+    if aspect["gone"]:
+        taken, modules = aspect["gone"]["joinpoints"], ", ".join(aspect["gone"]["modules"])
+        went = f"{plural(taken, 'join point')} went with the module {modules}, which was unloaded"
+        notes.append(f"{went}, and did not come back with it; klasy weave --replace weaves it anew")
     if aspect["coverage"]:
         notes.append(aspect["coverage"])
     if aspect["objects"]:
@@ -120,6 +127,14 @@ def _notes(aspect: dict[str, Any]) -> list[str]:
     if aspect["undecided"]:
         notes.append(f"of {plural(aspect['undecided'], 'hit')} it is not known whether they were reads or writes")
     return notes
+
+
+def _gone(woven: WovenAspect) -> dict[str, Any] | None:
+    """What went with a module."""
+    from klasy.weaver.gone import gone
+
+    found = gone(woven)
+    return asdict(found) if found else None
 
 
 def _coverage(woven: WovenAspect) -> str | None:
@@ -150,13 +165,12 @@ def _state_lost(woven: WovenAspect) -> int:
     return losses_in_all(woven).lost
 
 
-def _table(aspects: list[dict[str, Any]]) -> str:
+def _table(aspects: list[dict[str, Any]], ages: list[float]) -> str:
     head = ("ASPECT", "WOVEN FOR", "JOIN POINTS", "HITS", "LOST", "MISSED", "COST", "SOURCE")
-    now = time.time_ns()
     rows = [
         (
             a["aspect"] if a["active"] else f"{a['aspect']} (stopped)",
-            duration((now - a["since_ns"]) / 1e9),
+            duration(age),
             a["joinpoints"],
             a["hits"],
             a["lost"] + a["state_lost"],
@@ -164,6 +178,6 @@ def _table(aspects: list[dict[str, Any]]) -> str:
             f"{a['run_time_ns'] // a['runs']} ns a run" if a["runs"] else "not measured",
             a["source"],
         )
-        for a in aspects
+        for a, age in zip(aspects, ages, strict=True)
     ]
     return table(head, rows)

@@ -41,6 +41,8 @@ _NOT_SHOWN = frozenset(("address", "site", "access"))  # kinds of fields that ar
 _TWO_WORDS = Struct("<QQ")
 _STACKS = frozenset(("stack", "ustack"))
 _LOST_STACK = Fault("<no stack>")
+_STEP = 10_000_000  # ns between the clocks' distance and that of before: the clock was set
+_AT_ONCE = 1_000_000  # ns: the two were read at one moment, and not with a pause between
 
 
 class Decoder:
@@ -68,9 +70,17 @@ class Decoder:
         self._templates = [
             None if f.template is None else printf.parse(f.template.removesuffix("\n")) for f in schema.formats
         ]
-        # Records carry monotonic time; the distance to the clock on the wall is taken once, when reading begins.
+        # Records carry monotonic time; this is the distance to the clock on the wall.
         self._wall_offset = time.time_ns() - time.monotonic_ns() if wall_offset is None else wall_offset
+        self._clock_is_ours = wall_offset is None
         self._second = (0, "")  # of the record before, with its text
+
+    def look_at_clock(self) -> None:
+        """See whether the clock on the wall was set, or the machine slept: what is decoded next is told by it."""
+        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        offset = wall - before
+        if self._clock_is_ours and after - before < _AT_ONCE and abs(offset - self._wall_offset) > _STEP:
+            self._wall_offset = offset
 
     def decode(self, record: bytes | memoryview) -> LogEvent | None:
         """One record; None for that of an access to data which proves not to be of its join point's kind.

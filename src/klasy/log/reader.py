@@ -159,6 +159,7 @@ class _Stream:
         if self.pending or not self.may_have_more:
             return
         self._start = self._position
+        self.decoder.look_at_clock()
         records, self._position = self.reader.peek(_BATCH, self._start)
         self.may_have_more = len(records) == _BATCH
         self._taken = list(map(self._decode, records))

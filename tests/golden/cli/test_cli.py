@@ -51,7 +51,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("klasy.weaver.woven.open_woven", open_fake)
     monkeypatch.setattr("klasy.cli.status.read_registry", lambda: list(ASPECTS.values()))
     monkeypatch.setattr("klasy.cli.status.foreign", foreign)
-    monkeypatch.setattr("klasy.cli.status.time.time_ns", lambda: 10_000_000_000_000)
+    monkeypatch.setattr("klasy.cli.status.time.monotonic_ns", lambda: 10_000_000_000_000)
 
 
 def run(line: str, capsys: pytest.CaptureFixture[str]) -> str:

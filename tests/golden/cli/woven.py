@@ -33,7 +33,8 @@ class FakeWoven:
         self.name = name
         self.joinpoints = joinpoints
         self.source_name = source or f"{name}.asp"
-        self.since_ns = since_ns
+        self.since_ns = self.monotonic_ns = since_ns
+        self.document = {"probes": []}
         self.active = active
         self.stopped = not active
         self.unreached = list(unreached)

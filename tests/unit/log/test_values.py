@@ -330,3 +330,19 @@ def test_json_has_the_documented_fields():
     with_fault = json.loads(event_json(decoded(b"\x01", ("x", "int", 1), faults=1, template="%d"), SYMBOLS))
     assert list(with_fault)[-2:] == ["message", "faults"]
     assert "\n" not in event_json(event, SYMBOLS)
+
+
+def test_the_clock_is_set_meanwhile(monkeypatch):
+    """The time of day of what is read follows a clock that was set; the order on the monotonic clock stays."""
+    wall = [1_000_000_000_000_000_000]
+    monkeypatch.setattr("klasy.log.decode.time.monotonic_ns", lambda: 0)
+    monkeypatch.setattr("klasy.log.decode.time.time_ns", lambda: wall[0])
+    decoder = Decoder(schema(*fields(("x", "int", 4))), lambda _: None, SYMBOLS)
+    shown = []
+    for step in (0, -3_600_000_000_000, 1_000_000, 61_000_000_000):  # a millisecond is jitter, and no step
+        wall[0] += step
+        decoder.look_at_clock()
+        event = decoder.decode(record(bytes(4), time_ns=5000))
+        assert event.time_ns == 5000
+        shown.append(event.clock[2:])
+    assert shown == [":46:40.000005", ":46:40.000005", ":46:40.000005", ":47:41.001005"]

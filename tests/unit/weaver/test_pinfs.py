@@ -121,6 +121,25 @@ def test_the_lock_is_one_processes_at_a_time(fs, monkeypatch):
         pass
 
 
+def test_who_waits_for_many_is_patient(fs, monkeypatch):
+    """As long as the lock goes from one process to the next, nobody holds it too long."""
+    holders = iter(range(1, 50))
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_LOCK_LOOK", 0.0)
+    monkeypatch.setattr(module, "_lock_holder", lambda _: next(holders, 50))
+    with fs.lock(), pytest.raises(SystemRefusal, match="has held the lock"), fs.lock():
+        pytest.fail("two hold the lock")
+    assert next(holders, None) is None
+
+
+def test_the_holder_of_the_lock_is_known(fs):
+    """The kernel tells which process it is."""
+    with fs.lock():
+        descriptor = os.open(fs.home, os.O_RDONLY)
+        assert module._lock_holder(descriptor) in (os.getpid(), 0)  # 0: a file system that shows another inode
+        os.close(descriptor)
+
+
 def test_the_lock_survives_the_removal_of_the_directory(fs):
     """Processes that lock, make the directory and remove it again never hold the lock two at a time."""
     fork = multiprocessing.get_context("fork")
