@@ -53,7 +53,7 @@ BUNDLES = (
         "klasy.backend.bytecode.emit",
         "klasy.compiler.driver",
         "klasy.lang.parser",
-        "klasy.lang.stage",
+        "klasy.lang.resolve",
         "klasy.match.matcher",
         "klasy.match.planner",
         "klasy.match.runs",

@@ -46,3 +46,11 @@ def file(tmp_path: Path) -> Iterator[int]:
     yield descriptor
     os.close(descriptor)
     subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Many tests call umask, which is harmless to probe; the next test's files are to be readable all the same."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

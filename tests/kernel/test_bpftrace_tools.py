@@ -11,17 +11,15 @@ from support.livekernel import leftovers
 from support.weaving import ROOT
 
 COMPARE = ROOT / "examples/bpftrace_tools/compare.py"
-TOOLS = ("killsnoop", "tcpconnect", "undump")  # system calls, functions with their arguments, memory
+TOOLS = ("tcpconnect",)  # of functions, with their arguments: each takes bpftrace ten seconds here
 
 
 @pytest.mark.skipif(shutil.which("bpftrace") is None, reason="bpftrace is not installed")
 def test_same_events() -> None:
-    """The same signals with results, connections with both ends, bytes received; nothing is left in the kernel."""
+    """The same connections, with both ends; nothing is left in the kernel."""
     done = subprocess.run([sys.executable, COMPARE, *TOOLS], capture_output=True, text=True, check=False)
     verdicts = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(verdicts) == set(TOOLS)
-    assert "same: 4 signals" in verdicts["killsnoop"]
     assert "same: 4 connections" in verdicts["tcpconnect"]
-    assert "same: 3 packets" in verdicts["undump"]
     assert leftovers() == {}

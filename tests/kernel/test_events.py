@@ -88,6 +88,7 @@ def test_a_busy_event_in_both_ways():
         os.read(entry, 1)
         for _ in range(30):
             time.sleep(0.001)
+        os.read(entry, 1)  # its last switch is over before it is counted
         os._exit(0)
     text = f"""aspect a {{
         before(struct task_struct *prev): event(sched:sched_switch) && if(prev->pid == {child}) {{ }}
@@ -96,12 +97,19 @@ def test_a_busy_event_in_both_ways():
         }}
     }}"""
     with woven(text) as a, trace("sched/sched_switch") as account:
+        asleep = Path(f"/proc/{child}/wchan")
         os.write(go, b"x")
-        os.waitpid(child, 0)
+        while "nanosleep" not in asleep.read_text():
+            time.sleep(0.001)
+        while "pipe_read" not in asleep.read_text():
+            time.sleep(0.01)
+        time.sleep(0.1)
         number = sum(f"prev_pid={child} " in line for line in account())
-        assert number >= 30
+        assert number >= 31
         assert (a.total(0), a.total(1)) == (number, number)
         assert [dict(e.values)["prev_comm"] for e in a.events()] == [Path("/proc/self/comm").read_text()[:-1]] * number
+    os.write(go, b"x")
+    os.waitpid(child, 0)
     os.close(entry)
     os.close(go)
 

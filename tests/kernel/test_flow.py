@@ -12,7 +12,7 @@ from klasy.kernel.live import running_kernel
 @functools.cache
 def index():
     """One for all tests: making it takes seconds in an emulated guest."""
-    return Index(running_kernel(), use_cache=False)
+    return Index(running_kernel())
 
 
 @functools.cache
@@ -43,9 +43,3 @@ def test_every_site_is_an_instruction():
         assert kernel.instruction_length(site.address) == site.length
         assert site.code == kernel.text(site.address, site.length)
         assert site.disassembly != "(bad)"
-
-
-def test_counts_of_switches():
-    """The readers of a task's count of switches are found, from an argument and from a clone's callers."""
-    found = functions(ask("task_struct.nvcsw"), "read")
-    assert {"getrusage", "wait_task_inactive", "proc_sched_show_task"} <= found

@@ -12,6 +12,7 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.cli.options import Arguments, Parser
+    from klasy.kernel.live import LiveKernel
 
 HELP = "Say what this kernel can do for klasy, what is missing, and how to get it."
 EXAMPLE = "  klasy doctor\n  klasy doctor --json | jq '.features[] | select(.state != \"yes\")'"
@@ -42,9 +43,12 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Probe, print; 3 where something that klasy needs is missing."""
-    registers = _debug_registers()  # tells more of them than the attempt does
+    from klasy.kernel.live import LiveKernel
+
+    kernel = LiveKernel(use_cache=False)  # what was kept tells nothing of what can be read now
+    registers = _debug_registers(kernel)  # tells more of them than the attempt does
     tried = [feature for feature in probe_all(*_harmless_functions()) if feature.name != registers.name]
-    features = [*tried, *_sources(), _debug_information(), registers]
+    features = [*tried, *_sources(kernel), _debug_information(), registers]
     lacking = [feature for feature in features if feature.state == NO and feature.name in NEEDED]
     if args.json:
         import json
@@ -72,11 +76,8 @@ def _harmless_functions() -> tuple[int | None, int | None]:
     return btf.find_func("bpf_fentry_test1"), btf.find_func(WIDE)
 
 
-def _sources() -> list[Feature]:
+def _sources(kernel: LiveKernel) -> list[Feature]:
     """What klasy reads of the kernel before it weaves: symbols, text, and which functions refuse probes."""
-    from klasy.kernel.live import LiveKernel
-
-    kernel = LiveKernel(use_cache=False)
     try:
         functions = kernel.functions("vfs_read")
         symbols = Feature("kernel symbols", YES, "/proc/kallsyms")
@@ -108,16 +109,15 @@ def _debug_information() -> Feature:
         return Feature(name, NO, refusal.message, f"{refusal.hint} (only source files and lines need it)")
 
 
-def _debug_registers() -> Feature:
+def _debug_registers(kernel: LiveKernel) -> Feature:
     """What watches data: how many debug registers are free on each CPU, and who holds the others."""
-    from klasy.kernel.live import LiveKernel
     from klasy.match.datum import REGISTERS
     from klasy.weaver import watch
     from klasy.weaver.pinfs import PinFS
 
     name = "debug registers"
     try:
-        found = LiveKernel(use_cache=False).functions("vfs_read")
+        found = kernel.functions("vfs_read")
         if not found:
             return Feature(name, UNKNOWN, "no address to try them on")
         free = min(watch.free_registers(found[0].address & ~7, cpu) for cpu in watch.online_cpus())

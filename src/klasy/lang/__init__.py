@@ -27,8 +27,7 @@ def load(file: SourceFile) -> list[ast.Aspect]:
     Raises InputError with everything that is wrong with the file and can be known without a kernel, in one go.
     """
     from klasy.lang.parser import parse
-    from klasy.lang.resolve import broken_places, resolve
-    from klasy.lang.stage import check_built
+    from klasy.lang.resolve import resolve
 
     bag = DiagnosticBag()
     tree = parse(file, bag)
@@ -38,8 +37,6 @@ def load(file: SourceFile) -> list[ast.Aspect]:
 
         aspects = load_with_imports(tree, bag)
     elif tree is not None:
-        broken = broken_places(bag)
         aspects = resolve(tree, bag)
-        check_built(tree, bag, broken)
     bag.raise_if_errors()
     return aspects

@@ -5,7 +5,6 @@ from __future__ import annotations
 from klasy.diag import DiagnosticBag
 from klasy.lang.imports import Importer, tell_imports
 from klasy.lang.resolve import broken_places, has_inheritance, resolve
-from klasy.lang.stage import check_built
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ def load_with_imports(tree: ast.File, bag: DiagnosticBag) -> list[ast.Aspect]:
         own = bags[each.tree.source]
         aspects = resolve(each.tree, own, visible=each.visible(), everything=everything, lame=not sound,
                           whole=not bag.errors, given=each is unit, inheritance=inheritance)  # fmt: skip
-        check_built(each.tree, own, each.broken)
         bag.items += own.items[before[each.tree.source] :]
     tell_imports(bag, importer.units)
     files = tuple(unit.files())

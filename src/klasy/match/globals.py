@@ -7,7 +7,7 @@ per-CPU variables; of others BTF knows nothing, so their type is written in the 
 
 from __future__ import annotations
 
-from klasy.btf.types import Datasec, Fwd, Struct, Var
+from klasy.btf.types import Datasec, Fwd, Struct, Union, Var
 from klasy.btf.walk import find_member, member_names
 from klasy.errors import SystemRefusal
 from klasy.kernel import member_macros
@@ -109,11 +109,13 @@ class Finder:
                 "not-data", f"'{name}' is a function", f"its calls are call({name}), its body is execution({name})"
             )
         btf = self.kernel.btf
-        if btf.find(name, Struct) or btf.find(name):
-            rest = "".join(step if step[0] in "-[" else f".{step}" for step in self.path[1:])
+        keyword = "struct" if btf.find(name, Struct) else "union" if btf.find(name, Union) else ""
+        if keyword or btf.find(name):
+            rest = "".join(step if step[0] in "-[" else f".{step}" for step in self.path[1:]) or ".member"
             return self.fail(
-                "not-built-yet", f"'{name}' is a type and no variable; members by type are not built yet: "
-                f"'{name}{rest or '.member'}'", "name a global variable of that type",
+                "not-data", f"'{name}' is a type and no variable",
+                f"the member of every such object is '{keyword} {name}{rest}'" if keyword
+                else "the member of every object of a struct is 'struct NAME.member'",
             )  # fmt: skip
         from klasy.match.near import near
 

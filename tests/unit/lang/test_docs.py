@@ -1,4 +1,4 @@
-"""docs/language.md is true: its programs are read, and what it marks as not built is what is refused."""
+"""docs/language.md is true: its programs are read, and its tables have all there is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from klasy.errors import InputError
-from klasy.lang import load, stage
+from klasy.lang import load
 from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, FUNCTIONS, JOINPOINT_MEMBERS
 from klasy.source import SourceFile
 
 TEXT = (Path(__file__).parents[3] / "docs" / "language.md").read_text(encoding="utf-8")
-LATER = "**(later)**"
 
 
 def _errors(text: str) -> set[str]:
@@ -30,28 +29,20 @@ def test_programs(program: str) -> None:
     assert not _errors(program)
 
 
-def _rows(heading: str) -> dict[str, bool]:
-    """The names in the first column of the table below a heading, each with whether it is marked as not built."""
+def _rows(heading: str) -> set[str]:
+    """The names in the first column of the table below a heading."""
     table = TEXT.split(heading, 1)[1].split("\n\n|", 1)[1].split("\n\n", 1)[0]
-    found = {}
-    for line in table.splitlines():
-        first = line.strip("|").split("|")[0]
-        for name in re.findall(r"`(\w+)", first):
-            found[name] = LATER in line
-    return found
+    return {name for line in table.splitlines() for name in re.findall(r"`(\w+)", line.strip("|").split("|")[0])}
 
 
 def test_functions() -> None:
-    """The table of functions has all of them, and marks just those that are refused."""
-    rows = _rows("### Functions")
-    assert rows.keys() == FUNCTIONS.keys()
-    assert {name for name, later in rows.items() if later} == stage.FUNCTIONS
+    """The table of functions has all of them."""
+    assert _rows("### Functions") == FUNCTIONS.keys()
 
 
 def test_designators() -> None:
-    """The table of designators has all of them, and marks just those that are refused."""
-    rows = _rows("## Pointcuts\n")
-    assert rows.keys() == set(DESIGNATORS)
+    """The table of designators has all of them, and each is taken."""
+    assert _rows("## Pointcuts\n") == set(DESIGNATORS)
     forms = {
         "call": "call(f)", "execution": "execution(f)", "within": "within(f)", "withinmodule": "withinmodule(f)",
         "if": "if(pid)", "get": "get(x)", "set": "set(x)", "access": "access(x)", "syscall": "syscall(f)",
@@ -59,25 +50,23 @@ def test_designators() -> None:
         "cflowbelow": "cflowbelow(call(f))", "args": "args(..)", "target": "get(struct s.m) && target(x)",
         "user": 'user("f": execution(g))',
     }  # fmt: skip
-    for name, later in rows.items():
-        assert _errors(f"aspect a {{ before(): {forms[name]} {{ log(1); }} }}") == (
-            {"not-built-yet"} if later else set()
-        )
+    assert forms.keys() == set(DESIGNATORS)
+    for form in forms.values():
+        assert not _errors(f"aspect a {{ before(): {form} {{ log(1); }} }}")
 
 
 @pytest.mark.parametrize(
     "statement", ["for (;;) return;", "while (pid) return;", "for (;;) break;", "for (;;) continue;", "return;"]
 )
 def test_statements(statement: str) -> None:
-    """The statements that the page names are taken, and none is marked as not built."""
-    assert LATER not in TEXT.partition("**Statements**")[2].partition("**Declarations**")[0]
+    """The statements that the page names are taken."""
     assert not _errors(f"aspect a {{ before(): call(f) {{ {statement} }} }}")
 
 
 def test_names() -> None:
     """The page has every context name and every member of joinpoint."""
     rows = _rows("### Names")
-    assert set(CONTEXT_NAMES) <= rows.keys()
+    assert set(CONTEXT_NAMES) <= rows
     for member in JOINPOINT_MEMBERS:
         assert f"`.{member}`" in TEXT or f"`joinpoint.{member}`" in TEXT
 
