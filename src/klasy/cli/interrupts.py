@@ -55,11 +55,18 @@ class Interrupts:
     def _wake(self, _number: int, _: FrameType | None) -> None:
         self._woken = True
         if self._allowed:
+            self._allowed = False
             raise KeyboardInterrupt
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         second, self._signal = self._signal, number
-        if self._allowed or (second and self._hurried):
+        # Each raises once. The next one may come before the `finally` that says it is over has run its first
+        # instruction, and would then be allowed in all that is to be done on the way out.
+        if self._allowed:
+            self._allowed = False
+            raise KeyboardInterrupt(number)
+        if second and self._hurried:
+            self._hurried = False
             raise KeyboardInterrupt(number)
 
     @contextmanager

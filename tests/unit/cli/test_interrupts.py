@@ -52,6 +52,22 @@ def test_a_second_signal_is_in_a_hurry():
         assert interrupts.requested == signal.SIGINT
 
 
+def test_the_way_out_has_begun():
+    """What a signal ends it ends once: one that comes at the very first step of the way out does not raise there."""
+    with Interrupts() as interrupts:
+        for enclosure in (interrupts.hurried, interrupts.allowed):
+            with enclosure():
+                try:
+                    send(signal.SIGINT)
+                    send(signal.SIGINT)
+                except KeyboardInterrupt:
+                    for number in (signal.SIGINT, signal.SIGTERM):
+                        send(number)
+                else:
+                    pytest.fail("it was to end here")
+            interrupts._signal = 0
+
+
 def test_handlers_are_put_back():
     """What was there before is there again, and what was ignored stays so."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
