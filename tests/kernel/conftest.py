@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.commands import klasy_command
+from support.livekernel import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,3 +56,19 @@ def _umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """A test that weaves leaves nothing in the kernel."""
+    yield
+    assert leftovers() == {}
+
+
+@pytest.fixture
+def unwoven_after() -> Iterator[None]:
+    """What a test leaves woven on purpose goes by one command, all of it."""
+    yield
+    if leftovers():
+        klasy_command("unweave")
+    assert leftovers() == {}

@@ -21,7 +21,8 @@ from klasy.compiler import ir
 from klasy.compiler.builder import Builder
 from klasy.errors import KernelRefused
 from klasy.kernel.model import CallKind, CallSite
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism, Point
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Argument, Locator, MarkRole, MarkUse, Point
 from klasy.plain import replace
 from klasy.record import HEADER_SIZE
 

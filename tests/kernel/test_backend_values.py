@@ -22,7 +22,8 @@ from klasy.compiler import ireval
 from klasy.compiler.ireval import World
 from klasy.compiler.irprint import render
 from klasy.errors import InputError
-from klasy.match.plan import Context, Point
+from klasy.match.mechanism import Context
+from klasy.match.plan import Point
 from klasy.record import HEADER_SIZE
 
 FUNCTION = live("__sys_setfsuid")

@@ -14,7 +14,8 @@ from klasy.backend import show
 from klasy.compiler import ircheck
 from klasy.compiler.irprint import render
 from klasy.errors import InputError, KernelRefused
-from klasy.match.plan import Context, Point
+from klasy.match.mechanism import Context
+from klasy.match.plan import Point
 
 READ = live("vfs_read")
 PROGRAMS = 25

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.livekernel import leftovers
 from support.weaving import TRACING, woven
 
 from klasy.errors import InputError
@@ -18,12 +17,7 @@ from klasy.kernel.live import LiveKernel
 from klasy.source import SourceFile
 from klasy.weaver.build import build
 
-
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    assert leftovers() == {}
-    yield
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import cache
 
 import pytest
 from support.exprgen import CASTS, Expression, Generator, IntType, Leaf, leaves_of
-from support.livekernel import btf, leftovers
+from support.livekernel import btf
 from support.weaving import woven
 
 from klasy.btf.types import Struct
@@ -44,10 +44,7 @@ MEMORIES = 12  # for each struct
 LARGEST = 1 << 14  # bytes of a struct
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    yield
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.livekernel import leftovers
 from support.weaving import woven
 
 from klasy.cli.main import main
@@ -14,11 +13,7 @@ from klasy.weaver.woven import open_woven
 MINE = f"if(pid == {os.getpid()})"
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    """Nothing stays in the kernel."""
-    yield
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def test_import(file, tmp_path, capfd):

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.livekernel import define, leftovers
+from support.livekernel import define
 from support.weaving import TRACING, place, woven
 
 from klasy.flow import sites
@@ -21,11 +21,7 @@ from klasy.kernel.live import LiveKernel
 CWND_IN_TCP_INFO = 80  # offset of tcpi_snd_cwnd, include/uapi/linux/tcp.h
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    assert leftovers() == {}
-    yield
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 class Raw:

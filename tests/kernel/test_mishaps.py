@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support.commands import Running, klasy_command, start
+from support.commands import Running, good, klasy_command, start
 from support.inventory import inventory
 from support.livekernel import definitions, leftovers
 
@@ -23,25 +23,13 @@ DATA = "aspect data { before(): set(init_net.ipv4.sysctl_ip_default_ttl) { log(v
 SITES = "aspect made { before(): call(vfs_mkdir) && within(do_mkdirat) { log(comm); } }"
 
 
+pytestmark = pytest.mark.usefixtures("unwoven_after")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _known_kernel():
     """The kernel is read once, here, and not by each command that is forked off."""
     build(SourceFile("made.asp", MADE))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    yield
-    if leftovers():
-        klasy_command("unweave")
-    assert leftovers() == {}
-
-
-def good(*argv: str, stdin: str | None = None):
-    """A command that has nothing to complain of."""
-    done = klasy_command(*argv, stdin=stdin)
-    assert done.status == 0, done
-    return done
 
 
 def status() -> dict:

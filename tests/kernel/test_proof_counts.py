@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from support.livekernel import leftovers
 from support.weaving import Account, place, woven
 
 from klasy.backend import Options
@@ -23,10 +22,7 @@ def kernel() -> LiveKernel:
     return LiveKernel()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    yield
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import as_nobody, klasy_command
-from support.livekernel import HOME, leftovers
+from support.commands import as_nobody, good, klasy_command
+from support.livekernel import HOME
 
 from klasy.source import SourceFile
 from klasy.weaver.build import build
@@ -26,12 +26,7 @@ MADE = """aspect made {
 }""".replace("PID", str(os.getpid()))
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    yield
-    if leftovers():
-        klasy_command("unweave")
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("unwoven_after")
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def open_path(tmp_path):
 
 def test_pins_are_roots_alone():
     """Nobody else can list, open, or change what is pinned, nor read what is kept of an aspect."""
-    assert klasy_command("weave", "-", stdin=MADE).status == 0
+    good("weave", "-", stdin=MADE)
     pins = [path for path in HOME.rglob("*") if not path.is_symlink()]
     assert len(pins) > 5
     child = os.fork()
@@ -59,7 +54,7 @@ def test_pins_are_roots_alone():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     cache = Path(os.environ.get("KLASY_CACHE", "/var/cache/klasy"))
     assert all(path.stat().st_mode & 0o077 == 0 for path in cache.glob("artifact-*"))
-    assert klasy_command("unweave").status == 0
+    good("unweave")
 
 
 def test_a_hostile_folder(open_path):
@@ -121,7 +116,7 @@ def test_hostile_strings(tmp_path):
         hostile_file = tmp_path / f"{HOSTILE}.asp"
         hostile_file.write_text(MADE)
         build(SourceFile("made.asp", MADE))
-        assert klasy_command("weave", str(hostile_file)).status == 0
+        good("weave", str(hostile_file))
         before = Path("/proc/self/comm").read_text().strip()
         texts, documents = [], []
         for number, into in enumerate((texts, documents)):
@@ -148,6 +143,6 @@ def test_hostile_strings(tmp_path):
         done = klasy_command("check", str(wrong))
         assert done.status == 1
         assert all(line.isprintable() for line in done.err.splitlines()), done
-        assert klasy_command("unweave").status == 0
+        good("unweave")
     finally:
         subprocess.run(["umount", tmp_path], check=True)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.livekernel import leftovers
+from support.children import child, let_go
 from support.weaving import woven
 
 from klasy.errors import InputError
@@ -18,31 +18,7 @@ from klasy.weaver.build import build
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    assert leftovers() == {}
-    yield
-    assert leftovers() == {}
-
-
-def child(act) -> tuple[int, int]:
-    """Fork a process that waits for a byte, acts and ends; its number, and where to write the byte."""
-    entry, go = os.pipe()
-    number = os.fork()
-    if not number:
-        os.close(go)
-        os.read(entry, 1)
-        act()
-        os._exit(0)
-    os.close(entry)
-    return number, go
-
-
-def let_go(number: int, go: int) -> None:
-    """Let it act, and wait until it has ended."""
-    os.write(go, b"x")
-    os.close(go)
-    os.waitpid(number, 0)
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 NAME = "/tmp/klasy-no-such-file"

@@ -18,8 +18,8 @@ from klasy.bpf import maps
 from klasy.errors import InputError
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import CallKind, Way
+from klasy.match.mechanism import Mechanism
 from klasy.match.options import PlanOptions
-from klasy.match.plan import Mechanism
 from klasy.source import SourceFile
 from klasy.weaver.build import build
 from klasy.weaver.features import RunningFeatures

@@ -18,7 +18,8 @@ from support.livekernel import HOME, call_sites, define, definitions, entry, lef
 from klasy.bpf import maps
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.kernel.live import LiveKernel
-from klasy.match.plan import Mechanism, Point
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Point
 from klasy.weaver import remove
 from klasy.weaver.session import AlreadyWoven, Machine, machine_of, weave
 from klasy.weaver.unweave import unweave

@@ -108,5 +108,5 @@ class AspectGenerator:
     def _return(self, _: int) -> str:
         return f"if ({self._value()}) {{ return; }}"
 
-    _SIMPLE = (_log, _log, _log, _printf, _variable, _variable, _state, _state, _memory)
+    _SIMPLE = (_log, _log, _log, _printf, _variable, _variable, _state, _state, _restraint, _memory)
     _NESTED = (_if, _if, _loop, _return)

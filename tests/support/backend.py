@@ -16,18 +16,8 @@ from klasy.kernel.model import Clone, Function
 from klasy.lang import load
 from klasy.lang.ast import And, If
 from klasy.match import plan_aspect
-from klasy.match.plan import (
-    Arm,
-    Context,
-    JoinPoint,
-    Locator,
-    MarkRole,
-    MarkUse,
-    Mechanism,
-    Plan,
-    Point,
-    Probe,
-)
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Arm, JoinPoint, Locator, MarkRole, MarkUse, Plan, Point, Probe
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.plain import replace
 from klasy.record import COUNTERS, HEADER, HEADER_SIZE

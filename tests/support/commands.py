@@ -122,6 +122,13 @@ def klasy_command(
     return start(*argv, prepare=prepare, stdin=stdin, stdout=stdout).wait()
 
 
+def good(*argv: str, stdin: str | None = None) -> Done:
+    """The same of a command that is to have nothing to complain of."""
+    done = klasy_command(*argv, stdin=stdin)
+    assert done.status == 0, done
+    return done
+
+
 def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[int, int, int]) -> NoReturn:
     """What the child does."""
     status: object = 99

@@ -39,7 +39,8 @@ from klasy.bpf.insn import (
 )
 from klasy.kernel.model import Clone, Function
 from klasy.lang.ast import Advice, AdviceKind, Aspect, Block, Execution, Signature
-from klasy.match.plan import Arm, Context, JoinPoint, Locator, MarkUse, Mechanism, Plan, Point, Probe
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Arm, JoinPoint, Locator, MarkUse, Plan, Point, Probe
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.record import COUNTERS, HEADER_SIZE, Field, Format
 from klasy.source import SourceFile, Span

@@ -16,7 +16,8 @@ from klasy.bpf.ringbuf import RingReader
 from klasy.compiler import ir
 from klasy.compiler.builder import Builder
 from klasy.kernel.model import Clone, Function
-from klasy.match.plan import Argument, Locator, MarkUse, Mechanism
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Argument, Locator, MarkUse
 from klasy.record import COUNTERS, HEADER, HEADER_SIZE
 from support.livekernel import btf, symbols
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from klasy.flow import state
 from klasy.flow.enlarge import fits, is_link
-from klasy.flow.state import _SHIFT, constant_of
+from klasy.flow.state import constant_of, symbol_of
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def webs(inference: Inference, hints: dict[int, dict[Place, str]]) -> list[Web]:
     values = inference.flow.values
     uses: dict[int, set[tuple[int, int]]] = {}
     for _, address, index, width, *_ in inference.flow.accesses:
-        symbol = address >> _SHIFT
+        symbol = symbol_of(address)
         if symbol >= state.FIRST and index is None:
             uses.setdefault(symbol, set()).add((constant_of(address), width))
     used = set(uses) | set(hints)
@@ -58,7 +58,7 @@ def webs(inference: Inference, hints: dict[int, dict[Place, str]]) -> list[Web]:
     while pending:
         join = pending.pop()
         for number in values.a[join]:  # type: ignore[attr-defined]
-            source = number >> _SHIFT
+            source = symbol_of(number)
             if source < state.FIRST:
                 continue
             here, there = inference.place[join], inference.place[source]

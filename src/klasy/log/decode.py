@@ -42,7 +42,6 @@ _TWO_WORDS = Struct("<QQ")
 _STACKS = frozenset(("stack", "ustack"))
 _LOST_STACK = Fault("<no stack>")
 _STEP = 10_000_000  # ns between the clocks' distance and that of before: the clock was set
-_AT_ONCE = 1_000_000  # ns: the two were read at one moment, and not with a pause between
 
 
 class Decoder:
@@ -79,7 +78,8 @@ class Decoder:
         """See whether the clock on the wall was set, or the machine slept: what is decoded next is told by it."""
         before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
         offset = wall - before
-        if self._clock_is_ours and after - before < _AT_ONCE and abs(offset - self._wall_offset) > _STEP:
+        unsure = after - before  # the process may have paused between
+        if self._clock_is_ours and abs(offset - self._wall_offset) > _STEP + unsure:
             self._wall_offset = offset
 
     def decode(self, record: bytes | memoryview) -> LogEvent | None:

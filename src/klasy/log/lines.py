@@ -169,9 +169,8 @@ def _layout(form: Format) -> Struct | None:
     for entry in form.fields:
         if entry.offset < at:
             return None
-        codes += f"{entry.offset - at}x{_NUMBERS.get((entry.size, entry.signed)) or f'{entry.size}s'}"
-        if entry.kind == "string":
-            codes = codes[: codes.rindex("x") + 1] + f"{entry.size}s"
+        number = None if entry.kind == "string" else _NUMBERS.get((entry.size, entry.signed))
+        codes += f"{entry.offset - at}x{number or f'{entry.size}s'}"
         at = entry.offset + entry.size
     return Struct(HEADER.format + codes)
 

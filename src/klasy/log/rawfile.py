@@ -122,15 +122,6 @@ def _named(name: str | None) -> bytes:
     return _NAME.pack(len(data)) + data
 
 
-def is_raw(path: str) -> bool:
-    """Whether a file is one of these."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
 class RawFile:
     """One file, open for reading. Raises InputError where it cannot be read or is malformed."""
 

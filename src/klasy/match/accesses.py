@@ -12,7 +12,8 @@ from klasy.match.glob import matches
 from klasy.match.globals import find_data
 from klasy.match.guard import either
 from klasy.match.matched import AccessMatch, Outcome
-from klasy.match.plan import READS, WRITES, Context, Locator, Mechanism, Watch
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import READS, WRITES, Locator, Watch
 from klasy.match.pointcut import KERNEL_PROPER
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow

@@ -10,7 +10,8 @@ from __future__ import annotations
 from klasy.kernel.model import CallKind, Refusal, Way
 from klasy.lang.ast import AdviceKind
 from klasy.match.execution import MOST_TRAMPOLINES, beyond_marks, takes_arguments
-from klasy.match.plan import Context, Locator, MarkRole, MarkUse, Mechanism
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Locator, MarkRole, MarkUse
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.plain import TYPE_CHECKING, dataclass, field

@@ -17,7 +17,8 @@ from klasy.lang.typenames import QUALIFIERS, TAGS, is_basic, normalise
 from klasy.match.glob import is_glob, matches
 from klasy.match.guard import either
 from klasy.match.matched import Outcome
-from klasy.match.plan import Argument, Binding, Context, Locator, Mechanism, RecordField
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Argument, Binding, Locator, RecordField
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.typeref import TypeRefError, find_base, same_type, same_written, spelled
@@ -49,8 +50,8 @@ class EventMatch:
     raw: bool
 
 
-class _Misfit(Exception):
-    """An event does not offer what the advice takes."""
+class Misfit(Exception):
+    """An event, or a system call, does not offer what the advice takes."""
 
     def __init__(self, code: str, message: str, span: Span, *hints: str) -> None:
         super().__init__(message)
@@ -64,11 +65,11 @@ def match_events(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatc
     """Match a conjunct that selects events."""
     found = _selected(matcher, conjunct) if _is_sound(matcher, conjunct) else []
     binds = _Binds(matcher, conjunct)
-    misfits: list[_Misfit] = []
+    misfits: list[Misfit] = []
     for category, name in found:
         try:
             match = binds.match(category, name)
-        except _Misfit as misfit:
+        except Misfit as misfit:
             misfits.append(misfit)
             continue
         except TypeRefError as error:
@@ -224,9 +225,9 @@ class _Binds:
         self.wanted = [(param, (names or {}).get(param.name, param.name)) for param in params]
 
     def match(self, category: str, name: str) -> EventMatch:
-        """The match at an event. Raises _Misfit where it does not offer what the parameters are."""
+        """The match at an event. Raises Misfit where it does not offer what the parameters are."""
         for param in self.unbound:
-            raise _Misfit("unbound-parameter", f"nothing in the pointcut binds '{param.name}'", param.span)
+            raise Misfit("unbound-parameter", f"nothing in the pointcut binds '{param.name}'", param.span)
         made = self.kernel.tracepoints.format(category, name)
         function = self._pseudo(made)
         arguments = _arguments(function)
@@ -275,7 +276,7 @@ class _Binds:
         arguments: Mapping[str, _Offer],
         fields: Mapping[str, _Offer],
         faults: tuple[_Fault | None, _Fault],
-    ) -> _Misfit:
+    ) -> Misfit:
         raw, fault = faults
         event = f"{made.category}:{made.name}"
         offered = _offered(arguments, fields)
@@ -285,10 +286,10 @@ class _Binds:
 
                 close = near(name, [*arguments, *fields])
                 hint = f"did you mean {' or '.join(repr(each) for each in close)}?" if close else ""
-                return _Misfit("unknown-field", f"event '{event}' has no field '{name}'", param.span, hint, *offered)
+                return Misfit("unknown-field", f"event '{event}' has no field '{name}'", param.span, hint, *offered)
         for each in (fault, raw or fault):
             if each.text is not None:
-                return _Misfit(
+                return Misfit(
                     "wrong-field-type",
                     f"'{each.name}' of event '{event}' is '{each.text}', but the advice declares "
                     f"'{spelled(each.param.type)}'",
@@ -296,7 +297,7 @@ class _Binds:
                 )
         argument = next(name for _, name in self.wanted if name not in fields)
         field = next(name for _, name in self.wanted if name not in arguments)
-        return _Misfit(
+        return Misfit(
             "mixed-fields",
             f"'{argument}' is an argument of the tracepoint '{made.name}', and '{field}' a field of its record: an "
             "advice takes either",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from klasy.kernel.model import Refusal, Way
 from klasy.lang.ast import AdviceKind
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Argument, Locator, MarkRole, MarkUse
 from klasy.match.probes import Kind
 from klasy.match.prototype import argument_words
 from klasy.match.shadow import JoinPointKind

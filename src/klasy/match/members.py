@@ -16,7 +16,8 @@ from klasy.match.datum import DataType, MemberData
 from klasy.match.glob import is_glob, matches
 from klasy.match.guard import either
 from klasy.match.matched import MemberMatch, Outcome
-from klasy.match.plan import Binding, Context, Locator, Mechanism, MemberCode, Members, Object
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Binding, Locator, MemberCode, Members, Object
 from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow

@@ -11,7 +11,8 @@ from klasy.match.accesses import DOES, KINDS, is_sound, ranges_of
 from klasy.match.datum import WATCHED_LENGTHS, DataType, Piece, WatchedMember
 from klasy.match.globals import Finder, NoData, Place
 from klasy.match.matched import AccessMatch, Outcome
-from klasy.match.plan import Binding, Context, Locator, Mechanism, Watch, WatchedObject
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Binding, Locator, Watch, WatchedObject
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.typeref import TypeRefError, find_base

@@ -7,8 +7,9 @@ from klasy.lang import ast
 from klasy.match import lint
 from klasy.match.guard import either
 from klasy.match.matched import Match, Outcome
+from klasy.match.mechanism import Context, Mechanism
 from klasy.match.near import near
-from klasy.match.plan import Context, Locator, Mechanism
+from klasy.match.plan import Locator
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.plain import TYPE_CHECKING

@@ -41,11 +41,7 @@ are those of the mark.
 
 from __future__ import annotations
 
-from klasy.match.mechanism import ANY_SYSCALL as ANY_SYSCALL  # noqa: PLC0414
-from klasy.match.mechanism import IN_PROGRAMS as IN_PROGRAMS  # noqa: PLC0414
-from klasy.match.mechanism import TRAMPOLINES as TRAMPOLINES  # noqa: PLC0414
-from klasy.match.mechanism import Context as Context  # noqa: PLC0414
-from klasy.match.mechanism import Mechanism as Mechanism  # noqa: PLC0414
+from klasy.match.mechanism import IN_PROGRAMS
 from klasy.plain import TYPE_CHECKING, Enum, IntEnum, NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
@@ -57,6 +53,7 @@ if TYPE_CHECKING:
     from klasy.lang.ast import Aspect, Expr, TypeRef
     from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
     from klasy.match.filter import Filter
+    from klasy.match.mechanism import Context, Mechanism
     from klasy.match.shadow import JoinPointKind, Shadow
 
 

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from klasy.lang.ast import AdviceKind
 from klasy.match.datum import REGISTERS, WATCHED_LENGTHS
-from klasy.match.plan import (
-    TRAMPOLINES,
-    WRITES,
-    Argument,
-    CallUse,
-    Context,
-    Locator,
-    MarkRole,
-    MarkUse,
-    Mechanism,
-    Result,
-)
+from klasy.match.mechanism import TRAMPOLINES, Context, Mechanism
+from klasy.match.plan import WRITES, Argument, CallUse, Locator, MarkRole, MarkUse, Result
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:

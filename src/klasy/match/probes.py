@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from klasy.match.plan import Arm, CallUse, Context, JoinPoint, Locator, MarkRole, MarkUse, Mechanism, Point, Probe
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Arm, CallUse, JoinPoint, Locator, MarkRole, MarkUse, Point, Probe
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from klasy.kernel.model import Clone, Function, Refusal
 from klasy.lang import ast
 from klasy.match.execution import beyond_marks, takes_arguments
 from klasy.match.glob import is_glob, matches, star
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Mechanism
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Argument, Locator, MarkRole, MarkUse
 from klasy.match.probes import Kind
 from klasy.match.prototype import Named, explicit_params
 from klasy.match.signature import Found, Resolved

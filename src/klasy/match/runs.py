@@ -6,7 +6,8 @@ that (:mod:`klasy.weaver.counts`).
 
 from __future__ import annotations
 
-from klasy.match.plan import Locator, MarkUse, Mechanism
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Locator, MarkUse
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:

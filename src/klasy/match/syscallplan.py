@@ -16,7 +16,8 @@ from klasy.kernel.model import Refusal, Way
 from klasy.lang import ast
 from klasy.lang.vocabulary import JOINPOINT
 from klasy.lang.walk import nodes
-from klasy.match.plan import CallUse, Context, Locator, Mechanism, SyscallPlan, UserRegister
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import CallUse, Locator, SyscallPlan, UserRegister
 from klasy.match.probes import Kind
 from klasy.plain import TYPE_CHECKING
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from klasy.kernel import syscalls
 from klasy.kernel.model import Clone, Function
 from klasy.lang import ast
-from klasy.match.events import field_fits
+from klasy.match.events import Misfit, field_fits
 from klasy.match.glob import matches
 from klasy.match.guard import either
 from klasy.match.matched import Match, Outcome
@@ -27,27 +27,18 @@ if TYPE_CHECKING:
     from klasy.kernel.tracepoints import Field
     from klasy.match.matched import AdviceMatch
     from klasy.match.matcher import AdviceMatcher, _Conjunct
-    from klasy.source import Span
 
 _RESULT_SIZES = (4, 8)
-
-
-class _Misfit(Exception):
-    """A call does not offer what the advice takes."""
-
-    def __init__(self, code: str, message: str, span: Span, *hints: str) -> None:
-        super().__init__(message)
-        self.code, self.message, self.span, self.hints = code, message, span, [hint for hint in hints if hint]
 
 
 def match_syscalls(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects system calls."""
     found = _selected(matcher, conjunct) if _is_sound(matcher, conjunct) else []
-    misfits: list[_Misfit] = []
+    misfits: list[Misfit] = []
     for call in found:
         try:
             outcome = _outcome(matcher, conjunct, call)
-        except _Misfit as misfit:
+        except Misfit as misfit:
             misfits.append(misfit)
             continue
         except TypeRefError as error:
@@ -126,7 +117,7 @@ def _report_unknown(matcher: AdviceMatcher, leaf: ast.Syscall) -> None:
 
 
 def _outcome(matcher: AdviceMatcher, conjunct: _Conjunct, call: Syscall) -> Outcome:
-    """What is bound at a call. Raises _Misfit where it does not offer what the advice takes."""
+    """What is bound at a call. Raises Misfit where it does not offer what the advice takes."""
     leaf = matcher.form.leaves[conjunct.syscalls[0]]
     assert isinstance(leaf, ast.Syscall)
     names = None if leaf.binds is None else dict(leaf.binds)
@@ -136,12 +127,12 @@ def _outcome(matcher: AdviceMatcher, conjunct: _Conjunct, call: Syscall) -> Outc
     for param in sorted(matcher.binder.params.values(), key=lambda param: param.name):
         name = param.name if names is None else names.get(param.name)
         if name is None:
-            raise _Misfit("unbound-parameter", f"nothing in the pointcut binds '{param.name}'", param.span)
+            raise Misfit("unbound-parameter", f"nothing in the pointcut binds '{param.name}'", param.span)
         if name not in offered:
             raise _no_argument(call, fields, name, param)
         place, field = offered[name]
         if not field_fits(matcher.kernel.btf, field, param.type):
-            raise _Misfit(
+            raise Misfit(
                 "wrong-argument-type",
                 f"'{name}' of system call {call.name} is '{field.text}', but the advice declares "
                 f"'{spelled(param.type)}'",
@@ -155,15 +146,15 @@ def _outcome(matcher: AdviceMatcher, conjunct: _Conjunct, call: Syscall) -> Outc
     return Outcome(tuple(bindings), matcher.guard(conjunct))
 
 
-def _no_argument(call: Syscall, fields: Sequence[Field] | None, name: str, param: ast.Param) -> _Misfit:
+def _no_argument(call: Syscall, fields: Sequence[Field] | None, name: str, param: ast.Param) -> Misfit:
     from klasy.match.near import near
 
     if fields is None:
         what = f"what system call {call.name} takes is not known: the kernel has no record of it"
-        return _Misfit("unknown-argument", what, param.span, "they need CONFIG_FTRACE_SYSCALLS, and root")
+        return Misfit("unknown-argument", what, param.span, "they need CONFIG_FTRACE_SYSCALLS, and root")
     texts = ", ".join(field.text for field in fields)
     close = near(name, [field.name for field in fields])
-    return _Misfit(
+    return Misfit(
         "unknown-argument",
         f"system call {call.name} has no argument '{name}'",
         param.span,
@@ -181,7 +172,7 @@ def _check_result(matcher: AdviceMatcher, returning: ast.Param, call: Syscall) -
     from klasy.btf.types import Int
 
     if type_.array or not isinstance(btf.resolved(base), Int) or btf.size_of(base) not in _RESULT_SIZES:
-        raise _Misfit(
+        raise Misfit(
             "wrong-result-type",
             f"system call {call.name} returns 'long', but the advice declares '{spelled(type_)}'",
             returning.span,

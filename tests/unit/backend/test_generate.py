@@ -15,7 +15,8 @@ from klasy.compiler import Compiled, ir
 from klasy.compiler.builder import Builder
 from klasy.compiler.ireval import World
 from klasy.errors import InputError
-from klasy.match.plan import Argument, Context, Locator, Point
+from klasy.match.mechanism import Context
+from klasy.match.plan import Argument, Locator, Point
 from klasy.record import COUNTERS, HEADER, HEADER_SIZE
 from klasy.source import Span
 

@@ -16,7 +16,8 @@ from klasy.compiler import ir
 from klasy.compiler.builder import Builder
 from klasy.compiler.ireval import World
 from klasy.kernel.model import CallKind, CallSite
-from klasy.match.plan import Argument, Context, Locator, MarkRole, MarkUse, Point, Probe
+from klasy.match.mechanism import Context
+from klasy.match.plan import Argument, Locator, MarkRole, MarkUse, Point, Probe
 from klasy.plain import replace
 
 STACK = 0xFFFF_C900_0040_0000

@@ -10,7 +10,8 @@ from support.backend import Runner, argument_registers, generate, plan, probe, r
 from klasy.compiler import ir, ireval
 from klasy.compiler.builder import Builder
 from klasy.compiler.ireval import World
-from klasy.match.plan import Argument, Context
+from klasy.match.mechanism import Context
+from klasy.match.plan import Argument
 from klasy.record import HEADER_SIZE
 
 PROBE = probe(Context.SITE)

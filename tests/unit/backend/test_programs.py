@@ -14,7 +14,7 @@ from klasy.compiler import ircheck, ireval
 from klasy.compiler.ireval import World
 from klasy.compiler.irprint import render
 from klasy.errors import InputError
-from klasy.match.plan import Context
+from klasy.match.mechanism import Context
 
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -52,7 +52,6 @@ def test_the_same_lines(tmp_path):
     assert "vfs_read+0x5" in live[0]
     assert "ext_free+0x5 [ext4]" in live[1]
     assert shown(path) == (live + [line.replace(" a: ", " b: ") for line in live], False)
-    assert rawfile.is_raw(str(path))
 
 
 @pytest.mark.parametrize("missing", [1, 40, 75])
@@ -98,4 +97,3 @@ def test_no_log(tmp_path):
         RawFile(str(tmp_path / "other"))
     with pytest.raises(InputError, match="No such file"):
         RawFile(str(tmp_path / "none"))
-    assert not rawfile.is_raw(str(tmp_path / "other"))

@@ -10,7 +10,8 @@ from support.matching import codes, plan
 from klasy.flow import sites
 from klasy.flow.index import Index
 from klasy.kernel.snapshot import SnapshotKernel
-from klasy.match.plan import Context, Locator, Mechanism, Object
+from klasy.match.mechanism import Context, Mechanism
+from klasy.match.plan import Locator, Object
 from klasy.match.plancheck import check_plan
 
 SNAPSHOTS = Path(__file__).parent.parent.parent / "data" / "kernels"

@@ -10,7 +10,8 @@ from support.matching import codes, messages, place, plan
 from klasy.kernel.model import CallKind
 from klasy.kernel.snapshot import SnapshotKernel
 from klasy.match import Features
-from klasy.match.plan import Argument, Context
+from klasy.match.mechanism import Context
+from klasy.match.plan import Argument
 
 SNAPSHOTS = Path(__file__).parent.parent.parent / "data" / "kernels"
 

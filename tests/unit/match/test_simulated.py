@@ -23,7 +23,7 @@ from klasy.errors import InputError
 from klasy.kernel.model import CallKind
 from klasy.lang.ast import AdviceKind
 from klasy.match import Features
-from klasy.match.plan import Context
+from klasy.match.mechanism import Context
 from klasy.match.shadow import JoinPointKind
 
 if TYPE_CHECKING:

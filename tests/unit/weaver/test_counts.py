@@ -9,7 +9,8 @@ from support.handmade import artifact, function
 
 from klasy import lang
 from klasy.match import PlanOptions, plan_aspect
-from klasy.match.plan import Locator, MarkUse, Mechanism, Plan, Point
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Locator, MarkUse, Plan, Point
 from klasy.match.runs import must_count, whole
 from klasy.record import COUNTERS
 from klasy.source import SourceFile

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.handmade import artifact, function
 
-from klasy.match.plan import Mechanism, Point
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Point
 from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.woven import WovenAspect

@@ -9,7 +9,8 @@ from support.handmade import artifact, function
 
 from klasy.bpf.verifier import VerifierError
 from klasy.errors import InputError, KernelRefused, SystemRefusal
-from klasy.match.plan import Mechanism, Point
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Point
 from klasy.weaver.preflight import load_refusal, preflight
 from klasy.weaver.recipe import recipe_of
 

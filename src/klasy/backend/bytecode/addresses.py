@@ -12,7 +12,7 @@ from klasy.backend.bytecode.origin import TRAMPOLINE
 from klasy.backend.bytecode.rethook import NODE_BYTES, look_behind
 from klasy.bpf.insn import R0, R1, R2, R3, R10, add, call, load, load_imm, mov, store, sub
 from klasy.kernel.arch_x86_64 import BREAKPOINT_BYTES, ENDBR_BYTES, FENTRY_CALL_BYTES, PT_REGS
-from klasy.match.plan import ANY_SYSCALL, Context
+from klasy.match.mechanism import ANY_SYSCALL, Context
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from klasy.bpf.asm import assemble
 from klasy.bpf.insn import R0, R1, R10, EncodingError, exit_, mov, store
 from klasy.compiler import ir
 from klasy.diag import DiagnosticBag
-from klasy.match.plan import ANY_SYSCALL, CallUse, Context
+from klasy.match.mechanism import ANY_SYSCALL, Context
+from klasy.match.plan import CallUse
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:

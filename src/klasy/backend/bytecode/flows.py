@@ -52,7 +52,7 @@ from klasy.bpf.uapi import BPF_ANY
 from klasy.compiler import irflow
 from klasy.compiler.ir import FlowOp, Value
 from klasy.kernel.arch_x86_64 import PT_REGS
-from klasy.match.plan import Context
+from klasy.match.mechanism import Context
 from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_UNMARKED
 

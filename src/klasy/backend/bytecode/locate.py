@@ -27,7 +27,8 @@ from klasy.bpf.insn import (
     store_imm,
 )
 from klasy.compiler.ir import Var
-from klasy.match.plan import ANY_SYSCALL, Locator
+from klasy.match.mechanism import ANY_SYSCALL
+from klasy.match.plan import Locator
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:

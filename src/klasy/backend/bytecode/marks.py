@@ -34,7 +34,8 @@ from klasy.bpf.insn import (
 from klasy.bpf.uapi import BPF_ANY
 from klasy.compiler.ir import Value
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS
-from klasy.match.plan import Context, MarkRole, MarkUse
+from klasy.match.mechanism import Context
+from klasy.match.plan import MarkRole, MarkUse
 from klasy.plain import TYPE_CHECKING
 from klasy.record import COUNTER_UNMARKED
 

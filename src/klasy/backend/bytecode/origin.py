@@ -35,7 +35,8 @@ from klasy.btf.types import Const, Enum, Int, Ptr, Struct, Void
 from klasy.compiler import ir
 from klasy.compiler.ir import Var
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, PT_REGS, RESULT_REGISTER
-from klasy.match.plan import ANY_SYSCALL, Argument, Context, Probe, RecordField
+from klasy.match.mechanism import ANY_SYSCALL, Context
+from klasy.match.plan import Argument, Probe, RecordField
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from klasy.bpf.insn import (
 )
 from klasy.bpf.uapi import BPF_F_USER_BUILD_ID, BPF_F_USER_STACK
 from klasy.compiler import ir
-from klasy.match.plan import Context, Locator
+from klasy.match.mechanism import Context
+from klasy.match.plan import Locator
 from klasy.plain import TYPE_CHECKING
 from klasy.record import (
     CALL_SIZE,

@@ -55,7 +55,8 @@ from klasy.bpf.uapi import BPF_ANY
 from klasy.compiler.ir import Value
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
-from klasy.match.plan import ANY_SYSCALL, CallUse, Context
+from klasy.match.mechanism import ANY_SYSCALL, Context
+from klasy.match.plan import CallUse
 from klasy.plain import TYPE_CHECKING
 from klasy.record import CALL_REGISTERS, COUNTER_UNMARKED, TEXT_BYTES
 
@@ -130,7 +131,7 @@ def own_address(e: Emitter, context: Context, ctx: Reg, register: Reg) -> None:
         number_of(e, R2)
         e.asm.emit(and_(R2, ~_AWAITED), mov(register, R2))
         return
-    e.asm.emit(call("get_current_task"), store(R10, _KEY, R0))
+    _task(e, _KEY)
     e.lookup(MAP_CALLS, _KEY)
     e.asm.emit(jump_if(R0, "==", 0, OUT), load(register, R0, _FUNCTION))
 
@@ -169,35 +170,31 @@ class CallCode:
             e.asm.emit(load(R6, R9, 8))
             number_of(e, R6)
             e.asm.emit(jump_if(R6, "==", 0, OUT))
-            self._task(e)
+            _task(e, _KEY)
             self._leave_32_bit(e)
             if probe.calls is CallUse.BEGIN:
                 self._begin(e)
         elif probe.calls is CallUse.BEGIN:
             self._begin_function(e)
-        return e.asm.emit(mov(R1, R9))
+        e.asm.emit(mov(R1, R9))
 
     def go_on(self, e: Emitter) -> None:
         """Behind a call, for those whose hits count: leave if it has no account. As :meth:`begin`."""
         if self.probe.context is not Context.SYS_EXIT:
             return
         e.asm.emit(mov(R9, R1))
-        self._task(e)
+        _task(e, _KEY)
         e.lookup(MAP_CALLS, _KEY)
         e.asm.emit(jump_if(R0, "==", 0, e.out_of_line(lambda: self._unpaired(e), None)), mov(R1, R9))
 
     @staticmethod
     def end(e: Emitter) -> None:
         """At last: the call is over."""
-        e.asm.emit(call("get_current_task"), store(R10, _KEY, R0))
+        _task(e, _KEY)
         e.stack_address(R2, _KEY)
         e.asm.emit(load_map(R1, MAP_CALLS), call("map_delete_elem"))
 
     # --- accounts
-
-    @staticmethod
-    def _task(e: Emitter) -> None:
-        e.asm.emit(call("get_current_task"), store(R10, _KEY, R0))
 
     def _leave_32_bit(self, e: Emitter) -> None:
         """Leave if the call that the task makes is one of 32-bit programs."""
@@ -221,7 +218,7 @@ class CallCode:
 
     def _begin_function(self, e: Emitter) -> None:
         """The same at the function's entry."""
-        self._task(e)
+        _task(e, _KEY)
         e.asm.emit(load_imm(R1, self.probe.points[0].address), store(R10, _VALUE + _FUNCTION, R1))
         _argument(e, 0, _WORD)
         e.asm.emit(load(R3, R10, _WORD))
@@ -278,7 +275,7 @@ class CallCode:
 
     def _note(self, e: Emitter, find: Callable[[Emitter], None]) -> None:
         """Note a string for the call that the task is in, if it is in one."""
-        self._task(e)  # the key's first word
+        _task(e, _KEY)  # the key's first word
         e.lookup(MAP_CALLS, _KEY)
         e.asm.emit(jump_if(R0, "==", 0, OUT), load(R6, R0, _BEGUN))
         find(e)
@@ -310,6 +307,11 @@ class CallCode:
         e.asm.emit(call("get_func_ret"), load(R1, R10, _STRING_WORD), jump_if(R1, ">=", _ERRORS, OUT))
 
 
+def _task(e: Emitter, to: int) -> None:
+    """The task, which is the key of its account, to the stack."""
+    e.asm.emit(call("get_current_task"), store(R10, to, R0))
+
+
 def _argument(e: Emitter, index: int, to: int) -> None:
     """An argument of a trampoline's function, whose context is in r9, to the stack."""
     e.asm.emit(mov(R1, R9), mov(R2, index))
@@ -326,7 +328,7 @@ def _read(e: Emitter, offset: int, to: int, size: int) -> None:
 
 def account(e: Emitter, at: int, none: str) -> None:
     """r0 = address of the registers in the account of the task's call. Takes a word of the stack."""
-    e.asm.emit(call("get_current_task"), store(R10, at, R0))
+    _task(e, at)
     e.lookup(MAP_CALLS, at)
     e.asm.emit(jump_if(R0, "==", 0, none), add(R0, _REGISTERS))
 
@@ -343,7 +345,8 @@ def read_string(
     from klasy.record import TEXT_KERNEL, TEXT_USER
 
     users, done = e.asm.fresh_label("users"), e.asm.fresh_label("text")
-    e.asm.emit(store(R10, at + 8, R3), call("get_current_task"), store(R10, at, R0))
+    e.asm.emit(store(R10, at + 8, R3))
+    _task(e, at)
     e.lookup(MAP_CALLS, at)
     e.asm.emit(jump_if(R0, "==", 0, users), load(R1, R0, _BEGUN), store(R10, at + 16, R1))
     e.lookup(MAP_NAMES, at)
