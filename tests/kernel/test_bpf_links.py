@@ -377,9 +377,9 @@ def test_links_can_be_neither_updated_nor_detached():
         links.attach_tracing(trampoline, u.BPF_TRACE_FENTRY) as other,
     ):
         for link, loaded in ((one, probe), (other, trampoline)):
-            update = Buffer(b"".join(n.to_bytes(4, "little") for n in (link.fd, loaded.fd, 0, 0)))
+            update = Buffer(b"".join(n.to_bytes(4, "little") for n in (link.fileno(), loaded.fileno(), 0, 0)))
             assert sys.bpf_raw(u.BPF_LINK_UPDATE, update) == (-1, 22)
-            assert sys.bpf_raw(u.BPF_LINK_DETACH, Buffer(link.fd.to_bytes(4, "little"))) == (-1, 95)
+            assert sys.bpf_raw(u.BPF_LINK_DETACH, Buffer(link.fileno().to_bytes(4, "little"))) == (-1, 95)
 
 
 def test_features_of_the_labs_kernels():

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import sys
 import time
 
 # What ctypes is made of. Importing that, with its forty types, costs six times as much.
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, addressof, dlopen, dlsym, get_errno
+from _io import FileIO
 
 from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused
@@ -86,22 +86,24 @@ class Buffer:
 class Descriptor:
     """A file descriptor with an owner. Closed by ``close()``, by ``with``, or, with a warning, when forgotten."""
 
-    fd: int = -1
+    # What closes a forgotten one is not a finalizer of ours: a signal could come in it, whose exception Python would
+    # print and forget, and the weave that it was to end would go on.
+    _file: FileIO | None = None
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self._file = FileIO(fd) if fd >= 0 else None
 
     def fileno(self) -> int:
         """The number, for the likes of select; ValueError when closed."""
-        if self.fd < 0:
+        if self._file is None:
             raise ValueError(f"{type(self).__name__} is closed")
-        return self.fd
+        return self._file.fileno()
 
     def close(self) -> None:
         """Give the descriptor back. What the kernel object does then depends on who else holds it. Idempotent."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -111,15 +113,8 @@ class Descriptor:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if self.fd >= 0 and not sys.is_finalizing():
-            import warnings
-
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
-
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {'closed' if self.fd < 0 else f'fd {self.fd}'}>"
+        return f"<{type(self).__name__} {'closed' if self._file is None else f'fd {self.fileno()}'}>"
 
 
 def bpf(command: int, attributes: bytes | Buffer, what: str, *, hints: dict[int, str] | None = None) -> int:
