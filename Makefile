@@ -25,13 +25,14 @@ setup: packages .venv/.ready
 	touch $@
 
 # pip's own script for the command does the same, after Python has looked for installed packages: a quarter of a second
-# in a guest. Here Python starts without (-S), and looks for them when klasy first needs one: klasy.startup.
-# A #! line takes no blanks in the interpreter's path, and 127 characters on older kernels: else pip's script stays.
+# in a guest. Here Python starts without (-S), and looks for them when klasy first needs one: klasy.startup. It takes the
+# code from the #! line, and has not to find out what kind of script the file is; for "python .venv/bin/klasy" it stands
+# there once more. A #! line takes no blanks in the interpreter's path, and 255 characters: else pip's script stays.
 define LAUNCHER
-	@python='$(CURDIR)/.venv/bin/python'; \
-	case "$$python" in *[[:space:]]*) exit;; esac; \
-	test "$${#python}" -gt 120 || printf '%s\n' "#!$$python -IS" 'import sys' \
-	    'sys.path.append("$(CURDIR)/src")' 'from klasy.__main__ import entry_point' 'entry_point()' > .venv/bin/klasy
+	@code='sys.path.insert(0,"$(CURDIR)/src");from klasy.__main__ import entry_point;entry_point()'; \
+	first="#!$(CURDIR)/.venv/bin/python -IScimport sys;del sys.argv[0];$$code"; \
+	case '$(CURDIR)' in *[[:space:]\"\\]*) exit;; esac; \
+	test "$${#first}" -gt 250 || printf '%s\n' "$$first" "import sys;$$code" > .venv/bin/klasy
 endef
 
 packages:

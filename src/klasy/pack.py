@@ -97,7 +97,7 @@ def write_pack() -> bool:
     from hashlib import blake2b
 
     digest = blake2b(digest_size=16)
-    facts: dict[str, tuple[bool, int, int]] = {}
+    facts: dict[str, tuple[bool, str, int, int]] = {}
     codes: dict[str, CodeType] = {}
     imports: dict[str, list[str]] = {}
     for source in _sources():
@@ -106,7 +106,7 @@ def write_pack() -> bool:
             text = file.read()
             status = os.fstat(file.fileno())
         digest.update(b"%b %d " % (name.encode(), len(text)) + text)
-        facts[name] = is_package, status.st_mtime_ns, status.st_size
+        facts[name] = is_package, os.path.relpath(source, HERE), status.st_mtime_ns, status.st_size
         tree = lean(text, source)
         imports[name] = _imports(tree)
         codes[name] = compile_lean(tree, source)

@@ -27,9 +27,10 @@ else:
     ModuleType = type(sys)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MAGIC = b"klasypk4"  # then the length of the index in 4 bytes, the index, and the code of the bundles
+MAGIC = b"klasypk5"  # then the length of the index in 4 bytes, the index, and the code of the bundles
 
-Entry = tuple[bool, int, int, int]  # is a package, mtime in ns and size of its source, number of its bundle
+# is a package, its source's place in this folder, that one's mtime in ns and size, number of its bundle
+Entry = tuple[bool, str, int, int, int]
 # where its code lies, how long it is, its modules as they are run, the numbers of bundles of several that they need
 Bundle = tuple[int, int, tuple[str, ...], tuple[int, ...]]
 
@@ -39,12 +40,6 @@ def pack_path() -> str:
     return f"{HERE}/__pycache__/klasy-{sys.implementation.cache_tag}.pack"
 
 
-def source_path(name: str, is_package: bool) -> str:
-    """The source file of a module of ours."""
-    place = name.replace(".", "/")[len("klasy") :]
-    return f"{HERE}{place}/__init__.py" if is_package else f"{HERE}{place}.py"
-
-
 class PackFinder:
     """Finds klasy's modules in the pack. Stands before the finders that look for files."""
 
@@ -52,6 +47,7 @@ class PackFinder:
         self._entries: dict[str, Entry] = {}
         self._bundles: list[Bundle] = []
         self._codes: dict[str, CodeType] = {}  # of the bundles that were read
+        self._current: set[str] = set()  # of the modules: as their sources are, when this was looked at
         self._file = -1
         try:
             self._open(path)
@@ -91,22 +87,26 @@ class PackFinder:
             self.stale = True
             return None
         if name == names[-1]:
-            for needed in self._bundles[self._entries[name][3]][3]:
+            for needed in self._bundles[self._entries[name][4]][3]:
                 self._run(self._read(self._bundles[needed][2][0]))
             self._run(names[:-1])
         return self._spec(name)
 
     def is_current(self, name: str) -> bool:
-        """Whether the pack holds a module as its source is now."""
+        """Whether the pack holds a module as its source is now, or was when this was asked first."""
+        if name in self._current:
+            return True
         entry = self._entries.get(name)
         if entry is None:
             return False
-        is_package, mtime, size, _ = entry
         try:
-            found = os.stat(source_path(name, is_package))
+            found = os.stat(f"{HERE}/{entry[1]}")
         except OSError:
             return False
-        return found.st_mtime_ns == mtime and found.st_size == size
+        if found.st_mtime_ns != entry[2] or found.st_size != entry[3]:
+            return False
+        self._current.add(name)
+        return True
 
     def is_all_current(self) -> bool:
         """Whether it holds all modules that it knows of as their sources are now."""
@@ -114,7 +114,7 @@ class PackFinder:
 
     def _read(self, name: str) -> tuple[str, ...]:
         """Read the bundle of a module, unless that was done; the bundle's modules. The last one stands for all."""
-        offset, size, names, _ = self._bundles[self._entries[name][3]]
+        offset, size, names, _ = self._bundles[self._entries[name][4]]
         if name not in self._codes:
             codes = marshal.loads(os.pread(self._file, size, offset))
             self._codes.update(zip(names, codes, strict=True))
@@ -159,8 +159,8 @@ class PackFinder:
         return module
 
     def _spec(self, name: str) -> "ModuleSpec":
-        is_package = self._entries[name][0]
-        source = source_path(name, is_package)
+        is_package, place, *_ = self._entries[name]
+        source = f"{HERE}/{place}"
         spec = ModuleSpec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]  # it is a loader
         spec.has_location = True
         if is_package:
@@ -177,7 +177,7 @@ class PackFinder:
 
     def get_source(self, name: str) -> str | None:
         """The source text, for tracebacks."""
-        with open(source_path(name, self._entries[name][0]), encoding="utf-8") as file:
+        with open(f"{HERE}/{self._entries[name][1]}", encoding="utf-8") as file:
             return file.read()
 
     def get_code(self, name: str) -> "CodeType":

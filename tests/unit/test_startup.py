@@ -142,7 +142,7 @@ def test_the_bundles_exist():
     """What BUNDLES names are modules."""
     for names in pack.BUNDLES:
         for name in names:
-            assert Path(startup.source_path(name, False)).is_file(), name
+            assert Path(startup.HERE, *name.split(".")[1:]).with_suffix(".py").is_file(), name
 
 
 def test_tracebacks_show_the_source(copy):
