@@ -26,6 +26,7 @@ LAST_KIND = ENUM64
 POINTER_SIZE = 8  # of the 64-bit kernels klasy knows
 
 _KIND_FLAG = 0x8000_0000
+_MANY_SEARCHES = 200  # as long as these take, a tenth of a second, it takes to list all strings
 
 
 class BtfError(SystemRefusal):
@@ -123,7 +124,7 @@ class Layout:
 class Blob:
     """A BTF blob: ``words`` is its type section as 32-bit words, ``strings`` its string section."""
 
-    __slots__ = ("_data", "_found", "_layout", "_types_at", "strings", "words")
+    __slots__ = ("_data", "_every", "_found", "_layout", "_types_at", "strings", "words")
 
     def __init__(self, data: bytes, layout: Layout | None = None) -> None:
         if len(data) < HEADER.size:
@@ -145,6 +146,7 @@ class Blob:
             raise BtfError("BTF's strings do not end with a zero byte")
         self._layout = layout
         self._found: dict[str, list[int]] = {}
+        self._every: dict[bytes, list[int]] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -170,6 +172,9 @@ class Blob:
         known = self._found.get(text)  # the same few names are asked for again and again
         if known is not None:
             return known
+        if len(self._found) >= _MANY_SEARCHES and text:
+            found = self._found[text] = self._every_string().get(text.encode(), [])
+            return found
         wanted = b"\0" + text.encode() + b"\0"
         # The kernel's own strings begin with a zero byte, those of a module do not.
         found = [0] if self.strings.startswith(wanted[1:]) else []
@@ -179,6 +184,16 @@ class Blob:
             at = self.strings.find(wanted, at + 1)
         self._found[text] = found
         return found
+
+    def _every_string(self) -> dict[bytes, list[int]]:
+        """All strings with their offsets, for who asks for very many: say, for the prototypes of all functions."""
+        if self._every is None:
+            self._every = {}
+            at = 0
+            for string in self.strings.split(b"\0"):
+                self._every.setdefault(string, []).append(at)
+                at += len(string) + 1
+        return self._every
 
     def named(self, name_offset: int) -> list[int]:
         """Indices, ascending, of the records whose name is at an offset of the strings."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klasy.btf import read
 from klasy.btf import types as t
 from klasy.btf.read import BtfError, Layout
 from klasy.btf.types import Btf
@@ -64,6 +65,17 @@ def test_find_func(btf):
     assert btf.find_func("walk") == FUNC
     assert btf.find_func("list") is None
     assert btf.func_ids() == {"walk": FUNC}
+
+
+def test_many_names_are_found_as_few_are(monkeypatch):
+    """Who asks for very many names gets the same answers, from a list of all strings, as who asks for one."""
+    texts = ["next", "ext", "outer", "out", "long unsigned int", "int", "", "nothing"]
+    few = [Btf(write(SAMPLE)).string_offsets(text) for text in texts]
+    monkeypatch.setattr(read, "_MANY_SEARCHES", 0)
+    many = Btf(write(SAMPLE))
+    assert [many.string_offsets(text) for text in texts] == few
+    assert [bool(found) for found in few[:4]] == [True, False, True, False]
+    assert many.blob._every is not None
 
 
 def test_matching_is_a_glob_over_whole_names(btf):
