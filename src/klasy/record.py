@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from klasy.plain import TYPE_CHECKING, asdict, dataclass
+from klasy.plain import TYPE_CHECKING, NamedTuple, asdict, dataclass
 
 if TYPE_CHECKING:
     from typing import Any
@@ -102,6 +102,49 @@ class Format:
         """The inverse of :meth:`to_json`."""
         fields = tuple(Field(**f) for f in data["fields"])
         return Format(data["index"], data["advice"], data["line"], data["template"], fields, data["size"])
+
+
+class Run(NamedTuple):
+    """Records of one size, one behind the other: as a busy log is read without looking at each of them.
+
+    Each lies in ``data`` behind RUN_HEAD bytes that are not its own, and is padded to a multiple of 8 bytes.
+    """
+
+    size: int
+    number: int
+    data: bytes
+
+    @property
+    def step(self) -> int:
+        """Bytes from one to the next."""
+        return (self.size + RUN_HEAD + 7) & ~7
+
+    def records(self) -> list[bytes]:
+        """Each by itself."""
+        starts = range(0, len(self.data), self.step)
+        return [self.data[at + RUN_HEAD : at + RUN_HEAD + self.size] for at in starts]
+
+    def split(self) -> list[Run]:
+        """Each as a run of its own."""
+        step = self.step
+        return [Run(self.size, 1, self.data[at : at + step]) for at in range(0, len(self.data), step)]
+
+
+RUN_HEAD = 8
+
+
+def same_ahead(words: memoryview, at: int, step: int, most: int) -> int:
+    """How many words in a row, ``step`` of them apart, are as the one at ``at``, itself counted; at most ``most``."""
+    word, number, look = words[at], 1, 1
+    while number < most:
+        look = min(look, most - number)
+        start = at + number * step
+        ahead = words[start : start + look * step : step].tolist()
+        if ahead.count(word) < look:
+            return number + next(place for place, other in enumerate(ahead) if other != word)
+        number += look
+        look *= 8
+    return number
 
 
 # System calls as a whole: the result (8 bytes), then these registers of the program at the entry, as they lie in struct

@@ -9,7 +9,7 @@ from klasy.kernel.model import Clone, Function
 from klasy.log.decode import Decoder
 from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.symbolize import Symbolizer
-from klasy.record import HEADER, HEADER_SIZE, Field, Format
+from klasy.record import HEADER, HEADER_SIZE, RUN_HEAD, Field, Format, Run
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
@@ -38,6 +38,12 @@ def record(
     """The bytes of a record. ``task`` may say cpu, pid, tid, comm."""
     who = [task.get(name, default) for name, default in (("cpu", 1), ("pid", 7), ("tid", 8), ("comm", b"bash"))]
     return HEADER.pack(time_ns, point, form, *who, faults) + values
+
+
+def run(*records: bytes) -> Run:
+    """Records of one size as they come out of a buffer."""
+    data = b"".join(b"\xff" * RUN_HEAD + one.ljust((len(one) + 7) & ~7, b"\xff") for one in records)
+    return Run(len(records[0]), len(records), data)
 
 
 def schema(*fields: Field, template: str | None = None, aspect: str = "a") -> Schema:
@@ -71,11 +77,11 @@ class FakeRing:
         self.consumed = 0
         self._pipe = os.pipe()
 
-    def peek(self, limit: int, after: int | None = None) -> tuple[list[bytes], int]:
+    def peek(self, limit: int, after: int | None = None) -> tuple[list[Run], int]:
         """See klasy.bpf.ringbuf."""
         start = self.consumed if after is None else after
         taken = self.records[start : start + limit]
-        return taken, start + len(taken)
+        return [run(one) for one in taken], start + len(taken)
 
     def consume(self, position: int) -> None:
         """See klasy.bpf.ringbuf."""

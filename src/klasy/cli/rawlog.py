@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 
 from klasy.api import schema
 from klasy.cli.reading import accepted, renderer, write_all, write_lines
 from klasy.cli.table import shown
-from klasy.errors import EXIT_OK, InputError, UsageError
+from klasy.errors import EXIT_OK, UsageError
 from klasy.kernel.live import running_kernel
 from klasy.log import rawfile
 from klasy.plain import TYPE_CHECKING
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     from klasy.cli.options import Arguments
     from klasy.log.reader import LogReader
+    from klasy.record import Run
     from klasy.weaver.woven import WovenAspect
-
-_LINES = 4096  # written at a time
 
 
 def check(args: Arguments) -> None:
@@ -52,9 +52,13 @@ class RawOutput:
     def drain(self, *, keep: bool = False) -> None:
         """Write all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
         for batch in self._reader.raw(keep=keep):
-            pieces = [rawfile.encoded(record) for record in batch]
+            data = [rawfile.encoded(source, run) for source, run in batch]
             with accepted(self._reader, keep=keep):
-                write_all(b"".join(pieces), lambda pieces=pieces: pieces, self._hint)  # type: ignore[misc]
+                write_all(b"".join(data), partial(_pieces, batch, data), self._hint)
+
+
+def _pieces(batch: Sequence[tuple[int, Run]], data: Sequence[bytes]) -> list[bytes]:
+    return [piece for (_, run), part in zip(batch, data, strict=True) for piece in rawfile.pieces(run, part)]
 
 
 def _types(module: str | None) -> bytes:
@@ -80,17 +84,8 @@ def show(paths: Sequence[str], args: Arguments) -> int:
 def _show(path: str, *, as_json: bool) -> None:
     file = rawfile.RawFile(path)
     try:
-        lines: list[str] = []
-        try:
-            for line in file.lines(renderer(file.symbols, as_json=as_json), as_json=as_json):
-                lines.append(line)
-                if len(lines) == _LINES:
-                    write_lines(lines, "")
-                    lines = []
-        except InputError:
+        for lines in file.lines(renderer(file.symbols, as_json=as_json), as_json=as_json):
             write_lines(lines, "")
-            raise
-        write_lines(lines, "")
         if file.cut:
             print(f"klasy: {shown(path)} ends in the middle of a record", file=sys.stderr)
     finally:

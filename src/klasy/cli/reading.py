@@ -58,7 +58,7 @@ class LogOutput:
         """Print all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
         for batch in self._reader.lines(self._show, as_json=self._as_json, keep=keep):
             with accepted(self._reader, keep=keep):
-                write_lines([line.text for line in batch], self._hint)
+                write_lines(batch, self._hint)
 
 
 class accepted:  # used as a function

@@ -137,10 +137,15 @@ class Decoder:
 
     def clock(self, time_ns: int) -> str:
         """A moment of a record as local time of day."""
-        seconds, rest = divmod(time_ns + self._wall_offset, 1_000_000_000)
+        begin, second = self.second(time_ns)
+        return f"{second}.{(time_ns - begin) // 1000:06}"
+
+    def second(self, time_ns: int) -> tuple[int, str]:
+        """When, as records have it, the second began that holds a moment of a record; its local time of day."""
+        seconds = (time_ns + self._wall_offset) // 1_000_000_000
         if self._second[0] != seconds:
             self._second = seconds, time.strftime("%H:%M:%S", time.localtime(seconds))
-        return f"{self._second[1]}.{rest // 1000:06}"
+        return seconds * 1_000_000_000 - self._wall_offset, self._second[1]
 
     def _message(
         self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]], lines: bool

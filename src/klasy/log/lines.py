@@ -1,9 +1,10 @@
 """From records right to the lines that show them, for the kinds of records that make up most of a log.
 
 A :class:`~klasy.log.event.LogEvent` of each record on the way costs several times as much as the line itself. Here
-each format whose values are numbers, strings and addresses gets a function of its own, made once: it unpacks a record
-in one step and fills in a template. What it writes is what :mod:`format_text` and :mod:`format_json` write; all other
-formats, and records with a fault, are left to them.
+each format whose values are numbers, strings and addresses gets a function of its own, made once. It takes many records
+at a time, column by column: unpacked in one step, and all put into one template by a loop that is not Python's. What
+it writes is what :mod:`format_text` and :mod:`format_json` write; all other formats, and records with a fault, are
+left to them.
 """
 
 from __future__ import annotations
@@ -13,28 +14,30 @@ from struct import Struct
 from klasy import printf
 from klasy.log.format_text import harmless, quoted
 from klasy.log.value import Pointer, text_of
-from klasy.plain import TYPE_CHECKING, NamedTuple
-from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT
+from klasy.plain import TYPE_CHECKING
+from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeAlias
 
     from klasy.log.decode import Decoder
     from klasy.log.event import LogEvent
     from klasy.record import Field, Format
 
     Convert = Callable[[int | bytes], int | str]
-    What = Callable[[Sequence[int | bytes]], str]
+    Decoded: TypeAlias = list[tuple[int, str] | None]
+    Make = Callable[[bytes], Decoded]
 
 _NUMBERS = {(1, True): "b", (1, False): "B", (2, True): "h", (2, False): "H"}
+_ABOUT = Struct("<IHHII16s")  # a record's header between the time and the faults
+assert HEADER.format == f"<Q{_ABOUT.format[1:]}Q"
+_FORMAT_AT = (RUN_HEAD + OFFSET_FORMAT) >> 1  # in words of 2 bytes
 _NUMBERS |= {(4, True): "i", (4, False): "I", (8, True): "q", (8, False): "Q"}
 
 
-class LogLine(NamedTuple):
-    """A record as it is shown."""
-
-    time_ns: int
-    text: str
+_MOST_HEADS = 4096  # remembered
+_SECOND = 1_000_000_000
 
 
 class LineDecoder:
@@ -44,75 +47,120 @@ class LineDecoder:
         self._decoder = decoder
         self._show = show
         self._as_json = as_json
-        self._made: dict[int, Callable[[bytes], LogLine | None]] = {}
+        self._made: dict[tuple[int, int], Make] = {}
 
-    def decode(self, record: bytes) -> LogLine | None:
-        """The line of a record; None, and errors, as Decoder.decode has them."""
-        number = int.from_bytes(record[OFFSET_FORMAT : OFFSET_FORMAT + 2], "little")
-        made = self._made.get(number)
-        if made is None:
-            made = self._made[number] = self._make(number)
-        return made(record)
+    def decode(self, runs: Sequence[Run]) -> Decoded:
+        """Time and line of each record, in their order; None, and errors, as Decoder.decode has them."""
+        order: list[tuple[int, int]] = []  # of each record its kind: size and format
+        parts: dict[tuple[int, int], list[bytes]] = {}
+        for run in runs:
+            if run.size < HEADER_SIZE:
+                self._decoder.decode(run.records()[0])  # which raises
+            numbers = memoryview(run.data).cast("H")[_FORMAT_AT :: run.step >> 1].tolist()
+            kind = run.size, numbers[0]
+            if numbers.count(numbers[0]) == len(numbers):
+                parts.setdefault(kind, []).append(run.data)
+                order += [kind] * run.number
+                continue
+            for number, one in zip(numbers, run.split(), strict=True):
+                kind = run.size, number
+                parts.setdefault(kind, []).append(one.data)
+                order.append(kind)
+        made = {kind: self._maker(*kind)(b"".join(datas)) for kind, datas in parts.items()}
+        if len(made) == 1:
+            return made.popitem()[1]
+        lines = {kind: iter(found) for kind, found in made.items()}
+        return [next(lines[kind]) for kind in order]
 
-    def _slowly(self, record: bytes) -> LogLine | None:
-        event = self._decoder.decode(record)
-        return None if event is None else LogLine(event.time_ns, self._show(event))
+    def _maker(self, size: int, number: int) -> Make:
+        """What makes the lines of records of one size and format."""
+        found = self._made.get((size, number))
+        if found is None:
+            found = self._made[size, number] = self._make(size, number)
+        return found
 
-    def _make(self, number: int) -> Callable[[bytes], LogLine | None]:
+    def _make(self, size: int, number: int) -> Make:
+        def slowly(data: bytes) -> Decoded:
+            events = map(self._decoder.decode, Run(size, 0, data).records())
+            return [None if event is None else (event.time_ns, self._show(event)) for event in events]
+
         formats = self._decoder.schema.formats
         if number >= len(formats):
-            return self._slowly
+            return slowly
         form = formats[number]
         converts = [self._conversion(entry) for entry in form.fields]
         names = {entry.name for entry in form.fields}
-        layout = _layout(form)
+        layout = _layout(form, Run(size, 0, b"").step)
         if layout is None or None in converts or (self._as_json and len(names) < len(form.fields)):
-            return self._slowly
+            return slowly
         if form.template is not None and not _numbers_suffice(form):
-            return self._slowly
+            return slowly
         what = self._what(form, [convert for convert in converts if convert is not None])
-        return self._json(form, layout, what) if self._as_json else self._text(form, layout, what)
+        head = self._json_head(form) if self._as_json else self._text_head()
+        return self._by_columns(layout, what, head, slowly)
 
-    def _text(self, form: Format, layout: Struct, what: What) -> Callable[[bytes], LogLine | None]:
-        aspect, points, clock = self._decoder.schema.aspect, self._decoder.schema.points, self._decoder.clock
+    def _by_columns(self, layout: Struct, what: _What, head: Callable[[bytes], str | None], slowly: Make) -> Make:
+        """What stands before the values is the same for many records but for the time, which ``head`` leaves out."""
+        heads: dict[bytes, str] = {}
+        unpack, fill = layout.iter_unpack, self._fill_json if self._as_json else self._fill_text
+
+        def lines(data: bytes) -> Decoded:
+            times, abouts, faults, *values = zip(*unpack(data), strict=True)
+            if any(faults):
+                return slowly(data)
+            if len(heads) > _MOST_HEADS:
+                heads.clear()
+            for about in set(abouts).difference(heads):
+                found = head(about)
+                if found is None:
+                    return slowly(data)
+                heads[about] = found
+            return fill(times, map(heads.__getitem__, abouts), what.template, what.columns(values))
+
+        return lines
+
+    def _text_head(self) -> Callable[[bytes], str | None]:
+        aspect, points = self._decoder.schema.aspect, self._decoder.schema.points
         places = [f"{aspect}: {point.place}: " for point in points]
-        names: dict[bytes, str] = {}
-        unpack = layout.unpack_from
 
-        def line(record: bytes) -> LogLine | None:
-            time_ns, point, _, cpu, _, tid, comm, faults, *values = unpack(record)
-            if faults or point >= len(places):
-                return self._slowly(record)
-            name = names.get(comm)
-            if name is None:
-                name = names[comm] = harmless(text_of(comm))
-            return LogLine(time_ns, f"{clock(time_ns)} {cpu:3} {name}[{tid}] {places[point]}{what(values)}")
+        def head(about: bytes) -> str | None:
+            point, _, cpu, _, tid, comm = _ABOUT.unpack(about)
+            return f" {cpu:3} {harmless(text_of(comm))}[{tid}] {places[point]}" if point < len(places) else None
 
-        return line
+        return head
 
-    def _json(self, form: Format, layout: Struct, what: What) -> Callable[[bytes], LogLine | None]:
+    def _fill_text(
+        self, times: Sequence[int], heads: Iterable[str], template: str, columns: list[Iterable[object]]
+    ) -> Decoded:
+        begin, second = self._decoder.second(times[0])
+        if begin <= min(times) and max(times) < begin + _SECOND:
+            micros = [(time_ns - begin) // 1000 for time_ns in times]
+            texts = map(f"{second}.%06d%s{template}".__mod__, zip(micros, heads, *columns, strict=True))
+        else:
+            texts = map(f"%s%s{template}".__mod__, zip(map(self._decoder.clock, times), heads, *columns, strict=True))
+        return list(zip(times, texts, strict=True))
+
+    def _json_head(self, form: Format) -> Callable[[bytes], str | None]:
         from klasy.log.format_json import point_json
 
         schema = self._decoder.schema
-        about = {"aspect": schema.aspect, "advice": schema.advice[form.advice]}
-        heads = [_dumps(about | {"joinpoint": point_json(point)})[1:-1] for point in schema.points]
-        names: dict[bytes, str] = {}
-        unpack = layout.unpack_from
+        about_all = {"aspect": schema.aspect, "advice": schema.advice[form.advice]}
+        places = [_dumps(about_all | {"joinpoint": point_json(point)})[1:-1] for point in schema.points]
 
-        def line(record: bytes) -> LogLine | None:
-            time_ns, point, _, cpu, pid, tid, comm, faults, *values = unpack(record)
-            if faults or point >= len(heads):
-                return self._slowly(record)
-            name = names.get(comm)
-            if name is None:
-                name = names[comm] = _string_json(text_of(comm))
-            text = (
-                f'{{"time_ns": {time_ns}, {heads[point]}, "cpu": {cpu}, "pid": {pid}, "tid": {tid}, "comm": {name}, '
-                f"{what(values)}}}"
-            )
-            return LogLine(time_ns, text)
+        def head(about: bytes) -> str | None:
+            point, _, cpu, pid, tid, comm = _ABOUT.unpack(about)
+            if point >= len(places):
+                return None
+            name = _string_json(text_of(comm))
+            return f', {places[point]}, "cpu": {cpu}, "pid": {pid}, "tid": {tid}, "comm": {name}, '
 
-        return line
+        return head
+
+    def _fill_json(
+        self, times: Sequence[int], heads: Iterable[str], template: str, columns: list[Iterable[object]]
+    ) -> Decoded:
+        texts = map(f'{{"time_ns": %d%s{template}}}'.__mod__, zip(times, heads, *columns, strict=True))
+        return list(zip(times, texts, strict=True))
 
     def _conversion(self, entry: Field) -> Convert | None:
         """What makes of an unpacked value what a template takes; None where that is for others to do."""
@@ -124,7 +172,7 @@ class LineDecoder:
             return _itself
         return None
 
-    def _what(self, form: Format, converts: list[Convert]) -> What:
+    def _what(self, form: Format, converts: list[Convert]) -> _What:
         """What fills in the values of a format: its message, or each under its name."""
         if form.template is not None:
             return self._message(form, converts)
@@ -140,9 +188,9 @@ class LineDecoder:
         template = ", ".join(parts)
         if self._as_json:
             template = f'"values": {{{template}}}'
-        return _filled(template, shows)
+        return _What(template, shows)
 
-    def _message(self, form: Format, converts: list[Convert]) -> What:
+    def _message(self, form: Format, converts: list[Convert]) -> _What:
         pieces = printf.parse((form.template or "").removesuffix("\n"))
         directives = printf.directives(pieces)
         bare = [_bare(directive, entry) for directive, entry in zip(directives, form.fields, strict=True)]
@@ -152,19 +200,39 @@ class LineDecoder:
                 piece.replace("%", "%%") if isinstance(piece, str) else _PLAIN[piece.kind] for piece in pieces
             )
             shown = f'"message": {_dumps(template)}' if as_json else harmless(template)
-            return _filled(shown, [show for show in bare if show is not None])
+            return _What(shown, [show for show in bare if show is not None])
         sizes = [entry.size for entry in form.fields]
 
-        def message(values: Sequence[int | bytes]) -> str:
+        def message(*values: int | bytes) -> str:
             given = [(convert(value), size) for convert, value, size in zip(converts, values, sizes, strict=True)]
             text = printf.render(pieces, given)
             return f'"message": {_string_json(text)}' if as_json else harmless(text)
 
-        return message
+        return _What("%s", [], message)
 
 
-def _layout(form: Format) -> Struct | None:
-    """The header and the values of a record, in one; None where they do not lie in their order."""
+class _What:
+    """How values become text: Python's template, and what makes of each value what it takes; or of all one string."""
+
+    def __init__(self, template: str, shows: list[Convert], whole: Callable[..., str] | None = None) -> None:
+        self.template = template
+        self._shows = shows
+        self._whole = whole
+
+    def columns(self, values: Sequence[Sequence[int | bytes]]) -> list[Iterable[object]]:
+        """What the template takes, of as many records as each column of values has."""
+        if self._whole is not None:
+            return [map(self._whole, *values)]
+        return [
+            column if show is _itself else map(show, column) for show, column in zip(self._shows, values, strict=True)
+        ]
+
+
+def _layout(form: Format, step: int) -> Struct | None:
+    """What there is from one record of a run to the next: time, all else that a head tells, faults and the values.
+
+    None where they do not lie in their order.
+    """
     codes, at = "", HEADER_SIZE
     for entry in form.fields:
         if entry.offset < at:
@@ -172,7 +240,7 @@ def _layout(form: Format) -> Struct | None:
         number = None if entry.kind == "string" else _NUMBERS.get((entry.size, entry.signed))
         codes += f"{entry.offset - at}x{number or f'{entry.size}s'}"
         at = entry.offset + entry.size
-    return Struct(HEADER.format + codes)
+    return Struct(f"<{RUN_HEAD}xQ{_ABOUT.size}sQ{codes}{step - RUN_HEAD - at}x") if at <= step - RUN_HEAD else None
 
 
 def _numbers_suffice(form: Format) -> bool:
@@ -197,13 +265,6 @@ def _bare(directive: printf.Directive, entry: Field) -> Convert | None:
         return _itself
     mask = (1 << 8 * entry.size) - 1
     return lambda value: int(value) & mask
-
-
-def _filled(template: str, shows: list[Convert]) -> What:
-    """What fills a template of Python's with values, each as it is to be shown."""
-    if all(show is _itself for show in shows):
-        return lambda values: template % tuple(values)
-    return lambda values: template % tuple([show(value) for show, value in zip(shows, values, strict=True)])
 
 
 def _itself(value: int | bytes) -> int | str:

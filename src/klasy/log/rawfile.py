@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 
 from klasy.btf.read import BtfError
 from klasy.btf.types import Btf
-from klasy.errors import InputError, SystemRefusal
+from klasy.errors import InputError, KlasyError, SystemRefusal
 from klasy.kernel.kallsyms import Symbols
 from klasy.kernel.model import Clone, Function
 from klasy.log.decode import Decoder
@@ -34,7 +35,7 @@ from klasy.log.lines import LineDecoder
 from klasy.log.symbolize import Symbolizer
 from klasy.log.userspace import UserSymbols
 from klasy.plain import TYPE_CHECKING, asdict
-from klasy.record import HEADER_SIZE, Format
+from klasy.record import HEADER_SIZE, RUN_HEAD, Format, Run, same_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,13 +43,13 @@ if TYPE_CHECKING:
 
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent
-    from klasy.log.reader import RawRecord
 
 MAGIC = b"klasy log 1\n"
 _CHUNK = Struct("<4sQ")
 _NAME = Struct("<H")
 _BASE = Struct("<Q")
 _RECORD = Struct("<II")
+assert _RECORD.size == RUN_HEAD
 _NAMED = frozenset(("symbol", "stack", "pointer", "object"))  # kinds of fields in which code may be named
 _TYPED = frozenset(("object", "enum"))
 _NEEDS_KERNEL = {
@@ -107,9 +108,21 @@ def head(
     return b"".join(parts)
 
 
-def encoded(record: RawRecord) -> bytes:
-    """A record as it stands in the file."""
-    return _RECORD.pack(record.source, len(record.data)) + record.data
+def encoded(source: int, run: Run) -> bytes:
+    """Records of one source as they stand in the file, each ``_RECORD.size + run.size`` bytes."""
+    head = _RECORD.pack(source, run.size)
+    if run.size % 8:
+        return b"".join([head + record for record in run.records()])
+    data = bytearray(run.data)
+    words = memoryview(data).cast("Q")
+    words[:: run.step >> 3] = memoryview(head * run.number).cast("Q")
+    return bytes(data)
+
+
+def pieces(run: Run, data: bytes) -> list[bytes]:
+    """What was encoded of a run, record by record."""
+    step = _RECORD.size + run.size
+    return [data[at : at + step] for at in range(0, len(data), step)]
 
 
 def _chunk(tag: bytes, *parts: bytes) -> bytes:
@@ -172,34 +185,61 @@ class RawFile:
             Decoder(_schema(source), self.types, self.symbols, wall_offset=offset) for source in document["sources"]
         ]
 
-    def lines(self, show: Callable[[LogEvent], str], *, as_json: bool) -> Iterator[str]:
-        """The records as lines, as LogReader.lines has them. Raises InputError, SystemRefusal for a malformed one."""
-        decoders = [LineDecoder(decoder, show, as_json=as_json) for decoder in self._decoders]
-        for source, data in self.records():
-            if source >= len(decoders):
-                raise InputError(f"{self.path} has a record of nobody's")
-            try:
-                line = decoders[source].decode(data)
-            except _MALFORMED as error:
-                raise InputError(f"{self.path} is damaged: {error}") from None
-            if line is not None:
-                yield line.text
+    def lines(self, show: Callable[[LogEvent], str], *, as_json: bool) -> Iterator[list[str]]:
+        """The records as lines, some at a time, as LogReader.lines has them.
 
-    def records(self) -> Iterator[tuple[int, bytes]]:
-        """The number of the source, and the bytes, of each record."""
+        Raises InputError, SystemRefusal for a malformed record, after the lines of those before it.
+        """
+        decoders = [LineDecoder(decoder, show, as_json=as_json) for decoder in self._decoders]
+        for part in self.runs():
+            found: list[tuple[int, str]] = []
+            problem: KlasyError | None = None
+            try:
+                for source, run in part:
+                    if source >= len(decoders):
+                        raise InputError(f"{self.path} has a record of nobody's")
+                    self._decode(decoders[source], run, found)
+            except KlasyError as error:
+                problem = error
+            # They were written in the order in which they were begun; each took the time a moment before that.
+            yield [text for _, text in sorted(found, key=itemgetter(0))]
+            if problem is not None:
+                raise problem
+
+    def _decode(self, decoder: LineDecoder, run: Run, found: list[tuple[int, str]]) -> None:
+        try:
+            found += filter(None, decoder.decode([run]))
+        except (*_MALFORMED, KlasyError) as error:
+            for one in run.split() if run.number > 1 else ():  # those before the malformed one are good
+                self._decode(decoder, one, found)
+            if isinstance(error, KlasyError):
+                raise
+            raise InputError(f"{self.path} is damaged: {error}") from None
+
+    def runs(self) -> Iterator[list[tuple[int, Run]]]:
+        """The records, some at a time, with the number of their source. Raises InputError where there cannot be one."""
         data = b""
         while part := self._file.read(_PART):
             data += part
+            words = memoryview(data)[: len(data) & ~7].cast("Q")
+            found: list[tuple[int, Run]] = []
             at = 0
             while len(data) - at >= _RECORD.size:
                 source, length = _RECORD.unpack_from(data, at)
                 if not HEADER_SIZE <= length <= _PART:
+                    yield found
                     raise InputError(f"{self.path} is damaged: a record of {length} bytes")
                 end = at + _RECORD.size + length
                 if end > len(data):
                     break
-                yield source, data[at + _RECORD.size : end]
+                number = 1
+                if not (at | length) & 7:
+                    step = end - at
+                    number = same_ahead(words, at >> 3, step >> 3, (len(data) - at) // step)
+                    end = at + number * step
+                found.append((source, Run(length, number, data[at:end].ljust((end - at + 7) & ~7, b"\0"))))
                 at = end
+            yield found
             data = data[at:]
         self.cut = bool(data)
 

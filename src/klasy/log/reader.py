@@ -5,24 +5,30 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+from _operator import itemgetter  # what operator itself is but a shell of: see tests/unit/test_imports.py
 
 from klasy.bpf.ringbuf import RingReader
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log.decode import Decoder
-from klasy.plain import TYPE_CHECKING, NamedTuple, suppress
+from klasy.plain import TYPE_CHECKING, suppress
+from klasy.record import RUN_HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
-    from typing import Any, Self, TypeVar
+    from typing import Any, Self, TypeAlias, TypeVar
 
     from klasy.bpf.maps import Map
     from klasy.btf.types import Btf
     from klasy.log.event import LogEvent, Schema
-    from klasy.log.lines import LineDecoder, LogLine
+    from klasy.log.lines import LineDecoder
     from klasy.log.symbolize import Symbolizer
+    from klasy.record import Run
 
     T = TypeVar("T")
+    # What records come to, each with its time; None: nobody's.
+    Decoded: TypeAlias = list[tuple[int, T] | None]
+    Decode: TypeAlias = Callable[[Sequence[Run]], Decoded[T]]
 
 LOCKS = "/run"
 _BATCH = 4096  # records taken from each buffer at a time: bounds memory and the time until they are consumed
@@ -44,7 +50,7 @@ class LogReader:
         locks: str = LOCKS,
     ) -> None:
         self._streams: list[_Stream] = []
-        self._batch: list[Any] = []
+        self._batch: list[Any] | None = []  # None: records of one stream in the order in which they lie there
         self._show: tuple[Callable[[LogEvent], str], bool] | None = None
         self._line_decoders: list[LineDecoder] = []
         self._locks: list[_Lock] = []
@@ -64,29 +70,48 @@ class LogReader:
 
         With ``keep`` nothing is consumed.
         """
-        return self._batches([stream.decoder.decode for stream in self._streams], keep)
+        for batch in self._batches([_events(stream.decoder) for stream in self._streams], keep):
+            yield [event for _, event in batch]
 
-    def lines(self, show: Callable[[LogEvent], str], *, as_json: bool, keep: bool = False) -> Iterator[list[LogLine]]:
+    def lines(self, show: Callable[[LogEvent], str], *, as_json: bool, keep: bool = False) -> Iterator[list[str]]:
         """The same as ``show`` shows it (as JSON or as text), and faster than event by event."""
         from klasy.log.lines import LineDecoder
 
         if self._show != (show, as_json):
             self._show = show, as_json
             self._line_decoders = [LineDecoder(stream.decoder, show, as_json=as_json) for stream in self._streams]
-        return self._batches([decoder.decode for decoder in self._line_decoders], keep)
+        for batch in self._batches([decoder.decode for decoder in self._line_decoders], keep):
+            yield [text for _, text in batch]
 
-    def raw(self, *, keep: bool = False) -> Iterator[list[RawRecord]]:
-        """The same as it lies in the buffers, with the number of the source it comes from."""
-        return self._batches([_raw(number) for number in range(len(self._streams))], keep)
+    def raw(self, *, keep: bool = False) -> Iterator[list[tuple[int, Run]]]:
+        """The same as it lies in the buffers, with the number of the source it comes from.
 
-    def _batches(self, decodes: Sequence[Callable[[bytes], T | None]], keep: bool) -> Iterator[list[T]]:
+        The records of a single source come in the order in which they were begun, which is nearly that of time.
+        """
+        if len(self._streams) == 1:
+            yield from self._as_they_lie(self._streams[0], keep)
+            return
+        for batch in self._batches([_raw(number) for number in range(len(self._streams))], keep):
+            yield [run for _, run in batch]
+
+    def _as_they_lie(self, stream: _Stream, keep: bool) -> Iterator[list[tuple[int, Run]]]:
+        stream.begin()
+        while runs := stream.next():
+            self._batch = None
+            yield [(0, run) for run in runs]
+            if not keep:
+                stream.consume()
+        if not keep:
+            stream.consume()  # what was discarded
+
+    def _batches(self, decodes: Sequence[Decode[T]], keep: bool) -> Iterator[list[tuple[int, T]]]:
         for stream, decode in zip(self._streams, decodes, strict=True):
             stream.begin(decode)
         while True:
             for stream in self._streams:
                 stream.fill()
             # Of a stream that may have more, what is younger than its last record has to wait for it.
-            full = [stream.pending[-1].time_ns for stream in self._streams if stream.pending and stream.may_have_more]
+            full = [stream.pending[-1][0] for stream in self._streams if stream.pending and stream.may_have_more]
             horizon = min(full, default=None)
             batch = _merged([stream.take(horizon) for stream in self._streams])
             if batch:
@@ -99,11 +124,14 @@ class LogReader:
                 return
 
     def accept(self, number: int) -> None:
-        """Of the batch that was given last only the first ``number`` events were dealt with: consume those now.
+        """Of the batch that was given last only the first ``number`` records were dealt with: consume those now.
 
         For who cannot go on, because a disk is full: without it the whole batch comes again.
         """
-        done = {id(event) for event in self._batch[:number]}
+        if self._batch is None:
+            self._streams[0].consume_first(number)
+            return
+        done = {id(one) for one in self._batch[:number]}
         for stream in self._streams:
             stream.consume_only(done)
 
@@ -131,24 +159,25 @@ class LogReader:
 
 
 class _Stream:
-    """One aspect's buffer, with the events that were taken out of it and not yet handed on."""
+    """One aspect's buffer, with what was taken out of it and not yet handed on: decoded, with the time of each."""
 
     def __init__(self, reader: RingReader, decoder: Decoder) -> None:
         self.reader = reader
         self.pending: list[Any] = []
         self.may_have_more = True
         self.decoder = decoder
-        self._decode: Callable[[bytes], Any] = decoder.decode
+        self._decode: Decode[Any] = _events(decoder)
         self._start: int | None = None
         self._position: int | None = None
         # What lies between the two, as it lies there; None for a record that is nobody's.
         self._taken: list[Any] = []
 
-    def begin(self, decode: Callable[[bytes], Any] | None = None) -> None:
-        """Begin where the kernel's buffer begins: what was taken and not consumed comes again. ``decode`` makes of a
-        record what is handed on, which has a ``time_ns``, or None for what is nobody's; unless given, an event.
+    def begin(self, decode: Decode[Any] | None = None) -> None:
+        """Begin where the kernel's buffer begins: what was taken and not consumed comes again. ``decode`` makes of
+        records what is handed on; it is not needed by who takes them as they lie.
         """
-        self._decode = decode or self.decoder.decode
+        if decode is not None:
+            self._decode = decode
         self.pending = []
         self.may_have_more = True
         self._position = None
@@ -158,19 +187,25 @@ class _Stream:
         """Take the next records if there are none left, and the buffer had not given all it held."""
         if self.pending or not self.may_have_more:
             return
-        self._start = self._position
         self.decoder.look_at_clock()
-        records, self._position = self.reader.peek(_BATCH, self._start)
-        self.may_have_more = len(records) == _BATCH
-        self._taken = list(map(self._decode, records))
+        runs = self.next()
+        self.may_have_more = sum(run.number for run in runs) == _BATCH
+        self._taken = self._decode(runs)
         # They lie in the order in which they were begun; each took the time a moment before that.
-        self.pending = sorted((event for event in self._taken if event is not None), key=_time)
+        self.pending = sorted(filter(None, self._taken), key=_time)
+
+    def next(self) -> list[Run]:
+        """The next records, as they lie in the buffer."""
+        self._start = self._position
+        runs, self._position = self.reader.peek(_BATCH, self._start)
+        return runs
 
     def take(self, horizon: int | None) -> list[Any]:
-        """Hand on the events up to a time, or all."""
-        number = len(self.pending)
-        if horizon is not None:
-            number = next((i for i, event in enumerate(self.pending) if event.time_ns > horizon), number)
+        """Hand on what there is up to a time, or all."""
+        if horizon is None or self.pending[-1:] == [] or self.pending[-1][0] <= horizon:
+            taken, self.pending = self.pending, []
+            return taken
+        number = next(i for i, (time_ns, _) in enumerate(self.pending) if time_ns > horizon)
         taken, self.pending = self.pending[:number], self.pending[number:]
         return taken
 
@@ -180,9 +215,12 @@ class _Stream:
             self.reader.consume(self._position)
 
     def consume_only(self, done: Collection[int]) -> None:
-        """Give back the room of the first records, as far as ``done`` holds the id of the event of each."""
-        left = (i for i, event in enumerate(self._taken) if event is not None and id(event) not in done)
-        number = next(left, len(self._taken))
+        """Give back the room of the first records, as far as ``done`` holds the id of what each was decoded to."""
+        left = (i for i, one in enumerate(self._taken) if one is not None and id(one) not in done)
+        self.consume_first(next(left, len(self._taken)))
+
+    def consume_first(self, number: int) -> None:
+        """Give back the room of the first records."""
         if number:
             _, position = self.reader.peek(number, self._start)
             self.reader.consume(position)
@@ -197,20 +235,23 @@ def _merged(parts: list[list[Any]]) -> list[Any]:
     return list(heapq.merge(*parts, key=_time))
 
 
-def _time(event: Any) -> int:
-    return int(event.time_ns)
+_time = itemgetter(0)
 
 
-class RawRecord(NamedTuple):
-    """A record as it is. ``source``: which of the reader's sources wrote it."""
+def _events(decoder: Decoder) -> Decode[LogEvent]:
+    def events(runs: Sequence[Run]) -> Decoded[LogEvent]:
+        decoded = (decoder.decode(record) for run in runs for record in run.records())
+        return [None if event is None else (event.time_ns, event) for event in decoded]
 
-    time_ns: int
-    source: int
-    data: bytes
+    return events
 
 
-def _raw(source: int) -> Callable[[bytes], RawRecord]:
-    return lambda record: RawRecord(int.from_bytes(record[:8], "little"), source, record)
+def _raw(source: int) -> Decode[tuple[int, Run]]:
+    return lambda runs: [
+        (int.from_bytes(one.data[RUN_HEAD : RUN_HEAD + 8], "little"), (source, one))
+        for run in runs
+        for one in run.split()
+    ]
 
 
 class _Lock:

@@ -56,6 +56,12 @@ def contents(view: RingView, limit: int = 100) -> list[bytes]:
     return [bytes(record) for record in view.batch(limit)]
 
 
+def peeked(view: RingView, limit: int = 100, after: int | None = None) -> tuple[list[bytes], int]:
+    runs, behind = view.peek(limit, after)
+    assert all(run.number == len(run.records()) for run in runs)
+    return [record for run in runs for record in run.records()], behind
+
+
 def test_a_busy_record_holds_back_those_behind_it():
     """Order is that of reservation: a submitted record waits for one reserved before it."""
     p = Producer()
@@ -119,12 +125,12 @@ def test_peek_takes_nothing_until_it_is_told_to():
     p = Producer()
     for content in (b"a", b"b", b"c", b"d"):
         p.finish(p.reserve(content), DISCARD if content in b"bd" else 0)
-    first, behind_first = p.view.peek(1)
+    first, behind_first = peeked(p.view, 1)
     assert (first, p.positions[0]) == ([b"a"], 0)
-    rest, behind_all = p.view.peek(after=behind_first)
+    rest, behind_all = peeked(p.view, after=behind_first)
     assert (rest, behind_all) == ([b"c"], p.positions[1])
-    assert p.view.peek() == ([b"a", b"c"], behind_all)
-    assert p.view.peek(after=behind_all) == ([], behind_all)
+    assert peeked(p.view) == ([b"a", b"c"], behind_all)
+    assert peeked(p.view, after=behind_all) == ([], behind_all)
     p.view.consume(behind_first)
     assert contents(p.view) == [b"c"]
     assert p.view.pending() == 0
@@ -155,6 +161,35 @@ def test_every_record_once_and_in_order(records, start):
     assert seen == expected
     assert p.view.pending() == 0
     assert lost == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 9), st.sampled_from(["submit"] * 8 + ["discard", "busy"])),
+        max_size=5,
+    ),
+    st.integers(0, 1 << 40).map(lambda n: n * 8),
+    st.integers(0, 14),
+)
+def test_many_of_one_length_at_a_time(stretches, start, limit):
+    """Peeking gives what walking from record to record gives, up to the limit or to the first that is not submitted."""
+    p = Producer(start)
+    expected: list[bytes] = []
+    busy = False
+    for length, number, how in stretches:
+        for n in range(number):
+            position = p.reserve(bytes([n]) * length)
+            if position is None:
+                continue
+            busy = busy or (how == "busy" and n == number // 2)
+            if how != "busy" or n != number // 2:
+                p.finish(position, DISCARD if how == "discard" and n % 2 else 0)
+            if not busy and not (how == "discard" and n % 2):
+                expected.append(bytes([n]) * length)
+    records, behind = peeked(p.view, limit)
+    assert records == expected[:limit]
+    p.view.consume(behind)
+    assert peeked(p.view)[0] == expected[limit:]
 
 
 def test_a_record_that_is_kept_too_long_says_so():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from support.logrecords import FakeRing
 
 from klasy.errors import KernelRefused
 from klasy.kernel.model import Clone, Function
@@ -102,23 +103,9 @@ def test_an_instruction_is_looked_up_once():
     assert asked == [READ_IP]
 
 
-class Ring:
-    """A buffer of some records."""
-
-    def __init__(self, records: list[bytes]) -> None:
-        self.records, self.consumed = records, 0
-
-    def peek(self, limit: int, after: int | None) -> tuple[list[bytes], int]:
-        start = after or 0
-        return self.records[start : start + limit], min(len(self.records), start + limit)
-
-    def consume(self, position: int) -> None:
-        self.consumed = position
-
-
 def test_records_left_out_do_not_stop_the_consuming():
     """With some records that are nobody's between them, just what was dealt with is given back to the kernel."""
-    ring = Ring([record("get", ip, 0) for ip in (WRITE_IP, READ_IP, WRITE_IP, READ_IP, WRITE_IP)])
+    ring = FakeRing([record("get", ip, 0) for ip in (WRITE_IP, READ_IP, WRITE_IP, READ_IP, WRITE_IP)])
     stream = _Stream(ring, decoder())
     stream.begin()
     stream.fill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.logrecords import POINT, SYMBOLS, record
+from support.logrecords import POINT, SYMBOLS, record, run
 
 from klasy.log.decode import Decoder
 from klasy.log.event import LogPoint, Schema
@@ -85,8 +85,39 @@ def test_the_same_lines(*, form, data, point, faults, comm, as_json):
     show = (lambda event: event_json(event, SYMBOLS)) if as_json else (lambda event: event_text(event, SYMBOLS))
     one = record(data, time_ns=1_234_567_890_123, point=point, faults=faults, comm=comm)
     event = decoder.decode(one)
-    line = LineDecoder(decoder, show, as_json=as_json).decode(one)
-    assert (line.time_ns, line.text) == (event.time_ns, show(event))
+    assert LineDecoder(decoder, show, as_json=as_json).decode([run(one)]) == [(event.time_ns, show(event))]
+
+
+@given(
+    st.lists(formats(), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), max_size=6),
+    st.data(),
+    st.booleans(),
+)
+def test_many_at_a_time(forms, stretches, data, as_json):
+    """Of several formats and sizes, mixed: each record gets its own line, over the ends of seconds and with faults."""
+    decoder = Decoder(Schema("a", ("before#0",), POINTS, tuple(forms)), lambda _: None, SYMBOLS)
+    show = (lambda event: event_json(event, SYMBOLS)) if as_json else (lambda event: event_text(event, SYMBOLS))
+    runs = []
+    for chosen, length in stretches:
+        number = chosen % len(forms)
+        size = forms[number].size - HEADER_SIZE
+        ones = [
+            record(
+                data.draw(st.binary(min_size=size, max_size=size)),
+                time_ns=data.draw(st.integers(0, 3_000_000_000)),
+                form=data.draw(st.sampled_from([number] * 4 + [n for n, f in enumerate(forms) if f.size <= size + 48])),
+                point=data.draw(st.integers(0, 3)),
+                faults=data.draw(st.sampled_from([0] * 9 + [1])),
+                tid=data.draw(st.integers(1, 3)),
+                comm=data.draw(st.sampled_from([b"bash", b"sh"])),
+            )
+            for _ in range(length)
+        ]
+        runs.append(run(*ones))
+    events = [decoder.decode(one) for each in runs for one in each.records()]
+    found = LineDecoder(decoder, show, as_json=as_json).decode(runs) if runs else []
+    assert found == [(event.time_ns, show(event)) for event in events]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -98,5 +129,6 @@ def test_numbers_take_the_short_way(as_json):
     def never(event):
         raise AssertionError(event)
 
-    line = LineDecoder(decoder, never, as_json=as_json).decode(record((5).to_bytes(8, "little") + b"abc\0\0\0\0\0"))
-    assert ('"values": {"n": 5, "p": "abc"}' if as_json else 'n = 5, p = "abc"') in line.text
+    one = run(record((5).to_bytes(8, "little") + b"abc\0\0\0\0\0"))
+    ((_, text),) = LineDecoder(decoder, never, as_json=as_json).decode([one])
+    assert ('"values": {"n": 5, "p": "abc"}' if as_json else 'n = 5, p = "abc"') in text

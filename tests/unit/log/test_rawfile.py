@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.logrecords import FUNCTIONS, SYMBOLS, fields, record, schema
+from support.logrecords import FUNCTIONS, SYMBOLS, fields, record, run, schema
 
 from klasy.errors import InputError, SystemRefusal
 from klasy.kernel.kallsyms import Symbols
@@ -15,7 +15,6 @@ from klasy.log import rawfile
 from klasy.log.decode import Decoder
 from klasy.log.format_text import event_text
 from klasy.log.rawfile import RawFile
-from klasy.log.reader import RawRecord
 
 SCHEMA = schema(*fields(("n", "int", 8, {"signed": True}), ("s", "string", 8), ("f", "symbol", 8)))
 CODE = [start + 5 for _, start, _ in FUNCTIONS] + [1]
@@ -30,15 +29,15 @@ def tables():
 def contents(*schemas):
     """A file of these records, from each source."""
     head = rawfile.head(schemas, release="6.1", wall_offset=10**18, symbols=tables, types=lambda _: b"")
-    pieces = [rawfile.encoded(RawRecord(0, n, one)) for n in range(len(schemas)) for one in RECORDS]
-    return head + b"".join(pieces)
+    return head + b"".join(rawfile.encoded(n, run(*RECORDS)) for n in range(len(schemas)))
 
 
 def shown(path):
     """Its lines, and whether it is cut short."""
     file = RawFile(str(path))
     try:
-        return list(file.lines(lambda event: event_text(event, file.symbols), as_json=False)), file.cut
+        show = lambda event: event_text(event, file.symbols)  # noqa: E731
+        return [line for lines in file.lines(show, as_json=False) for line in lines], file.cut
     finally:
         file.close()
 
@@ -51,7 +50,8 @@ def test_the_same_lines(tmp_path):
     live = [event_text(decoder.decode(one), SYMBOLS) for one in RECORDS]
     assert "vfs_read+0x5" in live[0]
     assert "ext_free+0x5 [ext4]" in live[1]
-    assert shown(path) == (live + [line.replace(" a: ", " b: ") for line in live], False)
+    others = [line.replace(" a: ", " b: ") for line in live]
+    assert shown(path) == ([line for both in zip(live, others, strict=True) for line in both], False)
 
 
 @pytest.mark.parametrize("missing", [1, 40, 75])

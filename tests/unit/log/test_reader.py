@@ -111,6 +111,24 @@ def test_accept_loses_nothing_where_records_are_out_of_order(locks):
         assert one.consumed == 3
 
 
+@pytest.mark.parametrize("sources", [1, 2])
+def test_raw(locks, sources):
+    """Records as they lie, each with its source; of what could be written in part the rest comes again."""
+    rings = [ring(1, 2, 9, 5, 7), ring(3, 4)][:sources]
+    expected = [1, 2, 9, 5] if sources == 1 else [1, 2, 3, 4, 5, 9]
+    with open_log(locks, *rings) as log:
+        batch = next(log.raw())
+        assert [_time(one) for _, each in batch for one in each.records()] == expected
+        log.accept(3)
+        again = [(n, _time(one)) for runs in log.raw() for n, each in runs for one in each.records()]
+        assert sorted(again) == ([(0, 5), (0, 7)] if sources == 1 else [(0, 5), (0, 7), (0, 9), (1, 4)])
+        assert [each.consumed for each in rings] == [5, 2][:sources]
+
+
+def _time(record):
+    return int.from_bytes(record[:8], "little")
+
+
 def test_a_second_reader_is_refused(locks):
     """Two readers of one log would take each other's records; of two logs they may read at once."""
     with open_log(locks, ring(1), ring(2)):
