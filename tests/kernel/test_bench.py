@@ -43,6 +43,14 @@ def test_unwoven():
     assert found[group, "unwoven (kprobe)"] < found[group, "woven here (kprobe)"]
 
 
+def test_log():
+    """All events come out, or there would be no figure; so few do not always take longer than fewer."""
+    document = bench("log", "--only", "text")
+    assert len(document["rows"]) + len(document["missing"]) == 1
+    assert all("us of CPU an event" in row["note"] for row in document["rows"])
+    assert all("uneven" in reason for reason in document["missing"].values())
+
+
 def test_a_raw_log_shows_the_same(tmp_path):
     """The lines of a file of klasy log --raw are those of klasy log, names of code included, when nothing is woven."""
     with woven(ASPECT), open(os.devnull, "rb") as null:

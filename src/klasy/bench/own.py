@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -60,3 +63,14 @@ def at_work(artifact: Artifact) -> Iterator[Attached]:
     """The same, with what an experiment on hits asks of any program."""
     with woven(artifact) as made, RingReader(made.events()) as ring:
         yield Attached(lambda: sum(count.hits for count in made.counts()), ring.discard)
+
+
+def command() -> str:
+    """The command that this is."""
+    mine = sys.argv[0]
+    return mine if os.path.isabs(mine) and os.access(mine, os.X_OK) else shutil.which("klasy") or mine
+
+
+def is_read() -> bool:
+    """Whether a klasy log reads the aspect's log."""
+    return os.path.exists(f"/run/klasy-log-{NAME}.lock")

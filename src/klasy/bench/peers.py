@@ -23,6 +23,9 @@ GROUP = "klasy_bench"  # of trace events
 _PACKAGES = {"perf": "linux-perf"}  # of Debian, where they are not named like their commands
 _PATIENCE = 90.0
 _SETTLE = 0.3
+_LOOK = 0.02  # seconds between two looks at what a reader does
+_QUIET = 25  # looks in a row at which it does nothing: some ask for news only so often
+_BUSY = 0.1  # of the time between two looks: more CPU time than it takes to see that there is nothing
 
 
 def require(tool: str) -> None:
@@ -54,7 +57,12 @@ def tool(
         output = Path(folder) / "output"
         with output.open("wb") as file, (Path(folder) / "errors").open("w+b") as errors:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=errors, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=errors,
+                env=os.environ | env if env else None,
+                start_new_session=True,
             )
             try:
                 end = time.monotonic() + _PATIENCE
@@ -114,6 +122,37 @@ def perf_events(process: int) -> int:
             with suppress(OSError):
                 found += os.readlink(entry.path) == "anon_inode:[perf_event]"
     return found
+
+
+def idle_since(process: int) -> float:
+    """When a process and its children had done what there was to do; waits for it."""
+    quiet, last, spent = 0, time.perf_counter(), on_cpu_with_children(process)
+    while quiet < _QUIET:
+        time.sleep(_LOOK)
+        now, used = time.perf_counter(), on_cpu_with_children(process)
+        if used - spent > _BUSY * _LOOK:
+            quiet, last = 0, now
+        else:
+            quiet += 1
+        spent = used
+    return last
+
+
+def on_cpu(process: int) -> float:
+    """Seconds of CPU time of a process of one thread."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return 0.0  # it has ended
+
+
+def on_cpu_with_children(process: int) -> float:
+    """Seconds of CPU time of a process and its children."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        children = []
+    return on_cpu(process) + sum(on_cpu(int(child)) for child in children)
 
 
 # --- trace events of the kernel's own -------------------------------------------------------------------------------
