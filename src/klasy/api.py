@@ -113,7 +113,7 @@ def states(name: str) -> dict[str, list[Slot]]:
 
     decoder, _ = state_decoder()
     with open_woven(name) as aspect:
-        return {c.state.name: decoder.slots(c.state, c.elements) for c in read_states(aspect)}
+        return {c.state.name: decoder.slots(c.state, c.elements, c.places) for c in read_states(aspect)}
 
 
 def _source(source: Source) -> SourceFile:
@@ -177,13 +177,7 @@ def schema(aspect: WovenAspect) -> Schema:
     """What the log reader needs to know of a woven aspect."""
     from klasy.log.event import LogPoint, Schema
 
-    points = tuple(
-        LogPoint(
-            *(j.kind, j.function, j.offset or 0, j.callee, j.module, j.address or 0, j.file, j.line, j.data),
-            tail=j.call == "tail",
-        )
-        for j in aspect.joinpoints
-    )
+    points = tuple(map(LogPoint.of, aspect.joinpoints))
     return Schema(aspect.name, tuple(aspect.advice_labels), points, aspect.formats)
 
 

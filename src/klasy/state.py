@@ -13,9 +13,9 @@ Each state has a map of its own. A value in it is a row of 64-bit words, little-
 A state that advice only adds to (none reads or clears it) is kept per CPU: the value is that of all CPUs together, by
 :func:`join`. A state without a key is the one element of an array.
 
-Beside them is one per-CPU array, ``state_lost``, with three words for each state by its index: updates that found the
-map full, updates that the kernel refused because the map was locked on that CPU, and updates (made all the same) with
-a key or value that came of memory which could not be read.
+Beside them is one per-CPU array, ``state_lost``, with four words for each state by its index: updates that found the
+map full, updates that the kernel refused because the map was locked on that CPU, updates (made all the same) with a key
+or value that came of memory which could not be read, and updates whose stack the kernel could not take or keep.
 """
 
 from __future__ import annotations
@@ -24,14 +24,25 @@ from klasy.plain import TYPE_CHECKING, asdict, dataclass
 from klasy.record import Field
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 MAP_PREFIX = "state__"  # and the state's name
 MAP_LOST = "state_lost"
 MAP_ZEROS = "state_zeros"  # an array of one element: what a new element of a hash is made from
-LOST_WORDS = 3
-LOST_FULL, LOST_BUSY, LOST_FAULT = 0, 1, 2  # its words
+LOST_WORDS = 4
+LOST_FULL, LOST_BUSY, LOST_FAULT, LOST_STACK = 0, 1, 2, 3  # its words
+
+# A key that is a stack: where it is (4 bytes: the kernel's id of it, STACK_MORE if it is in the second map, and how its
+# first frame is to be taken, record.STACK_BENEATH .., from bit STACK_FIRST on); then the number of the place where it
+# begins (4 bytes, a join point's). The kernel keeps one stack for each value of a hash and refuses another one: that
+# goes to the second map, and few there meet again.
+STACK_KEY = 8
+STACK_FIRST = 24
+STACK_MORE = 1 << 30
+MAP_STACKS = ("stacks", "stacks_more")
+MAP_USER_STACKS = ("ustacks", "ustacks_more")
+STACK_KINDS = {"stack": MAP_STACKS, "ustack": MAP_USER_STACKS}  # the maps of a key by the kind of its field
 
 HIST_BUCKETS = 65
 MAX_LHIST_BUCKETS = 1000  # the two outer ones not counted
@@ -94,6 +105,17 @@ class State:
         known["keys"] = tuple(Field(**key) for key in data["keys"])
         known["bounds"] = tuple(data["bounds"]) if data["bounds"] else None
         return State(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What keys stand for that are join points or stacks: the join points by number, stacks by the key's bytes."""
+
+    joinpoints: Sequence[Any]
+    stacks: Mapping[bytes, bytes]
+
+
+NO_PLACES = Places((), {})
 
 
 def lhist_steps(bounds: tuple[int, int, int]) -> int:

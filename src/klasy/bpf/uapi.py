@@ -69,6 +69,7 @@ BPF_EXIST = 2  # only replace
 BPF_F_NO_PREALLOC = 1 << 0
 BPF_F_RDONLY = 1 << 3  # for user space
 BPF_F_WRONLY = 1 << 4
+BPF_F_STACK_BUILD_ID = 1 << 5
 BPF_F_RDONLY_PROG = 1 << 7  # for programs
 BPF_F_MMAPABLE = 1 << 10
 

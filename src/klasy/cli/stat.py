@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from klasy.weaver.woven import WovenAspect
 
 HELP = "Show what the states of woven aspects hold: counters, tables, histograms. The largest come first."
-EXAMPLE = "  klasy stat rtt\n  klasy stat -f --top 10\n  klasy stat --json rtt | jq '.aspects[].states[]'"
+EXAMPLE = "  klasy stat rtt\n  klasy stat -f --clear --top 10\n  klasy stat --json rtt | jq '.aspects[].states[]'"
 
 _INTERVAL = 1.0  # seconds
 _CLEAR = "\x1b[H\x1b[J"  # cursor to the upper left, clear from there
@@ -28,6 +28,7 @@ def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("aspects", nargs="*", metavar="ASPECT", help="name of a woven aspect (default: all)")
     parser.add_argument("-f", "--follow", action="store_true", help="show it anew each second, until Ctrl-C")
+    parser.add_argument("--clear", action="store_true", help="empty what is shown; with -f: show what each second had")
     parser.add_argument("--top", metavar="N", help="of each state the N largest elements only")
     parser.add_argument("--json", action="store_true", help="print one JSON document; with -f one a line")
 
@@ -49,7 +50,7 @@ def run(args: Arguments) -> int:
         if not aspects and not args.json:
             print("no aspect that keeps state is woven", file=sys.stderr)
             return EXIT_OK
-        output = StateOutput(as_json=args.json, top=top)
+        output = StateOutput(as_json=args.json, top=top, clear=args.clear)
         if args.follow:
             _follow(output, with_state)
         else:
@@ -66,11 +67,13 @@ def _number(text: str) -> int:
 class StateOutput:
     """Prints states."""
 
-    def __init__(self, *, as_json: bool, top: int | None = None) -> None:
+    def __init__(self, *, as_json: bool, top: int | None = None, clear: bool = False) -> None:
+        """``clear``: take out what is shown."""
         from klasy.api import state_decoder
 
         decoder, symbols = state_decoder()
         self._as_json = as_json
+        self.clears = clear
         if as_json:
             from klasy.cli.statjson import StateJson
 
@@ -82,12 +85,13 @@ class StateOutput:
 
     def show(self, aspects: Iterable[WovenAspect], *, indent: bool = False) -> None:
         """Print what aspects hold now."""
-        text = self.render([(woven.name, content) for woven, content in read(aspects)], indent=indent)
+        text = self.text(aspects, indent=indent)
         if text:
             print(text)
 
-    def render(self, found: Sequence[tuple[str, list[StateContent]]], *, indent: bool = False) -> str:
+    def text(self, aspects: Iterable[WovenAspect], *, indent: bool = False) -> str:
         """The same as text, without a newline at its end."""
+        found = [(woven.name, contents) for woven, contents in read(aspects, take=self.clears)]
         if self._as_json:
             import json
 
@@ -96,14 +100,14 @@ class StateOutput:
         return "\n\n".join(self._text.aspect(name, contents) for name, contents in found if contents)
 
 
-def read(aspects: Iterable[WovenAspect]) -> list[tuple[WovenAspect, list[StateContent]]]:
-    """What the states of aspects hold, but for those that have just been taken out."""
+def read(aspects: Iterable[WovenAspect], *, take: bool = False) -> list[tuple[WovenAspect, list[StateContent]]]:
+    """What the states of aspects hold, but for those that have just been taken out. ``take``: and empty them."""
     from klasy.weaver.states import read_states
 
     found = []
     for woven in aspects:
         try:
-            found.append((woven, read_states(woven)))
+            found.append((woven, read_states(woven, take=take)))
         except KernelRefused:
             if os.path.exists(woven.path):
                 raise
@@ -120,8 +124,8 @@ def _follow(output: StateOutput, aspects: Sequence[WovenAspect]) -> None:
     before = None
     with Interrupts() as interrupts, interrupts.hurried():
         while not interrupts.requested and any(map(still_there, identities)):
-            text = output.render([(woven.name, contents) for woven, contents in read(aspects)])
-            if text != before:
+            text = output.text(aspects)
+            if text != before or output.clears:
                 before = text
                 clock = "" if output._as_json else f"{time.strftime('%H:%M:%S')}\n"
                 print(

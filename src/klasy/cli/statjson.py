@@ -29,7 +29,7 @@ class StateJson:
 
     def _state(self, content: StateContent) -> dict[str, Any]:
         state, losses = content.state, content.losses
-        slots = self._decoder.slots(state, content.elements)
+        slots = self._decoder.slots(state, content.elements, content.places)
         document: dict[str, Any] = {
             "name": state.name,
             "kind": state.kind,
@@ -41,6 +41,7 @@ class StateJson:
             "lost": losses.full,
             "refused": losses.busy,
             "faults": losses.faults,
+            "stacks": losses.stacks,
         }
         if state.bounds is not None:
             document["bounds"] = list(state.bounds)

@@ -6,6 +6,7 @@ from klasy.cli.table import plural, shown, table
 from klasy.log.format_text import harmless, value_text
 from klasy.log.state import key_text
 from klasy.plain import TYPE_CHECKING
+from klasy.state import STACK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ class StateText:
 
     def _state(self, aspect: str, content: StateContent) -> str:
         state = content.state
-        slots = self._decoder.slots(state, content.elements)
+        slots = self._decoder.slots(state, content.elements, content.places)
         kept = slots if self._top is None else slots[: self._top]
         kind = state.value.type_name if state.value is not None else _kind(state)
         head = f"{aspect}.{state.name}, {shown(kind)}"
@@ -45,6 +46,8 @@ class StateText:
             head += f", {plural(len(slots), 'key')}"
         if not slots:
             lines = [head]
+        elif any(field.kind in STACK_KINDS for field in state.keys):
+            lines = [head, *self._stacks(state, kept)]
         elif state.kind in ("hist", "lhist"):
             lines = [head, *self._histograms(state, kept)]
         elif not state.key_size:
@@ -68,6 +71,21 @@ class StateText:
             more = [slot.count, slot.total] if state.kind == "avg" else []
             rows.append([*self._keys(slot), self._value(slot), *more])
         return table(head, rows)
+
+    def _stacks(self, state: State, slots: Sequence[Slot]) -> list[str]:
+        """Of keys with stacks: what else there is in a line, and the stacks below."""
+        lines = []
+        for slot in slots:
+            keys = list(zip(state.keys, self._keys(slot), strict=True))
+            short = ", ".join(f"{field.name} = {key}" for field, key in keys if field.kind not in STACK_KINDS)
+            value = plural(slot.count or 0, "value") if state.kind in ("hist", "lhist") else self._alone(state, slot)
+            lines.append(f"  {short}: {value}" if short else f"  {value}")
+            for (field, _), key in zip(keys, slot.key, strict=True):
+                if field.kind in STACK_KINDS:
+                    told = self._text(key).replace("\n        ", "\n      ")
+                    lines.append(f"    {field.name}{'' if told.startswith(chr(10)) else ': '}{told}")
+            lines += [f"    {line}" for line in histogram(slot.buckets)]
+        return lines
 
     def _keys(self, slot: Slot) -> list[str]:
         return [harmless(text) for text in key_text(slot.key, self._text)]
@@ -141,6 +159,8 @@ def loss_lines(losses: Losses, room: int | None = None) -> list[str]:
         lines.append(f"{plural(losses.full, 'update')} lost because there was no room for a new key{keys}")
     if losses.busy:
         lines.append(f"{plural(losses.busy, 'update')} lost because the map was in use on that processor")
+    if losses.stacks:
+        lines.append(f"{plural(losses.stacks, 'update')} lost because the stack could not be taken, or had no room")
     if losses.faults:
         lines.append(f"{plural(losses.faults, 'update')} with memory that could not be read, which counts as 0")
     return lines

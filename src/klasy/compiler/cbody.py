@@ -16,6 +16,7 @@ from klasy.lang.ast import AdviceKind
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import HEADER_SIZE, Field, Format
 from klasy.source import Span
+from klasy.state import STACK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +123,13 @@ def _states(checker: AdviceChecker, body: ast.CBody, tokens: Sequence[_Token]) -
         if token.kind != "word" or state is None or action not in ("get", "set", "add", "delete", "min", "max"):
             continue
         span = _span(body, token.start, token.end)
+        places = next((key.field for key in state.keys if key.field.kind in ("joinpoint", *STACK_KINDS)), None)
+        if places is not None:
+            checker.error(
+                "bad-state-use", f"the key '{places.name}' of '{name}' cannot be given by advice in C", span,
+                "use it in an advice in klasy's own language",
+            )  # fmt: skip
+            continue
         allowed = _ACTIONS.get(state.kind, ())
         if action not in allowed:
             what = f"'{name}' is a state of the kind '{state.kind}'"

@@ -56,6 +56,7 @@ class ExprChecker:
         self.advice_index = advice_index
         self.in_program = False  # in the advice of user programs
         self.data: DataNames | None = None  # in the advice of data pointcuts
+        self.watching = False  # in the advice of accesses that a debug register sees, and what it calls
         self.scopes: list[dict[str, tree.Variable]] = []
         self.states: dict[str, StateVariable] = {}
         self.objects: Objects | None = None  # what advice may watch
@@ -74,7 +75,8 @@ class ExprChecker:
         if isinstance(expr, tree.JoinPointAttribute):
             self.error(
                 "joinpoint-outside-log",
-                f"'{expr.span.text}' can only be logged: it is known when the log is read, not to the advice",
+                f"'{expr.span.text}' can only be logged, or be the key of a state: what it is, is known when they are "
+                "read, not to the advice",
                 expr.span,
                 "a pointcut selects by kind, function and module: call, execution, within, withinmodule",
             )

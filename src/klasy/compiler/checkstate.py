@@ -163,23 +163,28 @@ def _key(checker: ExprChecker, state: StateVariable, node: ast.Expr, to: CType) 
     expr = checker.any(node)
     if expr is None:
         return None
-    if isinstance(to, String):
+    placed = isinstance(expr, tree.JoinPointAttribute)
+    if isinstance(to, String) and not placed:
         return _string_key(checker, state, node, expr, to)
     if isinstance(to, Shown):
-        if expr.type is to:
+        from klasy.compiler import placekeys
+
+        if placekeys.fits(checker, expr, to):
             return expr
         what = to.name
     else:
-        assert isinstance(to, Integer | Pointer)
-        expr, what = rvalue(expr), a_type(to)
+        assert isinstance(to, Integer | Pointer | String)
+        what = "a string" if isinstance(to, String) else a_type(to)
+        expr = expr if placed else rvalue(expr)
     if isinstance(to, Integer | Pointer) and assignable(expr, to):
         return convert(expr, to)
-    hint = ""
+    hint = f"declared as {state.name}[{node.span.text}] it would have such keys" if placed else ""
     if isinstance(expr.type, Integer | Pointer) and isinstance(to, Integer | Pointer):
         hint = f"a cast says that it is meant: ({to.name}){operand_text(node)}"
     checker.error(
         "bad-key",
-        f"the key of '{state.name}' is {what}, and '{node.span.text}' is {checker.describe(expr)}",
+        f"the key of '{state.name}' is {what}, and '{node.span.text}' is "
+        + (f"a join point's {expr.attribute}" if isinstance(expr, tree.JoinPointAttribute) else checker.describe(expr)),
         node.span,
         hint,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from klasy.compiler import Compiled, tree
 from klasy.compiler.check import AdviceChecker
 from klasy.compiler.formats import Formats
-from klasy.compiler.lower import lower_probe
+from klasy.compiler.lower import Called, lower_probe
 from klasy.compiler.passes import pipeline
 from klasy.compiler.types import Types
 from klasy.diag import Diagnostic, DiagnosticBag
@@ -43,7 +43,8 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     bag.raise_if_errors()
     states = _lay_out(checkers[0], bag) if plan.aspect.state else ()
     advice = {index: typed for index, typed in checked.items() if typed is not None}
-    programs = tuple(_program(probe, advice, guards[probe.index]) for probe in plan.probes)
+    called = Called(plan.joinpoints, {})
+    programs = tuple(_program(probe, advice, guards[probe.index], called) for probe in plan.probes)
     in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
     deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
     return Compiled(programs, tuple(formats.all), tuple(bag.items), states, in_c, deletes)
@@ -59,8 +60,10 @@ def _lay_out(checker: AdviceChecker, bag: DiagnosticBag) -> tuple[State, ...]:
     return lay_out(variables)
 
 
-def _program(probe: Probe, advice: dict[int, tree.Advice], guards: dict[int, tree.Expr | None]) -> ir.Program:
-    program = lower_probe(probe, advice, guards)
+def _program(
+    probe: Probe, advice: dict[int, tree.Advice], guards: dict[int, tree.Expr | None], called: Called
+) -> ir.Program:
+    program = lower_probe(probe, advice, guards, called)
     pipeline.run(program)
     return program
 
@@ -85,6 +88,7 @@ def _checkers(
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
         checkers.append(AdviceChecker(types, bag, advice, formats, data))
+        checkers[-1].watching = data is not None and data.by_register
     if checkers and any("watch" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
         from klasy.compiler.builtins.objects import offer
 

@@ -38,6 +38,7 @@ class FunctionChecker(AdviceChecker):
         ExprChecker.__init__(self, caller.types, caller.bag, formats, caller.advice_index)
         self.states = caller.states
         self.objects = caller.objects
+        self.watching = caller.watching
         self.functions = caller.functions
         self.typed = caller.typed
         self.decl = decl

@@ -567,6 +567,20 @@ class StackField(Part):
 
 
 @dataclass(eq=False)
+class StackKey(Part):
+    """Of the key of a state: which stack the join point's is, and ``place``, the number of the place where it begins.
+
+    The stack is kept beside the state; where it cannot be, the update is lost and counted. Layout: klasy/state.py.
+    """
+
+    place: Operand
+    user: bool
+    mnemonic = "stack key"
+    size = 8
+    operand_fields = ("place",)
+
+
+@dataclass(eq=False)
 class CommField(Part):
     """The task's comm, COMM_SIZE bytes."""
 

@@ -155,6 +155,8 @@ class _Printer:
                 return f"{part.offset}: call {part.size} with registers at {values}{strings}"
             case ir.StackField():
                 return f"{part.offset}: {_user(part.user)}stack {part.size} else bit {part.bit}"
+            case ir.StackKey():
+                return f"{part.offset}: {_user(part.user)}stack, place {self.operand(part.place)}"
             case ir.BufferField():
                 what = f"buffer {part.size}, {self.operand(part.length)} bytes"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"

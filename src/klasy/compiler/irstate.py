@@ -1,9 +1,9 @@
 """The operations of the IR on an aspect's state: read, write, change, delete an element of a state's map.
 
 Each holds its key as :class:`~klasy.compiler.ir.Part` s, at their offsets from the key's start: StoreField, CommField,
-CopyField and StringField, of which a fault (it is zeros then) sets the bits ``mask`` of the variable ``faults``; all
-other bytes are zero. A state without a key has no parts. What :mod:`klasy.state` calls words are addressed by their
-number.
+CopyField and StringField, of which a fault (it is zeros then) sets the bits ``mask`` of the variable ``faults``, and
+StackKey; all other bytes are zero. A state without a key has no parts. What :mod:`klasy.state` calls words are
+addressed by their number.
 
 An element that is not there reads as zeros, and comes to be when it is written or changed. Where it cannot (the map is
 full, or locked on this CPU) nothing happens but that this is counted.
@@ -118,7 +118,10 @@ def faults(op: StateOp) -> list[str]:
     end = 0
     for part in op.key:
         size = ir.COMM_SIZE if isinstance(part, ir.CommField) else getattr(part, "size", 0)
-        if not isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.CommField) or size <= 0:
+        if (
+            not isinstance(part, ir.StoreField | ir.CopyField | ir.StringField | ir.CommField | ir.StackKey)
+            or size <= 0
+        ):
             found.append(f"no part of a key at {part.offset}")
         if part.offset < end or part.offset + size > op.state.key_size:
             found.append(f"the part of the key at {part.offset} does not fit")

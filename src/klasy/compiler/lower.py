@@ -11,17 +11,29 @@ from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
 from klasy.compiler.types import Bool, CType, Integer, Pointer
 from klasy.match.plan import READS, WRITES, Kept, Located, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.record import MOST_TEXTS, TEXT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from klasy.compiler.ir import Block, Operand
-    from klasy.match.plan import Arm, Probe, Watch
+    from klasy.match.plan import Arm, JoinPoint, Probe, Watch
 
 
-def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping[int, tree.Expr | None]) -> ir.Program:
+class Called(NamedTuple):
+    """The join points of the aspect, and which of them are called the same, as far as anybody has asked (placekeys)."""
+
+    joinpoints: Sequence[JoinPoint]
+    numbers: dict[str, list[int]]
+
+
+def lower_probe(
+    probe: Probe,
+    advice: Mapping[int, tree.Advice],
+    guards: Mapping[int, tree.Expr | None],
+    called: Called,
+) -> ir.Program:
     """The program of a probe. ``advice`` by its index, ``guards`` by the place of the arm in the probe."""
     program = ir.Program(probe.name, probe.index)
     build = Builder(program)
@@ -31,7 +43,7 @@ def lower_probe(probe: Probe, advice: Mapping[int, tree.Advice], guards: Mapping
     for place, arm in enumerate(probe.arms):
         behind = build.block()
         joinpoint = _locate(build, probe, arm, place, behind)
-        body = Body(build, arm, advice[arm.advice], joinpoint, behind)
+        body = Body(build, arm, advice[arm.advice], joinpoint, behind, called=called)
         body.watch = probe.watch
         body.run(guards[place])
         build.begin(behind)
@@ -55,12 +67,15 @@ def _locate(build: Builder, probe: Probe, arm: Arm, place: int, behind: Block) -
 class Body(ExpressionLowering):
     """Lowers one advice at its arm. ``behind``: where control goes when the advice has ended."""
 
-    def __init__(self, build: Builder, arm: Arm, advice: tree.Advice, joinpoint: Operand, behind: Block) -> None:
+    def __init__(
+        self, build: Builder, arm: Arm, advice: tree.Advice, joinpoint: Operand, behind: Block, *, called: Called
+    ) -> None:
         super().__init__(build)
         self.arm = arm
         self.advice = advice
         self.joinpoint = joinpoint
         self.behind = behind
+        self.called = called
         self.loops = Loops(self)
         self.returns: tuple[tree.Variable | None, Block] | None = None  # in a function: its result, and where it ends
 

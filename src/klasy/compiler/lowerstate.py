@@ -48,7 +48,8 @@ def _watched(
 ) -> Operand | None:
     """Run the lowering of an update; count where a load on the way to it failed."""
     build = low.build
-    if not any(low.may_fault(part) for part in (*node.keys, getattr(node, "value", None))):
+    parts = [part for part in node.keys if not isinstance(part, tree.Stack)]  # a stack is the backend's to count
+    if not any(low.may_fault(part) for part in (*parts, getattr(node, "value", None))):
         return run()
     faults: Var = build.var(f"{state.name}.faults")
     build.set(faults, 0)
@@ -72,7 +73,11 @@ def _key(low: ExpressionLowering, state: StateVariable, keys: Sequence[tree.Expr
     parts: list[Part] = []
     for declared, expr in zip(state.keys, keys, strict=True):
         field = declared.field
-        if isinstance(expr, tree.Formatted):
+        if isinstance(expr, tree.JoinPointAttribute | tree.Stack):
+            from klasy.compiler import placekeys
+
+            parts.append(placekeys.part(low, field, expr))
+        elif isinstance(expr, tree.Formatted):
             parts.append(ir.StoreField(field.offset, field.size, low.value(expr.value)))
         elif isinstance(expr, tree.Memory):
             address, at = low.address(expr.pointer)

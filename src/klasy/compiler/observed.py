@@ -36,6 +36,11 @@ class DataNames:
     others: bool = False
     known: bool = True
 
+    @property
+    def by_register(self) -> bool:
+        """Whether a debug register sees any of the accesses: where they happen is known when they do."""
+        return any(not isinstance(datum, MemberData) for _, datum in self.accesses)
+
     def check(self, checker: ExprChecker, node: ast.Name) -> tree.Expr | None:
         """The expression for one of the names; None where an error was reported."""
         if not self.known:

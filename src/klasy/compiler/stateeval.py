@@ -106,6 +106,8 @@ def _key(op: StateOp, machine: Machine) -> bytes:
                 if text is None:
                     machine.set_fault(op.faults, op.mask)
                 content = text or b""
+            case ir.StackKey():
+                content = bytes(4) + machine.of(part.place).to_bytes(4, "little")
             case _:
                 content = machine.world.comm[: ir.COMM_SIZE - 1]
         key[part.offset : part.offset + len(content)] = content

@@ -28,7 +28,7 @@ from klasy.compiler.types import (
 )
 from klasy.compiler.wording import a_type
 from klasy.lang import ast
-from klasy.lang.vocabulary import FUNCTIONS
+from klasy.lang.vocabulary import FUNCTIONS, JOINPOINT
 from klasy.lang.walk import free_names
 from klasy.match.typeref import TypeRefError
 from klasy.plain import TYPE_CHECKING, replace
@@ -164,6 +164,10 @@ class _Declaring:
         made = checker.any(node)
         if made is None:
             return None
+        if isinstance(made, tree.JoinPointAttribute | tree.Stack):
+            from klasy.compiler import placekeys
+
+            return placekeys.declared(checker, made)
         string = as_string(made if isinstance(made.type, Array) else rvalue(made))
         if isinstance(string, tree.Literal):
             checker.error("bad-key", "a string says nothing of the key", node.span, "name what its slots are for: comm")
@@ -179,7 +183,7 @@ class _Declaring:
     def _checker_for(self, node: ast.Expr) -> AdviceChecker | None:
         """The first advice whose parameters a key's expression can be of."""
         names = {name.name for name in free_names(node)}
-        names -= {*context.NAMES, context.COMM, *FUNCTIONS}
+        names -= {*context.NAMES, context.COMM, JOINPOINT, *FUNCTIONS}
         names = {name for name in names if self.types.constant(name) is None}
         return next((c for c in self.checkers if names <= c.parameters.keys()), None)
 
@@ -219,6 +223,10 @@ class _Declaring:
 
 def _field(name: str, kind: CType, types: Types, end: int) -> Field:
     """How a value of a type is decoded, with the next place for it behind ``end``."""
+    if isinstance(kind, Shown) and kind not in ADDRESSES:
+        from klasy.compiler import placekeys
+
+        return placekeys.field(name, kind, end)
     module = types.module_of(kind.btf) if kind.btf is not None else None
     size = kind.size
     alignment = 8 if isinstance(kind, String | Shown) else size

@@ -40,7 +40,7 @@ _LAST_FAULT_BIT = 63
 _NOT_SHOWN = frozenset(("address", "site", "access"))  # kinds of fields that are no value of the log
 _TWO_WORDS = Struct("<QQ")
 _STACKS = frozenset(("stack", "ustack"))
-_LOST_STACK = Fault("<no stack>")
+LOST_STACK = Fault("<no stack>")
 _STEP = 10_000_000  # ns between the clocks' distance and that of before: the clock was set
 
 
@@ -193,7 +193,7 @@ class Decoder:
             if entry.kind in _NOT_SHOWN:
                 continue
             if faults >> min(position, _LAST_FAULT_BIT) & 1:
-                values.append((entry.name, _LOST_STACK if entry.kind in _STACKS else Fault()))
+                values.append((entry.name, LOST_STACK if entry.kind in _STACKS else Fault()))
                 faulty.append(entry.name)
             else:
                 values.append((entry.name, self._value(entry, record, point, address)))
@@ -231,7 +231,7 @@ class Decoder:
 
                 return decode(types, entry.type_id, raw, address)
             case "joinpoint":
-                return _attribute(point, entry.type_name)
+                return attribute(point, entry.type_name)
             case "buffer":
                 return _buffer(raw)
             case "stack" | "ustack":
@@ -289,7 +289,8 @@ def _mac(raw: bytes) -> str:
 _ADDRESSES = {"ip4": _ip4, "ip6": _ip6, "mac": _mac}
 
 
-def _attribute(point: LogPoint, name: str) -> Value:
+def attribute(point: LogPoint, name: str) -> Value:
+    """An attribute of a join point, as advice names it."""
     match name:
         case "kind":
             return point.kind

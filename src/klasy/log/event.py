@@ -7,7 +7,7 @@ from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Format
 
 if TYPE_CHECKING:
-    pass
+    from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,22 @@ class LogPoint:
     data: str | None = None
     access: str | None = None
     tail: bool = False  # a call by a jump
+
+    @staticmethod
+    def of(woven: Any) -> LogPoint:
+        """Of a join point of a woven aspect, as klasy.weaver has it."""
+        return LogPoint(
+            woven.kind,
+            woven.function,
+            woven.offset or 0,
+            woven.callee,
+            woven.module,
+            woven.address or 0,
+            woven.file,
+            woven.line,
+            woven.data,
+            tail=woven.call == "tail",
+        )
 
     @property
     def place(self) -> str:

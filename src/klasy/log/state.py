@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from klasy.log.decode import field_decoder
+from klasy.log.decode import LOST_STACK, attribute, field_decoder
+from klasy.log.event import LogPoint
 from klasy.log.value import Value
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Field
-from klasy.state import State, bucket_range, decode_extreme, signed
+from klasy.state import NO_PLACES, STACK_FIRST, STACK_MORE, Places, State, bucket_range, decode_extreme, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from klasy.btf.types import Btf
     from klasy.log.symbolize import Symbolizer
+
+_PLACES = frozenset(("joinpoint", "stack", "ustack"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +48,24 @@ class StateDecoder:
 
     def __init__(self, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
         self._field = field_decoder(types, symbols)
+        self._symbols = symbols
 
-    def slots(self, state: State, elements: Iterable[tuple[bytes, Sequence[int]]]) -> list[Slot]:
+    def slots(
+        self, state: State, elements: Iterable[tuple[bytes, Sequence[int]]], places: Places = NO_PLACES
+    ) -> list[Slot]:
         """The elements of a state, the largest first; equal ones by their keys."""
         weighed = []
         for key, words in elements:
-            slot = self._slot(state, key, words)
+            slot = self._slot(state, key, words, places)
             weighed.append((-_weight(slot), key, slot))
         weighed.sort(key=lambda item: item[:2])
         return [slot for _, _, slot in weighed]
 
-    def _slot(self, state: State, key: bytes, words: Sequence[int]) -> Slot:
-        keys = tuple(self._field(field, key) for field in state.keys)
+    def _slot(self, state: State, key: bytes, words: Sequence[int], places: Places) -> Slot:
+        keys = tuple(
+            place_key(field, key, places, self._symbols) if field.kind in _PLACES else self._field(field, key)
+            for field in state.keys
+        )
         match state.kind:
             case "scalar":
                 assert state.value is not None
@@ -77,6 +86,23 @@ class StateDecoder:
 
     def _scalar(self, field: Field, word: int) -> Value:
         return self._field(field, word.to_bytes(8, "little"))
+
+
+def place_key(field: Field, key: bytes, places: Places, symbols: Symbolizer) -> Value:
+    """A part of a key that is a join point's, or a stack."""
+    raw = key[field.offset : field.offset + field.size]
+    if field.kind == "joinpoint":
+        return attribute(LogPoint.of(places.joinpoints[int.from_bytes(raw, "little")]), field.type_name)
+    from klasy.log import stacks
+
+    kept = places.stacks.get(raw)
+    if kept is None:
+        return LOST_STACK
+    if field.kind == "ustack":
+        return stacks.user_stack(kept, 0, 0)
+    where, place = (int.from_bytes(raw[at : at + 4], "little") for at in (0, 4))
+    first = (where & ~STACK_MORE) >> STACK_FIRST
+    return stacks.kernel_stack(first.to_bytes(8, "little") + kept, LogPoint.of(places.joinpoints[place]), symbols)
 
 
 def _quotient(total: int, count: int) -> int:

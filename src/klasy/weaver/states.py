@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from klasy.plain import TYPE_CHECKING, dataclass
-from klasy.state import LOST_WORDS, MAP_LOST, WORD, join
+from klasy.state import (
+    LOST_WORDS,
+    MAP_LOST,
+    NO_PLACES,
+    STACK_FIRST,
+    STACK_KEY,
+    STACK_KINDS,
+    STACK_MORE,
+    WORD,
+    Places,
+    join,
+)
 
 if TYPE_CHECKING:
     from klasy.state import State
@@ -16,34 +27,41 @@ class Losses:
 
     ``full``: there was no room for a new key. ``busy``: the kernel refused, because the map was locked on that CPU.
     ``faults``: made, but with a key or a value for which memory could not be read, so that 0 stands for it.
+    ``stacks``: the stack that is the key could not be taken, or found no room.
     """
 
     full: int
     busy: int
     faults: int
+    stacks: int = 0
 
     @property
     def lost(self) -> int:
         """How many were not made at all."""
-        return self.full + self.busy
+        return self.full + self.busy + self.stacks
 
 
 @dataclass(frozen=True, slots=True)
 class StateContent:
-    """What a state holds. ``elements``: keys, and the words of their values. ``room``: how many keys it can have."""
+    """What a state holds. ``elements``: keys, and the words of their values. ``room``: how many keys it can have.
+
+    ``places``: what keys that are join points or stacks stand for.
+    """
 
     state: State
     elements: tuple[tuple[bytes, tuple[int, ...]], ...]
     losses: Losses
     room: int
+    places: Places = NO_PLACES
 
 
-def read_states(woven: WovenAspect) -> list[StateContent]:
+def read_states(woven: WovenAspect, *, take: bool = False) -> list[StateContent]:
     """What the states of an aspect hold now. While advice runs the numbers are of slightly different moments.
 
-    Raises KernelRefused.
+    ``take``: and empty them. An element with a key is read and taken out in one step; of a state without keys what
+    advice does between the reading and the emptying is lost. Raises KernelRefused.
     """
-    return [_content(woven, state, lost) for state, lost in zip(woven.states, read_losses(woven), strict=True)]
+    return [_content(woven, state, lost, take) for state, lost in zip(woven.states, read_losses(woven), strict=True)]
 
 
 def read_losses(woven: WovenAspect) -> list[Losses]:
@@ -62,17 +80,38 @@ def read_losses(woven: WovenAspect) -> list[Losses]:
 def losses_in_all(woven: WovenAspect) -> Losses:
     """What was lost of all states of an aspect together."""
     each = read_losses(woven)
-    return Losses(sum(one.full for one in each), sum(one.busy for one in each), sum(one.faults for one in each))
+    return Losses(*(sum(getattr(one, name) for one in each) for name in ("full", "busy", "faults", "stacks")))
 
 
-def _content(woven: WovenAspect, state: State, losses: Losses) -> StateContent:
+def _content(woven: WovenAspect, state: State, losses: Losses, take: bool) -> StateContent:
     held = woven.map(state.map_name)
     elements = []
-    for key, joined in held.items():
+    for key, joined in held.take_all() if take and state.key_size else held.items():
         rows = [_words(row) for row in held.part(joined)] if held.per_cpu else [_words(joined)]
         words = join(state.kind, rows) if held.per_cpu else rows[0]
         elements.append((key if state.key_size else b"", tuple(words)))
-    return StateContent(state, tuple(elements), losses, held.max_entries)
+        if take and not state.key_size:
+            held.update(key, bytes(WORD * state.words))
+    places = _places(woven, state, [key for key, _ in elements])
+    return StateContent(state, tuple(elements), losses, held.max_entries, places)
+
+
+def _places(woven: WovenAspect, state: State, keys: list[bytes]) -> Places:
+    """What keys stand for."""
+    fields = [field for field in state.keys if field.kind in ("joinpoint", *STACK_KINDS)]
+    if not fields:
+        return NO_PLACES
+    stacks: dict[bytes, bytes] = {}
+    for field in fields:
+        for key in keys if field.kind in STACK_KINDS else ():
+            raw = key[field.offset : field.offset + STACK_KEY]
+            if raw not in stacks:
+                number = int.from_bytes(raw[:4], "little")
+                name = STACK_KINDS[field.kind][number & STACK_MORE != 0]
+                kept = woven.map(name).lookup((number & (1 << STACK_FIRST) - 1).to_bytes(4, "little"))
+                if kept is not None:
+                    stacks[raw] = kept
+    return Places(woven.joinpoints, stacks)
 
 
 def _words(row: bytes) -> list[int]:

@@ -13,9 +13,10 @@ from klasy.cli.statjson import StateJson
 from klasy.cli.stattext import StateText, histogram, loss_lines, range_text
 from klasy.log.state import Bucket, StateDecoder
 from klasy.log.symbolize import Symbolizer
-from klasy.record import Field
-from klasy.state import HIST_BUCKETS, State, encode_extreme
+from klasy.record import STACK_OWN, Field
+from klasy.state import HIST_BUCKETS, STACK_FIRST, STACK_MORE, Places, State, encode_extreme
 from klasy.weaver.states import Losses, StateContent
+from klasy.weaver.woven import WovenJoinPoint
 
 TID = Field("tid", "int", 0, 4, True, "int")
 COMM = Field("comm", "string", 8, 16)
@@ -200,3 +201,31 @@ def test_bars_are_true(counts: list[int]) -> None:
         assert len(line.split("|")[1]) == 50
         assert (len(bar) > 0) == (count > 0)
         assert abs(len(bar) - 50 * count / max([*counts, 1])) < 1
+
+
+def test_join_points_and_stacks_are_told() -> None:
+    """Keys that are join points show their names; a stack stands below its line, one that is not there is said so."""
+    point = WovenJoinPoint(
+        0, "a", "before#0", "call", "f", 0x10, 0x8000, None, "g", None, "direct", None, None, "kprobe", ""
+    )
+    frames = b"".join(address.to_bytes(8, "little") for address in (0x7FF0, 0x9000, 0))
+    own = (5 | STACK_OWN << STACK_FIRST).to_bytes(4, "little") + bytes(4)
+    gone = (5 | STACK_MORE | STACK_OWN << STACK_FIRST).to_bytes(4, "little") + bytes(4)
+    keys = (Field("joinpoint.function", "joinpoint", 0, 4, type_name="function"), Field("stack()", "stack", 8, 8))
+    made = content("count", {bytes(8) + own: [3], bytes(8) + gone: [2]}, keys=keys, losses=Losses(0, 0, 0, 4))
+    made = StateContent(made.state, made.elements, made.losses, made.room, Places((point,), {own: frames}))
+    assert text(made) == [
+        "a.s, count, 2 keys",
+        "  joinpoint.function = f: 3",
+        "    stack()",
+        "      0x8000",
+        "      0x9000",
+        "  joinpoint.function = f: 2",
+        "    stack(): <no stack>",
+        "  4 updates lost because the stack could not be taken, or had no room",
+    ]
+    first, second = document(made)["values"]
+    assert first["key"][0] == second["key"][0] == "f"
+    assert [frame["address"] for frame in first["key"][1]] == ["0x8000", "0x9000"]
+    assert second["key"][1] is None
+    assert (document(made)["stacks"], document(made)["lost"]) == (4, 0)

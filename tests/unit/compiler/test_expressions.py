@@ -12,7 +12,7 @@ from klasy.btf.types import Struct
 from klasy.compiler import check, ir
 from klasy.compiler.formats import Formats
 from klasy.compiler.ireval import run
-from klasy.compiler.lower import lower_probe
+from klasy.compiler.lower import Called, lower_probe
 from klasy.compiler.types import Types
 from klasy.diag import DiagnosticBag
 from klasy.lang import load
@@ -55,7 +55,7 @@ def _unoptimised(text: str) -> ir.Program:
     checker = check.AdviceChecker(Types(KERNEL), DiagnosticBag(), aspect.advice[0], Formats())
     advice = checker.check()
     assert advice is not None
-    return lower_probe(plan.probes[0], {0: advice}, {0: None})
+    return lower_probe(plan.probes[0], {0: advice}, {0: None}, Called((), {}))
 
 
 def test_every_member_is_a_leaf():

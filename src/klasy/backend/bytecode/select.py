@@ -132,7 +132,9 @@ class Selector:
                 return Effects(late=(*reads, *faults, *ctx), early=(self._record(op),), calls=True)
             case StateOp():
                 faults = () if op.faults is None else (op.faults,)
-                return Effects(late=(*reads, *faults), results=() if op.result is None else (op.result,), calls=True)
+                ctx = (self.origin.ctx,) if any(isinstance(part, ir.StackKey) for part in op.key) else ()
+                results = () if op.result is None else (op.result,)
+                return Effects(late=(*reads, *faults, *ctx), results=results, calls=True)
             case ir.FlowOp():
                 assert self.flows is not None
                 return self.flows.effects(op)
@@ -279,7 +281,7 @@ class Selector:
                 e.go(DONE)
             case StateOp():
                 assert self.states is not None
-                self.states.emit(e, op, self._uses)
+                self.states.emit(e, op, self._uses, self.origin)
             case ir.FlowOp():
                 assert self.flows is not None
                 self.flows.emit(e, op)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from klasy.backend.artifact import MapSpec
 from klasy.backend.bytecode.emitter import fits_immediate
-from klasy.backend.bytecode.records import set_bits
+from klasy.backend.bytecode.records import first_frame, set_bits
 from klasy.backend.bytecode.strings import LOOKED_UP
 from klasy.bpf import uapi as u
 from klasy.bpf.insn import (
@@ -37,17 +37,31 @@ from klasy.bpf.insn import (
     load_map_value,
     lsh,
     mov,
+    or_,
     store,
     store_imm,
 )
 from klasy.compiler import ir, irstate
 from klasy.plain import TYPE_CHECKING
-from klasy.state import LOST_BUSY, LOST_FULL, LOST_WORDS, MAP_LOST, MAP_ZEROS, WORD
+from klasy.record import STACK_FRAMES, USER_STACK_SIZE
+from klasy.state import (
+    LOST_BUSY,
+    LOST_FULL,
+    LOST_STACK,
+    LOST_WORDS,
+    MAP_LOST,
+    MAP_ZEROS,
+    STACK_FIRST,
+    STACK_KINDS,
+    STACK_MORE,
+    WORD,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from klasy.backend.bytecode.emitter import Emitter
+    from klasy.backend.bytecode.origin import Origin
     from klasy.bpf.insn import Reg
     from klasy.compiler.irstate import StateOp, Step
     from klasy.state import State
@@ -65,14 +79,14 @@ class StateCode:
     def __init__(self, programs: Sequence[ir.Program], deleted: Collection[str] = ()) -> None:
         """``deleted``: the states of which advice in C deletes elements."""
         writers: dict[str, set[int]] = {}
-        self._deleted: set[str] = set(deleted)
+        self.deleted: set[str] = set(deleted)
         for program in programs:
             for op in program.ops():
                 if isinstance(op, irstate.ChangeState):
                     writers.setdefault(op.state.name, set()).add(program.probe)
                 elif isinstance(op, irstate.DeleteState):
-                    self._deleted.add(op.state.name)
-        self._alone = {name for name, probes in writers.items() if len(probes) == 1}
+                    self.deleted.add(op.state.name)
+        self.alone = {name for name, probes in writers.items() if len(probes) == 1}
 
     @staticmethod
     def scratch(op: StateOp) -> int:
@@ -80,9 +94,9 @@ class StateCode:
         users = any(isinstance(part, ir.StringField) and part.user for part in op.key)
         return _FIXED + _key_bytes(op.state) + (LOOKED_UP if users else 0)
 
-    def emit(self, e: Emitter, op: StateOp, used: Collection[ir.Value]) -> None:
+    def emit(self, e: Emitter, op: StateOp, used: Collection[ir.Value], origin: Origin) -> None:
         """Emit an operation. ``used``: the values that anything reads."""
-        _Writer(e, op, self._alone, self._deleted, used).emit()
+        _Writer(e, op, self, used, origin).emit()
 
 
 def state_maps(states: Sequence[State], keys: int) -> list[MapSpec]:
@@ -100,6 +114,11 @@ def state_maps(states: Sequence[State], keys: int) -> list[MapSpec]:
     largest = max((WORD * s.words for s in states if s.key_size), default=0)
     if largest:
         specs.append(MapSpec(MAP_ZEROS, "array", 4, largest, 1))
+    kinds = dict.fromkeys(field.kind for state in states for field in state.keys if field.kind in STACK_KINDS)
+    for kind in kinds:
+        size, flags = (USER_STACK_SIZE, u.BPF_F_STACK_BUILD_ID) if kind == "ustack" else (WORD * STACK_FRAMES, 0)
+        for name, room in zip(STACK_KINDS[kind], (2 * keys, max(keys // 2, 1)), strict=True):
+            specs.append(MapSpec(name, "stack_trace", 4, size, room, flags))
     return [*specs, MapSpec(MAP_LOST, "percpu_array", 4, WORD * LOST_WORDS, len(states))]
 
 
@@ -111,14 +130,20 @@ class _Writer:
     """One operation."""
 
     def __init__(
-        self, e: Emitter, op: StateOp, alone: Collection[str], deleted: Collection[str], used: Collection[ir.Value]
+        self,
+        e: Emitter,
+        op: StateOp,
+        code: StateCode,
+        used: Collection[ir.Value],
+        origin: Origin,
     ) -> None:
         self.e = e
+        self.origin = origin
         self.op = op
         self.state = op.state
         self.key = -_FIXED - _key_bytes(op.state)
-        self.plain = op.state.per_cpu and op.state.name in alone
-        self.deletes = op.state.name in deleted
+        self.plain = op.state.per_cpu and op.state.name in code.alone
+        self.deletes = op.state.name in code.deleted
         self.fetches = isinstance(op, irstate.ChangeState) and op.dst is not None and op.dst in used
         self.done = e.asm.fresh_label("state")
 
@@ -171,6 +196,8 @@ class _Writer:
                     self._copy(part, at, "s<")
                 case ir.CopyField():
                     self._copy(part, at, "!=")
+                case ir.StackKey():
+                    self._stack(part, at)
                 case _:
                     raise AssertionError(f"no code for {part!r}")
 
@@ -199,6 +226,39 @@ class _Writer:
 
         e.asm.emit(jump_if(R0, failed, 0, self._rarely(fault, back)))
         e.asm.label(back)
+
+    def _stack(self, part: ir.StackKey, at: int) -> None:
+        """Have the kernel keep the stack; in the second map where in the first another one has its place."""
+        e = self.e
+        skip, first = (0, 0) if part.user else first_frame(self.origin.probe)
+        kept, more = e.asm.fresh_label("kept"), e.asm.fresh_label("more")
+
+        def keep(map_name: str, failed: str) -> None:
+            e.into(R1, self.origin.ctx)
+            e.asm.emit(load_map(R2, map_name), mov(R3, u.BPF_F_USER_STACK if part.user else skip), call("get_stackid"))
+            e.asm.emit(jump_if(R0, "s<", 0, failed))
+
+        first_map, second_map = STACK_KINDS["ustack" if part.user else "stack"]
+
+        def again() -> None:
+            keep(second_map, more)
+            e.asm.emit(or_(R0, STACK_MORE))
+            e.go(kept)
+            e.asm.label(more)
+            self._bump(LOST_STACK)
+            if isinstance(self.op, irstate.ReadState):
+                e.asm.emit(mov(R0, 0))
+                e.keep(self.op.dst, R0)
+            elif self.fetches:
+                e.asm.emit(mov(R2, 0))
+            e.go(self.done)
+
+        keep(first_map, e.out_of_line(again, self.op.span))
+        e.asm.label(kept)
+        if first:
+            e.asm.emit(or_(R0, first << STACK_FIRST))
+        e.asm.emit(store(R10, at, R0, 4))
+        self._store(R10, at + 4, 4, part.place)
 
     def _store(self, base: Reg, offset: int, size: int, value: ir.Operand) -> None:
         if isinstance(value, int):
