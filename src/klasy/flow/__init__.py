@@ -13,7 +13,7 @@ no site: they are counted. The parts, each upon those before it:
     webs, enlarge      variables, and the objects that what is known of them is a part of
     engine             one function; what has no prototype asks its callers
     index, workers     many functions, in several processes, kept by build id
-    candidates         which functions are worth a look
+    candidates, reach  which functions are worth a look
     answers, sites     what was asked, and what is handed out
     disasm             text of instructions
 

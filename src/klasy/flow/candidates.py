@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from klasy.flow.members import Types
     from klasy.flow.sites import Member
 _MANY = 2000  # structs around it; where a struct is a part of more, all functions are looked at
-_MANY_NEGATIVE = 64  # of them, if all their parts are to count as what a pointer may point to
+_MANY_NEGATIVE = 64  # of them, if all their nodes are to count as what a pointer may point to
 _LONGEST = 4096  # bytes: what is longer is accessed at too many displacements
 _FEW = 100  # large displacements that are sought one by one
 _SMALL = range(-128, 128)
@@ -118,10 +118,10 @@ def displacements(types: Types, member: Member) -> dict[int, int] | None:
             _add(found, place + part, 1)
     if 0 in found:
         return None
-    # From a pointer to another part of the object, far further back: rare, so that it costs little to look there. Near
-    # by such displacements are as frequent as any.
+    # From a pointer to a node in the object, far further back: rare, so that it costs little to look there. Near by
+    # such displacements are as frequent as any.
     for holder, place in holders if len(holders) <= _MANY_NEGATIVE else [(member.struct, 0)]:
-        for part in types.part_starts(holder):
+        for part in types.nodes(holder):
             shift = place + member.offset - part
             if shift < _SMALL.start:
                 _add(found, shift, 1)

@@ -141,10 +141,11 @@ class Unit:
     ``order`` holds the reachable blocks so that, loops apart, a block stands behind those before it.
     """
 
-    __slots__ = ("at", "blocks", "end", "ops", "order", "start", "text")
+    __slots__ = ("at", "blocks", "end", "index", "ops", "order", "start", "text")
 
     def __init__(self, text: Text, index: int) -> None:
         self.text = text
+        self.index = index
         self.start = text.starts[index]
         self.at: list[int] = []
         self.end: list[int] = []

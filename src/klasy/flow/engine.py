@@ -43,9 +43,9 @@ class Engine:
         self._texts: dict[str | None, cfg.Text] = {}
         self._arguments: dict[int, dict[int, Place]] = {}
         types = self.seeds.types_of(None)
-        self._percpu = self.seeds.percpu(types)
-        self._percpu_offsets = self._find_percpu_offsets()
-        self._globals = self._find_globals()
+        self.percpu = self.seeds.percpu(types)
+        self.percpu_offsets = self._find_percpu_offsets()
+        self.variables = self._find_globals()
 
     def _find_percpu_offsets(self) -> frozenset[int]:
         """Where the distances of the per-CPU sections stand: this CPU's, and the table of all."""
@@ -85,10 +85,9 @@ class Engine:
         """Whether the parameters of a function are known."""
         return self.seeds.callee(self.kernel.symbols[module].address(index)).known
 
-    def infer(self, module: str | None, index: int, depth: int = 0) -> infer.Inference:
+    def infer(self, unit: cfg.Unit, depth: int = 0) -> infer.Inference:
         """The types of the values in a function."""
-        text = self.text(module)
-        unit = cfg.Unit(text, index)
+        text, module, index = unit.text, unit.text.module, unit.index
         address = text.base + unit.start
         callee = self.seeds.callee(address)
         evidence: dict[int, str] = {}
@@ -102,9 +101,9 @@ class Engine:
             transfer.Flow(unit, self.seeds),
             self.seeds,
             arguments=arguments,
-            variables=self._globals,
-            percpu=self._percpu,
-            percpu_offsets=self._percpu_offsets,
+            variables=self.variables,
+            percpu=self.percpu,
+            percpu_offsets=self.percpu_offsets,
             result=callee.result,
             name=name,
             evidence=evidence,
@@ -121,7 +120,7 @@ class Engine:
         types = self.seeds.types_of(module)
         agreed: dict[int, infer.Known] = {}
         for caller in self.callers.get(address, ()):
-            known = self.infer(module, caller, depth + 1)
+            known = self.infer(cfg.Unit(self.text(module), caller), depth + 1)
             for _, target, direct, arguments in known.flow.calls:
                 if direct and target == address:
                     for place, number in enumerate(arguments):
@@ -136,9 +135,9 @@ class Engine:
             del self._arguments[address]
         return found
 
-    def rows(self, module: str | None, index: int) -> list[Row]:
-        """The accesses of a unit."""
-        return self.infer(module, index).rows()
+    def rows(self, unit: cfg.Unit) -> list[Row]:
+        """The accesses of a function."""
+        return self.infer(unit).rows()
 
 
 def _is_null(number: int) -> bool:

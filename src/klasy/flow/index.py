@@ -2,7 +2,8 @@
 
 What was found in an object's text (the kernel proper's or a module's) belongs to its build and is cached by its build
 id. A question about members looks only at functions that can hold such an access: their code has a displacement that
-leads to the member. Those that were not looked at before are analysed, by as many processes as there are CPUs.
+leads to the member (``candidates``), and what they are given and call leads to such objects (``reach``). Those that
+were not looked at before are analysed, by as many processes as there are CPUs.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
-from klasy.flow import answers, candidates, engine, sites
+from klasy.flow import answers, candidates, cfg, engine, reach, sites
 from klasy.flow import decode as d
 from klasy.kernel import caches
 from klasy.kernel import insn_x86_64 as insn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from klasy.flow.answers import Answer
     from klasy.flow.infer import Row
+    from klasy.flow.reach import Reach
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
@@ -185,8 +187,11 @@ class Index:
 
     # --- filling
 
-    def fill(self, wanted: dict[str | None, Sequence[int]], progress: Progress | None = None) -> None:
-        """Analyse functions, given by index in each object's symbols, that were not looked at before."""
+    def fill(
+        self, wanted: dict[str | None, Sequence[int]], progress: Progress | None = None, within: Reach | None = None
+    ) -> None:
+        """Analyse functions, given by index in each object's symbols, that were not looked at before; ``within``: but
+        those that it says can have no such object."""
         from klasy.flow import workers
 
         todo: list[tuple[str | None, int]] = []
@@ -200,7 +205,7 @@ class Index:
         self._find_callers(todo)
         changed: set[str | None] = set()
         try:
-            for module, part in workers.run(self._analyse, todo, self._processes, progress):
+            for module, part in workers.run(partial(self._analyse, within), todo, self._processes, progress):
                 self.object(module).merge(ObjectIndex.load(memoryview(part)))
                 changed.add(module)
         finally:  # whoever loses patience goes on from there the next time
@@ -228,11 +233,13 @@ class Index:
                 self.engine.callers.update({base + starts[index]: [] for index in bare} | dict(found))
                 indices = sorted({caller for callers in found.values() for caller in callers})
 
-    def _analyse(self, todo: Sequence[tuple[str | None, int]]) -> list[tuple[str | None, bytes]]:
+    def _analyse(self, within: Reach | None, todo: Sequence[tuple[str | None, int]]) -> list[tuple[str | None, bytes]]:
         parts: dict[str | None, ObjectIndex] = {}
         for module, index in todo:
             part = parts.setdefault(module, ObjectIndex())
-            part.add(self.kernel.symbols[module].starts[index], self.engine.rows(module, index))
+            unit = cfg.Unit(self.engine.text(module), index)
+            if within is None or within.may(module, unit):
+                part.add(unit.start, self.engine.rows(unit))
         return [(module, part.dump()) for module, part in parts.items()]
 
     # --- asking
@@ -270,7 +277,7 @@ class Index:
                 units = [index for index in units if where(module, symbols.base + symbols.starts[index])]
             few = where is not None and len(units) <= _FEW
             looked_at[module] = units if whole or few else candidates.units(self.engine, module, units, members)
-        self.fill(looked_at, progress)
+        self.fill(looked_at, progress, None if whole else reach.Reach(self.engine, members))
         answer = answers.Answer(sum(map(len, looked_at.values())), total)
         for module in self.kernel.symbols:
             self._select(module, members, answer)

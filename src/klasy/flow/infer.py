@@ -9,15 +9,17 @@ symbol's agree.
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+
 from klasy.flow import decode as d
 from klasy.flow import state, webs
 from klasy.flow.enlarge import enlarge
 from klasy.flow.sites import AROUND, GIVEN, PROVED
-from klasy.flow.state import _SHIFT, CONSTANT, OPAQUE, STACK, constant_of
+from klasy.flow.state import _SHIFT, CONSTANT, STACK, constant_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from klasy.flow.members import Place, Types
@@ -105,44 +107,137 @@ class Inference:
         self.hinted: dict[int, Place] = {}
         self.why: dict[int, tuple[int, str]] = {}  # of those: how sure, and in words
         self.place: list[Known] = []
+        self._users = self._find_users()
+        self._larger: dict[tuple[frozenset[Place], frozenset[tuple[int, int]]], Known] = {}  # what enlarge found
         self._forward()
         for _ in range(_HINT_ROUNDS):
+            before = self.hinted.copy()
             changed = self._take_hints()
             if changed:
-                self._forward()
+                self._forward(before)
+                before = self.hinted.copy()
             if self._enlarge():
-                self._forward()
+                self._forward(before)
             elif not changed:
                 break
 
     # --- forward
 
-    def _forward(self) -> None:
+    def _find_users(self) -> dict[int, list[int]]:
+        """The symbols that matter, each with those whose types follow from its own: no type is asked of others, such as
+        joins of what a register happens to hold still."""
+        users: dict[int, list[int]] = {}
+        pending = list(self._asked())
+        while pending:
+            symbol = pending.pop()
+            if symbol in users or symbol < state.FIRST:
+                continue
+            users[symbol] = []
+            pending += self._sources(symbol)
+        for symbol in users:
+            for source in set(self._sources(symbol)):
+                if source >= state.FIRST:
+                    users[source].append(symbol)
+        return users
+
+    def _asked(self) -> Iterator[int]:
+        """The symbols whose types are asked for."""
+        flow = self.flow
+        for _, address, index, *_ in flow.accesses:
+            yield address >> _SHIFT
+            if index is not None:
+                yield index[0] >> _SHIFT
+        for _, target, direct, arguments in flow.calls:
+            callee = self.seeds.callee(target) if direct else None
+            for number in arguments[: len(callee.parameters)] if callee and callee.known else arguments:
+                yield number >> _SHIFT
+            if not direct:
+                yield target >> _SHIFT
+        for address, number in flow.stores:
+            yield address >> _SHIFT
+            yield number >> _SHIFT
+        for number in flow.returns:
+            yield number >> _SHIFT
+
+    def _sources(self, symbol: int) -> list[int]:
+        """The symbols that a symbol's type follows from."""
         values = self.flow.values
-        count = len(values.kind)
-        place: list[Known] = [NOT_YET] * count
-        place[CONSTANT] = place[OPAQUE] = place[STACK] = None
-        self.place = place
-        kinds, hinted = values.kind, self.hinted
-        symbols = range(state.FIRST, count)
-        for turn in range(_ROUNDS):
-            changed = []
-            for symbol in symbols:
-                now = hinted.get(symbol) or self._evaluate(kinds[symbol], symbol)
-                if now != place[symbol]:
-                    place[symbol] = now
-                    changed.append(symbol)
-            if not changed:
+        kind: int = values.kind[symbol]
+        a: Any = values.a[symbol]
+        if kind == state.JOIN:
+            return [number >> _SHIFT for number in a]
+        if kind in (state.RESULT_INDIRECT, state.SCALED, state.NARROW):
+            return [a >> _SHIFT]
+        if kind not in (state.LOADED, state.SUM, state.MASKED):
+            return []
+        found = [a >> _SHIFT]
+        b: Any = values.b[symbol]
+        index = b[0] if kind == state.LOADED else b if kind == state.SUM else None
+        if index is not None:
+            found.append(index[0] >> _SHIFT)
+        # Of a sum, and of a load with its low bits masked, what was loaded from where counts, too.
+        for source in found[:]:
+            if values.kind[source] in (state.LOADED, state.NARROW):
+                address: Any = values.a[source]
+                found.append(address >> _SHIFT)
+        return found
+
+    def _forward(self, before: Mapping[int, Place] | None = None) -> None:
+        """Find what follows from what is known. ``before``: what was hinted the last time, where only what follows from
+        new hints is to be found."""
+        kinds, hinted, users = self.flow.values.kind, self.hinted, self._users
+        if before is None:
+            self.place = [None] * len(kinds)
+            turn = sorted(users)
+        else:
+            turn = self._following([symbol for symbol, there in hinted.items() if before.get(symbol) != there])
+        place, evaluate = self.place, self._evaluate
+        for symbol in turn:
+            place[symbol] = NOT_YET
+        # In order; then again what follows from what changed behind it.
+        again: set[int] = set()
+        changed: list[int] = turn
+        for symbol in turn:
+            now = hinted.get(symbol) or evaluate(kinds[symbol], symbol)
+            if now != NOT_YET:
+                place[symbol] = now
+                again.update([user for user in users[symbol] if user <= symbol])
+        for _ in range(_ROUNDS):
+            if not again:
                 break
-            if turn == 0:
-                # the first round settles all that do not depend on what comes behind them
-                symbols = [s for s in symbols if kinds[s] > state.ARGUMENT]  # type: ignore[assignment]
+            waiting, again, changed = sorted(again), set(), []
+            queued = set(waiting)
+            while waiting:
+                symbol = heappop(waiting)
+                queued.discard(symbol)
+                now = hinted.get(symbol) or evaluate(kinds[symbol], symbol)
+                if now == place[symbol]:
+                    continue
+                place[symbol] = now
+                changed.append(symbol)
+                for user in users[symbol]:
+                    if user <= symbol:
+                        again.add(user)
+                    elif user not in queued:
+                        queued.add(user)
+                        heappush(waiting, user)
         else:
             for symbol in changed:  # what still moves is not known
                 place[symbol] = None
-        for symbol, found in enumerate(place):
-            if found == NOT_YET:
+        for symbol in turn:
+            if place[symbol] == NOT_YET:
                 place[symbol] = None
+
+    def _following(self, symbols: Iterable[int]) -> list[int]:
+        """Some symbols and those whose types follow from theirs, in order."""
+        found = {symbol for symbol in symbols if symbol in self._users}
+        pending = list(found)
+        while pending:
+            for user in self._users[pending.pop()]:
+                if user not in found:
+                    found.add(user)
+                    pending.append(user)
+        return sorted(found)
 
     def place_of(self, number: int) -> Known:
         """What a value points to."""
@@ -410,7 +505,7 @@ class Inference:
             larger = webs.known_object(types, web)
             sure = GIVEN
             if larger is None and beyond and web.parts:
-                larger = enlarge(types, web.parts, web.uses, self.name)
+                larger = self._around(web)
                 sure = AROUND
             if larger is None:
                 continue
@@ -428,6 +523,13 @@ class Inference:
                 self.hinted[symbol] = there
                 changed = True
         return changed
+
+    def _around(self, web: webs.Web) -> Known:
+        """The one object around a variable's parts. Rounds ask again of most variables."""
+        key = frozenset(web.parts), frozenset(web.uses)
+        if key not in self._larger:
+            self._larger[key] = enlarge(self.types, web.parts, web.uses, self.name)
+        return self._larger[key]
 
     def _lacks(self, web: webs.Web) -> bool:
         """Whether too little is known of a variable: of one of its symbols nothing, or no object that all uses fit."""

@@ -6,6 +6,7 @@ of types without qualifiers and typedefs. What is asked once is remembered: func
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cached_property
 
 from klasy.btf import read
@@ -23,6 +24,7 @@ _DEEPEST = 16
 _FAR = 1 << 40  # where a flexible array ends
 _WORD = 8
 _MOST_PARTS = 1 << 15  # remembered; some 10 MB
+_LONG = 6  # members
 _ELEMENTS = 16  # of an array of structs, whose members are told apart
 
 # Integers of the kernel that hold a pointer with flags in its low bits: (struct, member) -> struct pointed to.
@@ -36,6 +38,15 @@ _TAGGED = {
 }
 # Structs that say anew what another one, which they hold, has in the same places. include/linux/mm_types.h
 _OVERLAYS = frozenset((("folio", "page"),))
+# Structs from whose address container_of finds the object that they are a part of. include/linux/types.h and others.
+_NODES = frozenset(
+    (
+        *("list_head", "hlist_node", "hlist_nulls_node", "hlist_bl_node", "llist_node", "rb_node", "plist_node"),
+        *("callback_head", "work_struct", "delayed_work", "rcu_work", "irq_work", "timer_list", "hrtimer", "shrinker"),
+        *("wait_queue_entry", "wake_q_node", "kref", "kobject", "device", "notifier_block", "percpu_ref"),
+        *("sched_entity", "sched_rt_entity", "sched_dl_entity"),
+    )
+)
 
 
 class Types:
@@ -56,7 +67,9 @@ class Types:
         self.links: dict[int, bool] = {}  # what enlarge.is_link found
         self._embedded: dict[tuple[int, int], list[int]] = {}
         self._own_structs: dict[int, list[tuple[int, int]]] = {}
-        self._starts: dict[int, frozenset[int]] = {}
+        self._nodes: dict[int, frozenset[int]] = {}
+        self._leads: dict[int, dict[int, set[int]]] = {}
+        self._resolved: dict[int, int] = {}
 
     # --- single types
 
@@ -127,7 +140,7 @@ class Types:
     def _find_parts(self, type_id: int, offset: int) -> Iterator[Part]:
         found = self.btf.type(type_id)
         if isinstance(found, Struct):
-            for start, end, part, name in self._table(type_id, found):
+            for start, end, part, name in self._over(type_id, found, offset):
                 if start <= offset < end:
                     yield part, offset - start, 0, name
                     yield from self._deeper(part, offset - start, 0 if not name else 1)
@@ -149,6 +162,14 @@ class Types:
     def _deeper(self, type_id: int, offset: int, depth: int) -> Iterator[Part]:
         for part, inside, below, name in self.parts(type_id, offset):
             yield part, inside, depth + below, name
+
+    def _over(self, type_id: int, struct: Struct, offset: int) -> list[tuple[int, int, int, str]]:
+        """The members that may lie over a byte: of a long struct the last that begins before it, else all."""
+        table = self._table(type_id, struct)
+        if len(table) < _LONG or struct.is_union:
+            return table
+        behind = bisect_right(table, (offset, _FAR + 1))
+        return table[max(0, behind - 1) : behind]
 
     def _table(self, type_id: int, struct: Struct) -> list[tuple[int, int, int, str]]:
         """The members of a struct but bit-fields: (start, end, type, name)."""
@@ -201,10 +222,8 @@ class Types:
             target = 0
             if not inside and isinstance(kind, Ptr):
                 target = self.pointee(part)
-            elif not inside and tagged and (holder, name) in _TAGGED:
-                ids = self.btf.find(_TAGGED[holder, name], Struct)
-                if len(ids) == 1:
-                    return ids[0] << 4
+            elif not inside and tagged and (target := self.tagged(holder, name)):
+                return target << 4
             if target:
                 found.setdefault(target, depth)
         least = min(found.values(), default=0)
@@ -214,6 +233,49 @@ class Types:
         ):
             return 0
         return best[0] << 4
+
+    def tagged(self, struct: str, member: str) -> int:
+        """What a member points to that is an integer of a pointer and flags; 0 for others."""
+        ids = self.btf.find(_TAGGED[struct, member], Struct) if (struct, member) in _TAGGED else ()
+        return ids[0] if len(ids) == 1 else 0
+
+    def leads(self, type_id: int) -> dict[int, set[int]]:
+        """What the pointers in a type point to, by where they lie; of arrays, the first elements. Not to be changed."""
+        found = self._leads.get(type_id)
+        if found is None:
+            found = self._leads[type_id] = {}
+            kind = self.btf.type(type_id)
+            if isinstance(kind, Ptr):
+                target = self.pointee(type_id)
+                if target:
+                    found[0] = {target}
+            elif isinstance(kind, Struct):
+                for member in kind.members:
+                    if not member.bitfield_size:
+                        at = member.bit_offset // 8
+                        self._add_leads(found, member.type_id, at)
+                        tagged = self.tagged(kind.name, member.name)
+                        if tagged:
+                            found.setdefault(at, set()).add(tagged)
+            elif isinstance(kind, Array):
+                size = self.size(kind.type_id)
+                for number in range(max(1, min(kind.count, _ELEMENTS))):
+                    if not self._add_leads(found, kind.type_id, number * size):
+                        break
+        return found
+
+    def _add_leads(self, found: dict[int, set[int]], type_id: int, at: int) -> bool:
+        """Add what a part's pointers point to; whether it has any."""
+        inner = self.leads(self._resolve(type_id))
+        for offset, targets in inner.items():
+            found.setdefault(at + offset, set()).update(targets)
+        return bool(inner)
+
+    def _resolve(self, type_id: int) -> int:
+        found = self._resolved.get(type_id)
+        if found is None:
+            found = self._resolved[type_id] = self.btf.resolve(type_id)
+        return found
 
     def _is_tree_link(self, type_id: int) -> bool:
         """Whether a pointer to a type is one of a tree's node, beside which a union's other members may be used."""
@@ -343,15 +405,18 @@ class Types:
                 return [(element, at + step * i) for i in range(max(1, min(kind.count, _ELEMENTS)))]
         return []
 
-    def part_starts(self, struct: int) -> frozenset[int]:
-        """At which offsets the structs begin that are parts of a struct, however deep."""
-        found = self._starts.get(struct)
+    def nodes(self, struct: int) -> frozenset[int]:
+        """At which offsets the parts of a struct begin, however deep, by which it is found: members of lists and trees,
+        timers, work items and the like, whose pointers the kernel hands about in the place of the object's own."""
+        found = self._nodes.get(struct)
         if found is None:
             starts = set()
             for part, at in self._structs_in(struct):
-                starts.add(at)
-                starts.update(at + inner for inner in self.part_starts(part))
-            found = self._starts[struct] = frozenset(starts)
+                kind = self.btf.type(part)
+                if isinstance(kind, Struct) and kind.name in _NODES:
+                    starts.add(at)
+                starts.update(at + inner for inner in self.nodes(part))
+            found = self._nodes[struct] = frozenset(starts)
         return found
 
     def around(self, inner: int, limit: int) -> list[tuple[int, int]] | None:

@@ -166,7 +166,7 @@ class Flow:
         """The value of an address, without its index; the index; and the register that holds the pointer."""
         base, index, scale, shift, _ = m
         if base == d.IP:
-            return value(CONSTANT, _as_signed(self._base + behind + shift)), None, d.NONE
+            return value(CONSTANT, as_signed(self._base + behind + shift)), None, d.NONE
         number = registers[base] + shift if base >= 0 else ZERO_VALUE + shift
         if index < 0:
             return number, None, base
@@ -449,7 +449,8 @@ def _forget(slots: dict[int, int], place: int, width: int) -> None:
         slots.pop(slot, None)
 
 
-def _as_signed(address: int) -> int:
+def as_signed(address: int) -> int:
+    """An address as the constants of values have it: those of the kernel are negative."""
     address &= _ADDRESS_MASK
     return address - (1 << 64) if address >> 63 else address
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     Item = tuple[str | None, int]
     Work = Callable[[Sequence[Item]], list[tuple[str | None, bytes]]]
 
-_CHUNK = 128  # functions between two reports
+_CHUNK = 128  # functions between two reports, at most
+_CHUNKS = 16  # for each process, if there are few functions: some take a hundred times as long as others
+_FEWEST = 8
 _HEAD = struct.Struct("<IiI")  # functions done, length of the object's name (-1: the kernel proper), bytes of the part
 _END, _FULL = -2, -3  # in the place of the name: all done; the worker's share of memory is used up
 
@@ -36,9 +38,11 @@ def run(
     work: Work, items: Sequence[Item], processes: int | None, progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[str | None, bytes]]:
     """Do work on all items; what it gives, as it comes. ``progress`` hears how many items are done, of how many."""
-    chunks = [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)]
     free = MOST_MEMORY - _resident()
-    count = min(processes or len(os.sched_getaffinity(0)), len(chunks), max(1, free // _SHARE))
+    count = min(processes or len(os.sched_getaffinity(0)), max(1, free // _SHARE))
+    size = max(_FEWEST, min(_CHUNK, len(items) // (count * _CHUNKS)))
+    chunks = [items[at : at + size] for at in range(0, len(items), size)]
+    count = min(count, len(chunks))
     done = 0
     if len(chunks) == 1 or processes == 1:
         for chunk in chunks:

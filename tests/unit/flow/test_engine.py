@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from support.minikernel import BASE, STEP, MiniKernel, lines
 
 from klasy.flow import candidates, sites
+from klasy.flow.cfg import Unit
 from klasy.flow.decode import SP, decode
+from klasy.flow.engine import find_callers
 from klasy.flow.index import Index
+from klasy.flow.reach import Reach
 
 ITEM = """
 struct part { int x; int y; int z; };
@@ -262,6 +265,60 @@ def test_only_candidates():
     some, every = kernel.ask("item.c", whole=False), kernel.ask("item.c")
     assert lines(some) == lines(every) == ["f+0x0 read c"]
     assert (some.functions, some.of, every.functions) == (2, 4, 4)
+
+
+LINKED = ITEM + "struct other { int a; int b; int c; int d; }; struct top { long l; struct item *item; };"
+
+
+def reached(kernel, name, *functions):
+    """Which of some functions are thought to lead to objects of a struct."""
+    engine = Index(kernel, use_cache=False, processes=1).engine
+    found = Reach(engine, [sites.kernel_member(kernel, *name.split("."))])
+    indices = {function: kernel.symbols[None].named(function)[0] for function in functions}
+    for index in indices.values():
+        engine.callers.update(find_callers(engine, None, [index]))
+    return [function for function, index in indices.items() if found.may(None, Unit(engine.text(None), index))]
+
+
+def test_reach_by_members():
+    """A function leads to an object if it is given one, calls what takes one, or has the displacement of a pointer."""
+    kernel = MiniKernel(
+        LINKED
+        + "int f(struct item *it); int g(struct top *t); int h(struct top *t); int i(struct other *o); int j(int n);"
+        " int k(int n);",
+        {
+            "f": ["c3"],
+            "g": ["48 8b 47 08", "8b 40 08", "c3"],  # mov 0x8(%rdi),%rax; mov 0x8(%rax),%eax
+            "h": ["48 8b 47 00", "8b 40 0c", "c3"],
+            "i": ["8b 47 08", "c3"],
+            "j": ["8b 47 08", "call f", "c3"],
+            "k": ["8b 47 08", "call i", "c3"],
+        },
+    )
+    assert reached(kernel, "item.c", *"fghijk") == ["f", "g", "j"]
+
+
+def test_reach_of_parts_and_clones():
+    """It leads there from a part that few structs have, and where a function without prototype has such a caller."""
+    kernel = MiniKernel(
+        LINKED + "int p(struct part *p); int g(struct item *it); int h(struct other *o);",
+        {
+            "p": ["8b 47 f0", "c3"],
+            "g": ["call g.isra.0", "c3"],
+            "g.isra.0": ["8b 47 08", "c3"],
+            "h": ["call h.isra.0", "c3"],
+            "h.isra.0": ["8b 47 08", "c3"],
+        },
+    )
+    assert reached(kernel, "item.c", "p", "g", "g.isra.0", "h", "h.isra.0") == ["p", "g", "g.isra.0"]
+
+
+def test_what_cannot_reach_is_not_analysed():
+    """Without ``whole`` an access in a function that has no such object in hand is not counted as untyped either."""
+    kernel = MiniKernel(LINKED + "int g(int n);", {"f": ["8b 47 08", "c3"], "g": ["8b 47 08", "c3"]})
+    some, every = kernel.ask("item.c", whole=False), kernel.ask("item.c")
+    assert lines(some) == lines(every) == ["f+0x0 read c"]
+    assert (some.untyped, every.untyped) == (0, 1)
 
 
 def test_candidates_of_wide_accesses():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from klasy.flow.cfg import Unit
 from klasy.flow.engine import Engine
 from klasy.kernel.snapshot import SnapshotKernel
 
@@ -27,7 +28,7 @@ def listing(name, function):
     (index,) = symbols.named(function)
     types = found.seeds.types_of(None)
     lines = [f"{function}:"]
-    for row in sorted(found.rows(None, index)):
+    for row in sorted(found.rows(Unit(found.text(None), index))):
         what = f"{types.name(row.type_id)}.{types.member_name(row.type_id, row.offset)}" if row.type_id else "?"
         how = {1: "read", 2: "write", 3: "both"}[row.rw]
         lines.append(

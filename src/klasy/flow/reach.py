@@ -1,0 +1,205 @@
+"""Which functions can have an object of some structs in hand at all: those from whose prototype, calls and per-CPU
+variables pointers lead there.
+
+What ``infer`` finds for each value, this finds for a function as a whole, without following any value: the types that
+are known at its entry, that its calls take and give, that lie in variables it names; then those that their members
+point to, where some instruction has a displacement at which that member lies. It costs a tenth of an analysis, and
+leaves out four functions of five. Of 13,627 sites of 69 members on 6.1 it misses 10.
+"""
+
+from __future__ import annotations
+
+from klasy.btf.types import FuncProto, Ptr
+from klasy.flow import decode as d
+from klasy.flow.cfg import Unit
+from klasy.flow.enlarge import is_link
+from klasy.flow.transfer import as_signed
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from klasy.flow.engine import Engine
+    from klasy.flow.members import Types
+    from klasy.flow.sites import Member
+
+_MANY = 2000  # structs around one
+_MANY_PARTS = 60  # structs around a part; what more structs hold says nothing (as in enlarge)
+_DEEPEST = 12  # structs within structs
+_CALLERS = 2  # that are asked of a function without prototype
+_DEEPEST_CALLER = 2
+_SMALLEST_ADDRESS = 4096
+_ALWAYS = -1
+_NOTHING: frozenset[int] = frozenset()
+
+
+class Reach:
+    """Tells which units may access objects of some members' structs."""
+
+    def __init__(self, engine: Engine, members: Iterable[Member]) -> None:
+        self._engine = engine
+        self._structs = tuple(dict.fromkeys((member.module, member.struct) for member in members))
+        self._wanted: dict[str | None, frozenset[int] | None] = {}
+        self._always: dict[tuple[str | None, int], dict[int, set[int]]] = {}
+        self._holders: dict[tuple[str | None, int], tuple[int, ...]] = {}
+        self._functions: dict[int, frozenset[int]] = {}
+        self._percpu: dict[int, frozenset[int]] = {}
+
+    def may(self, module: str | None, unit: Unit) -> bool:
+        """Whether a function may have such an object."""
+        wanted = self._wanted_in(module)
+        return wanted is None or not wanted.isdisjoint(self._types(module, unit, wanted, 0))
+
+    def _wanted_in(self, module: str | None) -> frozenset[int] | None:
+        """The structs from a pointer to which one that is asked for may be found; None: too many."""
+        if module not in self._wanted:
+            self._wanted[module] = self._find_wanted(module)
+        return self._wanted[module]
+
+    def _find_wanted(self, module: str | None) -> frozenset[int] | None:
+        types = self._engine.seeds.types_of(module)
+        found: set[int] = set()
+        for owner, struct in self._structs:
+            if owner not in (None, module):
+                continue
+            holders = types.around(struct, _MANY)
+            if holders is None:
+                return None
+            whole = {holder for holder, _ in holders}
+            found |= whole
+            for holder in whole:
+                found |= {
+                    part
+                    for part in _parts(types, holder)
+                    if not is_link(types, part) and types.around(part, _MANY_PARTS) is not None
+                }
+        return frozenset(found)
+
+    def _types(self, module: str | None, unit: Unit, wanted: frozenset[int], depth: int) -> set[int]:
+        """What pointers in a function may point to; not all of it where something wanted is among it."""
+        ops = unit.ops
+        memory = [op[4] for op in ops if op[4] is not None]
+        shifts = {m[3] for m in memory}
+        added = {op[5] for op in ops if op[0] == d.ADD_CONST} | {
+            op[4][3] for op in ops if op[0] == d.LEA and op[4] is not None and op[4][0] not in (d.SP, d.IP)
+        }
+        new = self._given(unit) | self._variables(module, unit)
+        if depth < _DEEPEST_CALLER and not self._engine.has_prototype(module, unit.index):
+            new |= self._from_callers(module, unit, wanted, depth)
+        given = self._of_function(unit.text.base + unit.start)  # callbacks get a part of their object
+        new |= {holder for type_id in given for holder in self._around(module, type_id)}
+        found: set[int] = set()
+        # Of what is given, members of its parts, too, by the sum of what is added to an address and a displacement;
+        # further away such sums would fit everything.
+        here = shifts | {shift + more for more in added for shift in shifts}
+        while new:
+            found |= new
+            if not wanted.isdisjoint(new):
+                break
+            more: set[int] = set()
+            for type_id in new:
+                table = self._table(module, type_id)
+                more |= table.get(_ALWAYS, _NOTHING)
+                for shift in here & table.keys():
+                    more |= table[shift]
+            new = more - found
+            here = shifts
+        return found
+
+    def _around(self, module: str | None, type_id: int) -> tuple[int, ...]:
+        """The structs that have one as a part, if they are not too many to tell anything by."""
+        key = module, type_id
+        found = self._holders.get(key)
+        if found is None:
+            around = self._engine.seeds.types_of(module).containers(type_id)
+            found = self._holders[key] = tuple({holder for holder, _ in around}) if len(around) <= _MANY_PARTS else ()
+        return found
+
+    def _given(self, unit: Unit) -> set[int]:
+        """What a function takes and gives, and the functions that it calls and jumps to."""
+        base = unit.text.base
+        found = set(self._of_function(base + unit.start))
+        for end, op in zip(unit.end, unit.ops, strict=True):
+            if op[0] in (d.CALL, d.JUMP, d.BRANCH) and end + op[5] not in unit.blocks:
+                found |= self._of_function(base + end + op[5])
+        return found
+
+    def _of_function(self, address: int) -> frozenset[int]:
+        found = self._functions.get(address)
+        if found is None:
+            callee = self._engine.seeds.callee(address)
+            found = self._functions[address] = frozenset((*callee.parameters, callee.result)) - {0}
+        return found
+
+    def _variables(self, module: str | None, unit: Unit) -> set[int]:
+        """What lies in, or is pointed to by, variables that a function names: per-CPU ones, and known global ones."""
+        engine, base = self._engine, unit.text.base
+        found: set[int] = set()
+        places: set[int] = set()
+        constants: set[int] = set()
+        per_cpu = False
+        for end, op in zip(unit.end, unit.ops, strict=True):
+            m = op[4]
+            if m is not None:
+                per_cpu = per_cpu or m[4] == d.GS
+                if m[0] == d.IP:
+                    constants.add(as_signed(base + end + m[3]))
+                elif m[4] == d.GS:
+                    places.add(m[3])
+                elif m[3] in engine.percpu_offsets:
+                    per_cpu = True
+                elif m[3] > _SMALLEST_ADDRESS:
+                    places.add(m[3])
+            elif op[0] == d.CONST:
+                constants.add(op[5])
+        for start, end, type_id in engine.variables:
+            if any(start <= place < end for place in constants):
+                found.add(type_id)
+        if per_cpu and engine.percpu:
+            types = engine.seeds.types_of(None)
+            for place in places | constants:
+                if 0 <= place < types.size(engine.percpu):
+                    found |= self._at_percpu(types, place)
+        return found
+
+    def _at_percpu(self, types: Types, place: int) -> frozenset[int]:
+        found = self._percpu.get(place)
+        if found is None:
+            held = {part for part, _, _, _ in types.parts(self._engine.percpu, place) if types.is_struct(part)}
+            target = types.loaded(self._engine.percpu, place)
+            found = self._percpu[place] = frozenset(held | {target[0]} if target else held)
+        return found
+
+    def _from_callers(self, module: str | None, unit: Unit, wanted: frozenset[int], depth: int) -> set[int]:
+        """What the callers of a function without prototype have: they all give it the same, so some of them do."""
+        found: set[int] = set()
+        callers = self._engine.callers.get(unit.text.base + unit.start, ())
+        for caller in [index for index in callers if index != unit.index][:_CALLERS]:
+            found |= self._types(module, Unit(unit.text, caller), wanted, depth + 1)
+        return found
+
+    def _table(self, module: str | None, type_id: int) -> Mapping[int, AbstractSet[int]]:
+        """What a type's members point to, by their offset; under ``_ALWAYS`` what it leads to at any."""
+        types = self._engine.seeds.types_of(module)
+        kind = types.btf.type(type_id)
+        if not isinstance(kind, FuncProto | Ptr):
+            return types.leads(type_id)
+        key = module, type_id
+        found = self._always.get(key)
+        if found is None:
+            if isinstance(kind, Ptr):
+                targets = {types.pointee(type_id)}
+            else:
+                callee = self._engine.seeds.prototype(module, type_id)
+                targets = {*callee.parameters, callee.result}
+            found = self._always[key] = {_ALWAYS: targets - {0}}
+        return found
+
+
+def _parts(types: Types, struct: int, depth: int = 0) -> set[int]:
+    """The structs that are parts of a struct."""
+    found = set()
+    for part, _ in types._structs_in(struct) if depth <= _DEEPEST else ():
+        found |= {part} | _parts(types, part, depth + 1)
+    return found
