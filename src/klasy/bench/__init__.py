@@ -12,6 +12,7 @@ from __future__ import annotations
 
 EXPERIMENTS = {
     "hits": "what a hit costs, by mechanism: klasy, a program written by hand, an empty one, other tools",
+    "syscalls": "what a program loses whose system calls are traced, with strings and with stacks: klasy, other tools",
     "unwoven": "that what is not woven costs nothing",
     "log": "events a second from a hot join point into a file, none lost: text, JSON, raw, and other tools",
 }

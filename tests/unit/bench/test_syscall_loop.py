@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from klasy.bench.syscall_loop import LSEEK, SyscallLoop, elf, machine_code
+from klasy.bench.syscall_loop import LSEEK, READ_BYTES, WRITTEN_BYTES, Loop, SyscallLoop, elf, file_code, machine_code
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the load is written for x86-64")
 
@@ -26,6 +26,17 @@ def test_it_makes_as_many_calls_as_asked_for(tmp_path):
         )
     assert len(done.stdout) == 2  # an answer to each number
     assert os.path.getsize(tmp_path / "out") == 1003
+
+
+def test_a_turn_of_file_calls(tmp_path):
+    """It reads the file's beginning and writes behind that, in as many turns as asked for; the file does not grow."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 4)
+    with Loop(file_code(str(path))) as loop:
+        assert loop.seconds(3) > 0
+    found = path.read_bytes()
+    assert len(found) == 1024
+    assert found[READ_BYTES : READ_BYTES + WRITTEN_BYTES] == bytes(range(WRITTEN_BYTES))
 
 
 def test_more_calls_take_longer():
