@@ -225,12 +225,16 @@ def _where(matcher: AdviceMatcher, conjunct: _Conjunct) -> Callable[[str | None,
     modules = [leaf.glob for i in conjunct.modules if isinstance(leaf := matcher.form.leaves[i], ast.WithinModule)]
     bodies = [matcher.resolved[leaf].lies_in for leaf in conjunct.withins]
     files = [matcher.where.index(leaf) for leaf in conjunct.files]
+    known: dict[str | None, bool] = {}
 
-    def where(module: str | None, address: int) -> bool:
-        if not all(matches(glob, module or KERNEL_PROPER) for glob in modules):
+    def where(module: str | None, address: int) -> bool:  # asked of each function of the kernel
+        if module not in known:
+            known[module] = all(matches(glob, module or KERNEL_PROPER) for glob in modules)
+        if not known[module]:
             return False
-        if not all(address in body for body in bodies):
-            return False
+        for body in bodies:
+            if address not in body:
+                return False
         function = matcher.kernel.function_at(address) if files else None
         return not files or (function is not None and all(matcher.bits(function)[place] for place in files))
 
