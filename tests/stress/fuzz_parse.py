@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ("match", "compile", "match", "compile", "6.1", "match", "compile", "6.12")
+RECORDED = ("6.1", "6.12")
+KERNELS = ("match", "6.1", "compile", "6.12")
+GENERATED = 300  # aspects over a recorded kernel's functions and types, to begin with
 PART = 25_000
 HANG = 100  # seconds after which a text is given up, under the instrument and on a busy machine
 SLOW_WITH_INSTRUMENT = 2.0  # seconds; what takes longer is measured again without
@@ -63,9 +65,15 @@ def run_part(arguments: argparse.Namespace) -> None:
 
     with atheris.instrument_imports(include=["klasy"], enable_loader_override=False):
         from support import fuzzing
+
+        from klasy.kernel.image import KernelImage
     fuzzing.prepare()
     kernel = kernel_named(arguments.kernel)
-    mutator = fuzzing.Mutator(fuzzing.seeds())
+    mutator = (
+        fuzzing.Mutator([*fuzzing.seeds(), *fuzzing.generated(kernel, GENERATED)], fuzzing.names_of(kernel))
+        if isinstance(kernel, KernelImage)
+        else fuzzing.Mutator(fuzzing.seeds())
+    )
     faults = arguments.work / "faults"
     # What a kernel's model finds out once.
     fuzzing.judge("aspect a { before(): call(kfree) { log(1); } }", kernel)
@@ -118,7 +126,10 @@ def run_all(arguments: argparse.Namespace) -> int:
     (work / "faults").mkdir(exist_ok=True)
     from support import fuzzing
 
-    for text in [*fuzzing.seeds(), *(fuzzing.corpus() if fuzzing.CORPUS.exists() else [])]:
+    texts = [*fuzzing.seeds(), *(fuzzing.corpus() if fuzzing.CORPUS.exists() else [])]
+    for name in RECORDED:
+        texts += fuzzing.generated(kernel_named(name), GENERATED)  # type: ignore[arg-type]
+    for text in texts:
         (corpus / hashlib.sha1(text.encode()).hexdigest()).write_bytes(text.encode())
     state_file = work / "state.json"
     state: dict[str, Any] = {"runs": 0, "parts": 0, "seconds": 0.0, "broken": 0}

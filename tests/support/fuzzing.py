@@ -26,8 +26,9 @@ from klasy.weaver import load_bcc
 from klasy.weaver.build import build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from klasy.kernel.image import KernelImage
     from klasy.kernel.model import Kernel
 
 DATA = Path(__file__).parents[1] / "data"
@@ -133,6 +134,28 @@ def seeds() -> list[str]:
     return [text for text in dict.fromkeys(found) if len(text) <= MAX_TEXT]
 
 
+def generated(kernel: KernelImage, number: int, seed: int = 1) -> list[str]:
+    """Well-typed aspects over the functions and types of a recorded kernel: what is made of them gets further."""
+    from support.aspectgen import AspectGenerator
+
+    generator = AspectGenerator(Random(seed), kernel, min(200, number))
+    return [text for text in (generator.text() for _ in range(number)) if len(text) <= MAX_TEXT]
+
+
+def names_of(kernel: KernelImage, number: int = 2000) -> list[str]:
+    """Names that mean something in a recorded kernel: functions whose text it holds, structs, members."""
+    from klasy.btf.types import Struct
+
+    btf = kernel.btf
+    functions = [f for pattern in ("tcp_*", "skb_*", "ip_*", "vfs_*") for f in kernel.functions(pattern)]
+    structs = sorted({name for name, _ in btf.names(Struct) if name.isidentifier()})
+    random = Random(1)
+    chosen = random.sample(structs, min(len(structs), number // 4))
+    members = {m.name for name in chosen for type_id in btf.find(name, Struct)[:1] for m in btf.type(type_id).members}
+    found = sorted({f.name for f in functions if f.name.isidentifier()} | set(chosen) | {m for m in members if m})
+    return random.sample(found, min(len(found), number))
+
+
 def corpus() -> list[str]:
     """The texts that are kept in the tree."""
     return [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
@@ -155,8 +178,10 @@ _WORDS = [
 class Mutator:
     """Makes texts out of others: by tokens, by statements, by nesting."""
 
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, texts: list[str], names: Sequence[str] = ()) -> None:
+        """``names``: more that may stand in the place of a name."""
         self._texts = texts
+        self._names = names
         self._tokens = [_TOKEN.findall(text) for text in texts if text]
         self._changes: list[Callable[[list[str], Random], list[str]]] = [
             self._drop, self._double, self._put, self._swap, self._replace, self._splice, self._splice, self._repeat,
@@ -233,4 +258,6 @@ class Mutator:
         if not names:
             return tokens
         old, new = random.choice(names), random.choice(names)
+        if self._names and random.random() < 0.7:
+            new = random.choice(self._names)
         return [new if token == old else token for token in tokens]
