@@ -3,7 +3,7 @@
     .venv/bin/klasy lab --kernel 6.1 -- .venv/bin/python tests/gen/kernel_snapshot.py > tests/data/kernels/6.1.snapshot
 
 They hold all symbols and types of the kernel and of a few modules, and the text of the functions that the tests ask
-about and of all that call a few of them. ``--all`` keeps all text.
+about and of all that call a few of them. ``--all`` keeps all text, and compresses little: it is quicker, and not kept.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         except FileNotFoundError:
             return b""
 
-    sys.stdout.buffer.write(take(kernel, listing, functions, btf))
+    sys.stdout.buffer.write(take(kernel, listing, functions, btf, preset=6 if functions is not None else 0))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from stress.run import NAMES
 from support.livekernel import leftovers
 
 
-@pytest.mark.parametrize("name", NAMES)
+# To draw members of the whole kernel and to find their accesses takes the guest itself a minute.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "sites"])
 def test_scaled_down(name):
     """It finds no fault, and leaves nothing in the kernel."""
     experiment = import_module(f"stress.{name}")

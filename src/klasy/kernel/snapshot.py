@@ -158,8 +158,9 @@ def take(
     listing: bytes,
     functions: Iterable[Function] | None = None,
     btf_of: Callable[[str], bytes] | None = None,
+    preset: int = 6,
 ) -> bytes:
-    """A snapshot of a kernel, with the text of some functions, or of all.
+    """A snapshot of a kernel, with the text of some functions, or of all. ``preset``: how hard to compress, 0 to 9.
 
     ``listing``: of /proc/kallsyms, what is to be kept for questions about other symbols than functions'. ``btf_of``:
     the BTF of "vmlinux" or of a module, empty where there is none.
@@ -206,7 +207,7 @@ def take(
             ranges.append((function.address, code))
     parts["hooks"] = caches.pack({str(kind): hook for hook, kind in hooks.items()})
     parts["memory"] = b"".join(_RANGE.pack(address, len(data)) + data for address, data in sorted(ranges))
-    return _FORMAT + lzma.compress(caches.pack(parts), preset=6)
+    return _FORMAT + lzma.compress(caches.pack(parts), preset=preset)
 
 
 def _text(numbers: Mapping[str, int]) -> bytes:
