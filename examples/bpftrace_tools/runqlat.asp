@@ -1,7 +1,7 @@
 // bpftrace's runqlat.bt: how long tasks that could run waited for a processor, as a histogram of microseconds.
 //
-// Differs: that tool keeps a slot for the idle tasks too (their pid is 0, which several processors share); here they are left
-// out.
+// Differs: that tool keeps a slot for the idle tasks too (their pid is 0, which several processors share), so it counts as
+// waits, too, when a processor had something to do; here they are left out.
 aspect runqlat {
     u64 qtime[u32];
     hist usecs;

@@ -55,7 +55,7 @@ def block_device(disk: Path) -> None:
 
 def capabilities(_: Path) -> None:
     """Need some."""
-    os.sethostname(os.uname().nodename)
+    socket.sethostname(os.uname().nodename)
     os.nice(-1)
     os.chroot("/")
 
@@ -216,6 +216,7 @@ def files(disk: Path) -> None:
         path.rename(top / f"{number}-renamed")
         (top / f"{number}-link").symlink_to(path)
         os.link(top / f"{number}-renamed", top / f"{number}-hard")
+        os.mknod(top / f"{number}-made")  # open() with O_CREAT is none of vfs_create's
     shutil.rmtree(top)
 
 
