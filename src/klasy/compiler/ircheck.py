@@ -177,14 +177,16 @@ class _Checker:
                 # A Locate's value exists in its ``found`` block only.
                 self.defined[value] = (op.found, -1) if isinstance(op, ir.Locate) else (block, i)
         self.dominators = dominators(self.program)
+        predecessors: dict[Block, list[Block]] = {}
+        for block in self.program.blocks:
+            for target in block.successors():
+                predecessors.setdefault(target, []).append(block)
         for block in self.program.blocks:
             if block not in self.dominators:
                 continue  # never runs
             for i, op in enumerate(block.ops):
-                if isinstance(op, ir.Locate):
-                    predecessors = [b for b in self.program.blocks if op.found in b.successors()]
-                    if predecessors != [block] or op.found is op.missing:
-                        self.fault(op, "its found block has another predecessor")
+                if isinstance(op, ir.Locate) and (predecessors.get(op.found) != [block] or op.found is op.missing):
+                    self.fault(op, "its found block has another predecessor")
                 for operand in op.operands():
                     self.use(op, operand, block, i)
 

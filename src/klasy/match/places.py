@@ -43,18 +43,18 @@ def match_places(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatc
             return
         found = there if found is None else {a: f for a, f in found.items() if a in there}
     bindings = matcher.flows.bind((), conjunct.literals, matcher.form, matcher.advice) if matcher.flows else ()
-    outcome = Outcome(bindings, matcher.guard(conjunct))
+    outcome = matcher.shared(Outcome(bindings, matcher.guard(conjunct)))
     for address, function in (found or {}).items():
         if not _lies(matcher, conjunct, function):
             continue
         conjunct.hits += 1
         shadow = Shadow(JoinPointKind.AT, function, address, place=place)
-        known = next((i for i, match in enumerate(result.places) if match.shadow.address == address), None)
-        if known is None:
-            result.places.append(Match(shadow, outcome))
+        other = result.places.get(address)
+        if other is None:
+            result.places[address] = Match(shadow, outcome)
         else:  # two alternatives select it: the advice runs there once
-            guard = either(result.places[known].outcome.guard, outcome.guard)
-            result.places[known] = Match(shadow, Outcome(bindings, guard))
+            guard = either(other.outcome.guard, outcome.guard)
+            result.places[address] = Match(shadow, matcher.shared(Outcome(bindings, guard)))
 
 
 def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
@@ -142,7 +142,7 @@ def _around(kernel: Kernel, address: int, offset: int, size: int) -> list[int]:
 def plan_places(planner: Planner) -> None:
     """Plan the instructions of all advice of an aspect."""
     for matched in planner.matched.advice:
-        for match in matched.places:
+        for match in matched.places.values():
             shadow = match.shadow
             function = shadow.function
             assert function is not None
