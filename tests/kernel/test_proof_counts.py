@@ -61,7 +61,7 @@ def rename_and_link(folder) -> None:
             act()
 
 
-@pytest.mark.parametrize("force", ["fentry", "kprobe"])
+@pytest.mark.parametrize("force", ["fentry", "kprobe", "body"])
 def test_execution_before(folder, force):
     """execution(f) is hit as often as f is entered, by either mechanism."""
     text = "aspect mk { pointcut execution(vfs_mkdir); before() { log(pid); } }"
@@ -69,6 +69,31 @@ def test_execution_before(folder, force):
         make_directories(folder)
         assert aspect.total() == account.passed()["vfs_mkdir"] == TIMES
         assert [event.values for event in aspect.mine()] == [(("pid", os.getpid()),)] * TIMES
+
+
+def test_executions_behind_hooks(folder):
+    """Where a kprobe stands behind the hook at a function's entry, hits are the entries, and arguments are right."""
+    names = ["vfs_mkdir", "vfs_rmdir", "vfs_link", "vfs_symlink", "vfs_rename", "vfs_unlink", "vfs_fsync_range"]
+    text = f"""aspect behind {{
+        before(): {" || ".join(f"execution({name})" for name in names)} {{ }}
+        before(struct file *file, loff_t end, int datasync): execution("int vfs_fsync_range(struct file *file, loff_t, \
+loff_t end, int datasync)") && if(pid == {os.getpid()}) {{ log(file->f_inode->i_size, end, datasync); }} }}"""
+    with woven(text, force="body") as aspect, Account(names) as account, (folder / "f").open("wb") as file:
+        first = aspect.hits()
+        (probe,) = aspect.aspect.document["probes"]
+        assert (probe["context"], {offset for _, _, offset, _ in probe["points"]} <= {5, 9}) == ("body", True)
+        make_directories(folder)
+        rename_and_link(folder)
+        for _ in range(2):
+            file.write(b"123")
+            file.flush()
+            os.fsync(file)
+        passed = account.passed()
+        assert {place[0]: hits - first[place] for place, hits in aspect.hits().items()} == passed
+        assert passed["vfs_mkdir"] >= TIMES
+        assert passed["vfs_rename"] > 0
+        assert sum(count.missed for count in aspect.aspect.counts()) == 0
+        assert [[v for _, v in event.values] for event in aspect.mine()] == [[3, 2**63 - 1, 0], [6, 2**63 - 1, 0]]
 
 
 @pytest.mark.parametrize("force", ["fentry", "kprobe"])

@@ -526,6 +526,12 @@ class KernelImage:
         """Why a call instruction, which is known to be one, cannot be probed; None when it is believed that it can."""
         return self.traceability.site_refusal(site)
 
+    def bodies(self, functions: Sequence[Function]) -> Mapping[int, int]:
+        """Where the own instructions of functions begin, by their entries: see klasy.kernel.bodies."""
+        from klasy.kernel.bodies import bodies
+
+        return bodies(self, functions)
+
     def has_ftrace_site(self, address: int) -> bool:
         """Whether the function that begins at an address can be traced by ftrace.
 

@@ -214,6 +214,10 @@ class Kernel(Protocol):
     def site_refusal(self, site: CallSite) -> Refusal | None:
         """Why a call instruction, which is known to be one, cannot be probed; None when it is believed that it can."""
 
+    def bodies(self, functions: Sequence[Function]) -> Mapping[int, int]:
+        """By the address of its entry, for each function where it is sure that all executions pass it and nothing else
+        does: the first instruction behind its hook for tracing, where a kprobe is put in a hundredth of the time."""
+
     def why_absent(self, name: str) -> str | None:
         """What is known of a function name that has no symbol: inlined everywhere (BTF or another trace of it is
         there but no symbol), in a module that is not loaded, behind a configuration option; None: never heard of."""

@@ -1,21 +1,26 @@
 """The places in text that the kernel itself rewrites as it runs, and where it therefore lets no probe be put.
 
 Static calls are direct calls whose target is changed by rewriting them (include/linux/static_call_types.h); jump
-labels are no-operations that become jumps (include/linux/jump_label.h). Both are listed in tables of distances.
+labels are no-operations that become jumps (include/linux/jump_label.h). Both are listed in tables of distances; so is
+where the kernel goes on after a fault (arch/x86/include/asm/extable.h), which is read here too.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from klasy.kernel.image import KernelImage
 
 _STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key with flags in its low bits
 _IN_INIT_TEXT = 2
 _JUMP_LABEL = struct.Struct("<2iq")  # distance to the code, to the jump's target, to the key
+_FIXUP = struct.Struct("<3i")  # distance to what faults, to where it goes on, and how
 _MODULE_TABLE = 1 << 16  # bytes read of a module's table, whose length is not published
 
 
@@ -37,6 +42,20 @@ class PatchSites:
         """Where the instructions begin that are jump labels."""
         address, data = table(self._kernel, self._module, 1)
         return self._inside(jump_labels(data, address))
+
+    @cached_property
+    def jump_targets(self) -> frozenset[int]:
+        """Where jump labels lead when they are jumps."""
+        address, data = table(self._kernel, self._module, 1)
+        targets = memoryview(data[: len(data) & -16]).cast("i")[1 :: _JUMP_LABEL.size // 4]
+        return self._inside([place + 4 + way for place, way in zip(_every(address, 16), targets, strict=False)])
+
+    @cached_property
+    def fixups(self) -> frozenset[int]:
+        """Where the kernel goes on after a fault that was to be expected."""
+        address, data = table(self._kernel, self._module, 2)
+        targets = memoryview(data[: len(data) - len(data) % _FIXUP.size]).cast("i")[1 :: _FIXUP.size // 4]
+        return self._inside([place + 4 + way for place, way in zip(_every(address, 12), targets, strict=False)])
 
     def _inside(self, addresses: list[int]) -> frozenset[int]:
         symbols = self._kernel.symbols[self._module]
@@ -62,11 +81,15 @@ def jump_labels(table: bytes, address: int) -> list[int]:
     return list(map(int.__add__, range(address, address + len(table), _JUMP_LABEL.size), distances))
 
 
-_TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size))
+def _every(address: int, size: int) -> Iterator[int]:
+    return itertools.count(address, size)
+
+
+_TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size), ("__ex_table", _FIXUP.size))
 
 
 def tables(kernel: KernelImage, module: str | None) -> list[tuple[int, bytes]]:
-    """Address and bytes of the table of static calls and of that of jump labels; both empty where there are none."""
+    """Address and bytes of the tables of static calls, jump labels and fixups; empty where there are none."""
     return [table(kernel, module, which) for which in range(len(_TABLES))]
 
 

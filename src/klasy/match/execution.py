@@ -12,6 +12,8 @@ from klasy.match.shadow import JoinPointKind
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
     from klasy.match.matched import Match, Outcome
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 # Loading and attaching one fentry program costs as much as some ten kprobes under one trace event.
 _TOO_MANY = "too-many-args"  # the code of what the kernel model refuses
 MOST_TRAMPOLINES = 16
+BODY = Kind(Mechanism.KPROBE, Context.BODY, Locator.ADDRESS)
+_BEHIND = "behind the hooks at their entries, into which probes are put one by one, each in the time of a hundred"
 
 
 def takes_arguments(outcome: Outcome) -> bool:
@@ -51,6 +55,7 @@ class ExecutionPlanner:
         self.kernel = planner.kernel
         self.options = planner.options
         self._kprobe: dict[tuple[int, Way], Refusal | None] = {}
+        self._bodies: Mapping[int, int] = {}  # where kprobes go behind the entries
         # Functions whose execution is a control flow: trampolines see each entry with its return, and all that runs
         # there must run in the same one, in order.
         self.flow_places: set[int] = set()
@@ -76,11 +81,14 @@ class ExecutionPlanner:
             todo, self.flow_places = whole_executions(self, todo)
         probed = [(a.kind, match.shadow.address) for a, match in todo if a.kind is not AdviceKind.AROUND]
         places = {place for place in probed if place[1] not in self.flow_places}
-        many = len(places) > MOST_TRAMPOLINES
+        many, force = len(places) > MOST_TRAMPOLINES, self.options.force
         self.count = len(places)
-        self.multi = many and self.options.features.kprobe_multi and self.options.force != "kprobe"
-        self.trampolines = (not many or self.options.force == "fentry") and self.options.force != "kprobe"
+        self.multi = many and force not in ("kprobe", "body") and self.options.features.kprobe_multi
+        self.trampolines = force == "fentry" or (not many and force not in ("kprobe", "body"))
         writers = self._plan_returns(todo)
+        if force == "body" or (many and not self.multi and not self.trampolines and force != "kprobe"):
+            entered = [match.shadow.function for advice, match in todo if advice.kind is AdviceKind.BEFORE]
+            self._bodies = self.kernel.bodies([f for f in dict.fromkeys(entered) if f and f.address not in writers])
         for advice, match in todo:
             if advice.kind is AdviceKind.BEFORE:
                 self._before(advice, match, writers)
@@ -127,7 +135,10 @@ class ExecutionPlanner:
                 self._fentry(advice, match, function, "no trap: a BPF trampoline at the function's entry")
                 return
         kprobe = self.entry_refusal(function, Way.KPROBE)
-        if kprobe is None:
+        body = self._bodies.get(address)
+        if kprobe is None and body is not None:
+            self._add(BODY, advice, match, "kprobe", f"{self.count} places in one probe; {_BEHIND}", address=body)
+        elif kprobe is None:
             mechanism = Mechanism.KPROBE_MULTI if self.multi else Mechanism.KPROBE
             writes = MarkUse.WRITE if address in writers else MarkUse.NONE
             kind = Kind(mechanism, Context.ENTRY, Locator.ADDRESS, writes, MarkRole.ENTRY)
@@ -150,12 +161,16 @@ class ExecutionPlanner:
             return f"{self.count} places in one probe; {other} would need a program for each"
         return f"{other} was not asked for"
 
-    def _add(self, kind: Kind, advice: Advice, match: Match, mechanism: str, why: str) -> None:
+    def _add(
+        self, kind: Kind, advice: Advice, match: Match, mechanism: str, why: str, *, address: int | None = None
+    ) -> None:
+        """Add a join point, reached at its function's entry if at no other ``address``."""
         probes, function = self.planner.probes, match.shadow.function
         assert function is not None
-        draft = probes.point(kind, function.address, function)
+        place = function.address if address is None else address
+        draft = probes.point(kind, place, function)
         arm = probes.arm(draft, advice, match.outcome)
-        arm.by_address[function.address] = probes.joinpoint(advice, match.shadow, mechanism, why)
+        arm.by_address[place] = probes.joinpoint(advice, match.shadow, mechanism, why)
 
     # --- around
 

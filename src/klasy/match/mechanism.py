@@ -34,6 +34,7 @@ class Context(Enum):
     FENTRY = "fentry"  # ctx: u64 for each argument register; also of FMOD_RET
     FEXIT = "fexit"  # the same, then the result
     ENTRY = "entry"  # pt_regs at a function's entry: the return address is at [sp]
+    BODY = "body"  # the same at the instruction behind the entry's hook for tracing: all is as at the entry
     SITE = "site"  # pt_regs at a call instruction: the return address is not yet pushed
     MEMBER = "member"  # pt_regs at an instruction that accesses a member, before it runs
     TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]

@@ -23,8 +23,8 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """``force`` takes one way wherever it is possible: ``sites`` or ``dispatch`` for calls, ``fentry`` or ``kprobe``
-    (entry and return probes by kprobes) for executions. Tests compare the ways."""
+    """``force`` takes one way wherever it is possible: ``sites`` or ``dispatch`` for calls; for executions ``fentry``,
+    ``kprobe`` (entry and return probes by kprobes) or ``body`` (kprobes behind the hooks at entries). Tests compare."""
 
     features: Features = Features()
     force: str | None = None

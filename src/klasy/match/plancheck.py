@@ -17,7 +17,7 @@ _CONTEXTS = {
     Mechanism.FENTRY: {Context.FENTRY},
     Mechanism.FEXIT: {Context.FEXIT},
     Mechanism.FMOD_RET: {Context.FENTRY},
-    Mechanism.KPROBE: {Context.ENTRY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER},
+    Mechanism.KPROBE: {Context.ENTRY, Context.BODY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER},
     Mechanism.KPROBE_MULTI: {Context.ENTRY},
     Mechanism.KRETPROBE: {Context.RETURN},
     Mechanism.KRETPROBE_MULTI: {Context.RETURN},
@@ -31,6 +31,7 @@ _LOCATORS = {
     Context.FENTRY: {Locator.FIXED},
     Context.FEXIT: {Locator.FIXED, Locator.DISPATCH},
     Context.ENTRY: {Locator.ADDRESS, Locator.DISPATCH},
+    Context.BODY: {Locator.ADDRESS},
     Context.SITE: {Locator.ADDRESS},
     Context.TAIL: {Locator.ADDRESS},
     Context.MEMBER: {Locator.ADDRESS},
@@ -97,7 +98,7 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield f"{probe.locator.value} does not locate in {probe.context.value}"
     if probe.mechanism in TRAMPOLINES and len(probe.points) != 1:
         yield "a trampoline has one function"
-    if probe.context not in (Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER):
+    if probe.context not in (Context.BODY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER):
         for point in probe.points:
             if point.address != point.function.address:
                 yield f"{point.address:#x} is not the entry of {point.function}"

@@ -64,6 +64,8 @@ def _rank(kind: Kind) -> int:
             return 1 if dispatched else 2
         case Context.RETURN:
             return 4 if dispatched else 3
+        case Context.BODY:
+            return 5
         case Context.ENTRY:
             if dispatched:
                 return 6

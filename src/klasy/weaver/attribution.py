@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.match.plan import MarkUse
+from klasy.match.plan import Context, MarkUse
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 def served(plan: Plan, probe: Probe) -> list[list[int]]:
     """The ids of the join points that miss a hit when a point of the probe does, for each of its points."""
     ids = _arm_ids(probe)
-    at: dict[int, set[int]] = {point.address: set() for point in probe.points}
+    body = probe.context is Context.BODY  # its points lie a little behind the join points
+    places = [point.function.address if body else point.address for point in probe.points]
+    at: dict[int, set[int]] = {address: set() for address in places}
     _sort_in((plan.joinpoints[i] for i in ids), at)
     if probe.mark is MarkUse.WRITE:
         # A mark that is not written is a hit less for whoever would have read it.
         readers = (p for p in plan.probes if p.mark in (MarkUse.READ, MarkUse.TAKE) and p.role == probe.role)
         _sort_in((plan.joinpoints[i] for reader in readers for i in _arm_ids(reader)), at)
     everyone = sorted(ids)
-    return [sorted(at[point.address]) or everyone for point in probe.points]
+    return [sorted(at[address]) or everyone for address in places]
 
 
 def _arm_ids(probe: Probe) -> set[int]:

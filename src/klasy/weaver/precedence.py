@@ -8,8 +8,9 @@ What runs first at one place follows from how the probes got there and in which 
 
 (kernel/kprobes.c, add_new_kprobe; kernel/bpf/trampoline.c, __bpf_trampoline_link_prog; kernel/trace/rethook.c, where
 the last return address that was hooked comes back first; an ftrace-based kprobe runs before the trampoline that the
-same ftrace call jumps to, and a kretprobe's return lies outside of it.) Aspects that are woven together are attached
-in the order that this needs. What is woven already stays as it is: where the order cannot be had, weaving is refused.
+same ftrace call jumps to, a kprobe behind a function's hook after both, and a kretprobe's return lies outside of the
+trampoline.) Aspects that are woven together are attached in the order that this needs. What is woven already stays as
+it is: where the order cannot be had, weaving is refused.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ CLASSES: tuple[tuple[frozenset[Context], bool], ...] = (
     (frozenset((Context.FEXIT,)), True),
     (frozenset((Context.RETURN,)), False),
     (frozenset((Context.ENTRY,)), False),
+    (frozenset((Context.BODY,)), False),
     (frozenset((Context.SITE,)), False),
     (frozenset((Context.TAIL,)), False),
     (frozenset((Context.BEHIND,)), True),
 )
 ORDERED = frozenset(context for contexts, _ in CLASSES for context in contexts)
 # What comes first at one join point, by the values of Context.
-TIMES = {"site": 0, "tail": 0, "entry": 1, "fentry": 2, "fexit": 3, "return": 4, "behind": 5}
+TIMES = {"site": 0, "tail": 0, "entry": 1, "fentry": 2, "body": 3, "fexit": 4, "return": 5, "behind": 6}
 _OLDER_FIRST = "return"
 
 Place = tuple[str, int, "str | None", str]  # kind, address, callee, before or after

@@ -8,6 +8,7 @@ from support.matching import codes, messages, place, plan, shape
 from klasy.kernel.model import Refusal
 from klasy.match import Features
 from klasy.match.plan import Argument, Result
+from klasy.weaver.attribution import served
 
 BLACKLISTED = Refusal("blacklist", "the kernel forbids probes in it")
 
@@ -59,6 +60,25 @@ def test_many_functions_by_one_kprobe_program() -> None:
     assert shape(probe).startswith("kprobe entry address: many_0 many_1")
     assert len(probe.points) == len(probe.arms[0].by_address) == len(made.joinpoints) == 20
     assert "20 places" in made.joinpoints[0].why
+
+
+def test_many_functions_behind_their_hooks() -> None:
+    """Where only executions get there the probes stand behind the hooks; but marks are written at entries."""
+    kernel = FakeKernel(MANY, refuse={"many_3": BLACKLISTED})
+    kernel.hooked = True
+    text = """before(struct sock *sk): execution(many_*(struct sock *sk, ..)) { log(sk); }
+              after(int n): execution(many_1(*, int n)) { log(n); }"""
+    made = plan(kernel, text)
+    shapes = {shape(probe).split(":")[0]: probe for probe in made.probes}
+    body = shapes["kprobe body address"]
+    assert {point.address - point.function.address for point in body.points} == {5}
+    assert len(body.points) == len(body.arms[0].by_address) == 18
+    assert [probe.points[0].function.name for probe in made.probes if probe.context.value == "entry"] == ["many_1"]
+    mine = [j for j in made.joinpoints if j.advice == 0]
+    behind = [j.id for j in mine if j.shadow.function and j.shadow.function.name != "many_1"]
+    assert served(made, body) == [[number] for number in behind]
+    few = plan(kernel, "before(): execution(many_1) { log(1); }")
+    assert [probe.mechanism.value for probe in few.probes] == ["fentry"]
 
 
 def test_many_functions_by_kprobe_multi() -> None:

@@ -33,6 +33,7 @@ MARK = KEY - MARK_SIZE
 NODE = MARK - NODE_BYTES  # of a kretprobe's list
 
 AT_FUNCTIONS = frozenset({Context.ENTRY, Context.RETURN})
+AT_ENTRY = frozenset({Context.ENTRY, Context.BODY, Context.TAIL})  # the stack pointer is at the return address
 _IP = PT_REGS["ip"]
 _SP = PT_REGS["sp"]
 
@@ -73,7 +74,7 @@ class Addresses:
             e.asm.emit(add(register, self._frame_offset()))
         else:
             e.asm.emit(load(register, e.register(self.ctx, R1), _SP))
-            if self.context not in {Context.ENTRY, Context.TAIL}:
+            if self.context not in AT_ENTRY:
                 e.asm.emit(add(register, -8))
 
     def returning(self, e: Emitter) -> None:

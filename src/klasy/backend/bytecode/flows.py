@@ -26,6 +26,7 @@ A flow that keeps values has a second map, with an entry for each time that it i
 from __future__ import annotations
 
 from klasy.backend.artifact import MapSpec
+from klasy.backend.bytecode.addresses import AT_ENTRY
 from klasy.backend.bytecode.liveness import Effects
 from klasy.backend.bytecode.origin import TRAMPOLINE
 from klasy.bpf.insn import (
@@ -163,7 +164,7 @@ class FlowCode:
         context = self.origin.context
         if context not in TRAMPOLINE:
             e.asm.emit(load(R1, e.register(self.origin.ctx, R1), PT_REGS["sp"]))
-            if context not in {Context.ENTRY, Context.TAIL}:
+            if context not in AT_ENTRY:
                 e.asm.emit(sub(R1, _WORD))
             e.asm.emit(store(R10, _SLOT, R1))
             return

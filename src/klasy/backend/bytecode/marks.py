@@ -9,7 +9,7 @@ mark is overwritten by the next call at its place.
 from __future__ import annotations
 
 from klasy.backend.artifact import MAP_MARKS, MARK_ARGUMENTS, MARK_PID_TGID, MARK_RETURN, MARK_SITE
-from klasy.backend.bytecode.addresses import KEY, MARK, PID, SITE, TAG, WORD
+from klasy.backend.bytecode.addresses import AT_ENTRY, KEY, MARK, PID, SITE, TAG, WORD
 from klasy.backend.bytecode.counters import waiting_for
 from klasy.backend.bytecode.tables import Goal, Table
 from klasy.bpf.insn import (
@@ -87,7 +87,7 @@ class Marks:
         """Write one."""
         context = self.probe.context
         e.asm.emit(call("get_current_pid_tgid"), store(R10, MARK + MARK_PID_TGID, R0))
-        if context in {Context.ENTRY, Context.TAIL}:
+        if context in AT_ENTRY:
             self.addresses.stack_top(e, MARK + MARK_RETURN)
         self.addresses.own(e, R0)
         if self._by_entry:
