@@ -51,6 +51,15 @@ def test_log():
     assert all("uneven" in reason for reason in document["missing"].values())
 
 
+def test_traps():
+    """Of join points on the way of a packet each packet hits each once."""
+    document = bench("traps", "--only", "fentry, 10,", "--only", "kprobes, 10,", "--seconds", "0.1")
+    notes = {(row["group"], row["name"]): row["note"] for row in document["rows"] if row["name"] != "0"}
+    assert notes.keys() == {("kprobes", "10"), ("fentry", "10")}
+    for note in notes.values():
+        assert 9.5 < float(note.removesuffix(" hits a packet")) < 10.5
+
+
 def test_a_raw_log_shows_the_same(tmp_path):
     """The lines of a file of klasy log --raw are those of klasy log, names of code included, when nothing is woven."""
     with woven(ASPECT), open(os.devnull, "rb") as null:

@@ -88,8 +88,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of an experiment. ``unit`` is that of the samples; ``lines``: it is drawn over ``x``, a number in
-    each row's name; ``missing`` names variants that could not be measured, each with the reason."""
+    """The outcome of an experiment. ``unit`` is that of the samples. ``missing`` names variants that could not be
+    measured, each with the reason. ``over``: where rows are named by numbers, over which they are drawn as lines, what
+    the numbers are."""
 
     experiment: str
     title: str
@@ -98,7 +99,7 @@ class Report:
     missing: Mapping[str, str]
     limits: tuple[Limit, ...] = ()
     notes: tuple[str, ...] = ()
-    lines: str = ""
+    over: str = ""
 
     def to_json(self, machine: Mapping[str, object]) -> dict[str, object]:
         """The document of ``klasy bench --json`` (docs/json.md)."""

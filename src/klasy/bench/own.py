@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from klasy.backend.maps import Options
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 NAME = "klasy_bench"  # of the aspects
 
 
-def aspect(body: str, *, force: str | None = None, room: int = ROOM) -> Artifact:
+def aspect(body: str, *, force: str | None = None, room: int = ROOM, name: str = NAME) -> Artifact:
     """What an aspect of this body is compiled to. ``force``: see PlanOptions."""
-    source = SourceFile("<bench>", f"aspect {NAME} {{ {body} }}")
+    source = SourceFile("<bench>", f"aspect {name} {{ {body} }}")
     (artifact,) = build(source, None, PlanOptions(RunningFeatures(), force), Options(ring_bytes=room))
     return artifact
 
@@ -50,12 +50,19 @@ def first_that_builds(bodies: Sequence[str], *, force: str | None = None) -> Art
 @contextmanager
 def woven(artifact: Artifact) -> Iterator[WovenAspect]:
     """Weave as long as the context lasts."""
-    (made,) = weave([artifact], machine_of(running_kernel()))
+    with all_woven([artifact]) as (made,):
+        yield made
+
+
+@contextmanager
+def all_woven(artifacts: Sequence[Artifact]) -> Iterator[list[WovenAspect]]:
+    """Weave several aspects together as long as the context lasts."""
+    made = weave(artifacts, machine_of(running_kernel()))
     try:
-        with made:
-            yield made
+        with ExitStack() as stack:
+            yield [stack.enter_context(one) for one in made]
     finally:
-        unweave([made.name])
+        unweave([one.name for one in made])
 
 
 @contextmanager
