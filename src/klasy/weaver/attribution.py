@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from klasy.match.plan import Context, MarkUse
+from klasy.match.mechanism import Context
+from klasy.match.plan import MarkUse
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
