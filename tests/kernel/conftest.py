@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.commands import klasy_command
-from support.livekernel import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +36,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("KLASY_KERNEL_TESTS") == "1":
             pytest.fail(f"kernel test cannot run: {reason}", pytrace=False)
         pytest.skip(reason)
+    for marker in item.iter_markers("only_on"):
+        (release,) = marker.args
+        if not os.uname().release.startswith(f"{release}."):
+            pytest.skip(f"runs on {release} only: what it tests is much the same on every kernel, and takes long")
 
 
 @pytest.fixture
@@ -61,6 +63,8 @@ def _umask() -> Iterator[None]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """A test that weaves leaves nothing in the kernel."""
+    from support.livekernel import leftovers  # not where nothing runs but the reason above is told
+
     yield
     assert leftovers() == {}
 
@@ -68,6 +72,9 @@ def nothing_left() -> Iterator[None]:
 @pytest.fixture
 def unwoven_after() -> Iterator[None]:
     """What a test leaves woven on purpose goes by one command, all of it."""
+    from support.commands import klasy_command
+    from support.livekernel import leftovers
+
     yield
     if leftovers():
         klasy_command("unweave")

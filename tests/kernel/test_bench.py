@@ -6,6 +6,7 @@ import json
 import os
 import re
 
+import pytest
 from support.commands import klasy_command
 from support.weaving import woven
 
@@ -25,6 +26,7 @@ def medians(document):
     return {(row["group"], row["name"]): row["median"] for row in document["rows"]}
 
 
+@pytest.mark.only_on("6.1")
 def test_hits():
     """Each hit was counted, or it fails; a trap that logs takes time."""
     document = bench("hits", "--only", "fentry", "--only", "kprobe at a call")
@@ -43,6 +45,7 @@ def test_unwoven():
     assert found[group, "unwoven (kprobe)"] < found[group, "woven here (kprobe)"]
 
 
+@pytest.mark.only_on("6.12")
 def test_log():
     """All events come out, or there would be no figure; so few do not always take longer than fewer."""
     document = bench("log", "--only", "text")
@@ -51,6 +54,7 @@ def test_log():
     assert all("uneven" in reason for reason in document["missing"].values())
 
 
+@pytest.mark.only_on("6.12")
 def test_traps():
     """Of join points on the way of a packet each packet hits each once."""
     document = bench("traps", "--only", "fentry, 10,", "--only", "kprobes, 10,", "--seconds", "0.1")

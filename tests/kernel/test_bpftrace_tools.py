@@ -14,6 +14,7 @@ COMPARE = ROOT / "examples/bpftrace_tools/compare.py"
 TOOLS = ("tcpconnect",)  # of functions, with their arguments: each takes bpftrace ten seconds here
 
 
+@pytest.mark.only_on("6.1")
 @pytest.mark.skipif(shutil.which("bpftrace") is None, reason="bpftrace is not installed")
 def test_same_events() -> None:
     """The same connections, with both ends; nothing is left in the kernel."""

@@ -61,6 +61,7 @@ def test_woven_aspects_by_nobody(aspects, argv):
     assert klasy_command("unweave", "e").out == "unwoven: e\n"
 
 
+@pytest.mark.only_on("6.1")
 def test_checking_by_nobody(aspects):
     """Who may not see addresses has names, prototypes, types and advice checked, and is told what was not."""
     done = klasy_command("check", str(aspects / "e.asp"), str(aspects / "c.asp"), prepare=as_nobody)
@@ -110,6 +111,7 @@ def test_doctor():
     assert klasy_command("doctor").out.endswith("klasy can weave here\n")
 
 
+@pytest.mark.only_on("6.1")
 @pytest.mark.parametrize(
     ("prepare", "missing"),
     [

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.livekernel import leftovers
 from support.weaving import ROOT
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(FOLDER))
 import picture  # noqa: E402
 
 
+@pytest.mark.only_on("6.12")
 def test_login_and_bulk(tmp_path: Path) -> None:
     """Every key of the session is a way in the log; where the typist waits longer, the picture's queue is longer."""
     done = subprocess.run(["sh", FOLDER / "demo.sh", "2", tmp_path], capture_output=True, text=True, check=True)

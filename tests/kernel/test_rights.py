@@ -57,6 +57,7 @@ def test_pins_are_roots_alone():
     good("unweave")
 
 
+@pytest.mark.only_on("6.12")
 def test_a_hostile_folder(open_path):
     """Nothing in the folder where klasy is run is executed, whatever it is called, nor by what an aspect says."""
     trap = "import os; open('/tmp/sprung', 'a').write(__name__ + chr(10))\n"

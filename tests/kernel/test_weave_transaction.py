@@ -128,7 +128,7 @@ def test_the_aspect_outlives_its_weaver():
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from support.handmade import artifact\n"
         "from support.livekernel import entry\n"
-        "from klasy.match.plan import Mechanism\n"
+        "from klasy.match.mechanism import Mechanism\n"
         "from klasy.weaver.session import Machine, weave\n"
         "weave([artifact('orphan', [(Mechanism.KPROBE, [entry('vfs_read')])])], Machine('r', 'b', 'k'))\n"
     )
