@@ -9,6 +9,7 @@ from klasy.plain import TYPE_CHECKING, contextmanager, suppress
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from types import FrameType, TracebackType
     from typing import Self
 else:
@@ -20,12 +21,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """While it is entered, a signal is remembered, and ends what ``allowed()`` encloses by KeyboardInterrupt.
 
-    Who is in a hurry sends a second one: that ends what ``hurried()`` encloses, wherever it comes. Elsewhere no signal
-    raises, however many come: what was begun there is not left half done.
+    Who is in a hurry sends a second one: that ends what ``hurried()`` encloses. Elsewhere no signal raises, however
+    many come: what was begun there is not left half done. Both enclose no more than one call that may take long, as
+    parts of Python written in C go on after a handler has raised, and run the next signal's handler with the exception
+    set: os.stat multiplies the times of a file, and CPython 3.11 looks for signals in each multiplication.
     """
+
+    _entered: Interrupts | None = None
 
     def __init__(self) -> None:
         self._signal = 0
+        self._second = False
         self._allowed = False
         self._hurried = False
         self._woken = False
@@ -35,11 +41,13 @@ class Interrupts:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
                 self._before[number] = signal.signal(number, self._handle)
+        Interrupts._entered = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        Interrupts._entered = None
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -59,13 +67,14 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        second, self._signal = self._signal, number
+        self._second = self._signal != 0
+        self._signal = number
         # Each raises once. The next one may come before the `finally` that says it is over has run its first
         # instruction, and would then be allowed in all that is to be done on the way out.
         if self._allowed:
             self._allowed = False
             raise KeyboardInterrupt(number)
-        if second and self._hurried:
+        if self._second and self._hurried:
             self._hurried = False
             raise KeyboardInterrupt(number)
 
@@ -82,10 +91,11 @@ class Interrupts:
             self._allowed = self._woken = False
 
     @contextmanager
-    def hurried(self) -> Iterator[None]:
-        """Here a second signal ends the work."""
+    def _hurry(self) -> Iterator[None]:
         self._hurried = True
         try:
+            if self._second:
+                raise KeyboardInterrupt(self._signal)
             yield
         finally:
             self._hurried = False
@@ -104,3 +114,9 @@ class Interrupts:
                 return
             with suppress(KeyboardInterrupt), self.allowed():
                 time.sleep(left)
+
+
+def hurried() -> AbstractContextManager[None]:
+    """Here a second signal ends the work, and one that came before does. No change where no Interrupts is entered."""
+    entered = Interrupts._entered
+    return entered._hurry() if entered is not None else suppress()

@@ -89,5 +89,5 @@ def _read(aspects: list[WovenAspect], args: Arguments) -> None:
             return
         from klasy.cli.interrupts import Interrupts
 
-        with Interrupts() as interrupts, interrupts.hurried():
+        with Interrupts() as interrupts:
             follow(output, reader, aspects, interrupts)

@@ -9,6 +9,7 @@ import sys
 import time
 
 from klasy.api import identity, open_reader, still_there
+from klasy.cli.interrupts import hurried
 from klasy.errors import SystemRefusal
 from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.counts import missed_in_all
@@ -104,7 +105,8 @@ def write_all(data: bytes, pieces: Callable[[], Sequence[bytes]], hint: str) -> 
     whole = len(left)
     try:
         while left:
-            left = left[os.write(descriptor, left) :]
+            with hurried():
+                left = left[os.write(descriptor, left) :]
     except BrokenPipeError:
         raise
     except OSError as error:

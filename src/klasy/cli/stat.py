@@ -87,7 +87,9 @@ class StateOutput:
         """Print what aspects hold now."""
         text = self.text(aspects, indent=indent)
         if text:
-            print(text)
+            from klasy.cli.reading import write_lines
+
+            write_lines([text], "")
 
     def text(self, aspects: Iterable[WovenAspect], *, indent: bool = False) -> str:
         """The same as text, without a newline at its end."""
@@ -118,17 +120,18 @@ def _follow(output: StateOutput, aspects: Sequence[WovenAspect]) -> None:
     """On a terminal the screen is drawn anew each second; elsewhere what has changed is printed, with the time."""
     from klasy.api import identity, still_there
     from klasy.cli.interrupts import Interrupts
+    from klasy.cli.reading import write_lines
 
     identities = [identity(woven) for woven in aspects]
     drawn = sys.stdout.isatty() and not output._as_json
     before = None
-    with Interrupts() as interrupts, interrupts.hurried():
+    with Interrupts() as interrupts:
         while not interrupts.requested and any(map(still_there, identities)):
             text = output.text(aspects)
             if text != before or output.clears:
                 before = text
                 clock = "" if output._as_json else f"{time.strftime('%H:%M:%S')}\n"
-                print(
-                    f"{_CLEAR if drawn else ''}{clock}{text}{'' if drawn or output._as_json else chr(10)}", flush=True
+                write_lines(
+                    [f"{_CLEAR if drawn else ''}{clock}{text}{'' if drawn or output._as_json else chr(10)}"], ""
                 )
             interrupts.sleep(_INTERVAL, lambda: True, _INTERVAL)

@@ -272,18 +272,17 @@ def _weave_for_a_while(
 
     ours = _Ours(what.weave(args, step))
     try:
-        with interrupts.hurried():
-            ours.hold()
-            _report(what.recipes, args)
-            good = ours.there
-            if command is not None:
-                interrupts.wake_on_child()
-                command.start()
-                good = command.running
-            if args.follow:
-                _follow(ours, args, limit, interrupts, good)
-            else:
-                _sleep(ours, args, limit, interrupts, good)
+        ours.hold()
+        _report(what.recipes, args)
+        good = ours.there
+        if command is not None:
+            interrupts.wake_on_child()
+            command.start()
+            good = command.running
+        if args.follow:
+            _follow(ours, args, limit, interrupts, good)
+        else:
+            _sleep(ours, args, limit, interrupts, good)
     finally:
         ours.close()
 

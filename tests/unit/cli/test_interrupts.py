@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from klasy.cli.interrupts import Interrupts
+from klasy.cli.interrupts import Interrupts, hurried
 
 NEVER = 60.0
 
@@ -43,7 +44,7 @@ def test_a_signal_ends_what_is_allowed():
 def test_a_second_signal_is_in_a_hurry():
     """Whoever sends a second one does not want to wait; where nothing may be left half done many make no difference."""
     with Interrupts() as interrupts:
-        with interrupts.hurried():
+        with hurried():
             send(signal.SIGINT)
             with pytest.raises(KeyboardInterrupt):
                 send(signal.SIGINT)
@@ -52,10 +53,52 @@ def test_a_second_signal_is_in_a_hurry():
         assert interrupts.requested == signal.SIGINT
 
 
+def test_hurry_before():
+    """Two that came before it end it, too; without Interrupts it changes nothing."""
+    with Interrupts() as interrupts:
+        send(signal.SIGINT)
+        with hurried():
+            assert interrupts.requested == signal.SIGINT
+        send(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt) as caught, hurried():
+            pytest.fail("it was to end here")
+        assert caught.value.args == (signal.SIGTERM,)
+    with hurried():
+        pass
+
+
+def test_bursts():
+    """Different signals at once, at work and in a write that blocks: they end the write only, as KeyboardInterrupt."""
+    ended = 0
+    receiver, sender = os.pipe()
+    fcntl.fcntl(sender, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(sender, bytes(4096))
+    for _ in range(40):
+        with Interrupts() as interrupts:
+            child = os.fork()
+            if not child:
+                for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM) * 20:
+                    os.kill(os.getppid(), number)
+                os._exit(0)
+            while not interrupts.requested:
+                assert os.stat("/")
+            for _ in range(50):
+                assert os.stat("/")
+            try:
+                with hurried():
+                    os.write(sender, b"x")
+            except KeyboardInterrupt:
+                ended += 1
+            os.waitpid(child, 0)
+    os.close(receiver)
+    os.close(sender)
+    assert ended == 40
+
+
 def test_the_way_out_has_begun():
     """What a signal ends it ends once: one that comes at the very first step of the way out does not raise there."""
     with Interrupts() as interrupts:
-        for enclosure in (interrupts.hurried, interrupts.allowed):
+        for enclosure in (hurried, interrupts.allowed):
             with enclosure():
                 try:
                     send(signal.SIGINT)
@@ -65,7 +108,7 @@ def test_the_way_out_has_begun():
                         send(number)
                 else:
                     pytest.fail("it was to end here")
-            interrupts._signal = 0
+            interrupts._signal, interrupts._second = 0, False
 
 
 def test_handlers_are_put_back():
