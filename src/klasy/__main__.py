@@ -7,12 +7,34 @@ import sys
 
 from klasy import startup
 
+TYPE_CHECKING = False  # as typing has it, which takes long to import
+if TYPE_CHECKING:
+    import signal
+    from types import FrameType
+else:
+    import _signal as signal  # all of it but the enumerations, which take ten times as long to import
+
 
 def entry_point() -> None:
     """Run the command line, importing from the pack of klasy's modules; ends the process."""
     # Importing makes many objects and no garbage. Each 700 of them (the default) to look for some cost 11 of the 200
     # million instructions of a weave; 100,000 are some 20 MB at most that a long-running command keeps too long.
     gc.set_threshold(100_000)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        _run()
+    except KeyboardInterrupt:  # so early or late that no command was there to tell of it
+        _end(128 + signal.SIGINT)
+
+
+def interrupt(number: int, _: "FrameType | None") -> None:
+    """End the command in an orderly way at Ctrl-C: the first counts. More of them would end just that orderly way."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    raise KeyboardInterrupt
+
+
+def _run() -> None:
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _open_closed_streams()
     finder = startup.install()

@@ -12,6 +12,7 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from klasy.__main__ import interrupt
 from klasy.cli.main import COMMANDS, _load, entry_point
 from klasy.kernel.live import running_kernel
 
@@ -139,7 +140,7 @@ def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[i
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
         running_kernel.cache_clear()  # a command has seen nothing yet of what the tests before it saw
         sys.argv = ["klasy", *argv]
         if prepare is not None:
@@ -150,6 +151,8 @@ def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[i
             status = end.code
         sys.stdout.flush()
         sys.stderr.flush()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
     except BaseException:
         import traceback
 

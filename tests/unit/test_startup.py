@@ -318,3 +318,25 @@ def test_regular_expressions_come_compiled():
         assert [m.lastgroup for m in compiled["A"].finditer(text)] == [m.lastgroup for m in usual["A"].finditer(text)]
     assert compiled["B"].findall(b"x\ny\n\n") == usual["B"].findall(b"x\ny\n\n") == [b"x", b"y"]
     assert compiled["C"].match("NO-FLAGS")
+
+
+TOLD_MANY_TIMES = """
+import os, signal
+from klasy import __main__ as klasy
+def run():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        print("in order")
+        raise
+klasy._run = run
+klasy.entry_point()
+"""
+
+
+def test_the_first_of_many_counts():
+    """Who presses Ctrl-C more than once does not disturb how a command ends, and gets no traceback."""
+    ended = subprocess.run([sys.executable, "-c", TOLD_MANY_TIMES], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "in order\n", "")
