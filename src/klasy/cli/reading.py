@@ -89,6 +89,9 @@ def renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]
 
 def write_lines(lines: Sequence[str], hint: str) -> None:
     """Write lines to standard output; past its buffer, so as to know what got there. Raises WriteRefused."""
+    if sys.stdout.encoding is None:  # text kept in memory, by who runs a command in his own process
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return
     encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
     write_all(
         "\n".join([*lines, ""]).encode(encoding, errors),

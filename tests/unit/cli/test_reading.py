@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
 import socket
@@ -14,7 +16,7 @@ from support.logrecords import SYMBOLS, FakeRing, fields, record, schema
 
 from klasy.cli import reading
 from klasy.cli.interrupts import Interrupts
-from klasy.cli.reading import LogOutput, WriteRefused, follow, losses, nobody_reads, say_losses
+from klasy.cli.reading import LogOutput, WriteRefused, follow, losses, nobody_reads, say_losses, write_lines
 from klasy.log import reader
 from klasy.log.reader import LogReader
 from klasy.weaver.counts import Count
@@ -248,3 +250,10 @@ def test_follow_ends_when_all_have_stopped_themselves(log, output, tmp_path):
     with Interrupts() as interrupts:
         follow(LogOutput(log, SYMBOLS, as_json=True, hint=""), log, [woven], interrupts)
     assert numbers(written(output)) == list(range(20))
+
+
+def test_lines_to_text_in_memory():
+    """A command run by somebody's own process, its output kept as text, writes there: it has no file behind it."""
+    with contextlib.redirect_stdout(io.StringIO()) as kept:
+        write_lines(["one", "två"], "")
+    assert kept.getvalue() == "one\ntvå\n"
