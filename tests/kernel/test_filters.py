@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,13 @@ from support.livekernel import leftovers
 from support.weaving import woven
 
 from klasy.backend import Options
+from klasy.backend.maps import Budget
 from klasy.cli.filters import read_filter
 from klasy.cli.main import main
 from klasy.cli.options import Arguments
 from klasy.match.filter import Filter
+from klasy.weaver import objects
+from klasy.weaver.states import read_states
 from klasy.weaver.woven import read_registry
 
 FUNCTION = "vfs_fsync_range"
@@ -187,3 +192,96 @@ def test_watched_data(tmp_path):
             assert (count.hits, count.missed) == (2, 0)
     finally:
         ttl.write_text(str(first))
+
+
+EVERY = """aspect every {
+    count by_c[comm];
+    before(struct file *f): set(struct file.f_pos) && within(*llseek*) && target(f) { log("member %d", new); }
+    before(struct file *file): execution(shmem_file_llseek(struct file *file, ..)) { watch(file->f_pos); }
+    before(struct file *file): set(watched file->f_pos) { log("object %d %d", old, new); }
+    before(struct file *file): execution(noop_fsync(struct file *file, ..)) { unwatch(file->f_pos); }
+    before(struct file *file, size_t count): execution("ssize_t vfs_write(struct file *file, .., size_t count, ..)") %{
+        char who[16];
+        bpf_get_current_comm(who, sizeof(who));
+        by_c_add(who, 1);
+        log("c %lu", count);
+    %}
+}"""
+
+
+def worker(file: int, name: str = "klasy worker", cgroup: Path | None = None, uid: int = 0) -> socket.socket:
+    """A child that does what one letter tells: seek, write, sync; at any other it ends."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return ours
+    try:
+        ours.close()
+        Path("/proc/self/comm").write_text(name)
+        if cgroup is not None:
+            (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        if uid:
+            os.setuid(uid)
+        does = {b"s": lambda: os.lseek(file, 7, 1), b"w": lambda: os.write(file, b"abc"), b"f": lambda: os.fsync(file)}
+        theirs.send(b"!")
+        while (letter := theirs.recv(1)) in does:
+            does[letter]()
+            theirs.send(letter)
+    finally:
+        os._exit(0)
+
+
+def tell(letters: bytes, *workers: socket.socket) -> None:
+    """Have each of them do what the letters say, one after the other; first of all: b"!", wait until it is there."""
+    for each in workers:
+        for letter in letters:
+            if letter != ord("!"):
+                each.send(bytes([letter]))
+            assert each.recv(1) == bytes([letter])
+
+
+@pytest.mark.only_on("6.1")  # compiling C takes ten seconds in the guest
+def test_members_objects_and_c(file):
+    """All options at once and a budget: of the five who do the same with one file, each in one way not meant but for
+    the last, only that one's accesses to members and to the object, its wishes to watch and its runs of C count."""
+    cgroup = Path("/sys/fs/cgroup/klasy_every")
+    cgroup.mkdir()
+    name = "klasy worker"
+    workers = [worker(file, name, cgroup)]  # not followed: it is there already
+    everything = wanted(pid=[str(os.getpid())], children=True, comm=[name], uid=["root"], cgroup=[str(cgroup)])
+    limits = Options(filter=everything.filter, budget=Budget(100, os.cpu_count() or 1))
+
+    def wait_for(what: str) -> None:
+        deadline = time.monotonic() + 20
+        while getattr(objects.watching(a.aspect).account.members[0], what) != 1:
+            assert time.monotonic() < deadline, what
+            time.sleep(0.01)
+
+    try:
+        with woven(EVERY, limits=limits) as a:
+            workers += [worker(file), worker(file, "another", cgroup), worker(file, name, cgroup, 65534)]
+            workers.append(worker(file, name, cgroup))
+            *others, meant = workers
+            tell(b"!", *workers)
+            tell(b"s", *others)
+            assert objects.watching(a.aspect).account.members[0].requests == 0
+            tell(b"s", meant)
+            wait_for("armed")
+            tell(b"w", *workers)
+            tell(b"f", *others)
+            tell(b"wf", meant)
+            wait_for("by_unwatch")
+            said = [(event.pid, event.message) for event in a.events()]
+            hits = [a.total(advice) for advice in range(5)]
+            (state,) = (dict(s.elements) for s in read_states(a.aspect))
+            assert a.aspect.over_budget() is None
+    finally:
+        for each in workers:
+            each.send(b".")
+            os.wait()
+        cgroup.rmdir()
+    assert len({pid for pid, _ in said}) == 1
+    assert [text for _, text in said] == ["member 35", "c 3", "object 47 50", "c 3", "object 50 53"]
+    assert hits == [1, 1, 2, 1, 2]
+    assert [(key.rstrip(b"\0"), value) for key, value in state.items()] == [(name.encode(), (2,))]
+    assert leftovers() == {}
