@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from enum import IntEnum as IntEnum  # noqa: PLC0414
     from functools import cache as cache  # noqa: PLC0414
     from functools import cached_property as cached_property  # noqa: PLC0414
-    from typing import Any, AnyStr, TypeVar, dataclass_transform
+    from typing import Any, AnyStr, Self, TypeVar, dataclass_transform
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414
     from typing import Protocol as Protocol  # noqa: PLC0414
 
@@ -436,6 +436,22 @@ if not TYPE_CHECKING:
         make.__wrapped__ = function
         make.__doc__ = function.__doc__
         return make
+
+
+class Closing:
+    """A context that ends with ``close()``: what ``contextlib.closing`` does, for who inherits it."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Give up what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 # --- regular expressions ----------------------------------------------------------------------------------------------

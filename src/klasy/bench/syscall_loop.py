@@ -13,13 +13,9 @@ import struct
 import subprocess
 import tempfile
 import time
-from typing import TYPE_CHECKING
 
 from klasy.errors import KernelLacks, SystemRefusal
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from klasy.plain import Closing
 
 LSEEK, SYSLOG, OPENAT = 8, 103, 257  # numbers of system calls
 AT_FDCWD = -100
@@ -108,7 +104,7 @@ def elf(code: bytes) -> bytes:
     return header + segment + code
 
 
-class Loop:
+class Loop(Closing):
     """The running program. Its standard error, descriptor 2, is ``/dev/null``: what it may seek on."""
 
     def __init__(self, code: bytes, *, cpu: int | None = None) -> None:
@@ -160,14 +156,6 @@ class Loop:
     def close(self) -> None:
         """End it."""
         self._process.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SyscallLoop(Loop):

@@ -11,14 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 from klasy.errors import KernelRefused, SystemRefusal
-from klasy.plain import NamedTuple
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from klasy.plain import Closing, NamedTuple
 
 _DEVICE = "veth0"
 _SENDER, _RECEIVER, _PORT = "10.213.7.1", "10.213.7.2", 5001  # in the namespaces alone
@@ -82,7 +77,7 @@ class Transfer(NamedTuple):
         return self.bits / self.seconds / 1e6
 
 
-class VethLoad:
+class VethLoad(Closing):
     """The connection. Raises SystemRefusal where it cannot be made."""
 
     def __init__(self) -> None:
@@ -134,14 +129,6 @@ class VethLoad:
         for end in self._ends:
             end.kill()
             end.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _run(command: list[str]) -> None:

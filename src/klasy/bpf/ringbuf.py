@@ -42,13 +42,11 @@ import time
 
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
-from klasy.plain import TYPE_CHECKING, suppress
+from klasy.plain import TYPE_CHECKING, Closing, suppress
 from klasy.record import RUN_HEAD, Run, same_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Self
 
     from klasy.bpf.maps import Map
 
@@ -157,7 +155,7 @@ class RingView:
         return int(self._producer[0] - position)
 
 
-class RingReader(RingView):
+class RingReader(RingView, Closing):
     """The reading end of a ring buffer map, which must be open as long as this is."""
 
     def __init__(self, ring: Map) -> None:
@@ -209,11 +207,3 @@ class RingReader(RingView):
             self._producer_map.close()
         self._consumer_map.close()
         self._epoll.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -18,12 +18,10 @@ from _io import FileIO
 
 from klasy.bpf import uapi as u
 from klasy.errors import KernelRefused
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
-    from typing import Self
 
 LOCKDOWN_FILE = "/sys/kernel/security/lockdown"
 
@@ -83,7 +81,7 @@ class Buffer:
         return self.bytes().partition(b"\0")[0].decode(errors="replace")
 
 
-class Descriptor:
+class Descriptor(Closing):
     """A file descriptor with an owner. Closed by ``close()``, by ``with``, or, with a warning, when forgotten."""
 
     # What closes a forgotten one is not a finalizer of ours: a signal could come in it, whose exception Python would
@@ -104,14 +102,6 @@ class Descriptor:
         file, self._file = self._file, None
         if file is not None:
             file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self._file is None else f'fd {self.fileno()}'}>"

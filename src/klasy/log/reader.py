@@ -10,13 +10,12 @@ from _operator import itemgetter  # what operator itself is but a shell of: see 
 from klasy.bpf.ringbuf import RingReader
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log.decode import Decoder
-from klasy.plain import TYPE_CHECKING, suppress
+from klasy.plain import TYPE_CHECKING, Closing, suppress
 from klasy.record import RUN_HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-    from types import TracebackType
-    from typing import Any, Self, TypeAlias, TypeVar
+    from typing import Any, TypeAlias, TypeVar
 
     from klasy.bpf.maps import Map
     from klasy.btf.types import Btf
@@ -34,7 +33,7 @@ LOCKS = "/run"
 _BATCH = 4096  # records taken from each buffer at a time: bounds memory and the time until they are consumed
 
 
-class LogReader:
+class LogReader(Closing):
     """The reading end of one or several aspects' logs.
 
     Records stay in the kernel's buffer until the caller has dealt with the batch that held them: what could not be
@@ -148,14 +147,6 @@ class LogReader:
             self._streams.pop().reader.close()
         while self._locks:
             self._locks.pop().release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Stream:

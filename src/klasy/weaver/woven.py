@@ -28,7 +28,7 @@ from klasy.backend.artifact import (
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal, one_line
-from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, dataclass, suppress
+from klasy.plain import TYPE_CHECKING, Closing, NamedTuple, cached_property, dataclass, suppress
 from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters
@@ -39,8 +39,7 @@ from klasy.weaver.tracefs import KprobeEvents, SiteCount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
     from klasy.bpf.links import LinkInfo
     from klasy.bpf.maps import Map
@@ -84,7 +83,7 @@ class Cost:
 NO_COST = Cost(0, 0)
 
 
-class WovenAspect:
+class WovenAspect(Closing):
     """An aspect in the kernel. Close it, or use it in ``with``: it holds descriptors of the maps it was asked for."""
 
     def __init__(self, name: str, path: str, document: Mapping[str, Any]) -> None:
@@ -92,14 +91,6 @@ class WovenAspect:
         self.path = path
         self.document = document
         self._maps: dict[str, Map] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the maps. The aspect stays woven."""
