@@ -43,6 +43,7 @@ STACK_MORE = 1 << 30
 MAP_STACKS = ("stacks", "stacks_more")
 MAP_USER_STACKS = ("ustacks", "ustacks_more")
 STACK_KINDS = {"stack": MAP_STACKS, "ustack": MAP_USER_STACKS}  # the maps of a key by the kind of its field
+PLACE_KINDS = frozenset(("joinpoint", *STACK_KINDS))  # fields of keys that stand for what Places has
 
 HIST_BUCKETS = 65
 MAX_LHIST_BUCKETS = 1000  # the two outer ones not counted

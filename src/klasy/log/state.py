@@ -7,15 +7,23 @@ from klasy.log.event import LogPoint
 from klasy.log.value import Value
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Field
-from klasy.state import NO_PLACES, STACK_FIRST, STACK_MORE, Places, State, bucket_range, decode_extreme, signed
+from klasy.state import (
+    NO_PLACES,
+    PLACE_KINDS,
+    STACK_FIRST,
+    STACK_MORE,
+    Places,
+    State,
+    bucket_range,
+    decode_extreme,
+    signed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from klasy.btf.types import Btf
     from klasy.log.symbolize import Symbolizer
-
-_PLACES = frozenset(("joinpoint", "stack", "ustack"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class StateDecoder:
 
     def _slot(self, state: State, key: bytes, words: Sequence[int], places: Places) -> Slot:
         keys = tuple(
-            place_key(field, key, places, self._symbols) if field.kind in _PLACES else self._field(field, key)
+            place_key(field, key, places, self._symbols) if field.kind in PLACE_KINDS else self._field(field, key)
             for field in state.keys
         )
         match state.kind:

@@ -7,6 +7,7 @@ from klasy.state import (
     LOST_WORDS,
     MAP_LOST,
     NO_PLACES,
+    PLACE_KINDS,
     STACK_FIRST,
     STACK_KEY,
     STACK_KINDS,
@@ -98,7 +99,7 @@ def _content(woven: WovenAspect, state: State, losses: Losses, take: bool) -> St
 
 def _places(woven: WovenAspect, state: State, keys: list[bytes]) -> Places:
     """What keys stand for."""
-    fields = [field for field in state.keys if field.kind in ("joinpoint", *STACK_KINDS)]
+    fields = [field for field in state.keys if field.kind in PLACE_KINDS]
     if not fields:
         return NO_PLACES
     stacks: dict[bytes, bytes] = {}
