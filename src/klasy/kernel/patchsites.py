@@ -7,14 +7,11 @@ where the kernel goes on after a fault (arch/x86/include/asm/extable.h), which i
 
 from __future__ import annotations
 
-import itertools
 import struct
 
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from klasy.kernel.image import KernelImage
 
 _STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key with flags in its low bits
@@ -47,15 +44,13 @@ class PatchSites:
     def jump_targets(self) -> frozenset[int]:
         """Where jump labels lead when they are jumps."""
         address, data = table(self._kernel, self._module, 1)
-        targets = memoryview(data[: len(data) & -16]).cast("i")[1 :: _JUMP_LABEL.size // 4]
-        return self._inside([place + 4 + way for place, way in zip(_every(address, 16), targets, strict=False)])
+        return self._inside(_listed(data, address, 4, _JUMP_LABEL.size))
 
     @cached_property
     def fixups(self) -> frozenset[int]:
         """Where the kernel goes on after a fault that was to be expected."""
         address, data = table(self._kernel, self._module, 2)
-        targets = memoryview(data[: len(data) - len(data) % _FIXUP.size]).cast("i")[1 :: _FIXUP.size // 4]
-        return self._inside([place + 4 + way for place, way in zip(_every(address, 12), targets, strict=False)])
+        return self._inside(_listed(data, address, 4, _FIXUP.size))
 
     def _inside(self, addresses: list[int]) -> frozenset[int]:
         symbols = self._kernel.symbols[self._module]
@@ -77,12 +72,14 @@ def static_calls(table: bytes, address: int) -> list[int]:
 
 def jump_labels(table: bytes, address: int) -> list[int]:
     """The addresses of the code that a table, which lies at an address, lists."""
-    distances = memoryview(table[: len(table) & -16]).cast("i")[:: _JUMP_LABEL.size // 4]
-    return list(map(int.__add__, range(address, address + len(table), _JUMP_LABEL.size), distances))
+    return _listed(table, address, 0, _JUMP_LABEL.size)
 
 
-def _every(address: int, size: int) -> Iterator[int]:
-    return itertools.count(address, size)
+def _listed(table: bytes, address: int, offset: int, size: int) -> list[int]:
+    """What the distances lead to that lie at an offset, a multiple of 4, in each whole entry of a table."""
+    whole = len(table) - len(table) % size
+    distances = memoryview(table[:whole]).cast("i")[offset // 4 :: size // 4]
+    return list(map(int.__add__, range(address + offset, address + whole, size), distances))
 
 
 _TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size), ("__ex_table", _FIXUP.size))
