@@ -117,7 +117,7 @@ class Run(NamedTuple):
     @property
     def step(self) -> int:
         """Bytes from one to the next."""
-        return (self.size + RUN_HEAD + 7) & ~7
+        return step_of(self.size)
 
     def records(self) -> list[bytes]:
         """Each by itself."""
@@ -131,6 +131,11 @@ class Run(NamedTuple):
 
 
 RUN_HEAD = 8
+
+
+def step_of(size: int) -> int:
+    """Bytes from one record of a run to the next, each of them ``size`` bytes."""
+    return (size + RUN_HEAD + 7) & ~7
 
 
 def same_ahead(words: memoryview, at: int, step: int, most: int) -> int:

@@ -27,11 +27,11 @@ release store before anyone may see the record. The reader must load the positio
 such operations, but on x86-64 (total store order) every load is an acquire and every store a release, and the
 interpreter does not reorder them: each of our accesses is its own bytecode, and each reads or writes one aligned
 word of 8 or 4 bytes through a ``memoryview`` cast to that width, which CPython does with a single move, also where
-``tolist`` reads many. What x86 may
-reorder is a store and a later load of another place: our position may become visible after we have looked at the
-producer's. The kernel wakes a reader that was seen to have caught up (or with BPF_RB_FORCE_WAKEUP), so one that
-stores its position late could sleep over a record; hence :meth:`RingReader.wait` never sleeps while data is pending
-and never sleeps for ever. On a machine with weaker ordering this file needs real barriers.
+``tolist`` reads many. What x86 may reorder is a store and a later load of another place: our position may become
+visible after we have looked at the producer's. The kernel wakes a reader that was seen to have caught up (or with
+BPF_RB_FORCE_WAKEUP), so one that stores its position late could sleep over a record; hence :meth:`RingReader.wait`
+never sleeps while data is pending and never sleeps for ever. On a machine with weaker ordering this file needs real
+barriers.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from klasy import printf
 from klasy.log.format_text import harmless, quoted
 from klasy.log.value import Pointer, text_of
 from klasy.plain import TYPE_CHECKING
-from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run
+from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
     Make = Callable[[bytes], Decoded]
 
 _NUMBERS = {(1, True): "b", (1, False): "B", (2, True): "h", (2, False): "H"}
+_NUMBERS |= {(4, True): "i", (4, False): "I", (8, True): "q", (8, False): "Q"}
 _ABOUT = Struct("<IHHII16s")  # a record's header between the time and the faults
 assert HEADER.format == f"<Q{_ABOUT.format[1:]}Q"
 _FORMAT_AT = (RUN_HEAD + OFFSET_FORMAT) >> 1  # in words of 2 bytes
-_NUMBERS |= {(4, True): "i", (4, False): "I", (8, True): "q", (8, False): "Q"}
-
-
 _MOST_HEADS = 4096  # remembered
 _SECOND = 1_000_000_000
 
@@ -90,7 +88,7 @@ class LineDecoder:
         form = formats[number]
         converts = [self._conversion(entry) for entry in form.fields]
         names = {entry.name for entry in form.fields}
-        layout = _layout(form, Run(size, 0, b"").step)
+        layout = _layout(form, step_of(size))
         if layout is None or None in converts or (self._as_json and len(names) < len(form.fields)):
             return slowly
         if form.template is not None and not _numbers_suffice(form):

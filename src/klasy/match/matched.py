@@ -69,9 +69,9 @@ class AdviceMatch:
     ``calls`` are the direct and tail calls; ``callees``, by address, what the advice's ``call`` designators name;
     ``unknown``, by the callee's address, the outcome for calls from no known site: only where no ``within`` asks from
     where. ``restricted``: some ``within`` does. ``indirect`` finds the indirect calls that the advice may match: only
-    dispatch at the callee can tell, and finding them is dear. ``members``, by the
-    instruction's address, are accesses to members of types; ``untyped`` where more may be; ``places``, by address,
-    instructions that are named. ``inlined`` are executions of inlined copies.
+    dispatch at the callee can tell, and finding them is dear. ``members``, by the instruction's address, are accesses
+    to members of types; ``untyped`` where more may be; ``places``, by address, instructions that are named.
+    ``inlined`` are executions of inlined copies.
     """
 
     advice: Advice
