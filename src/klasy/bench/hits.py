@@ -85,12 +85,25 @@ def _offset(name: str) -> int:
     return kernel_member(running_kernel(), "file", name).offset
 
 
+# The three values that are logged of the function, as bpftrace prints them.
+PRINTED = '"%d %d %d\\n", args->offset, args->orig, args->file->f_pos'
+
+
+def fetched() -> str:
+    """The same as a trace event fetches them."""
+    return f"offset=%si:s64 whence=%dx:s32 pos=+{_offset('f_pos')}(%di):s64"
+
+
+def logging(template: str = "") -> str:
+    """The same logged by an aspect, of which this is the body. ``template``: what precedes them in ``log(..)``."""
+    return (
+        f'pointcut execution("loff_t {FUNCTION}(struct file *file, loff_t offset, int whence)"); '
+        f"before(struct file *file, loff_t offset, int whence) {{ log({template}offset, whence, file->f_pos); }}"
+    )
+
+
 _BEFORE = f"pointcut execution({FUNCTION}); before() {{ }}"
 _AFTER = f"pointcut execution({FUNCTION}); after() {{ }}"
-_LOG_BEFORE = (
-    f'pointcut execution("loff_t {FUNCTION}(struct file *file, loff_t offset, int whence)"); '
-    "before(struct file *file, loff_t offset, int whence) { log(offset, whence, file->f_pos); }"
-)
 _LOG_AFTER = f"pointcut execution({FUNCTION}); after() returning (loff_t r) {{ log(r, pid, cpu); }}"
 
 
@@ -100,10 +113,10 @@ def _fentry() -> Mechanism:
         "fentry",
         Target("fentry", FUNCTION),
         own.aspect(_BEFORE, force="fentry"),
-        own.aspect(_LOG_BEFORE, force="fentry"),
+        own.aspect(logging(), force="fentry"),
         (Value(8, (load(R0, R6, 8),)), Value(4, (load(R0, R6, 16),)), Value(8, place=position)),
         f"kfunc:{FUNCTION}",
-        '"%d %d %d\\n", args->offset, args->orig, args->file->f_pos',
+        PRINTED,
     )
 
 
@@ -125,12 +138,12 @@ def _entry() -> Mechanism:
         "kprobe at entry",
         Target("kprobe", FUNCTION),
         own.aspect(_BEFORE, force="kprobe"),
-        own.aspect(_LOG_BEFORE, force="kprobe"),
+        own.aspect(logging(), force="kprobe"),
         (Value(8, (load(R0, R6, _SI),)), Value(4, (load(R0, R6, _DX),)), Value(8, place=position)),
         f"kprobe:{FUNCTION}",
         '"%d %d %d\\n", arg1, arg2, ((struct file *)arg0)->f_pos',
         f"p {FUNCTION}",
-        f"offset=%si:s64 whence=%dx:s32 pos=+{_offset('f_pos')}(%di):s64",
+        fetched(),
     )
 
 

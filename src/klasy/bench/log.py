@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from klasy.bench import own, peers
-from klasy.bench.hits import FUNCTION
+from klasy.bench.hits import FUNCTION, PRINTED, fetched, logging
 from klasy.bench.measure import Limit, Missing, Report, Variant, rows, run, tell
 from klasy.bench.syscall_loop import LSEEK, SyscallLoop
 from klasy.errors import SystemRefusal
-from klasy.flow.sites import kernel_member
-from klasy.kernel.live import running_kernel
 from klasy.log.rawfile import RawFile
 from klasy.plain import NamedTuple, replace
 
@@ -42,11 +40,8 @@ if TYPE_CHECKING:
 
 
 FASTER = Limit("of the best other", least=2.0)
-ASPECT = (
-    f'pointcut execution("loff_t {FUNCTION}(struct file *file, loff_t offset, int whence)"); '
-    'before(struct file *file, loff_t offset, int whence) { log("%d %d %d", offset, whence, file->f_pos); }'
-)
-BPFTRACE = f'kfunc:{FUNCTION} {{ printf("%d %d %d\\n", args->offset, args->orig, args->file->f_pos); }}'
+ASPECT = logging('"%d %d %d", ')
+BPFTRACE = f"kfunc:{FUNCTION} {{ printf({PRINTED}); }}"
 _FEW = 1000
 _FIRST = 10_000  # many, until it is known how many a reader can do
 _MOST = 1_000_000
@@ -260,8 +255,7 @@ def _said(command: list[str]) -> bytes:
 
 def _event() -> str:
     """The trace event that has the same values."""
-    position = kernel_member(running_kernel(), "file", "f_pos").offset
-    return f"p {FUNCTION} offset=%si:s64 whence=%dx:s32 pos=+{position}(%di):s64"
+    return f"p {FUNCTION} {fetched()}"
 
 
 def _lines(path: Path) -> int:
