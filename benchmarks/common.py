@@ -54,27 +54,6 @@ def background(program: str) -> Iterator[None]:
         process.wait()
 
 
-def until_first_line(command: list[str], wanted: Callable[[str], bool], timeout: float = 120) -> float:
-    """Seconds from the start of a command to the first line of its output that is wanted; then end it."""
-    begin = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        for line in process.stdout:
-            if wanted(line):
-                return time.monotonic() - begin
-            if time.monotonic() - begin > timeout:
-                break
-        process.kill()
-        raise SystemExit(f"{command[0]} gave no hit: {process.stderr.read()}")
-    finally:
-        process.stdout.close()  # else a command with much to say would wait for us to read it
-        process.terminate()
-        process.stderr.close()
-        process.wait(timeout=60)
-
-
 def timed(command: list[str]) -> float:
     """Seconds that a command takes as a whole process; its output is thrown away, its failure ends the benchmark."""
     begin = time.monotonic()

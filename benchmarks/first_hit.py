@@ -18,7 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import CACHES, KLASY, background, measure, table, timed, until_first_line
+from common import CACHES, KLASY, background, measure, table, timed
+
+from klasy.bench import weaving
 
 ASPECT = """
 aspect first_hit {
@@ -52,9 +54,9 @@ while True:
 """
 
 
-def is_hit(line: str) -> bool:
-    """bpftrace says 'Attaching 1 probe...' first."""
-    return "flags " in line
+def until_hit(command: list[str]) -> float:
+    """Seconds from the start of a command to its first line of a hit: bpftrace says 'Attaching 1 probe...' first."""
+    return weaving.timed(command, lambda line: "flags " in line).first
 
 
 def main() -> None:
@@ -70,16 +72,16 @@ def main() -> None:
         def cold() -> float:
             for cache in CACHES:
                 shutil.rmtree(cache, ignore_errors=True)
-            return until_first_line(weave, is_hit)
+            return until_hit(weave)
 
         def new(command: list[str]) -> float:
             for cache in CACHES:
                 for kept in cache.glob("artifact-*"):
                     kept.unlink()
-            return until_first_line(command, is_hit)
+            return until_hit(command)
 
         def bpftrace(program: str) -> float:
-            return until_first_line(["bpftrace", "-B", "line", "-e", program], is_hit)
+            return until_hit(["bpftrace", "-B", "line", "-e", program])
 
         times = measure(
             rounds,
@@ -88,9 +90,9 @@ def main() -> None:
                 "bpftrace kprobe": lambda: bpftrace(KPROBE),
                 "klasy, cold": cold,
                 "klasy, new": lambda: new(weave),
-                "klasy, again": lambda: until_first_line(weave, is_hit),
+                "klasy, again": lambda: until_hit(weave),
                 "klasy, new, sk_buff": lambda: new(weave_second),
-                "klasy, again, sk_buff": lambda: until_first_line(weave_second, is_hit),
+                "klasy, again, sk_buff": lambda: until_hit(weave_second),
                 "bpftrace kprobe, sk_buff": lambda: bpftrace(SECOND_KPROBE),
                 "bare Python": lambda: timed(PYTHON),
             },

@@ -12,6 +12,9 @@ from klasy.plain import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 class Missing(KlasyError):
@@ -130,7 +133,7 @@ class Scale:
         return not self.only or any(word in part for word in self.only)
 
 
-def rotated(variants: Sequence[Variant], number: int) -> Iterable[Variant]:
+def rotated(variants: Sequence[T], number: int) -> Iterable[T]:
     """The variants in the order of a round: each round begins one further."""
     at = number % len(variants) if variants else 0
     return [*variants[at:], *variants[:at]]

@@ -74,8 +74,8 @@ def at_work(artifact: Artifact) -> Iterator[Attached]:
 
 def command() -> str:
     """The command that this is."""
-    mine = sys.argv[0]
-    return mine if os.path.isabs(mine) and os.access(mine, os.X_OK) else shutil.which("klasy") or mine
+    mine = os.path.abspath(sys.argv[0])
+    return mine if os.access(mine, os.X_OK) else shutil.which("klasy") or mine
 
 
 def is_read() -> bool:

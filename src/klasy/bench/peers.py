@@ -34,6 +34,12 @@ def require(tool: str) -> None:
         raise Missing(f"{tool} is not installed (Debian: {_PACKAGES.get(tool, tool)})")
 
 
+def heed_interrupts() -> None:
+    """Who is started in the background may have been told to ignore Ctrl-C, and would hand that on to a tool."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Running(NamedTuple):
     """A tool at work: its process, and where what it prints goes."""
 
@@ -50,9 +56,7 @@ def tool(
     It is ended as Ctrl-C ends it. Raises Missing if it is not there, or ends before, with what it said.
     """
     require(command[0])
-    # Who is started in the background may have been told to ignore Ctrl-C, and would hand that on.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed_interrupts()
     with tempfile.TemporaryDirectory(prefix="klasy-bench-") as folder:
         output = Path(folder) / "output"
         with output.open("wb") as file, (Path(folder) / "errors").open("w+b") as errors:

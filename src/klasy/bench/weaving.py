@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,13 +22,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from klasy.bench.measure import Limit, Report, Row, tell
-from klasy.bench.own import NAME
+from klasy.bench import own, peers
+from klasy.bench.measure import Limit, Missing, Report, Row, rotated, tell
 from klasy.errors import SystemRefusal
 from klasy.plain import NamedTuple, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from klasy.bench.measure import Scale
 
@@ -81,12 +80,10 @@ def measure(scale: Scale) -> Report:
     pointcuts += [f"call({name})" for name in DISPATCHED]
     found: list[Row] = []
     missing: dict[str, str] = {}
-    # Who is started in the background may have been told to ignore Ctrl-C, and would hand that on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="klasy-bench-") as folder, _traffic() as pid:
         for pointcut in pointcuts:
             if scale.wanted(pointcut):
-                contest = _contest(pointcut, folder, pid, peers=scale.peers)
+                contest = _contest(pointcut, folder, pid, against=scale.peers)
                 found += compared(_run(contest, scale.rounds, missing))
     title = "weaving and unweaving, by number of join points"
     return Report("weaving", title, "s", tuple(found), missing, (LIMIT, UNWEAVING))
@@ -110,12 +107,12 @@ def _run(contest: Contest, rounds: int, missing: dict[str, str]) -> list[Row]:
     head = f"{contest.pointcut}, {contest.number} join points"
     for number in range(rounds):
         tools = [tool for tool in times if f"{head}: {tool}" not in missing]
-        for tool in tools[number % len(tools) :] + tools[: number % len(tools)]:
+        for tool in rotated(tools, number):
             if times[tool] and sum(times[tool][0]) > _LONG:
                 continue
             try:
-                times[tool].append(timed(contest.commands[tool]))
-            except SystemRefusal as error:
+                times[tool].append(timed(contest.commands[tool], _is_hit))
+            except (Missing, SystemRefusal) as error:
                 if tool == "klasy":
                     raise
                 missing[f"{head}: {tool}"] = error.message
@@ -129,22 +126,22 @@ def _run(contest: Contest, rounds: int, missing: dict[str, str]) -> list[Row]:
     ]
 
 
-def _contest(pointcut: str, folder: str, pid: int, *, peers: bool) -> Contest:
-    """The commands for one pointcut; they write to files in ``folder``."""
-    klasy = sys.orig_argv[: sys.orig_argv.index("bench")]
-    aspect = os.path.join(folder, f"{NAME}.asp")
+def _contest(pointcut: str, folder: str, pid: int, *, against: bool) -> Contest:
+    """The commands for one pointcut, which they read from files in ``folder``; ``against``: of other tools, too."""
+    klasy = own.command()
+    aspect = os.path.join(folder, f"{own.NAME}.asp")
     with open(aspect, "w", encoding="utf-8") as file:
-        file.write(f'aspect {NAME} {{ pointcut {pointcut}; before() {{ if (pid == {pid}) log("hit"); }} }}\n')
-    shown = subprocess.run([*klasy, "joinpoints", aspect, "--json"], capture_output=True, text=True, check=False)
+        file.write(f'aspect {own.NAME} {{ pointcut {pointcut}; before() {{ if (pid == {pid}) log("hit"); }} }}\n')
+    shown = subprocess.run([klasy, "joinpoints", aspect, "--json"], capture_output=True, text=True, check=False)
     if shown.returncode:
         raise SystemRefusal(f"{pointcut}: {shown.stderr.strip()}")
     points = json.loads(shown.stdout)["shadows"]
-    commands = {"klasy": [*klasy, "weave", "-f", aspect]}
+    commands = {"klasy": [klasy, "weave", "-f", aspect]}
     if pointcut.startswith("execution"):
         probes = [f"kprobe:{pointcut[len('execution(') : -1]}"]
     else:
         probes = [f"kprobe:{p['function']}+{p['offset']}" for p in points if p["mechanism"] == "kprobe"]
-    if peers and probes and shutil.which("bpftrace") is not None:
+    if against and probes:
         script = os.path.join(folder, "many.bt")
         with open(script, "w", encoding="utf-8") as file:
             file.write(",\n".join(probes) + f'\n/pid == {pid}/ {{ printf("hit\\n"); }}\n')
@@ -165,9 +162,17 @@ def _traffic() -> Iterator[int]:
         process.communicate()
 
 
-def timed(command: Sequence[str]) -> Times:
-    """Run a command up to its first line with ``hit``, then end it as Ctrl-C does. Raises SystemRefusal if there is
-    none."""
+def _is_hit(line: str) -> bool:
+    return line.rstrip().endswith("hit")
+
+
+def timed(command: Sequence[str], wanted: Callable[[str], bool]) -> Times:
+    """Run a command up to the first line that is wanted, then end it as Ctrl-C does.
+
+    Raises Missing if it is not installed, SystemRefusal if it ends without such a line.
+    """
+    peers.require(command[0])
+    peers.heed_interrupts()
     environment = os.environ | {"BPFTRACE_MAX_PROBES": "20000"}
     begin = time.monotonic()
     pipe = subprocess.PIPE
@@ -182,7 +187,7 @@ def timed(command: Sequence[str]) -> Times:
     try:
         first = None
         for line in process.stdout:
-            if line.rstrip().endswith("hit"):
+            if wanted(line):
                 first = time.monotonic() - begin
                 break
             said.append(line)
