@@ -11,13 +11,15 @@ mechanism are measured
 - other tools.
 
 ``of by hand`` compares whole costs. ``own code`` compares what lies above the empty program: klasy's code against the
-one written by hand.
+one written by hand. That is little beside what is taken off, and a machine's speed may change by as much between two
+rounds: so it is taken off round by round, and the medians are those of the differences.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import statistics
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -401,9 +403,15 @@ def compared(found: list[Row]) -> list[Row]:
         group = {other.role: other for other in found if other.group == row.group}
         ratios: dict[str, float] = {}
         if "reference" in group and group["reference"].median > 0:
-            reference, floor = group["reference"].median, group["floor"].median if "floor" in group else 0.0
-            ratios["of by hand"] = row.median / reference
-            if row.role == "klasy" and reference > floor:
-                ratios["own code"] = (row.median - floor) / (reference - floor)
+            ratios["of by hand"] = row.median / group["reference"].median
+            if row.role == "klasy" and "floor" in group:
+                own, reference = (_above(group["floor"], other) for other in (row, group["reference"]))
+                if reference > 0:
+                    ratios["own code"] = own / reference
         result.append(replace(row, ratios=ratios))
     return result
+
+
+def _above(floor: Row, row: Row) -> float:
+    """How much more than the empty program of the same round, in the median. Both had their turn in each."""
+    return statistics.median(cost - least for cost, least in zip(row.samples, floor.samples, strict=True))

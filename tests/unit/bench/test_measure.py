@@ -80,6 +80,16 @@ def test_own_code_is_what_lies_above_the_empty_program():
     assert compared(group[2:])[0].ratios == {}  # nothing to compare with
 
 
+def test_own_code_is_compared_within_rounds():
+    """A machine that is slower in some rounds changes nothing, while the medians alone would tell of another ratio."""
+    group = [
+        Row("g", "empty program", "floor", (100.0, 300.0, 100.0)),
+        Row("g", "by hand", "reference", (140.0, 340.0, 340.0)),
+        Row("g", "klasy", "klasy", (142.0, 342.0, 142.0)),
+    ]
+    assert compared(group)[2].ratios["own code"] == pytest.approx(1.05)
+
+
 REPORT = Report(
     "hits",
     "cost of a hit",
