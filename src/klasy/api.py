@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 
-from klasy.errors import InputError
+from klasy.errors import InputError, KlasyError
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -137,7 +137,13 @@ def _source(source: Source) -> SourceFile:
 
 
 class _LateKernel:
-    """The running kernel's symbols and types, read when a record first needs them."""
+    """The running kernel's symbols and types, read when a record first needs them; and programs', of some aspects."""
+
+    def __init__(self, aspects: Sequence[WovenAspect] = ()) -> None:
+        self._programs: dict[str, bytes] = {}
+        for aspect in aspects:
+            self._programs |= aspect.types
+        self._btfs: dict[str, Btf] = {}
 
     def function_at(self, address: int) -> Function | None:
         return _kernel().function_at(address)
@@ -146,8 +152,31 @@ class _LateKernel:
         return _kernel().access_before(ip)
 
     def types(self, module: str | None) -> Btf | None:
+        if module is not None and ":" in module:  # see record.of_program
+            return self._program_types(module)
         kernel = _kernel()
         return kernel.btf if module is None else kernel.module_btf(module)
+
+    def _program_types(self, key: str) -> Btf | None:
+        if key not in self._btfs:
+            from klasy.btf.types import Btf
+
+            data = self._programs.get(key) or program_types(key)
+            if data is None:
+                return None
+            self._btfs[key] = Btf(data)
+        return self._btfs[key]
+
+
+def program_types(key: str) -> bytes | None:
+    """The types of user programs that a woven aspect has, as BTF, by what its fields call them."""
+    from klasy.weaver.woven import open_woven
+
+    try:
+        with open_woven(key.partition(":")[0]) as aspect:
+            return aspect.types.get(key)
+    except KlasyError:
+        return None  # it has been taken out since
 
 
 def _kernel() -> Kernel:
@@ -186,7 +215,7 @@ def open_reader(aspects: Sequence[WovenAspect]) -> tuple[LogReader, Symbolizer]:
     from klasy.log.reader import LogReader
     from klasy.log.symbolize import Symbolizer
 
-    kernel = _LateKernel()
+    kernel = _LateKernel(aspects)
     symbols = Symbolizer(kernel)
     return LogReader([(schema(aspect), aspect.events()) for aspect in aspects], kernel.types, symbols), symbols
 

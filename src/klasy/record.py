@@ -66,7 +66,8 @@ class Field:
     - ``joinpoint``: takes no bytes; ``type_name`` is the attribute (kind, function, callee, file, line, address,
       module), known to the reader from the join point's id
 
-    ``module`` and ``type_id`` name a type in the running kernel's BTF (module None: of the kernel proper).
+    ``module`` and ``type_id`` name a type in the running kernel's BTF (module None: of the kernel proper), or in that
+    which an aspect has of user programs: ``ASPECT:FILE``, see :func:`of_program`.
     """
 
     name: str
@@ -77,6 +78,11 @@ class Field:
     type_name: str = ""
     module: str | None = None
     type_id: int = 0
+
+
+def of_program(module: str | None) -> bool:
+    """Whether a field's ``module`` stands for a user program's types."""
+    return module is not None and ":" in module
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ from elftools.elf.elffile import ELFFile
 from support.livekernel import leftovers
 from support.weaving import TRACING, woven
 
+from klasy.api import states
 from klasy.kernel.live import LiveKernel
+from klasy.weaver.states import read_states
 
 LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
+JOBS = Path(__file__).parents[1] / "data" / "programs" / "jobs"
 SHAPES = Path(__file__).parents[1] / "data" / "programs" / "shapes.so"
 
 # Four processes, whose stacks are alike, at the same time; what each calls it also tells.
@@ -141,4 +144,59 @@ def test_a_kernel_address_is_not_followed():
         (event,) = [aspect.as_json(event) for event in aspect.events()]
     assert len(event["faults"]) == 2
     assert "Linux" not in str(event["values"])
+    assert leftovers() == {}
+
+
+JOBS_ASPECT = f"""aspect jobs {{
+    count kinds[job->kind];
+    u64 levels(struct job *of) {{ return of->level + of->owner.uid; }}
+    before(struct job *job, enum kind least): user("{JOBS}": execution(done)) && if(job->size.pages > 0) {{
+        log(*job, least);
+        log("%s %s %d %s", str(job->title), str(job->owner.name), job->change, job->kind);
+        owner_t *payer = job->payer;
+        if (job->next) log(job->next->title, job->next->level, job->kind == PRINT, payer->name);
+        log(levels(job), job->urgent, sizeof(*job), (u64)&job->size - (u64)job, job->next->next->title);
+        kinds[job->kind]++;
+    }}
+    after(struct job *job) returning (struct job *rest): user("{JOBS}": execution(done)) {{ log(rest->level); }}
+}}"""
+
+
+def test_types_of_the_program():
+    """Members, bit-fields, enumerations, typedefs and whole structs of the program are what its source makes them;
+    what leads nowhere is said to be so."""
+    with woven(JOBS_ASPECT) as aspect:
+        done = subprocess.run([JOBS, "3"], check=True, capture_output=True, text=True)
+        events = [aspect.as_json(event) for event in aspect.events()]
+        (kinds,) = read_states(aspect.aspect)
+        with_names = [slot.key[0].name for slot in states("jobs")["kinds"]]
+    printed = [line.split() for line in done.stdout.splitlines()]
+    addresses = [int(line[0], 16) for line in printed]
+    wholes = [e["values"] for e in events if "*job" in e.get("values", {})]
+    assert [v["least"] for v in wholes] == ["PRINT", "PRINT"]
+    for n, whole in enumerate((v["*job"] for v in wholes), start=1):
+        shown = {name: value for name, value in whole.items() if name not in ("title", "payer")}
+        assert shown == {
+            "next": f"{addresses[n - 1]:#x}",
+            "kind": "PRINT" if n % 2 else "COPY",
+            "urgent": int(n == 2),
+            "level": 9 + n,
+            "change": -n,
+            "owner": {"uid": 1000 + n, "name": "bob" if n % 2 else "alice"},
+            "share": n / 4,
+            "size": {"pages": 100 * n, "raw": shown["size"]["raw"]},
+        }
+    assert [e["message"] for e in events if "message" in e] == ["job 1 bob -1 PRINT", "job 2 alice -2 COPY"]
+    others = [e for e in events if "job->next->title" in e.get("values", {})]
+    assert [[*e["values"].values()] for e in others] == [["job 0", 9, 1, "alice"], ["job 1", 10, 0, "bob"]]
+    last = [e for e in events if "levels(job)" in e.get("values", {})]
+    assert [[*e["values"].values()][:2] for e in last] == [[10 + 1001, 0], [11 + 1002, 1]]
+    assert [e["values"]["sizeof(*job)"] for e in last] == [64, 64]
+    assert [[*e["values"].values()][3] for e in last] == [48, 48]
+    assert [e.get("faults") for e in last] == [["job->next->next->title"], None]
+    assert last[1]["values"]["job->next->next->title"] == "job 0"
+    after = [e for e in events if e["advice"] == "after#1"]
+    assert [(e["values"]["rest->level"], "faults" in e) for e in after] == [(None, True), (9, False), (None, True)]
+    assert {int.from_bytes(key, "little"): value for key, value in kinds.elements} == {6: (1,), 5: (1,)}
+    assert sorted(with_names) == ["COPY", "PRINT"]
     assert leftovers() == {}

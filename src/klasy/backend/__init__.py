@@ -80,7 +80,8 @@ def generate(
         tracepoints = follow_programs(kernel.btf)
     budget = options.budget.percent if options.budget is not None else None
     specs = tuple(each.spec for each in generated)
-    return Artifact(plan, tuple(maps), specs, compiled.formats, compiled.states, tuple(tracepoints), budget)
+    shapes = compiled.formats, compiled.states
+    return Artifact(plan, tuple(maps), specs, *shapes, tuple(tracepoints), budget, compiled.types)
 
 
 def show(artifact: Artifact) -> str:

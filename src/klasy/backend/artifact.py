@@ -6,9 +6,11 @@ references and loads.
 
 from __future__ import annotations
 
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from klasy.bpf.assembled import Assembled
     from klasy.kernel.model import Function
     from klasy.match.plan import Plan
@@ -107,3 +109,4 @@ class Artifact:
     states: tuple[State, ...] = ()
     tracepoints: tuple[TracepointSpec, ...] = ()  # to be attached before the programs
     budget: float | None = None  # percent of the processor time
+    types: Mapping[str, bytes] = field(default_factory=dict)  # of user programs, see compiler.Compiled

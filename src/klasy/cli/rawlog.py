@@ -40,12 +40,13 @@ class RawOutput:
         self._hint = hint
         schemas = [schema(aspect) for aspect in aspects]
         rawfile.check(schemas)
+        of_programs = {key: data for aspect in aspects for key, data in aspect.types.items()}
         head = rawfile.head(
             schemas,
             release=os.uname().release,
             wall_offset=time.time_ns() - time.monotonic_ns(),
             symbols=lambda: running_kernel().symbols,
-            types=_types,
+            types=lambda module: of_programs.get(module or "") or _types(module),
         )
         write_all(head, lambda: [head], hint)
 

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from klasy.compiler.ir import Program
     from klasy.compiler.tree import Advice
     from klasy.diag import Diagnostic
@@ -23,7 +25,8 @@ class Compiled:
     """A compiled aspect: a program for each probe of its plan, in their order, and the formats of its records.
 
     ``diagnostics`` are the warnings; ``states`` what the aspect keeps; ``c_advice`` is the advice whose body is in C,
-    and ``c_deletes`` names the states of which that deletes elements.
+    and ``c_deletes`` names the states of which that deletes elements. ``types``: of user programs, as BTF, by what
+    stands for each in the fields of records.
     """
 
     programs: tuple[Program, ...]
@@ -32,6 +35,7 @@ class Compiled:
     states: tuple[State, ...] = ()
     c_advice: tuple[Advice, ...] = ()
     c_deletes: frozenset[str] = frozenset()
+    types: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:

@@ -230,7 +230,11 @@ class ExprChecker:
         """A struct with its members. Reports an error where the kernel's types do not tell them."""
         if isinstance(kind, Incomplete):
             found = self.types.complete(kind)
-            if found is None:
+            if found is None and self.types.of_program:
+                from klasy.compiler import programtypes
+
+                programtypes.incomplete(self, kind, span)
+            elif found is None:
                 self.error(
                     "incomplete-type",
                     f"the members of '{kind.name}' are not known: the kernel's type information only declares it",

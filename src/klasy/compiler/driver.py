@@ -9,8 +9,8 @@ from klasy.compiler.lower import Called, lower_probe
 from klasy.compiler.passes import pipeline
 from klasy.compiler.types import Types
 from klasy.diag import Diagnostic, DiagnosticBag
-from klasy.lang.ast import Access
-from klasy.match.pointcut import walk
+from klasy.lang.ast import Access, User
+from klasy.match.pointcut import outside_flows, walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +47,12 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     programs = tuple(_program(probe, advice, guards[probe.index], called) for probe in plan.probes)
     in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
     deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
-    return Compiled(programs, tuple(formats.all), tuple(bag.items), states, in_c, deletes)
+    types = {}
+    if any(checker.types.of_program for checker in checkers):
+        from klasy.compiler.programtypes import blobs
+
+        types = blobs(checker.types for checker in checkers)
+    return Compiled(programs, tuple(formats.all), tuple(bag.items), states, in_c, deletes, types)
 
 
 def _lay_out(checker: AdviceChecker, bag: DiagnosticBag) -> tuple[State, ...]:
@@ -85,9 +90,14 @@ def _checkers(
     """A checker for each advice. Without a plan, matching failed."""
     types, formats = Types(kernel, modules), Formats()
     checkers = []
+    of_programs: dict[int, Types] = {}
+    if any("user" in file.text for file in (aspect.source, *aspect.imports)) and _in_programs(aspect):
+        from klasy.compiler.programtypes import give_types
+
+        of_programs = give_types(aspect, types)
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
-        checkers.append(AdviceChecker(types, bag, advice, formats, data))
+        checkers.append(AdviceChecker(of_programs.get(advice.index, types), bag, advice, formats, data))
         checkers[-1].watching = data is not None and data.by_register
     if checkers and any("watch" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
         from klasy.compiler.builtins.objects import offer
@@ -105,6 +115,10 @@ def _checkers(
         for checker in checkers:
             checker.states = states
     return checkers, formats
+
+
+def _in_programs(aspect: Aspect) -> bool:
+    return any(isinstance(part, User) for advice in aspect.advice for part in outside_flows(advice.pointcut))
 
 
 def _check_uncalled(aspect: Aspect, checkers: list[AdviceChecker]) -> None:

@@ -277,6 +277,8 @@ class Member:
 class Types:
     """The types of a kernel, made from its BTF. ``near`` are the modules whose types are looked at before others'."""
 
+    of_program = False  # a user program's before the kernel's: a programtypes.ProgramTypes
+
     def __init__(self, kernel: Kernel, near: Iterable[str] = ()) -> None:
         self.kernel = kernel
         self._made: dict[tuple[int, int], CType] = {}
@@ -338,22 +340,27 @@ class Types:
         from klasy.match.typeref import canonical_basic, find_base
 
         basic = canonical_basic(ref.name) if ref.tag is TagKind.NONE else None
-        found: CType | None = _BASIC.get(basic or ref.name)
-        if found is None:
-            for btf in self._btfs():
-                if not btf.find(ref.name):
-                    continue  # find_base would look for names near it, which takes long, and another Btf may have it
-                met = self.of(btf, find_base(btf, ref))
-                if not isinstance(met, Incomplete):
-                    found = met
-                    break
-                found = found or met
+        found = _BASIC.get(basic or ref.name) or self.base_type(ref)
         if found is None:
             found = self.of(self.kernel.btf, find_base(self.kernel.btf, ref))
         for _ in range(ref.pointers):
             found = pointer_to(found)
         for count in reversed(ref.array):
             found = Array(found, count, f"{found.name}[{count}]")
+        return found
+
+    def base_type(self, ref: TypeRef) -> CType | None:
+        """What was written, but for pointers and dimensions; None where there is none of that name."""
+        from klasy.match.typeref import find_base
+
+        found: CType | None = None
+        for btf in self._btfs():
+            if not btf.find(ref.name):
+                continue  # find_base would look for names near it, which takes long, and another Btf may have it
+            met = self.of(btf, find_base(btf, ref))
+            if not isinstance(met, Incomplete):
+                return met
+            found = found or met
         return found
 
     def complete(self, incomplete: Incomplete) -> Struct | None:
@@ -369,12 +376,16 @@ class Types:
 
     def constant(self, name: str) -> tuple[int, Enum] | None:
         """The enumeration constant of a name: its value and its enumeration. The kernel's own come first."""
-        for btf in self._btfs():
+        for btf in self.constant_places():
             for enum_id, value in btf.find_constant(name):
                 enum = self.of(btf, enum_id)
                 assert isinstance(enum, Enum)
                 return value, enum
         return None
+
+    def constant_places(self) -> Iterable[Btf]:
+        """Where constants are looked for, in turn."""
+        return self._btfs()
 
     # --- members
 

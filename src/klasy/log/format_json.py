@@ -36,6 +36,8 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
             return None
         case bytes():
             return value.hex()
+        case float() if not abs(value) < float("inf"):  # JSON has no such numbers
+            return str(value)
         case CutBytes(data, left_out):
             return {"hex": data.hex(), "left_out": left_out}
         case Address(text):

@@ -56,7 +56,7 @@ def value_text(value: Value, symbols: Symbolizer, depth: int = 0, *, quote: bool
     match value:
         case bool():
             return "true" if value else "false"
-        case int():
+        case int() | float():
             return str(value)
         case str():
             return quoted(value) if quote else value

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 from klasy.btf import types
 from klasy.log.value import Char, Elements, EnumValue, Pointer, Record, Value, text_of
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
+
+_FLOATS = {4: Struct("<f"), 8: Struct("<d")}
 
 
 def decode(btf: Btf, type_id: int, data: bytes, address: int | None = None) -> Value:
@@ -20,6 +24,9 @@ def _decode(btf: Btf, type_id: int, data: bytes, at: int, address: int | None) -
     kind = btf.type(resolved)
     if isinstance(kind, types.Int):
         return _integer(kind, int.from_bytes(data[at : at + kind.size], "little"), 8 * kind.size)
+    if isinstance(kind, types.Float) and kind.size in _FLOATS:  # of programs: the kernel keeps none
+        (number,) = _FLOATS[kind.size].unpack_from(data, at)
+        return float(number)
     if isinstance(kind, types.Ptr):
         return Pointer(int.from_bytes(data[at : at + 8], "little"), btf.c_name(type_id))
     if isinstance(kind, types.Enum):

@@ -35,7 +35,7 @@ from klasy.log.lines import LineDecoder
 from klasy.log.symbolize import Symbolizer
 from klasy.log.userspace import UserSymbols
 from klasy.plain import TYPE_CHECKING, asdict
-from klasy.record import HEADER_SIZE, RUN_HEAD, Format, Run, same_ahead
+from klasy.record import HEADER_SIZE, RUN_HEAD, Format, Run, of_program, same_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -260,7 +260,9 @@ class RawFile:
     def types(self, module: str | None) -> Btf | None:
         """The types of the kernel proper or of a module, as far as the file has them."""
         if module not in self._btfs and module in self._types:
-            self._btfs[module] = Btf(self._types[module], self.types(None) if module else None)
+            self._btfs[module] = Btf(
+                self._types[module], self.types(None) if module and not of_program(module) else None
+            )
         return self._btfs.get(module)
 
     def close(self) -> None:

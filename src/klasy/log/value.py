@@ -143,8 +143,8 @@ class Elements:
 # A str may hold bytes that are no UTF-8, as lone surrogates (PEP 383): each output says how it shows them.
 # fmt: off
 Value = (
-    int | bool | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Address | CutBytes | Stack | UserStack
-    | Record | Elements | Call
+    int | bool | float | str | bytes | Fault | Char | Pointer | CodeAddress | EnumValue | Address | CutBytes | Stack
+    | UserStack | Record | Elements | Call
 )
 # fmt: on
 

@@ -180,9 +180,9 @@ class Programs:
         if program.path not in self._debug:
             path = program.debug_file()
             if path is not None:
-                from klasy.programs.debuginfo import DebugInfo
+                from klasy.programs.debuginfo import debug_info
 
-                self._debug[program.path] = DebugInfo(path)
+                self._debug[program.path] = debug_info(path)
             else:
                 self._debug[program.path] = None
         debug = self._debug[program.path]

@@ -11,7 +11,10 @@ from bisect import bisect_right
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+    from klasy.programs.types import Found, Wanted
 
 _RANGES = struct.Struct("<IHIBB")
 _LARGEST = 64 << 20  # bytes of debug information that are gone through where no table says where to look
@@ -53,6 +56,31 @@ class Prototype(NamedTuple):
 VOID = Kind("void", "void", 0)
 
 
+_last: list[DebugInfo] = []  # the one that was asked last: who matches a function asks for its types next
+
+
+def debug_info(path: str) -> DebugInfo:
+    """The debug information of a file."""
+    if not _last or _last[0].path != path:
+        _last[:] = [DebugInfo(path)]
+    return _last[0]
+
+
+def types_at(places: Iterable[tuple[str, int]], wanted: Wanted) -> Found | None:
+    """Types that the units of compilation know which have functions at some places: debug file, and address.
+
+    None where nothing is known.
+    """
+    from klasy.programs.types import read_types
+
+    units = [debug_info(path).unit(address) for path, address in places]
+    distinct = {(id(unit.dwarfinfo), unit.offset): unit for unit in units if unit is not None}
+    try:
+        return read_types([*distinct.values()], wanted) if distinct else None
+    except Exception:  # as in DebugInfo.prototype
+        return None
+
+
 class DebugInfo:
     """The debug information of one file. What cannot be read there is not known: that is no error."""
 
@@ -68,6 +96,14 @@ class DebugInfo:
             die = self._function(address)
             return _prototype(die, names[0]) if die is not None else None
         except Exception:  # pyelftools raises whatever its parsers meet
+            return None
+
+    def unit(self, address: int) -> Any:
+        """The top entry of the unit of compilation that has the function at an address; None: it is not known."""
+        try:
+            die = self._function(address)
+            return die.cu.get_top_DIE() if die is not None else None
+        except Exception:  # as above
             return None
 
     def _function(self, address: int) -> Any:

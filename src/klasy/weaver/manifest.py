@@ -13,7 +13,7 @@ from klasy.errors import KlasyError
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, ClassVar
 
     from klasy.lang.ast import Advice
@@ -182,9 +182,13 @@ def complete(entry: dict[str, Any], circumstances: Circumstances, events: dict[i
 
 
 def describe(
-    plan: Plan, formats: Sequence[Format], states: Sequence[State] = (), budget: float | None = None
+    plan: Plan,
+    formats: Sequence[Format],
+    states: Sequence[State] = (),
+    budget: float | None = None,
+    types: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """What a registry entry says of an aspect, whenever it is woven."""
+    """What a registry entry says of an aspect, whenever it is woven. ``types``: see compiler.Compiled."""
     source = plan.aspect.source
     return {
         "aspect": plan.aspect.name,
@@ -208,6 +212,7 @@ def describe(
         "formats": [f.to_json() for f in formats],
         "states": [state.to_json() for state in states],
         "filter": plan.filter.to_json() if plan.filter else None,
+        "types": {key: data.hex() for key, data in types.items()} if types else {},
     }
 
 

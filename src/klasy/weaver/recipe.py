@@ -74,7 +74,7 @@ def recipe_of(artifact: Artifact) -> Recipe:
     from klasy.weaver.manifest import describe
 
     plan = artifact.plan
-    entry = describe(plan, artifact.formats, artifact.states, artifact.budget)
+    entry = describe(plan, artifact.formats, artifact.states, artifact.budget, artifact.types)
     return Recipe(plan.aspect.name, artifact.maps, artifact.programs, plan.probes, entry, artifact.tracepoints, plan)
 
 

@@ -154,6 +154,11 @@ class WovenAspect(Closing):
         found: dict[str, Any] | None = self.document.get("filter")
         return found
 
+    @property
+    def types(self) -> dict[str, bytes]:
+        """The types of user programs that its records have, as BTF, by what fields call them (record.Field.module)."""
+        return {key: bytes.fromhex(data) for key, data in self.document.get("types", {}).items()}
+
     @cached_property
     def joinpoints(self) -> tuple[WovenJoinPoint, ...]:
         """Its join points, by their id."""

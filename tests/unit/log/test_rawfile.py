@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from struct import pack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.logrecords import FUNCTIONS, SYMBOLS, fields, record, run, schema
 
+from klasy.btf.types import Enum, Float, Member, Struct
+from klasy.btf.write import write
 from klasy.errors import InputError, SystemRefusal
 from klasy.kernel.kallsyms import Symbols
 from klasy.log import rawfile
@@ -69,6 +72,27 @@ def test_symbols_only_where_they_are_needed():
     head = rawfile.head([numbers], release="6.1", wall_offset=0, symbols=None, types=None)
     assert b"SYMS" not in head
     assert b"SYMS" in contents(SCHEMA)
+
+
+def test_types_of_programs(tmp_path):
+    """What is of a user program's type goes by its own types, which the file carries: they build upon no kernel's."""
+    member = Member("share", 1, 0)
+    blob = write([Float("double", 8), Struct("job", 8, (member,)), Enum("kind", 4, False, (("COPY", 5),))])
+    of = {"module": "a:/usr/bin/jobs"}
+    typed = schema(*fields(("*job", "object", 8, of | {"type_id": 2}), ("kind", "enum", 4, of | {"type_id": 3})))
+    modules = []
+
+    def types(module):
+        modules.append(module)
+        return blob if module else b""
+
+    head = rawfile.head([typed], release="6.1", wall_offset=10**18, symbols=tables, types=types)
+    path = tmp_path / "log"
+    path.write_bytes(head + rawfile.encoded(0, run(record(pack("<dI", 0.25, 5)))))
+    lines, _ = shown(path)
+    assert modules == [None, "a:/usr/bin/jobs"]
+    assert "kind = COPY" in lines[0]
+    assert "share = 0.25" in lines[0]
 
 
 def test_what_needs_the_kernels_code_is_refused():
