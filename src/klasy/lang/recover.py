@@ -101,6 +101,10 @@ class Recovery:
             if handled:
                 return position
         named = self.help.named(failure.stack.states[-1], found)
+        if named is not None and named.code == "one-signature":
+            closed = self._best_repair(failure.stack.states, found)
+            if closed and closed.insert == ")" and closed.reach >= _LOOKAHEAD:  # call(f && within(g)
+                named = None
         if named is not None:
             if named.code == "untyped-pointcut-parameters" and self._word_of_member(failure.stack, 1) in DESIGNATORS:
                 named = next(n for n in NAMED if n.code == "designator-as-name")

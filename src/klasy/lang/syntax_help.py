@@ -64,6 +64,11 @@ def _in_body(befores: str, founds: str) -> tuple[str, ...]:
 _SHAPES = ("x()", "x() && x()", "x() || x()")
 _OPEN_POINTCUTS = " @ ".join(f"{head} {shape}" for head in ("before():", "pointcut") for shape in _SHAPES)
 _BARE_DESIGNATORS = " @ ".join(f"pointcut {designator}" for designator in DESIGNATORS)
+_ONE_SIGNATURE = " @ ".join(
+    f"pointcut {designator}({shape}"
+    for designator in ("call", "execution", "within")
+    for shape in ("x", "x*", "*x", "*x*", "x()", "x(..)", "x x", "x *x", "struct x *x", "struct x *x(..)")
+)
 _NAMELESS = (
     "before(struct x @ before(x * @ before(struct x * @ before(int x, struct x @ before(const x @"
     "before(int x, const x @ before(unsigned int @ before(int x, int"
@@ -136,6 +141,15 @@ NAMED: tuple[Named, ...] = (
     Named("empty-signature", "nothing is said of which functions",
           _in_aspect("pointcut call( @ pointcut execution( @ pointcut within(", ")"),
           "a function is 'type name(parameters)': 'int foo(struct bar *b, ..)', 'tcp_*'"),
+    Named("one-signature", "a designator takes one signature: '<found>' stands between designators",
+          _in_aspect(_ONE_SIGNATURE, "|| @ &&"),
+          "call(tcp_sendmsg) <found> call(tcp_recvmsg)", skip_to=")"),
+    Named("one-signature", "a designator takes one signature",
+          _in_aspect(_ONE_SIGNATURE, ","),
+          "call(tcp_sendmsg) || call(tcp_recvmsg)", skip_to=")"),
+    Named("one-signature", "'!' stands before a designator, not in it",
+          _in_aspect("pointcut call( @ pointcut execution( @ pointcut within(", "!"),
+          "!within(tcp_*)"),
     Named("empty-data", "nothing is said of which data",
           _in_aspect("pointcut get( @ pointcut set( @ pointcut access(", ")"),
           "data is a global ('jiffies'), a member by its type ('struct sk_buff.len') "
