@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 INTEGER = "diuxXoc"
 _FLAGS = "-+ #0"
 _LENGTHS = "hlqjzt"
+_OTHERWISE = (("I4", "ip4(x)"), ("i4", "ip4(x)"), ("I6", "ip6(p)"), ("i6", "ip6(p)"), ("M", "mac(p)"), ("m", "mac(p)"))
 _POINTER_FORMS = ("", "x", "S", "s")  # what may follow %p; x is the kernel's "really show it"
 
 
@@ -109,11 +110,12 @@ def _directive(template: str, start: int) -> tuple[Directive, int]:
             kind += form[:1]
             at += len(form[:1])
         else:
+            known = "known are %p, %pS, %ps"
             raise TemplateError(
                 f"the conversion '{template[start:at]}{form}' is not known",
                 start,
                 at + len(form),
-                "known are %p, %pS, %ps",
+                next((f"%s with {call} shows it" for letters, call in _OTHERWISE if form.startswith(letters)), known),
             )
     text = template[start:at]
     if not kind:

@@ -63,8 +63,8 @@ def _code_and_data(kernel: LiveKernel, pattern: str) -> dict[str, list[dict[str,
         by_base.setdefault((function.base, function.module), []).append(function)
     functions = [_function(kernel, copies) for copies in by_base.values()]
     data = [{"name": s.name, "type": None, "module": s.module} for s in kernel.data_symbols(pattern)]
-    functions.sort(key=lambda f: str(f["name"]))
-    return {"functions": functions, "data": data, "events": _events(kernel, pattern)}
+    functions.sort(key=lambda f: (not f["traceable"], str(f["name"])))
+    return {"events": _events(kernel, pattern), "functions": functions, "data": data}
 
 
 def _events(kernel: LiveKernel, pattern: str) -> list[dict[str, Any]]:

@@ -64,7 +64,14 @@ class AdviceChecker(ExprChecker):
         count = len(self.bag.errors)
         typed: tree.Stmt | None
         if isinstance(body, ast.Block):
-            typed = self._block(body)
+            typed = sequence = self._block(body)
+            last = sequence.body[-1] if sequence.body else None
+            if isinstance(last, tree.Sample | tree.Limit):
+                word = "sample" if isinstance(last, tree.Sample) else "limit"
+                hints = ["it stands before what it is to restrain"]
+                self.bag.warning(
+                    "no-effect", f"'{word}' leaves nothing out here: nothing follows it", last.span, hints=hints
+                )
         else:
             from klasy.compiler import cbody
 
@@ -72,6 +79,15 @@ class AdviceChecker(ExprChecker):
         if typed is None or len(self.bag.errors) > count:
             return None
         return tree.Advice(self.advice.index, self.parameters, typed)
+
+    def where_bound(self, name: str) -> str:
+        """How what a join point has comes to be known under a name."""
+        designators = {type(part) for part in outside_flows(self.advice.pointcut)}
+        if ast.Event in designators:
+            return f"a field of an event is bound by a parameter of its name: {self.advice.kind.value}(TYPE {name})"
+        if designators & {ast.Call, ast.Execution, ast.Syscall}:
+            return f"an argument is bound by a parameter of its name: {self.advice.kind.value}(TYPE {name})"
+        return ""
 
     # --- conditions of the pointcut
 

@@ -215,7 +215,13 @@ class ExprChecker:
                 did_you_mean(close),
                 "enum constants are known by name, macros (#define) are not: the kernel's type information lacks them",
             ]
+        elif not close:
+            hints = [self.where_bound(name)]
         self.error("unknown-name", f"'{name}' is not known here", node.span, *hints)
+
+    def where_bound(self, name: str) -> str:
+        """How what a join point has comes to be known under a name; "" outside of advice."""
+        return ""
 
     def _constants(self) -> list[str]:
         from klasy.btf.types import Enum
