@@ -300,6 +300,7 @@ def test_joinpoint_attributes_take_no_bytes():
         ("%u", "sk->state", "int", 4),
         ("%s", "sk->state", "enum", 4),
         ("%s", "sk->sk_label", "string", 128),
+        ("%s", "(const unsigned char *)sk->sk_label", "string", 128),
         ("%s", "sk->sk_prot->name", "string", 32),
         ("%s", "sk->sk_state_change", "symbol", 8),
         ("%s", "comm", "string", 16),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from klasy import printf
 from klasy.compiler import ir, tree
 from klasy.compiler.builtins.registry import Builtin
-from klasy.compiler.builtins.strings import as_string
+from klasy.compiler.builtins.strings import as_string, string_at
 from klasy.compiler.convert import rvalue
 from klasy.compiler.formats import MAX_RECORD, Layout
 from klasy.compiler.types import (
@@ -20,7 +20,6 @@ from klasy.compiler.types import (
     Pointer,
     String,
     Struct,
-    Void,
 )
 from klasy.lang import ast
 from klasy.plain import TYPE_CHECKING
@@ -197,10 +196,12 @@ def _fill_string(layout: Layout, directive: Directive, expr: tree.Expr) -> bool:
         _add_shown(layout, expr)
         return True
     string = as_string(expr if isinstance(expr.type, Array) else rvalue(expr))
+    value = rvalue(expr)
+    if string is None and isinstance(value.type, Pointer) and isinstance(value.type.target, Integer):
+        string = string_at(value)  # as in C, unsigned char * will do where %s says what it is
     if string is not None:
         _add_string(layout, string)
         return True
-    value = rvalue(expr)
     if isinstance(value.type, Enum | Bool):
         _add_integer(layout, value)
         return True
@@ -239,8 +240,8 @@ def _mismatch(checker: ExprChecker, directive: Directive, expr: tree.Expr) -> No
         hint = "%p shows the address"
         if isinstance(kind, Pointer) and isinstance(kind.target, Struct | Incomplete):
             hint += f"; log({expr.span.text}) without a format shows the whole {kind.target.name}"
-        elif isinstance(kind, Pointer) and isinstance(kind.target, Void) and directive.kind == "s":
-            hint += ", str(p) reads a string there"
+        elif directive.kind == "s" and string_at(expr) is not None:
+            hint += f", str({expr.span.text}) reads a string there"
     elif isinstance(kind, Struct):
         hint = f"log({expr.span.text}) without a format shows the whole of it"
     checker.error(
