@@ -158,6 +158,10 @@ class _Declaring:
                 f"say what its type is: {self.decl.name}[int], {self.decl.name}[cpu]",
             )
             return None
+        if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name):
+            function = self.checker.functions.get(node.callee.name)
+            if function is not None:
+                return self._fitting(self.checker.type_of(function.result), node)
         checker = self._checker_for(node)
         if checker is None:
             return self._type_name(node) if isinstance(node, ast.Name) else self._unknown(node)

@@ -227,8 +227,11 @@ class _AspectResolver:
         advice_list: tuple[ast.Advice, ...] = ()
         if self.scope.whole and not self.bag.errors and not aspect.abstract:
             advice_list = tuple(self._expand(advice, index) for index, advice in enumerate(aspect.advice))
+        states = aspect.state
+        if aspect.functions:  # which a key may call
+            states = tuple(self.scope.settled(each, aspect) for each in states)
         return ast.Aspect(
-            aspect.name, self.tree.source, advice_list, aspect.state, span=aspect.span, name_span=aspect.name_span,
+            aspect.name, self.tree.source, advice_list, states, span=aspect.span, name_span=aspect.name_span,
             functions=self._functions(advice_list),
         )  # fmt: skip
 
@@ -279,6 +282,7 @@ class _AspectResolver:
         # A key may be of what advice has: which advice, and whether it fits, is for the compiler to say.
         known = {param.name: param.span for advice in self.aspect.advice for param in advice.params}
         checker = ExpressionChecker(self.bag, {}, known, condition=True)
+        checker.calls = self.calls
         for key in state.keys:
             if isinstance(key, ast.Expr):
                 checker.check(key)
@@ -544,6 +548,12 @@ class _AspectResolver:
             return hints[0]
         if len(offered) == 1:
             return f"the pointcut names '{offered[0]}'"
+        if (
+            not functions
+            and param.type.pointers
+            and any(isinstance(part, ast.Access) for part in designators(pointcut))
+        ):
+            return f"'&& target({param.name})' binds the object whose member is accessed"
         function = functions[0] if len(functions) == 1 else "f"
         return f"name it in the signature: '{function}({wanted}, ..)'"
 

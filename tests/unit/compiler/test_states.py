@@ -310,11 +310,12 @@ aspect keys {
     pointcut see(struct thing *thing): execution(see(struct thing *thing));
     count names[thing->name]; count labels[str(thing->label)]; count who[comm]; count ips[ip4(*(u32 *)thing->address)];
     count macs[mac(thing->mac)]; count things[struct thing *]; count colours[enum colour];
-    count several[u8, comm, long]; count literal[comm]; u64 seen[thing->number];
+    count several[u8, comm, long]; count literal[comm]; u64 seen[thing->number]; count lows[low(thing), comm];
+    u8 low(struct thing *thing) { return thing->number; }
     before(struct thing *thing): see(thing) {
         names[thing->name]++; labels[str(thing->label)]++; who[comm]++; ips[ip4(*(u32 *)thing->address)]++;
         macs[mac(thing->mac)]++; things[thing]++; colours[BLUE]++; several[thing->number, comm, -1]++;
-        literal["all"]++; literal["eight by"]++; seen[thing->number] = *(u64 *)thing->label;
+        lows[low(thing), comm]++; literal["all"]++; literal["eight by"]++; seen[thing->number] = *(u64 *)thing->label;
     }
 }
 """
@@ -345,6 +346,7 @@ def test_keys_of_every_kind() -> None:
     assert keys_of(both, "colours") == {(7).to_bytes(4, "little"): [1]}
     several = bytes([0xFF]) + bytes(7) + b"bash".ljust(16, b"\0") + b"\xff" * 8
     assert keys_of(both, "several") == {several: [1]}
+    assert keys_of(both, "lows") == {bytes([0xFF]) + bytes(7) + b"bash".ljust(16, b"\0"): [1]}
     assert set(keys_of(both, "literal")) == {b"all".ljust(16, b"\0"), b"eight by".ljust(16, b"\0")}
     assert all(both.lost(state) == [0, 0, 0, 0] for state in both.compiled.states)
 
