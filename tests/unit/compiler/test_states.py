@@ -370,7 +370,7 @@ def test_what_cannot_be_read_counts_as_zero_and_is_counted() -> None:
     both = Both(*built(KEYS))  # nothing can be read
     both.run(BASE)
     faulty = {state.name for state in both.compiled.states if both.lost(state)[LOST_FAULT] == 1}
-    assert faulty == {"names", "labels", "ips", "macs", "several", "seen"}
+    assert faulty == {"names", "labels", "ips", "macs", "several", "seen", "lows"}
 
 
 # --- what goes where --------------------------------------------------------------------------------------------------
