@@ -5,6 +5,7 @@ Only the unit of compilation that holds the function is read: the file's table o
 
 from __future__ import annotations
 
+import os
 import struct
 from bisect import bisect_right
 
@@ -12,7 +13,7 @@ from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import IO, Any
 
     from klasy.programs.types import Found, Wanted
 
@@ -128,15 +129,22 @@ class DebugInfo:
             self._units[unit] = {address: die for address, die in entries if address is not None}
         return self._units[unit]
 
+    def _beside(self, name: str) -> IO[bytes]:
+        """What dwz has put into a file that several share: its name is as seen from this one."""
+        return open(os.path.join(os.path.dirname(self.path), name), "rb")
+
     def _open(self) -> None:
         from io import BytesIO
 
         from elftools.elf.elffile import ELFFile
 
         with open(self.path, "rb") as file:
-            elf = ELFFile(BytesIO(file.read()))
+            elf = ELFFile(BytesIO(file.read()), self._beside)
         # No executable's debug information has relocations left; that there are none takes pyelftools long to find.
-        self._dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
+        try:
+            self._dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
+        except OSError:  # the shared file is not there: what is in this one is known all the same
+            self._dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
         section = elf.get_section_by_name(".debug_aranges")
         self._ranges = _ranges(section.data()) if section is not None else []
 

@@ -78,10 +78,17 @@ class _Reading:
         self._ids: dict[object, int] = {}
         self._shapes: dict[object, object] = {}
         self._types: list[Type] = []
-        for unit in units:
+        left, seen = list(units), set()
+        while left:
+            unit = left.pop(0)
+            if _place(unit) in seen:
+                continue
+            seen.add(_place(unit))
             for die in unit.iter_children():
                 if die.tag in _NAMED:
                     self._note(die)
+                elif die.tag == "DW_TAG_imported_unit":  # dwz puts there what several units have in common
+                    left.append(die.get_DIE_from_attribute("DW_AT_import"))
 
     def _note(self, die: Any) -> None:
         if die.tag == _ENUM:

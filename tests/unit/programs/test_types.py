@@ -43,6 +43,8 @@ OTHER = "struct node { int other; }; struct later { int x; }; int g(struct node 
 LAYOUT = ["label", "next", "far", "in", "in.name", "i", "f", "flag", "colour", "grid", "weight", "either", "hook"]
 LAYOUT += ["later", "kin", "rest"]
 
+DATA = Path(__file__).parents[2] / "data" / "programs"
+
 pytestmark = pytest.mark.skipif(which("gcc") is None, reason="compiles programs")
 
 
@@ -161,3 +163,18 @@ def test_classes(tmp_path: Path) -> None:
     places = {name: find_member(btf, worker, name) for name in ("id", "spent", "boss", "all")}
     assert {name: place.bit_offset // 8 for name, place in places.items() if place} == {"id": 0, "spent": 8, "boss": 16}
     assert btf.c_name(places["boss"].type_id) == "struct base *"
+
+
+def test_shortened(tmp_path: Path) -> None:
+    """Types that dwz has put into another unit, or into another file, are found there; without that file nothing is
+    told of them, and no half of it."""
+    path = str(DATA / "items.so")
+    btf = Btf(read(path, {"item", "state"}, {"name"}, "get1").data)
+    (item,) = btf.find("item", Struct)
+    members = {name: btf.c_name(find_member(btf, item, name).type_id) for name in ("place", "state", "counts")}
+    assert members == {"place": "struct place", "state": "enum state", "counts": "long long int [4]"}
+    assert btf.size_of(item) == 64
+    (tmp_path / "items.so").write_bytes((DATA / "items.so").read_bytes())
+    alone = str(tmp_path / "items.so")
+    (symbol,) = (s for s in ProgramFile(alone).symbols() if s.name == "get1")
+    assert types_at([(alone, symbol.address)], Wanted(frozenset(("item",)), frozenset(), frozenset())) is None
