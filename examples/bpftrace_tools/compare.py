@@ -356,12 +356,12 @@ def klasy(*words: str) -> str:
     return output.getvalue()
 
 
-def count(running: dict[str, subprocess.Popen[bytes]], folder: Path) -> tuple[dict[str, Counted], dict[str, int]]:
-    """What all have counted by now, by tool; and how far the original's output goes that is not of this."""
+def count(running: dict[str, subprocess.Popen[bytes]], folder: Path) -> tuple[dict[str, Counted], dict[str, int], int]:
+    """What all have counted by now, by tool; how far the original's output goes that is not of this; and when: ns."""
     points = json.loads(klasy("joinpoints", "--json"))["joinpoints"]
     states = {a["aspect"]: {s["name"]: s for s in a["states"]} for a in json.loads(klasy("stat", "--json"))["aspects"]}
     outputs = {name: folder / f"{name}.out" for name in running}
-    ends = {name: path.stat().st_size for name, path in outputs.items()}
+    moment, ends = time.monotonic_ns(), {name: path.stat().st_size for name, path in outputs.items()}
     asked = [name for name in ON_REQUEST if name in running and running[name].poll() is None]
     for name in asked:
         running[name].send_signal(signal.SIGUSR1)
@@ -375,7 +375,8 @@ def count(running: dict[str, subprocess.Popen[bytes]], folder: Path) -> tuple[di
                 hits[point["function"]] += point["hits"]
         maps = outputs[name].read_bytes()[ends[name] :].decode(errors="replace") if name in asked else ""
         counted[name] = Counted(maps, hits, states.get(name, {}))
-    return counted, {name: path.stat().st_size if name in asked else ends[name] for name, path in outputs.items()}
+    ends = {name: path.stat().st_size if name in asked else ends[name] for name, path in outputs.items()}
+    return counted, ends, moment
 
 
 def printed(output: Path, begin: int, times: int = 1) -> None:
@@ -458,7 +459,7 @@ def observe(names: list[str], disk: Path) -> tuple[dict[str, Seen], dict[str, st
     klasy("weave", "-q", "--buffer", "4M", *(str(HERE / f"{name}.asp") for name in names))
     count(running, folder)  # for what the first time does more
     seconds_over(names, folder)
-    before, begun = count(running, folder)
+    before, begun, first = count(running, folder)
     works = {}
     for task in dict.fromkeys(TOOLS[name].work for name in names):
         try:
@@ -467,7 +468,7 @@ def observe(names: list[str], disk: Path) -> tuple[dict[str, Seen], dict[str, st
             failed.update({name: str(error) for name in names if TOOLS[name].work is task})
             works[task] = -1
     seconds_over(names, folder)
-    after, ended = count(running, folder)
+    after, ended, last = count(running, folder)
     for process in running.values():
         process.send_signal(signal.SIGINT)
     for process in running.values():
@@ -476,7 +477,8 @@ def observe(names: list[str], disk: Path) -> tuple[dict[str, Seen], dict[str, st
     log = subprocess.run(["klasy", "log", "--json"], check=True, stdout=subprocess.PIPE, text=True).stdout
     for line in log.splitlines():
         event = json.loads(line)
-        messages[event["aspect"]].append(event["message"])
+        if first <= event["time_ns"] <= last:  # the kernel writes back by itself, too
+            messages[event["aspect"]].append(event["message"])
     klasy("unweave")
     seen = {}
     for name in names:
