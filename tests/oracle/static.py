@@ -6,6 +6,11 @@
 
 ``members``: for each the sites by place, and ``known``: for each place that the oracle caught and that is no site of
 the member, what the analysis took the object for (nothing: no type), so that a miss can be explained.
+
+``--asked`` analyses every function and then leaves out of each member's sites those in functions that a question about
+this member alone would not have looked at, as ``left_out``: what is lost on the way that a user's question goes counts
+as lost. ``--caught`` looks only at the functions in which the oracle caught something, which is enough to judge recall;
+``--every 3`` asks for every third member.
 """
 
 from __future__ import annotations
@@ -19,8 +24,9 @@ from collections.abc import Callable
 from typing import Any
 
 from klasy.errors import KlasyError
+from klasy.flow import candidates, cfg, reach
 from klasy.flow.index import Index
-from klasy.flow.sites import CONFIDENCE, covers, kernel_member
+from klasy.flow.sites import CONFIDENCE, Access, Member, covers, kernel_member
 from klasy.kernel.image import KernelImage
 
 
@@ -55,6 +61,37 @@ class Places:
         return f"{base}+{address - self.bases[base]:#x}"
 
 
+class Question:
+    """Which functions a question about one member alone looks at."""
+
+    def __init__(self, index: Index, member: Member) -> None:
+        self._engine = index.engine
+        self._member = member
+        self._sought = {module: candidates.sought(index.engine, module, [member]) for module in index.kernel.symbols}
+        narrow = {module: wanted for module, wanted in self._sought.items() if wanted is not None}
+        self._reach = reach.Reach(index.engine, [member], narrow)
+        self._chosen: dict[str | None, frozenset[int]] = {}
+        self._may: dict[tuple[str | None, int], bool] = {}
+
+    def leaves_out(self, access: Access) -> str:
+        """Which of the two choices leaves out the function that an access lies in; empty: none."""
+        module = access.function.module
+        text = self._engine.text(module)
+        place = text.function_index(access.address - text.base)
+        unit = self._engine.unit_of(module, place) if place is not None else None
+        if unit is None:
+            return "no function"
+        if module not in self._chosen:
+            found = candidates.units(self._engine, module, text.units(), [self._member], self._sought[module])
+            self._chosen[module] = frozenset(found)
+        if unit not in self._chosen[module]:
+            return "candidates"
+        key = module, unit
+        if key not in self._may:
+            self._may[key] = self._reach.may(module, cfg.Unit(text, unit))
+        return "" if self._may[key] else "reach"
+
+
 def static_sites(
     oracle: dict[str, Any],
     kernel: KernelImage | None = None,
@@ -62,9 +99,10 @@ def static_sites(
     *,
     use_cache: bool = False,
     caught_only: bool = False,
+    asked: bool = False,
 ) -> dict[str, Any]:
     """The document for an oracle's, of a kernel or the running one. ``caught_only``: look at no other functions than
-    those in which something was caught, which is enough to judge recall."""
+    those in which something was caught, which is enough to judge recall; ``asked``: see above."""
     if kernel is None:
         from klasy.kernel.live import running_kernel
 
@@ -90,12 +128,13 @@ def static_sites(
     where = places.holders(kernel, oracle) if caught_only else None
     structs = list(dict.fromkeys(member.struct for member in wanted.values()))
     if len(structs) > 1:  # all at once: what follows then only picks out
-        index.accesses(list(wanted.values()), progress, where=where)
-    found: dict[str, Any] = {name: {"sites": {}, "untyped": 0, "known": {}} for name in wanted}
+        index.accesses(list(wanted.values()), progress, where=where, whole=asked)
+    found: dict[str, Any] = {name: {"sites": {}, "untyped": 0, "known": {}, "left_out": {}} for name in wanted}
     names = {member: name for name, member in wanted.items()}
+    questions = {member: Question(index, member) for member in wanted.values()} if asked else {}
     for struct in structs:  # one at a time: where it lies differs
         members = [member for member in wanted.values() if member.struct == struct]
-        for access in index.accesses(members, progress, where=where).accesses:
+        for access in index.accesses(members, progress, where=where, whole=asked).accesses:
             module = access.function.module
             row = {
                 "function": access.function.name, "offset": access.offset, "module": module or "",
@@ -106,7 +145,13 @@ def static_sites(
                 "placed_in": access.placed_in,
             }  # fmt: skip
             for member in access.members:
-                found[names[member]]["sites"][places.place(access.address, module)] = row
+                why = questions[member].leaves_out(access) if asked else ""
+                known = found[names[member]]["left_out" if why else "sites"]
+                place = places.place(access.address, module)
+                if place in known:  # a copy from one such object to another
+                    known[place] = {**known[place], "kind": "rw", "copies": True}
+                else:
+                    known[place] = {**row, "left_out_by": why} if why else row
     unknown = _untyped(index)
     for name, member in wanted.items():
         found[name]["untyped"] = sum(n for (at, width), n in unknown.items() if covers(member, at, width, -1))
@@ -123,16 +168,27 @@ def main() -> None:
     parser.add_argument("--snapshot", help="a kernel's snapshot (default: the running kernel)")
     parser.add_argument("--members", nargs="*", help="only these")
     parser.add_argument("--cache", action="store_true", help="use what is kept of earlier runs")
+    parser.add_argument("--caught", action="store_true", help="only the functions in which something was caught")
+    parser.add_argument("--asked", action="store_true", help="leave out what a question about each member would")
+    parser.add_argument("--every", type=int, default=1, help="1: all members, 3: every third ..")
     arguments = parser.parse_args()
     with open(arguments.oracle) as file:
         oracle = json.load(file)
+    oracle["members"] = dict(list(oracle["members"].items())[:: arguments.every])
     kernel = None
     if arguments.snapshot:
         from klasy.kernel.snapshot import SnapshotKernel
 
         kernel = SnapshotKernel.load(arguments.snapshot)
-    only = arguments.members
-    json.dump(static_sites(oracle, kernel, only, use_cache=arguments.cache), sys.stdout, indent=1)
+    found = static_sites(
+        oracle, kernel, arguments.members,
+        use_cache=arguments.cache, caught_only=arguments.caught, asked=arguments.asked,
+    )  # fmt: skip
+    if arguments.asked:
+        left = Counter(site["left_out_by"] for one in found["members"].values() for site in one["left_out"].values())
+        kept = sum(len(one["sites"]) for one in found["members"].values())
+        print(f"{kept + left.total()} sites, left out of them: {dict(left)}", file=sys.stderr)
+    json.dump(found, sys.stdout, indent=1)
     print()
 
 
@@ -160,6 +216,9 @@ def _explain(index: Index, places: Places, oracle: dict[str, Any], found: dict[s
                 rows[module] = {}
                 for row, at in enumerate(part.columns[0]):
                     rows[module].setdefault(at, []).append(row)
+            if site["place"] in known["left_out"]:
+                known["known"][site["place"]] = [f"left out by {known['left_out'][site['place']]['left_out_by']}"]
+                continue
             text = index.engine.text(module)
             types = index.engine.seeds.types_of(module)
             said = []

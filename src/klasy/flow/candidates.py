@@ -13,16 +13,19 @@ import re
 import struct
 from itertools import chain
 
+from klasy.flow import decode as d
+from klasy.flow.transfer import ALIGNED
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from klasy.flow.cfg import Unit
     from klasy.flow.engine import Engine
     from klasy.flow.members import Types
     from klasy.flow.sites import Member
 _MANY = 2000  # structs around it; where a struct is a part of more, all functions are looked at
-_MANY_NEGATIVE = 64  # of them, if all their nodes are to count as what a pointer may point to
+_MANY_NODES = 64  # of them, if all their nodes are to count as what a pointer may point to
 _LONGEST = 4096  # bytes: what is longer is accessed at too many displacements
 _FEW = 100  # large displacements that are sought one by one
 _SMALL = range(-128, 128)
@@ -56,14 +59,16 @@ _VECTORS_0F = frozenset((*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x
 _OPCODE = _set(_OPCODES)
 # ModRM bytes with a displacement of one byte: without a SIB byte behind them, and with one.
 _PLAIN, _SIB = [_set(byte for byte in range(0x40, 0x80) if (byte & 7 == 4) is sib) for sib in (False, True)]
+_ADD = rb"[\x48\x49]\x83[\xc0-\xc7]"  # add $shift,%register
 # What must stand before such a displacement, which itself has been read.
 _BEHIND = b"(?:" + b"|".join(
     b"(?<=" + opcode + way + b".)" for opcode in (_OPCODE, rb"\x0f.") for way in (_PLAIN, _SIB + b".")
 ) + b")"  # fmt: skip
 
 
-def units(engine: Engine, module: str | None, all_units: Sequence[int], members: Iterable[Member]) -> Sequence[int]:
-    """Of an object's units, those that may access one of some members."""
+def sought(engine: Engine, module: str | None, members: Iterable[Member]) -> dict[int, int] | None:
+    """The displacements of operands that may access some members in an object's text, each with the least width; None:
+    any may."""
     types = engine.seeds.types_of(module)
     wanted: dict[int, int] = {}
     for member in members:
@@ -71,9 +76,23 @@ def units(engine: Engine, module: str | None, all_units: Sequence[int], members:
             continue
         found = displacements(types, member)
         if found is None:
-            return all_units
+            return None
         for shift, width in found.items():
             _add(wanted, shift, width)
+    return wanted
+
+
+def units(
+    engine: Engine,
+    module: str | None,
+    all_units: Sequence[int],
+    members: Iterable[Member],
+    wanted: dict[int, int] | None,
+) -> Sequence[int]:
+    """Of an object's units, those that may access one of some members; ``wanted``: as ``sought`` gives it."""
+    if wanted is None:
+        return all_units
+    types = engine.seeds.types_of(module)
     text = engine.text(module)
     starts = [text.starts[index] for index in all_units]
     by_start = dict(zip(starts, all_units, strict=True))
@@ -93,6 +112,20 @@ def units(engine: Engine, module: str | None, all_units: Sequence[int], members:
             if unit is not None:
                 hits.add(text.starts[unit])
     return [by_start[start] for start in sorted(hits) if start in by_start]
+
+
+def has_operand(unit: Unit, wanted: dict[int, int]) -> bool:
+    """Whether one of a function's instructions has such an operand, or is a repeated string instruction: of what the
+    bytes say, a third is something else once the instructions are decoded."""
+    for op in unit.ops:
+        kind, m = op[0], op[4]
+        if m is not None:
+            width = wanted.get(m[3])
+            if width is not None and m[0] != d.SP and m[0] != d.IP and (kind == d.LEA or not op[1] or op[1] >= width):
+                return True
+        elif (kind == d.STRING and op[2]) or (kind == d.ADD_CONST and op[5] in wanted):
+            return True
+    return False
 
 
 def displacements(types: Types, member: Member) -> dict[int, int] | None:
@@ -118,13 +151,24 @@ def displacements(types: Types, member: Member) -> dict[int, int] | None:
             _add(found, place + part, 1)
     if 0 in found:
         return None
-    # From a pointer to a node in the object, far further back: rare, so that it costs little to look there. Near by
-    # such displacements are as frequent as any.
-    for holder, place in holders if len(holders) <= _MANY_NEGATIVE else [(member.struct, 0)]:
-        for part in types.nodes(holder):
-            shift = place + member.offset - part
-            if shift < _SMALL.start:
-                _add(found, shift, 1)
+    # From a pointer to a node in the object, back to the member: far back is rare, so that it costs little to look
+    # there; near by only from nodes of the object itself. Forwards only where the scheduler's entities stand for it:
+    # such displacements are as frequent as any others.
+    for holder, place in holders if len(holders) <= _MANY_NODES else [(member.struct, 0)]:
+        low, high = place + member.offset, place + member.end
+        for part, own in types.nodes(holder).items():
+            if low - part < _SMALL.start:
+                for shift in range(low - part, high - part):
+                    _add(found, shift, 1)
+            elif low < part and own:
+                _add(found, low - part, 1)
+        if member.module is not None:  # modules find their own objects by the kernel's parts of them, as ext4 by inodes
+            for _, part in types.structs_in(holder):
+                for shift in range(low - part, high - part):
+                    _add(found, shift, 1)
+        for part in types.entities(holder):
+            if low != part:
+                _add(found, low - part, 1)
     return found
 
 
@@ -141,6 +185,8 @@ def _places(code: bytes, wanted: dict[int, int]) -> Iterator[int]:
             at = match.start()
             if _reaches(code, at, wanted[(code[at] ^ 0x80) - 0x80]):
                 yield at
+        for match in re.finditer(_ADD + _set(shift & 0xFF for shift in small), code, re.DOTALL):
+            yield match.start()
     large = {struct.pack("<i", shift): width for shift, width in wanted.items()}
     if len(large) <= _FEW:
         for needle, width in large.items():
@@ -173,6 +219,9 @@ def _strings(code: bytes, least: int, most: int) -> Iterator[int]:
     for match in _STRING.finditer(code):
         size = int.from_bytes(match[1], "little") * _STEP[match[2]]
         if least < size <= most:
+            yield match.start()
+    for match in ALIGNED.finditer(code):
+        if least < int.from_bytes(match[1] or match[2], "little", signed=True) <= most:
             yield match.start()
 
 

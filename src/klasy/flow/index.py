@@ -268,16 +268,20 @@ class Index:
 
     def _answer(self, members: Sequence[Member], progress: Progress | None, whole: bool, where: Where | None) -> Answer:
         looked_at: dict[str | None, Sequence[int]] = {}
+        sought: dict[str | None, dict[int, int]] = {}
         total = 0
         for module in self.kernel.symbols:
-            units = self.engine.text(module).units()
+            units: Sequence[int] = self.engine.text(module).units()
             total += len(units)
             if where is not None:
                 symbols = self.kernel.symbols[module]
                 units = [index for index in units if where(module, symbols.base + symbols.starts[index])]
             few = where is not None and len(units) <= _FEW
-            looked_at[module] = units if whole or few else candidates.units(self.engine, module, units, members)
-        self.fill(looked_at, progress, None if whole else reach.Reach(self.engine, members))
+            if not whole and not few and (wanted := candidates.sought(self.engine, module, members)) is not None:
+                sought[module] = wanted
+                units = candidates.units(self.engine, module, units, members, wanted)
+            looked_at[module] = units
+        self.fill(looked_at, progress, None if whole else reach.Reach(self.engine, members, sought))
         answer = answers.Answer(sum(map(len, looked_at.values())), total)
         for module in self.kernel.symbols:
             self._select(module, members, answer)

@@ -15,7 +15,7 @@ from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Var
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     Place = tuple[int, int]
     Part = tuple[int, int, int, str]
@@ -39,14 +39,20 @@ _TAGGED = {
 # Structs that say anew what another one, which they hold, has in the same places. include/linux/mm_types.h
 _OVERLAYS = frozenset((("folio", "page"),))
 # Structs from whose address container_of finds the object that they are a part of. include/linux/types.h and others.
+_LISTED = frozenset(
+    ("list_head", "hlist_node", "hlist_nulls_node", "hlist_bl_node", "llist_node", "rb_node", "plist_node")
+)
 _NODES = frozenset(
     (
-        *("list_head", "hlist_node", "hlist_nulls_node", "hlist_bl_node", "llist_node", "rb_node", "plist_node"),
+        *_LISTED,
         *("callback_head", "work_struct", "delayed_work", "rcu_work", "irq_work", "timer_list", "hrtimer", "shrinker"),
         *("wait_queue_entry", "wake_q_node", "kref", "kobject", "device", "notifier_block", "percpu_ref"),
         *("sched_entity", "sched_rt_entity", "sched_dl_entity"),
     )
 )
+_ENTITIES = frozenset(("sched_entity", "sched_rt_entity", "sched_dl_entity"))
+# What holds nodes of others. include/linux/rwsem.h, mutex.h, wait.h, swait.h
+_HEADS = frozenset(("rw_semaphore", "mutex", "wait_queue_head", "swait_queue_head", "completion", "semaphore"))
 
 
 class Types:
@@ -67,7 +73,7 @@ class Types:
         self.links: dict[int, bool] = {}  # what enlarge.is_link found
         self._embedded: dict[tuple[int, int], list[int]] = {}
         self._own_structs: dict[int, list[tuple[int, int]]] = {}
-        self._nodes: dict[int, frozenset[int]] = {}
+        self._nodes: dict[int, Mapping[int, bool]] = {}
         self._leads: dict[int, dict[int, set[int]]] = {}
         self._resolved: dict[int, int] = {}
 
@@ -372,10 +378,10 @@ class Types:
             return
         if depth > _DEEPEST or self.size(outer) < self.size(inner):
             return
-        for part, place in self._structs_in(outer):
+        for part, place in self.structs_in(outer):
             self._embed(part, inner, at + place, depth + 1, found)
 
-    def _structs_in(self, outer: int) -> list[tuple[int, int]]:
+    def structs_in(self, outer: int) -> list[tuple[int, int]]:
         """The structs among a type's own members, and the first elements of arrays of such: (type, offset)."""
         found = self._own_structs.get(outer)
         if found is None:
@@ -405,19 +411,30 @@ class Types:
                 return [(element, at + step * i) for i in range(max(1, min(kind.count, _ELEMENTS)))]
         return []
 
-    def nodes(self, struct: int) -> frozenset[int]:
+    def nodes(self, struct: int) -> Mapping[int, bool]:
         """At which offsets the parts of a struct begin, however deep, by which it is found: members of lists and trees,
-        timers, work items and the like, whose pointers the kernel hands about in the place of the object's own."""
+        timers, work items and the like, whose pointers the kernel hands about in the place of the object's own. Each
+        with whether it links the object itself, and not another such part or what waits for a lock in it."""
         found = self._nodes.get(struct)
         if found is None:
-            starts = set()
-            for part, at in self._structs_in(struct):
+            starts: dict[int, bool] = {}
+            for part, at in self.structs_in(struct):
                 kind = self.btf.type(part)
-                if isinstance(kind, Struct) and kind.name in _NODES:
-                    starts.add(at)
-                starts.update(at + inner for inner in self.nodes(part))
-            found = self._nodes[struct] = frozenset(starts)
+                name = kind.name if isinstance(kind, Struct) else ""
+                if name in _NODES:
+                    starts[at] = name in _LISTED
+                for inner, own in self.nodes(part).items():
+                    starts.setdefault(at + inner, own and name not in _NODES and name not in _HEADS)
+            found = self._nodes[struct] = starts
         return found
+
+    def entities(self, struct: int) -> frozenset[int]:
+        """At which offsets of a struct the parts begin that stand for it wherever the scheduler deals with it."""
+        return frozenset(
+            at
+            for part, at in self.structs_in(struct)
+            if isinstance(kind := self.btf.type(part), Struct) and kind.name in _ENTITIES
+        )
 
     def around(self, inner: int, limit: int) -> list[tuple[int, int]] | None:
         """All structs that hold a struct, it itself included, and where in them it lies; None: more than a limit."""

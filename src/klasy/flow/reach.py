@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from klasy.btf.types import FuncProto, Ptr
 from klasy.flow import decode as d
+from klasy.flow.candidates import has_operand
 from klasy.flow.cfg import Unit
 from klasy.flow.enlarge import is_link
 from klasy.flow.transfer import as_signed
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _MANY = 2000  # structs around one
 _MANY_PARTS = 60  # structs around a part; what more structs hold says nothing (as in enlarge)
+_SEVERAL = 2  # kinds of parts that are in many structs, if they are to tell something
+_FEW = 8  # structs around one, each of which is told by its parts
 _DEEPEST = 12  # structs within structs
 _CALLERS = 2  # that are asked of a function without prototype
 _DEEPEST_CALLER = 2
@@ -37,10 +40,15 @@ _NOTHING: frozenset[int] = frozenset()
 class Reach:
     """Tells which units may access objects of some members' structs."""
 
-    def __init__(self, engine: Engine, members: Iterable[Member]) -> None:
+    def __init__(
+        self, engine: Engine, members: Iterable[Member], sought: Mapping[str | None, dict[int, int]] | None = None
+    ) -> None:
+        """``sought``: for each object in which only functions with certain operands count, these (``candidates``)."""
         self._engine = engine
+        self._sought = sought or {}
         self._structs = tuple(dict.fromkeys((member.module, member.struct) for member in members))
         self._wanted: dict[str | None, frozenset[int] | None] = {}
+        self._everywhere: dict[str | None, set[frozenset[int]]] = {}
         self._always: dict[tuple[str | None, int], dict[int, set[int]]] = {}
         self._holders: dict[tuple[str | None, int], tuple[int, ...]] = {}
         self._functions: dict[int, frozenset[int]] = {}
@@ -48,8 +56,15 @@ class Reach:
 
     def may(self, module: str | None, unit: Unit) -> bool:
         """Whether a function may have such an object."""
+        sought = self._sought.get(module)
+        if sought is not None and not has_operand(unit, sought):
+            return False
         wanted = self._wanted_in(module)
-        return wanted is None or not wanted.isdisjoint(self._types(module, unit, wanted, 0))
+        if wanted is None or not wanted.isdisjoint(self._types(module, unit, wanted, 0)):
+            return True
+        # Parts that are everywhere tell an object where several of them are given away (as enlarge has it).
+        given = self._given(unit)
+        return any(len(given & parts) >= _SEVERAL for parts in self._everywhere.get(module, ()))
 
     def _wanted_in(self, module: str | None) -> frozenset[int] | None:
         """The structs from a pointer to which one that is asked for may be found; None: too many."""
@@ -69,11 +84,13 @@ class Reach:
             whole = {holder for holder, _ in holders}
             found |= whole
             for holder in whole:
-                found |= {
-                    part
-                    for part in _parts(types, holder)
-                    if not is_link(types, part) and types.around(part, _MANY_PARTS) is not None
+                parts = _parts(types, holder)
+                telling = {
+                    part for part in parts if not is_link(types, part) and types.around(part, _MANY_PARTS) is not None
                 }
+                found |= telling
+                if len(whole) <= _FEW:
+                    self._everywhere.setdefault(module, set()).add(frozenset(parts - telling))
         return frozenset(found)
 
     def _types(self, module: str | None, unit: Unit, wanted: frozenset[int], depth: int) -> set[int]:
@@ -200,6 +217,6 @@ class Reach:
 def _parts(types: Types, struct: int, depth: int = 0) -> set[int]:
     """The structs that are parts of a struct."""
     found = set()
-    for part, _ in types._structs_in(struct) if depth <= _DEEPEST else ():
+    for part, _ in types.structs_in(struct) if depth <= _DEEPEST else ():
         found |= {part} | _parts(types, part, depth + 1)
     return found

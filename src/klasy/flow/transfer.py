@@ -54,7 +54,7 @@ _FRAME_GAP = 1 << 20  # what aligning the stack pointer may skip, so that slots 
 _STRINGS = {0xA4: (d.SI, d.DI), 0xA6: (d.SI, d.DI), 0xAA: (None, d.DI), 0xAC: (d.SI, None), 0xAE: (None, d.DI)}
 _WORD = 8
 # sub %rdi,%rcx; add $length,%ecx; shr $3,%ecx, with what the compiler moved in between
-_ALIGNED = re.compile(rb"\x48\x29\xf9.{0,8}?(?:\x83\xc1(.)|\x81\xc1(..\0\0)).{0,8}?\xc1\xe9\x03", re.DOTALL)
+ALIGNED = re.compile(rb"\x48\x29\xf9.{0,8}?(?:\x83\xc1(.)|\x81\xc1(..\0\0)).{0,8}?\xc1\xe9\x03", re.DOTALL)
 _PROLOGUE = 40  # bytes before the string instruction in which these stand
 _ADDRESS_MASK = (1 << 64) - 1
 
@@ -354,7 +354,7 @@ class Flow:
         if self.values.kind[to] != MASKED or self.values.b[to] != -_WORD:
             return 0
         at = self.unit.at[here]
-        found = _ALIGNED.search(self.unit.text.code, max(0, at - _PROLOGUE), at)
+        found = ALIGNED.search(self.unit.text.code, max(0, at - _PROLOGUE), at)
         if found is None:
             return 0
         length = int.from_bytes(found[1] or found[2], "little", signed=True)

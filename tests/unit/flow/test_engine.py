@@ -313,6 +313,22 @@ def test_reach_of_parts_and_clones():
     assert reached(kernel, "item.c", "p", "g", "g.isra.0", "h", "h.isra.0") == ["p", "g", "g.isra.0"]
 
 
+def test_reach_by_several_parts_that_are_everywhere():
+    """Parts that are in many structs lead to one where two kinds of them are given away; one kind says nothing."""
+    kernel = MiniKernel(
+        "struct mutex { int owner; }; struct wait_queue_head { int lock; };"
+        "struct pipe { int a; struct mutex mutex; struct wait_queue_head wait; int head; };"
+        "int lock(struct mutex *m); int wake(struct wait_queue_head *w); int f(void *data); int g(void *data);",
+        {
+            "lock": ["c3"],
+            "wake": ["c3"],
+            "f": ["8b 47 0c", "call lock", "call wake", "c3"],
+            "g": ["8b 47 0c", "call lock", "c3"],
+        },
+    )
+    assert reached(kernel, "pipe.head", "f", "g") == ["f"]
+
+
 def test_what_cannot_reach_is_not_analysed():
     """Without ``whole`` an access in a function that has no such object in hand is not counted as untyped either."""
     kernel = MiniKernel(LINKED + "int g(int n);", {"f": ["8b 47 08", "c3"], "g": ["8b 47 08", "c3"]})
@@ -348,6 +364,39 @@ def test_candidates_with_string_instructions():
     found = MiniKernel(ITEM, {"f": fill, "g": other}).ask("item.c", whole=False)
     assert lines(found) == ["f+0x7 write c"]
     assert found.functions == 1
+
+
+def test_candidates_with_an_aligned_fill():
+    """So does one whose clearing goes from the first aligned word on."""
+    fill = ["48 8d 7b 08", "48 83 e7 f8", "48 29 f9", "83 c1 24", "31 c0", "c1 e9 03", "f3 48 ab", "c3"]
+    assert MiniKernel(ITEM, {"f": fill, "g": ["c3"]}).ask("item.part.z", whole=False).functions == 1
+
+
+def test_candidates_by_nodes():
+    """Back from a list's node in the object, but not from one that is of a timer or of what waits for a lock in it."""
+    kernel = MiniKernel(
+        "struct list_head { void *next; void *prev; }; struct timer_list { struct list_head entry; long more; };"
+        "struct mutex { long owner; struct list_head wait; };"
+        "struct item { long first; int a; int b; struct list_head list; struct timer_list timer; struct mutex mutex;"
+        " long pad[32]; struct timer_list far; };",
+        {"f": ["c3"]},
+    )
+    types = Index(kernel, use_cache=False).engine.seeds.types_of(None)
+    found = candidates.displacements(types, kernel.member("item.b"))
+    assert {shift for shift in found if shift < -3} == {-4, -324, -323, -322, -321}
+
+
+def test_candidates_are_decoded():
+    """What has the bytes of an operand only in the middle of an instruction is not analysed; what adds to an address
+    is."""
+    lines_of = {"f": ["b8 8b 47 08 00", "c3"], "g": ["8b 47 08", "c3"], "h": ["48 83 c7 08", "8b 07", "c3"]}
+    kernel = MiniKernel(ITEM, lines_of)
+    engine = Index(kernel, use_cache=False).engine
+    text, members = engine.text(None), [kernel.member("item.c")]
+    sought = candidates.sought(engine, None, members)
+    found = candidates.units(engine, None, text.units(), members, sought)
+    assert len(found) == 3
+    assert [candidates.has_operand(Unit(text, unit), sought) for unit in found] == [False, True, True]
 
 
 _OPCODES = ["8b", "89", "88", "8a", "c7", "83", "f6", "ff", "63", "0f b6", "0f b7", "0f af", "0f b1", "39", "03", "8d"]
