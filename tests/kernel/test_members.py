@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
 import struct
+import subprocess
 import threading
 from collections import Counter
 from itertools import pairwise
@@ -18,6 +20,7 @@ from support.weaving import TRACING, place, woven
 from klasy.flow import sites
 from klasy.kernel.live import LiveKernel
 
+IFF_TAP, TUNSETIFF, TUNGETIFF = 2, 0x400454CA, 0x800454D2  # include/uapi/linux/if_tun.h
 CWND_IN_TCP_INFO = 80  # offset of tcpi_snd_cwnd, include/uapi/linux/tcp.h
 
 
@@ -140,3 +143,56 @@ def test_position_in_a_file(tmp_path: Path):
     read = [dict(event.values) for event in events if event.joinpoint.kind == "get"]
     assert 4321 in {one["value"] for one in read if one["(unsigned long)f"] == file_object}
     assert {event.joinpoint.data for event in events} == {"struct file.f_pos"}
+
+
+def test_a_modules_own_struct():
+    """What is read of a tun device's flags, whose struct only that module has, is what the ioctl then returns."""
+    before = Path("/proc/modules").read_text()
+    subprocess.run(["modprobe", "tun"], check=True)
+    text = f"""aspect tun {{ before(void *t): get(struct tun_struct.flags) && within(tun_get_iff) && target(t)
+        && if(pid == {os.getpid()}) {{ log((unsigned long)t, value); }} }}"""
+    try:
+        with woven(text) as a:
+            device = os.open("/dev/net/tun", os.O_RDWR)
+            request = struct.pack("16sH22x", b"klasy0", IFF_TAP)
+            fcntl.ioctl(device, TUNSETIFF, request)
+            a.events()
+            _, flags = struct.unpack("16sH22x", fcntl.ioctl(device, TUNGETIFF, request))
+            (event,) = a.events()
+            os.close(device)
+    finally:
+        if "tun " not in before:
+            subprocess.run(["rmmod", "tun"], check=True)
+    _, value = dict(event.values).values()
+    assert flags & IFF_TAP
+    assert value & 0xFFFF == flags
+    assert (event.joinpoint.data, event.joinpoint.module) == ("struct tun_struct.flags", "tun")
+
+
+def test_a_copy_of_credentials():
+    """seteuid copies the caller's credentials by a string instruction: a get of the one object's member and a set of
+    the other's, with the objects and the value that a raw event saw there."""
+    text = f"""aspect copies {{ before(struct cred *c):
+        access(struct cred.euid.val) && within(prepare_creds) && target(c) && if(pid == {os.getpid()}) {{
+        log((unsigned long)c, value); }} }}"""
+    with woven(text) as a:
+        kernel = LiveKernel()
+        (address, twice), *others = Counter(point.address for point in a.aspect.joinpoints).items()
+        assert (twice, others) == (2, [])
+        offset = sites.kernel_member(kernel, "cred", "euid").offset
+        (TRACING / "trace").write_text("")
+        define(f"p:rawmember/copy {place(kernel, address)} s=%si:x64 d=%di:x64 v=+{offset}(%si):u32")
+        (TRACING / "events/rawmember/enable").write_text("1")
+        try:
+            os.seteuid(65534)
+            os.seteuid(0)
+            seen = re.findall(
+                rf"-{os.getpid()} .* copy: .* s=0x(\w+) d=0x(\w+) v=(\d+)", (TRACING / "trace").read_text()
+            )
+        finally:
+            (TRACING / "events/rawmember/enable").write_text("0")
+            define("-:rawmember/")
+        rows = [tuple(dict(event.values).values()) for event in a.events() if event.joinpoint.address == address]
+    assert [int(value) for _, _, value in seen] == [0, 65534]
+    both = [(int(which, 16), int(value)) for source, to, value in seen for which in (source, to)]
+    assert rows == both

@@ -68,6 +68,9 @@ class MiniKernel(KernelImage):
     def data_symbols(self, pattern):
         return []
 
+    def blacklist(self):
+        return b""
+
     def member(self, text):
         """``item.next``: the member of a struct."""
         return sites.kernel_member(self, *text.split(".", 1))

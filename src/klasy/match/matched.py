@@ -69,9 +69,9 @@ class AdviceMatch:
     ``calls`` are the direct and tail calls; ``callees``, by address, what the advice's ``call`` designators name;
     ``unknown``, by the callee's address, the outcome for calls from no known site: only where no ``within`` asks from
     where. ``restricted``: some ``within`` does. ``indirect`` finds the indirect calls that the advice may match: only
-    dispatch at the callee can tell, and finding them is dear. ``members``, by the instruction's address, are accesses
-    to members of types; ``untyped`` where more may be; ``places``, by address, instructions that are named.
-    ``inlined`` are executions of inlined copies.
+    dispatch at the callee can tell, and finding them is dear. ``members``, by the instruction's address and the
+    register that leads to the object, are accesses to members of types; ``untyped`` where more may be; ``places``, by
+    address, instructions that are named. ``inlined`` are executions of inlined copies.
     """
 
     advice: Advice
@@ -79,7 +79,7 @@ class AdviceMatch:
     inlined: list[Match] = field(default_factory=list)
     accesses: list[AccessMatch] = field(default_factory=list)
     places: dict[int, Match] = field(default_factory=dict)
-    members: dict[int, MemberMatch] = field(default_factory=dict)
+    members: dict[tuple[int, int], MemberMatch] = field(default_factory=dict)
     untyped: set[int] = field(default_factory=set)
     events: list[EventMatch] = field(default_factory=list)
     calls: list[Match] = field(default_factory=list)

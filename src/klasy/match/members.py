@@ -12,6 +12,7 @@ from klasy.errors import KernelLacks
 from klasy.kernel.model import Refusal, Way
 from klasy.lang import ast
 from klasy.lang.walk import nodes
+from klasy.match import modules
 from klasy.match.datum import DataType, MemberData
 from klasy.match.glob import is_glob, matches
 from klasy.match.guard import either
@@ -65,13 +66,13 @@ def _is_type(matcher: AdviceMatcher, name: str) -> bool:
 
 
 class _Members:
-    """The members that a pattern names, of the kernel's own types."""
+    """The members that a pattern names: of the kernel's types, or where it has none of the name, of modules'."""
 
     def __init__(self, matcher: AdviceMatcher, node: ast.Access) -> None:
         self.matcher = matcher
         self.node = node
         self.btf: Btf = matcher.kernel.btf
-        self.text = ""
+        self.module: str | None = None
 
     def fail(self, code: str, message: str, *hints: str) -> None:
         self.matcher.bag.error(code, message, self.node.data.span, hints=[hint for hint in hints if hint])
@@ -84,11 +85,21 @@ class _Members:
         if ref is None:
             ref = ast.TypeRef(data.span, ast.TagKind.NONE, path[0])
             path = path[1:]
+        if own := modules.structs(self.matcher.kernel, ref):
+            members_of = [self._of(struct, ref, path) for self.module, self.btf, struct in own]
+            return [one for each in members_of for one in each]
         try:
             struct = self.btf.resolve(find_base(self.btf, ref))
         except TypeRefError as error:
-            error.report(self.matcher.bag)
+            found = error.diagnostic
+            if found.code == "unknown-type":
+                found = replace(found, hints=(*found.hints, "a module's own types are known while it is loaded"))
+            self.matcher.bag.items.append(found)
             return []
+        return self._of(struct, ref, path)
+
+    def _of(self, struct: int, ref: ast.TypeRef, path: tuple[str, ...]) -> list[tuple[Member, MemberData]]:
+        data = self.node.data
         if not isinstance(self.btf.type(struct), Struct):
             self.fail("not-a-struct", f"'{self.btf.c_name(struct)}' has no members")
             return []
@@ -122,12 +133,15 @@ class _Members:
         found = []
         for name in chosen:
             try:
-                one = member(self.btf, struct, ".".join([*way, name]))
+                one = member(self.btf, struct, ".".join([*way, name]), self.module)
             except KernelLacks:
                 self._absent(inner, name)
                 return []
             if one.bits:  # not of a flexible array
-                found.append((one, MemberData(str(one), DataType(self.btf, one.type_id))))
+                kind = DataType(self.btf, one.type_id)
+                if self.module is not None:
+                    kind = modules.as_kernels(self.matcher.kernel.btf, kind)
+                found.append((one, MemberData(str(one), kind)))
         if not found:
             self._absent(inner, last)
         return found
@@ -276,12 +290,12 @@ def _lies_where_asked(matcher: AdviceMatcher, conjunct: _Conjunct, function: Fun
 def _add(matcher: AdviceMatcher, result: AdviceMatch, new: MemberMatch, node: ast.Access) -> None:
     """Where two alternatives select one instruction, the advice runs there once, if either holds.
 
-    An instruction that copies between two such objects is found twice: then of neither is said that it is the one.
+    One that copies from one such object to another is two join points: it reads the one and writes the other.
     """
-    address = new.access.address
-    other = result.members.get(address)
+    key = new.access.address, new.access.base
+    other = result.members.get(key)
     if other is None:
-        result.members[address] = new
+        result.members[key] = new
         return
     if other.outcome.bindings != new.outcome.bindings:
         matcher.bag.error(
@@ -293,7 +307,7 @@ def _add(matcher: AdviceMatcher, result: AdviceMatch, new: MemberMatch, node: as
         return
     same_place = (other.access.base, other.access.base_offset) == (new.access.base, new.access.base_offset)
     data = tuple(dict.fromkeys((*other.data, *new.data)))
-    result.members[address] = MemberMatch(
+    result.members[key] = MemberMatch(
         other.kind if other.kind is new.kind else JoinPointKind.ACCESS,
         other.access if same_place else replace(other.access, base=-1, reads=True, writes=True),
         data,
@@ -316,12 +330,22 @@ def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> 
     btf = matcher.kernel.btf
     data = node.data
     ref = data.type or ast.TypeRef(data.span, ast.TagKind.NONE, data.path[0])
-    struct = btf.resolve(find_base(btf, ref))
+    own = modules.structs(matcher.kernel, ref)
+    struct = own[0][2] if own else btf.resolve(find_base(btf, ref))
     before = len(matcher.bag.errors)
     for name in names:
         param = params.get(name)
         if param is None:
             continue  # the resolver says so
+        if own and modules.structs(matcher.kernel, param.type):
+            matcher.bag.error(
+                "not-built",
+                f"'struct {ref.name}' is a type of module {own[0][0]}: this version of klasy knows modules' types in"
+                " get, set and access only",
+                param.span,
+                hints=[f"bind it as void *{name}"],
+            )
+            continue
         try:
             base = btf.resolve(find_base(btf, param.type))
         except TypeRefError as error:
@@ -330,7 +354,7 @@ def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> 
         if param.type.pointers != 1 or base not in (struct, 0):
             matcher.bag.error(
                 "wrong-parameter-type",
-                f"'{name}' is the object, a '{btf.c_name(struct)} *'",
+                f"'{name}' is the object, a '{own[0][1].c_name(struct) if own else btf.c_name(struct)} *'",
                 param.span,
             )
     for name, param in params.items():
@@ -354,7 +378,8 @@ def plan_members(planner: Planner) -> None:
             continue
         wants = _wants(matched)
         codes: dict[int, dict[int, MemberCode]] = {}
-        for address, found in sorted(matched.members.items()):
+        known_at: set[int] = set()
+        for (address, _), found in sorted(matched.members.items()):
             shadow = Shadow(found.kind, found.access.function, address, datum=_datum(found), access=found.access)
             code = _Site(found).code(wants)
             refusal = planner.kernel.refusal(address, found.access.function, Way.KPROBE)
@@ -364,7 +389,9 @@ def plan_members(planner: Planner) -> None:
                 planner.unreached(matched.advice, shadow, refusal)
                 continue
             draft = planner.probes.point(kind, address, found.access.function)
-            arm = planner.probes.arm(draft, matched.advice, found.outcome)
+            # of a copy from one such object to another, the advice runs for each of them
+            arm = planner.probes.arm(draft, matched.advice, found.outcome, int(address in known_at))
+            known_at.add(address)
             arm.by_address[address] = planner.probes.joinpoint(matched.advice, shadow, "kprobe", _why(found))
             if wants and isinstance(code, MemberCode):
                 known = codes.setdefault(id(arm), {})

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from klasy.match.plan import Arm, Plan, Probe
+    from klasy.match.shadow import JoinPointKind, Shadow
 
 _CONTEXTS = {
     Mechanism.FENTRY: {Context.FENTRY},
@@ -65,6 +66,11 @@ def _ids(arm: Arm) -> list[int]:
     return [*arm.by_address.values(), *arm.by_return_address.values(), *own]
 
 
+def _where(shadow: Shadow) -> tuple[JoinPointKind, int, int | None]:
+    """What tells a join point from others: of a copy between two objects, the register that leads to one."""
+    return shadow.kind, shadow.address, shadow.access.base if shadow.access is not None else None
+
+
 def _check_joinpoints(plan: Plan) -> Iterator[str]:
     reached: dict[int, int] = {}
     for probe in plan.probes:
@@ -75,13 +81,13 @@ def _check_joinpoints(plan: Plan) -> Iterator[str]:
                     yield f"{probe.name} runs join point {number}, which there is not"
                 elif plan.joinpoints[number].advice != arm.advice:
                     yield f"{probe.name} runs advice {arm.advice} at join point {number} of another advice"
-    missed = {(each.advice, each.shadow.kind, each.shadow.address) for each in plan.unreached if each.shadow.function}
+    missed = {(each.advice, _where(each.shadow)) for each in plan.unreached if each.shadow.function}
     for index, joinpoint in enumerate(plan.joinpoints):
         if joinpoint.id != index:
             yield f"join point {index} says it is {joinpoint.id}"
         if reached.get(index, 0) != 1:
             yield f"join point {index} is run from {reached.get(index, 0)} places"
-        if (joinpoint.advice, joinpoint.shadow.kind, joinpoint.shadow.address) in missed:
+        if (joinpoint.advice, _where(joinpoint.shadow)) in missed:
             yield f"join point {index} counts as unreached too"
 
 

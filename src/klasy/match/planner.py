@@ -77,7 +77,9 @@ class Planner:
             lint.report_unreached(self.matched, joinpoints, self._unreached, self.bag)
         self._warn_of_many(sum(len(probe.points) for probe in probes))
         unreached = sorted(self._unreached, key=lambda each: (each.advice, each.shadow.address))
-        untyped = {address for match in self.matched.advice for address in match.untyped - match.members.keys()}
+        untyped = {
+            address for match in self.matched.advice for address in match.untyped - {at for at, _ in match.members}
+        }
         diagnostics, flows = tuple(self.bag.items), self.matched.flows
         facts = self.syscalls
         plan = Plan(self.matched.aspect, joinpoints, probes, tuple(unreached), diagnostics, len(untyped))

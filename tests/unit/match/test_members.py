@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.matching import codes, plan
+from support.minikernel import MiniKernel
 
 from klasy.flow import sites
 from klasy.flow.index import Index
@@ -103,6 +104,9 @@ def test_object(kernel: SnapshotKernel) -> None:
         ("before(): set(struct tcp_sock.snd_cwn) { log(value); }", "unknown-member"),
         ("before(): set(struct tcp_sock.xyz*) { log(value); }", "unknown-member"),
         ("before(): get(struct nonesuch.len) { log(value); }", "unknown-type"),
+        ("before(): get(struct tun_struct.flag) { log(value); }", "unknown-member"),
+        ("before(struct tun_struct *t): get(struct tun_struct.flags) && target(t) { log(t); }", "not-built"),
+        ("before(struct file *t): get(struct tun_struct.flags) && target(t) { log(t); }", "wrong-parameter-type"),
         ("after(): get(struct tcp_sock.snd_cwnd) { log(value); }", "not-built"),
         (f"before(struct file *f): {SET} && target(f) {{ log(f); }}", "wrong-parameter-type"),
         (f"before(struct tcp_sock *t): {SET} {{ log(t); }}", "unbound-parameter"),
@@ -114,3 +118,47 @@ def test_object(kernel: SnapshotKernel) -> None:
 def test_errors(kernel: SnapshotKernel, text: str, code: str) -> None:
     """What cannot be woven is refused in the language's terms."""
     assert code in codes(kernel, text)
+
+
+def test_a_modules_own_type(kernel: SnapshotKernel) -> None:
+    """A struct that only a module has is known within it, found from the kernel's parts of it, too; its object is bound
+    as an address, for what is compiled and logged goes by the kernel's types."""
+    made = plan(kernel, "before(void *t): get(struct tun_struct.flags) && target(t) { log(t, value); }")
+    assert {j.shadow.module for j in made.joinpoints} == {"tun"}
+    assert not made.unreached
+    assert {"tun_get_iff", "tun_do_read", "tun_get_user"} == {j.shadow.function.base for j in made.joinpoints}
+    (arm,) = made.probes[0].arms
+    assert arm.members.wants == {"new", "object"}
+    made = plan(kernel, "before(): access(struct tun_struct.dev) { log(1); }")
+    assert {j.shadow.datum.type.name for j in made.joinpoints} == {"struct net_device *"}
+    made = plan(kernel, "before(): access(struct tun_file.tun) { log(1); }")  # a struct tun_struct *
+    assert {j.shadow.datum.type.name for j in made.joinpoints} == {"void *"}
+
+
+COPIES = "struct item { long a; long b; long c; }; int copy(struct item *to, struct item *from);"
+COPY = {"copy": ["0f 1f 44 00 00", "b9 03 00 00 00", "f3 48 a5", "c3"]}  # mov $3,%ecx; rep movsq
+
+
+@pytest.mark.parametrize(
+    ("pointcut", "found"),
+    [
+        ("get(struct item.b)", [("si", "get")]),
+        ("set(struct item.b)", [("di", "set")]),
+        ("access(struct item.b)", [("si", "access"), ("di", "access")]),
+        ("get(struct item.b) || set(struct item.b)", [("si", "get"), ("di", "set")]),
+    ],
+)
+def test_a_copy_reads_one_object_and_writes_another(pointcut: str, found: list[tuple[str, str]]) -> None:
+    """A string instruction that copies from one object to another of its kind is a get of the one's member and a set of
+    the other's: the advice runs for each with its own object and value."""
+    kernel = MiniKernel(COPIES, COPY)
+    made = plan(kernel, f"before(struct item *it): ({pointcut}) && target(it) {{ log(it, value); }}")
+    assert not made.unreached
+    assert [(j.shadow.access.base_register, j.shadow.kind.value) for j in made.joinpoints] == found
+    (probe,) = made.probes
+    (point,) = probe.points
+    assert point.address - point.function.address == 10
+    codes_of = [arm.members.code[point.address] for arm in probe.arms]
+    assert [code.base for code in codes_of] == [register for register, _ in found]
+    stores = [code.stored and code.stored.op for code in codes_of]
+    assert stores == [None if register == "si" else "copy" for register, _ in found]
