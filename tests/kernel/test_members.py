@@ -20,7 +20,8 @@ from support.weaving import TRACING, place, woven
 from klasy.flow import sites
 from klasy.kernel.live import LiveKernel
 
-IFF_TAP, TUNSETIFF, TUNGETIFF = 2, 0x400454CA, 0x800454D2  # include/uapi/linux/if_tun.h
+# include/uapi/linux/if_tun.h
+IFF_TAP, IFF_VNET_HDR, IFF_NOFILTER, TUNSETIFF, TUNGETIFF = 2, 0x4000, 0x1000, 0x400454CA, 0x800454D2
 CWND_IN_TCP_INFO = 80  # offset of tcpi_snd_cwnd, include/uapi/linux/tcp.h
 
 
@@ -154,7 +155,7 @@ def test_a_modules_own_struct():
     try:
         with woven(text) as a:
             device = os.open("/dev/net/tun", os.O_RDWR)
-            request = struct.pack("16sH22x", b"klasy0", IFF_TAP)
+            request = struct.pack("16sH22x", b"klasy0", IFF_TAP | IFF_VNET_HDR)
             fcntl.ioctl(device, TUNSETIFF, request)
             a.events()
             _, flags = struct.unpack("16sH22x", fcntl.ioctl(device, TUNGETIFF, request))
@@ -164,8 +165,8 @@ def test_a_modules_own_struct():
         if "tun " not in before:
             subprocess.run(["rmmod", "tun"], check=True)
     _, value = dict(event.values).values()
-    assert flags & IFF_TAP
-    assert value & 0xFFFF == flags
+    assert flags & ~IFF_NOFILTER == IFF_TAP | IFF_VNET_HDR
+    assert value == flags & ~IFF_NOFILTER
     assert (event.joinpoint.data, event.joinpoint.module) == ("struct tun_struct.flags", "tun")
 
 

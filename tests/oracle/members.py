@@ -81,6 +81,7 @@ GROUPS = (
         "net_device",
         ("mtu", "flags", "features", "ifindex", "netdev_ops", "state", "operstate", "tx_queue_len"),
         (("device", "lo"),),
+        ("kmalloc-4k", "kmalloc-cg-4k"),
     ),
     Group(
         "task_struct",
@@ -129,10 +130,11 @@ GROUPS = (
           (("files", "address_space"), ("ext4", "address_space")),
           INODE_CACHES, frozenset({"address_space"})),
     Group("super_block", ("s_flags", "s_op", "s_time_gran", "s_maxbytes"),
-          (("files", "super_block"), ("ext4", "super_block"))),
+          (("files", "super_block"), ("ext4", "super_block")), ("kmalloc-2k", "kmalloc-cg-2k")),
     Group("pipe_inode_info", ("head", "tail", "readers", "writers", "max_usage", "ring_size", "bufs", "mutex.owner"),
           (("pipes", "pipe"),), ("kmalloc-cg-192", "kmalloc-192", "kmalloc-cg-256", "kmalloc-256")),
-    Group("eventpoll", ("ovflist", "rdllist.next", "mtx.owner"), (("pipes", "eventpoll"),)),
+    Group("eventpoll", ("ovflist", "rdllist.next", "mtx.owner"), (("pipes", "eventpoll"),),
+          ("kmalloc-192", "kmalloc-cg-192", "kmalloc-256")),
 )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
 """Which functions can hold an access of a member: those whose code has a displacement that leads there.
 
-Only bytes are searched, no instruction is decoded from a function's start: where a wanted displacement stands behind an
-opcode and a ModRM byte, and the operand is wide enough to reach the member, something may access it; so may a repeated
-string instruction that does not fill the stack. Some of what is found is something else, for bytes may be read from the
-middle of an instruction. Of 39,080 sites of 207 members on 6.1 it misses 62: an access whose address was computed by
-more than one constant that appears nowhere as an offset on the way to the member, or from another part of the object.
+Only bytes are searched first, no instruction is decoded from a function's start: where a wanted displacement stands
+behind an opcode and a ModRM byte, and the operand is wide enough to reach the member, something may access it; so may a
+repeated string instruction that does not fill the stack. Bytes may be read from the middle of an instruction: what is
+found is looked at again when it is decoded (``has_operand``). Of 10,745 sites of 207 members in functions that ran on
+6.1 it misses 7: accesses from a node a little before the member, or at an address that is the sum of several constants.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ variables pointers lead there.
 What ``infer`` finds for each value, this finds for a function as a whole, without following any value: the types that
 are known at its entry, that its calls take and give, that lie in variables it names; then those that their members
 point to, where some instruction has a displacement at which that member lies. It costs a tenth of an analysis, and
-leaves out four functions of five. Of 13,627 sites of 69 members on 6.1 it misses 10.
+leaves out three functions of four. Of 10,745 sites of 207 members on 6.1 it misses 4.
 """
 
 from __future__ import annotations
