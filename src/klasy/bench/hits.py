@@ -46,8 +46,8 @@ CALLEES = ("__fdget_pos", "fdget_pos")  # what lseek calls first: before 6.12 an
 CALLERS = ("ksys_lseek", "__x64_sys_lseek")  # into which the compiler has inlined the other, or not
 SIZE_BUFFER = 10  # an action of syslog
 LIMIT = Limit("own code", most=1.1)
-_SAMPLES = 40
-_SECONDS = 0.005  # of a sample: shorter than what a scheduler gives others at a time
+_SAMPLES = 100
+_SECONDS = 0.001  # of a sample: shorter than what a scheduler gives anyone at a time while others wait
 _RECORD = 128  # bytes of a ring buffer that a record here never exceeds
 # where struct pt_regs has them
 _DX, _SI, _DI, _AX, _SP = 96, 104, 112, 80, 152
