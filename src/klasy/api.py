@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import os
 
-from klasy.errors import InputError, KlasyError
+from klasy.errors import InputError
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from klasy.btf.types import Btf
     from klasy.kernel.model import Function, Kernel
@@ -113,6 +113,7 @@ def states(name: str) -> dict[str, list[Slot]]:
 
     decoder, _ = state_decoder()
     with open_woven(name) as aspect:
+        decoder.learn([aspect])
         return {c.state.name: decoder.slots(c.state, c.elements, c.places) for c in read_states(aspect)}
 
 
@@ -141,9 +142,13 @@ class _LateKernel:
 
     def __init__(self, aspects: Sequence[WovenAspect] = ()) -> None:
         self._programs: dict[str, bytes] = {}
+        self._btfs: dict[str, Btf] = {}
+        self.learn(aspects)
+
+    def learn(self, aspects: Iterable[WovenAspect]) -> None:
+        """Add the types of programs that some more aspects have."""
         for aspect in aspects:
             self._programs |= aspect.types
-        self._btfs: dict[str, Btf] = {}
 
     def function_at(self, address: int) -> Function | None:
         return _kernel().function_at(address)
@@ -161,22 +166,10 @@ class _LateKernel:
         if key not in self._btfs:
             from klasy.btf.types import Btf
 
-            data = self._programs.get(key) or program_types(key)
-            if data is None:
+            if key not in self._programs:
                 return None
-            self._btfs[key] = Btf(data)
+            self._btfs[key] = Btf(self._programs[key])
         return self._btfs[key]
-
-
-def program_types(key: str) -> bytes | None:
-    """The types of user programs that a woven aspect has, as BTF, by what its fields call them."""
-    from klasy.weaver.woven import open_woven
-
-    try:
-        with open_woven(key.partition(":")[0]) as aspect:
-            return aspect.types.get(key)
-    except KlasyError:
-        return None  # it has been taken out since
 
 
 def _kernel() -> Kernel:
@@ -227,4 +220,4 @@ def state_decoder() -> tuple[StateDecoder, Symbolizer]:
 
     kernel = _LateKernel()
     symbols = Symbolizer(kernel)
-    return StateDecoder(kernel.types, symbols), symbols
+    return StateDecoder(kernel.types, symbols, kernel.learn), symbols

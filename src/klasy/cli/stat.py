@@ -72,6 +72,7 @@ class StateOutput:
         from klasy.api import state_decoder
 
         decoder, symbols = state_decoder()
+        self._learn = decoder.learn
         self._as_json = as_json
         self.clears = clear
         if as_json:
@@ -93,7 +94,9 @@ class StateOutput:
 
     def text(self, aspects: Iterable[WovenAspect], *, indent: bool = False) -> str:
         """The same as text, without a newline at its end."""
-        found = [(woven.name, contents) for woven, contents in read(aspects, take=self.clears)]
+        held = read(aspects, take=self.clears)
+        self._learn(woven for woven, _ in held)
+        found = [(woven.name, contents) for woven, contents in held]
         if self._as_json:
             import json
 

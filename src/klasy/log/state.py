@@ -21,6 +21,7 @@ from klasy.state import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from klasy.btf.types import Btf
     from klasy.log.symbolize import Symbolizer
@@ -52,9 +53,18 @@ class Slot:
 
 
 class StateDecoder:
-    """Decodes the elements of states. ``types(module)`` gives the BTF of a module, as for log records."""
+    """Decodes the elements of states. ``types(module)`` gives the BTF of a module, as for log records.
 
-    def __init__(self, types: Callable[[str | None], Btf | None], symbols: Symbolizer) -> None:
+    ``learn`` is to be told of aspects before their states are decoded: they bring types of programs along.
+    """
+
+    def __init__(
+        self,
+        types: Callable[[str | None], Btf | None],
+        symbols: Symbolizer,
+        learn: Callable[[Iterable[Any]], None] = lambda _: None,
+    ) -> None:
+        self.learn = learn
         self._field = field_decoder(types, symbols)
         self._symbols = symbols
 

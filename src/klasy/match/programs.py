@@ -239,7 +239,8 @@ class Programs:
             elif name in wanted and selects:
                 return None
             elif name in wanted:
-                where = "in a vector register" if kind[0] == "float" else "where klasy cannot tell"
+                where = {"float": "in a vector register", "struct": "as a whole struct"}.get(kind[0])
+                where = where or "where klasy cannot tell"
                 self.bag.error(
                     "not-in-a-register",
                     f"'{name}' (parameter {index + 1} of {function.name}) is passed {where}: it cannot be bound",

@@ -166,9 +166,23 @@ def _ranges(data: bytes) -> list[tuple[int, int, int]]:
 
 def _entry(die: Any) -> int | None:
     low = die.attributes.get("DW_AT_low_pc")
+    if low is None and "DW_AT_ranges" in die.attributes:
+        return _first(die)
     return int(low.value) if low is not None and low.form == "DW_FORM_addr" else (
         die.cu.dwarfinfo.get_addr(die.cu, low.raw_value) if low is not None else None
     )  # fmt: skip
+
+
+def _first(die: Any) -> int | None:
+    """Where a function begins that lies in several pieces: the compiler has put what is rarely run elsewhere."""
+    top = die.cu.get_top_DIE().attributes.get("DW_AT_low_pc")
+    base = top.value if top is not None else 0
+    for piece in die.dwarfinfo.range_lists().get_range_list_at_offset(die.attributes["DW_AT_ranges"].value, die.cu):
+        if hasattr(piece, "base_address"):
+            base = piece.base_address
+        else:
+            return int(piece.begin_offset + (0 if piece.is_absolute else base))
+    return None
 
 
 def _prototype(die: Any, name: str) -> Prototype:

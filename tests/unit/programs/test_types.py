@@ -10,7 +10,7 @@ import pytest
 
 from klasy.btf.types import Btf, Enum, Fwd, Struct, Typedef, Union
 from klasy.btf.walk import find_member
-from klasy.programs.debuginfo import types_at
+from klasy.programs.debuginfo import DebugInfo, types_at
 from klasy.programs.files import ProgramFile
 from klasy.programs.types import Found, Wanted
 
@@ -178,3 +178,19 @@ def test_shortened(tmp_path: Path) -> None:
     alone = str(tmp_path / "items.so")
     (symbol,) = (s for s in ProgramFile(alone).symbols() if s.name == "get1")
     assert types_at([(alone, symbol.address)], Wanted(frozenset(("item",)), frozenset(), frozenset())) is None
+
+
+def test_functions_in_pieces(tmp_path: Path) -> None:
+    """A function of which the compiler has put a part elsewhere is known by where it begins."""
+    source = """struct job { int n; }; void stop(int) __attribute__((cold, noreturn));
+    int done(struct job *job) { if (__builtin_expect(job->n < 0, 0)) { stop(job->n + 1); } return job->n; }"""
+    for version in ("4", "5"):
+        path = tmp_path / f"lib{version}.so"
+        command = ["gcc", "-g", f"-gdwarf-{version}", "-O2", "-fPIC", "-shared", "-x", "c", "-o", path, "-"]
+        subprocess.run(command, input=source, text=True, check=True)
+        symbols = {symbol.name: symbol.address for symbol in ProgramFile(str(path)).symbols()}
+        assert "done.cold" in symbols
+        prototype = DebugInfo(str(path)).prototype(symbols["done"], ("done",))
+        assert prototype is not None
+        assert prototype.text == "int done(struct job *job)"
+        assert DebugInfo(str(path)).prototype(symbols["done.cold"], ("done",)) is None
