@@ -58,11 +58,8 @@ def is_of_type(matcher: AdviceMatcher, data: ast.DataPattern) -> bool:
     name = data.path[0]
     if any(symbol.name == name for symbol in matcher.kernel.data_symbols(name)):
         return False
-    return _is_type(matcher, name)
-
-
-def _is_type(matcher: AdviceMatcher, name: str) -> bool:
-    return bool(matcher.kernel.btf.find(name, Struct) or matcher.kernel.btf.find(name))
+    ref = ast.TypeRef(data.span, ast.TagKind.NONE, name)
+    return bool(matcher.kernel.btf.find(name)) or bool(modules.structs(matcher.kernel, ref))
 
 
 class _Members:

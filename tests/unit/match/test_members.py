@@ -129,7 +129,7 @@ def test_a_modules_own_type(kernel: SnapshotKernel) -> None:
     assert {"tun_get_iff", "tun_do_read", "tun_get_user"} == {j.shadow.function.base for j in made.joinpoints}
     (arm,) = made.probes[0].arms
     assert arm.members.wants == {"new", "object"}
-    made = plan(kernel, "before(): access(struct tun_struct.dev) { log(1); }")
+    made = plan(kernel, "before(): access(tun_struct.dev) { log(1); }")
     assert {j.shadow.datum.type.name for j in made.joinpoints} == {"struct net_device *"}
     made = plan(kernel, "before(): access(struct tun_file.tun) { log(1); }")  # a struct tun_struct *
     assert {j.shadow.datum.type.name for j in made.joinpoints} == {"void *"}
