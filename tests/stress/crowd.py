@@ -63,10 +63,12 @@ def run(size: int, seed: int) -> Figures:
     for child in children:
         child.start()
     turns = 0
+    complaints = []
     while any(child.is_alive() for child in children):
         CPU1.write_text("0")
         CPU1.write_text("1")
         turns += 1
+        complaints += log.complaints()  # read in time: each CPU that comes and goes is told of there
         time.sleep(0.5)
     for child in children:
         child.join()
@@ -76,7 +78,7 @@ def run(size: int, seed: int) -> Figures:
         unweave(["shared"])
     left = settled(lambda found: not found - nothing) - nothing
     assert not left, left.text()
-    complaints = log.complaints()
+    complaints += log.complaints()
     log.close()
     assert not complaints, complaints
     weaves, hits, missed, contended = (sum(column) for column in zip(*(tally[:] for tally in tallies), strict=True))
