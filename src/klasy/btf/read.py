@@ -13,6 +13,10 @@ import struct
 from bisect import bisect_left, bisect_right
 
 from klasy.errors import SystemRefusal
+from klasy.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmap import mmap
 
 MAGIC = 0xEB9F
 HEADER = struct.Struct(
@@ -126,7 +130,7 @@ class Blob:
 
     __slots__ = ("_data", "_every", "_found", "_layout", "_types_at", "strings", "words")
 
-    def __init__(self, data: bytes, layout: Layout | None = None) -> None:
+    def __init__(self, data: bytes | mmap, layout: Layout | None = None) -> None:
         if len(data) < HEADER.size:
             raise BtfError("BTF is too short to hold its header")
         magic, version, _, header, types_at, types_len, strings_at, strings_len = HEADER.unpack_from(data)

@@ -12,6 +12,7 @@ from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from mmap import mmap
     from typing import ClassVar
 
 
@@ -252,7 +253,7 @@ class Btf:
     the same bytes. The BTF of a kernel is /sys/kernel/btf/vmlinux, that of a module lies beside it.
     """
 
-    def __init__(self, data: bytes, base: Btf | None = None, *, layout: Layout | None = None) -> None:
+    def __init__(self, data: bytes | mmap, base: Btf | None = None, *, layout: Layout | None = None) -> None:
         self.blob = Blob(data, layout)
         self.base = base
         self._types: dict[int, Type] = {}

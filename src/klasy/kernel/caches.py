@@ -8,6 +8,9 @@ reader's own (or root's) regular file that nobody else may write, and whole. A f
     8 bytes   length of the contents
     the contents
 
+but for what is kept to be mapped into memory: that is the contents alone, without a checksum, as reading all of it is
+what is to be saved, and is written so that it is whole or not there whatever happens to the machine.
+
 ``KLASY_CACHE`` names the folder; else it is /var/cache/klasy for root, ``$XDG_CACHE_HOME/klasy`` for others.
 """
 
@@ -21,7 +24,11 @@ import zlib
 from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from mmap import mmap
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _HEAD = struct.Struct("<6sHIQ")
 _MAGIC = b"klasy\0"
@@ -40,6 +47,25 @@ def folder() -> str:
 
 def load(name: str, version: int) -> memoryview | None:
     """What was kept under a name, or None if there is nothing that can be trusted."""
+    data = _trusted(name, _read)
+    if data is None or len(data) < _HEAD.size:
+        return None
+    magic, found_version, checksum, length = _HEAD.unpack_from(data)
+    contents = memoryview(data)[_HEAD.size :]
+    if (magic, found_version, length) != (_MAGIC, version, len(contents)) or zlib.crc32(contents) != checksum:
+        return None
+    return contents
+
+
+def load_mapped(name: str) -> mmap | None:
+    """What ``store_mapped`` has kept under a name, or None if there is nothing that can be trusted."""
+    from mmap import ACCESS_READ, mmap
+
+    return _trusted(name, lambda fd, size: mmap(fd, size, access=ACCESS_READ) if size else None)
+
+
+def _trusted(name: str, read: Callable[[int, int], T]) -> T | None:
+    """What ``read`` makes of a file, by descriptor and size, if it is one that nobody else may write."""
     try:
         fd = os.open(os.path.join(folder(), name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -47,18 +73,11 @@ def load(name: str, version: int) -> memoryview | None:
     try:
         facts = os.fstat(fd)
         trusted = stat.S_ISREG(facts.st_mode) and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
-        if not trusted or facts.st_size < _HEAD.size:
-            return None
-        data = _read(fd, facts.st_size)
+        return read(fd, facts.st_size) if trusted else None
     except OSError:
         return None
     finally:
         os.close(fd)
-    magic, found_version, checksum, length = _HEAD.unpack_from(data)
-    contents = memoryview(data)[_HEAD.size :]
-    if (magic, found_version, length) != (_MAGIC, version, len(contents)) or zlib.crc32(contents) != checksum:
-        return None
-    return contents
 
 
 def _read(fd: int, size: int) -> bytes:
@@ -71,7 +90,16 @@ def _read(fd: int, size: int) -> bytes:
 
 def store(name: str, version: int, contents: bytes, *, private: bool = False) -> bool:
     """Keep something under a name; whether it was done. ``private``: nobody else may read it."""
-    mode = 0o600 if private else 0o644
+    head = _HEAD.pack(_MAGIC, version, zlib.crc32(contents), len(contents))
+    return _store(name, (head, contents), 0o600 if private else 0o644)
+
+
+def store_mapped(name: str, contents: bytes) -> bool:
+    """Keep something to be mapped into memory; whether it was done."""
+    return _store(name, (contents,), 0o644, durably=True)
+
+
+def _store(name: str, parts: Sequence[bytes], mode: int, *, durably: bool = False) -> bool:
     where = os.path.join(folder(), name)
     draft = f"{where}.{os.getpid()}"
     try:
@@ -82,10 +110,12 @@ def store(name: str, version: int, contents: bytes, *, private: bool = False) ->
     try:
         with open(fd, "wb", buffering=0) as file:
             os.fchmod(fd, mode)  # whatever the umask adds or takes
-            for part in (_HEAD.pack(_MAGIC, version, zlib.crc32(contents), len(contents)), contents):
+            for part in parts:
                 rest = memoryview(part)
                 while rest:
                     rest = rest[file.write(rest) :]
+            if durably:
+                os.fsync(fd)
         os.rename(draft, where)
     except OSError:
         with suppress(OSError):

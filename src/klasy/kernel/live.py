@@ -19,6 +19,7 @@ from klasy.plain import TYPE_CHECKING, cache, cached_property
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from io import FileIO
+    from mmap import mmap
 
     from klasy.kernel.callerindex import CallerIndex
     from klasy.kernel.image import Reached
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _SYMBOLS_VERSION = 4
 _LAYOUT_VERSION = 1
 _CHUNK = 1 << 16
+_PAGE = 4096
 _KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _MOST_SEEN = 1 << 16  # bytes: what is read again in less time than it takes to do anything with it
 _HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
@@ -290,11 +292,34 @@ class LiveKernel(KernelImage):
 
     def load_btf(self, module: str | None, base: Btf | None) -> Btf | None:
         """The types of the kernel proper or of a module; None where it has none."""
-        data = contents(f"{self._sys}/kernel/btf/{module or 'vmlinux'}")
+        path = f"{self._sys}/kernel/btf/{module or 'vmlinux'}"
+        kept = None if module else self._kept_btf(path)
+        if kept:
+            return self._with_layout(kept)
+        data = contents(path)
         if not data:
             return None
         if module:
             return Btf(data, base)
+        if self._use_cache:
+            caches.store_mapped(self._types_name, data)
+        return self._with_layout(data)
+
+    @property
+    def _types_name(self) -> str:
+        return f"types-{self.build_id}"
+
+    def _kept_btf(self, path: str) -> mmap | None:
+        """The types as they were kept: the kernel hands out its own by the page, a thousand times."""
+        kept = caches.load_mapped(self._types_name) if self._use_cache else None
+        try:
+            with open(path, "rb", buffering=0) as file:
+                same = kept and len(kept) == os.fstat(file.fileno()).st_size and file.read(_PAGE) == kept[:_PAGE]
+        except OSError:
+            return None
+        return kept if same else None
+
+    def _with_layout(self, data: bytes | mmap) -> Btf:
         name = f"btf-{self.build_id}"
         kept = caches.load(name, _LAYOUT_VERSION) if self._use_cache else None
         if kept:

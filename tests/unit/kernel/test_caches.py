@@ -28,6 +28,21 @@ def test_nothing_there():
     assert caches.load("name", 1) is None
 
 
+def test_mapped():
+    """What is kept to be mapped is its contents alone; not by others, not of others, and nothing is nothing."""
+    assert caches.load_mapped("types") is None
+    assert caches.store_mapped("types", b"contents")
+    mapped = caches.load_mapped("types")
+    assert mapped is not None
+    assert (len(mapped), mapped[2:5]) == (8, b"nte")
+    path = os.path.join(caches.folder(), "types")
+    os.chmod(path, 0o664)
+    assert caches.load_mapped("types") is None
+    os.chmod(path, 0o644)
+    os.truncate(path, 0)
+    assert caches.load_mapped("types") is None
+
+
 def test_another_version():
     """Contents of another version are not taken."""
     caches.store("name", 3, b"contents")
