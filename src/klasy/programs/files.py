@@ -81,7 +81,7 @@ class ProgramFile:
             raise NotAProgram(f"'{self._name}' cannot be read: {error.strerror}") from None
         try:
             self._read_header()
-        except (struct.error, ValueError, IndexError):
+        except (struct.error, ValueError, IndexError, OverflowError):
             raise NotAProgram(f"'{self._name}' is damaged: it is no whole ELF file") from None
         self._symbols: list[Symbol] | None = None
 
