@@ -31,6 +31,9 @@ for _module in ("kernel.live", "kernel.hidden", "weaver.build", "weaver.session"
     import_module(f"klasy.{_module}")
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class Done(NamedTuple):
     """A command that has ended; ``status`` as a shell has it."""
 
@@ -53,6 +56,7 @@ class Running:
         self._out, self._err, given = (tempfile.TemporaryFile() for _ in range(3))  # noqa: SIM115  # closed in wait()
         given.write((stdin or "").encode())
         given.seek(0)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # none meets the child before it is a command
         self.pid = os.fork()
         if self.pid == 0:
             for descriptor in close:
@@ -60,6 +64,7 @@ class Running:
             _become(
                 argv, prepare, (given.fileno(), self._out.fileno() if stdout is None else stdout, self._err.fileno())
             )
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         given.close()
 
     @property
@@ -141,6 +146,7 @@ def _become(argv: tuple[str, ...], prepare: Prepare | None, descriptors: tuple[i
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         running_kernel.cache_clear()  # a command has seen nothing yet of what the tests before it saw
         sys.argv = ["klasy", *argv]
         if prepare is not None:
