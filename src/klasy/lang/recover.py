@@ -101,11 +101,7 @@ class Recovery:
             if handled:
                 return position
         named = self.help.named(failure.stack.states[-1], found)
-        if named is not None and named.code == "one-signature":
-            closed = self._best_repair(failure.stack.states, found)
-            if closed and closed.insert == ")" and closed.reach >= _LOOKAHEAD:  # call(f && within(g)
-                named = None
-        if named is not None:
+        if named is not None and not (named.unless and self._missing(named.unless, failure.stack.states, found)):
             if named.code == "untyped-pointcut-parameters" and self._word_of_member(failure.stack, 1) in DESIGNATORS:
                 named = next(n for n in NAMED if n.code == "designator-as-name")
             return self._handle_named(named, failure, found)
@@ -360,6 +356,10 @@ class Recovery:
                 if repair.helps and (best is None or repair.reach > best.reach):
                     best = repair
         return best
+
+    def _missing(self, text: str, states: list[int], found: RawToken) -> bool:
+        """Whether a token, put in here, is all that was wrong as far as can be seen."""
+        return self._try(states, text, self.machine.punctuation[text], found.start, skipped=False).reach >= _LOOKAHEAD
 
     def _repairs(self, states: list[int], found: RawToken) -> Iterator[_Repair]:
         """Candidates, the likeliest first."""

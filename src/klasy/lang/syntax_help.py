@@ -25,6 +25,7 @@ class Named:
 
     In message and hint ``<found>`` is the token at which it went wrong, ``<before>`` the one before that. ``behind``:
     the place shown is the token before; ``symbol``: it is that symbol of the member of the aspect, counted from 0.
+    ``unless``: nothing of the kind is said where this token, put in, lets the parser read on for long.
     How to go on: ``instead`` is read for the token found, ``skip_to`` is the token to go on at, ``give_up`` drops the
     statement or member; without any of these a repair is looked for.
     """
@@ -35,6 +36,7 @@ class Named:
     hint: str = ""
     behind: bool = False
     symbol: int | None = None
+    unless: str = ""
     instead: str = ""
     skip_to: str = ""
     give_up: bool = False
@@ -64,11 +66,7 @@ def _in_body(befores: str, founds: str) -> tuple[str, ...]:
 _SHAPES = ("x()", "x() && x()", "x() || x()")
 _OPEN_POINTCUTS = " @ ".join(f"{head} {shape}" for head in ("before():", "pointcut") for shape in _SHAPES)
 _BARE_DESIGNATORS = " @ ".join(f"pointcut {designator}" for designator in DESIGNATORS)
-_ONE_SIGNATURE = " @ ".join(
-    f"pointcut {designator}({shape}"
-    for designator in ("call", "execution", "within")
-    for shape in ("x", "x*", "*x", "*x*", "x()", "x(..)", "x x", "x *x", "struct x *x", "struct x *x(..)")
-)
+_ONE_SIGNATURE = "pointcut call(x @ pointcut call(x() @ pointcut execution(x() @ pointcut within(x()"
 _NAMELESS = (
     "before(struct x @ before(x * @ before(struct x * @ before(int x, struct x @ before(const x @"
     "before(int x, const x @ before(unsigned int @ before(int x, int"
@@ -143,7 +141,7 @@ NAMED: tuple[Named, ...] = (
           "a function is 'type name(parameters)': 'int foo(struct bar *b, ..)', 'tcp_*'"),
     Named("one-signature", "a designator takes one signature: '<found>' stands between designators",
           _in_aspect(_ONE_SIGNATURE, "|| @ &&"),
-          "call(tcp_sendmsg) <found> call(tcp_recvmsg)", skip_to=")"),
+          "call(tcp_sendmsg) <found> call(tcp_recvmsg)", unless=")", skip_to=")"),  # call(f && within(g)
     Named("one-signature", "a designator takes one signature",
           _in_aspect(_ONE_SIGNATURE, ","),
           "call(tcp_sendmsg) || call(tcp_recvmsg)", skip_to=")"),
