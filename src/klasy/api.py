@@ -157,7 +157,9 @@ class _LateKernel:
         return _kernel().access_before(ip)
 
     def types(self, module: str | None) -> Btf | None:
-        if module is not None and ":" in module:  # see record.of_program
+        from klasy.record import of_program
+
+        if module is not None and of_program(module):
             return self._program_types(module)
         kernel = _kernel()
         return kernel.btf if module is None else kernel.module_btf(module)

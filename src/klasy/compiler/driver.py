@@ -9,8 +9,8 @@ from klasy.compiler.lower import Called, lower_probe
 from klasy.compiler.passes import pipeline
 from klasy.compiler.types import Types
 from klasy.diag import Diagnostic, DiagnosticBag
-from klasy.lang.ast import Access, User
-from klasy.match.pointcut import outside_flows, walk
+from klasy.lang.ast import Access
+from klasy.match.pointcut import walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _checkers(
     types, formats = Types(kernel, modules), Formats()
     checkers = []
     of_programs: dict[int, Types] = {}
-    if any("user" in file.text for file in (aspect.source, *aspect.imports)) and _in_programs(aspect):
+    if any("user" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
         from klasy.compiler.programtypes import give_types
 
         of_programs = give_types(aspect, types)
@@ -115,10 +115,6 @@ def _checkers(
         for checker in checkers:
             checker.states = states
     return checkers, formats
-
-
-def _in_programs(aspect: Aspect) -> bool:
-    return any(isinstance(part, User) for advice in aspect.advice for part in outside_flows(advice.pointcut))
 
 
 def _check_uncalled(aspect: Aspect, checkers: list[AdviceChecker]) -> None:

@@ -59,6 +59,7 @@ class ProgramTypes(Types):
         """``found`` None: nothing is known. ``stripped`` are the files that have no debug information."""
         super().__init__(base.kernel, base._near)
         self._modules = base._modules  # who lays out states has the other types
+        self.key = key
         self.found = found
         self.stripped = stripped
         self.program: Btf | None = None
@@ -102,17 +103,13 @@ class ProgramTypes(Types):
             yield self.program
         yield from super().constant_places()
 
-    def blob(self) -> bytes:
-        """What records of these types are decoded by."""
-        return self.found.data if self.found is not None else b""
-
 
 def blobs(given: Iterable[Types]) -> dict[str, bytes]:
     """The programs' types, as BTF, by what stands for them in the fields of records."""
     found = {}
     for types in given:
-        if isinstance(types, ProgramTypes) and types.program is not None:
-            found[types.module_of(types.program) or ""] = types.blob()
+        if isinstance(types, ProgramTypes) and types.found is not None:
+            found[types.key] = types.found.data
     return found
 
 
