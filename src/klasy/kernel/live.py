@@ -312,9 +312,11 @@ class LiveKernel(KernelImage):
     def _kept_btf(self, path: str) -> mmap | None:
         """The types as they were kept: the kernel hands out its own by the page, a thousand times."""
         kept = caches.load_mapped(self._types_name) if self._use_cache else None
+        if kept is None:
+            return None
         try:
             with open(path, "rb", buffering=0) as file:
-                same = kept and len(kept) == os.fstat(file.fileno()).st_size and file.read(_PAGE) == kept[:_PAGE]
+                same = len(kept) == os.fstat(file.fileno()).st_size and file.read(_PAGE) == kept[:_PAGE]
         except OSError:
             return None
         return kept if same else None
