@@ -83,8 +83,10 @@ class _Members:
             ref = ast.TypeRef(data.span, ast.TagKind.NONE, path[0])
             path = path[1:]
         if own := modules.structs(self.matcher.kernel, ref):
-            members_of = [self._of(struct, ref, path) for self.module, self.btf, struct in own]
-            return [one for each in members_of for one in each]
+            members: list[tuple[Member, MemberData]] = []
+            for self.module, self.btf, struct in own:
+                members += self._of(struct, ref, path)
+            return members
         try:
             struct = self.btf.resolve(find_base(self.btf, ref))
         except TypeRefError as error:

@@ -24,9 +24,7 @@ def structs(kernel: Kernel, ref: TypeRef) -> list[tuple[str, Btf, int]]:
     """The modules that have a struct or union of a name that the kernel proper has not: each with its types and the id.
     Empty where the kernel has it, or no module that is loaded."""
     classes = _CLASSES.get(ref.tag)
-    if classes is None or any(isinstance(kernel.btf.type(found), classes) for found in kernel.btf.find(ref.name)):
-        return []
-    if ref.tag is TagKind.NONE and kernel.btf.find(ref.name):
+    if classes is None or kernel.btf.find(ref.name, *(classes if ref.tag is not TagKind.NONE else ())):
         return []
     image: KernelImage = kernel  # type: ignore[assignment]
     found: list[tuple[str, Btf, int]] = []
