@@ -42,15 +42,15 @@ _OVERLAYS = frozenset((("folio", "page"),))
 _LISTED = frozenset(
     ("list_head", "hlist_node", "hlist_nulls_node", "hlist_bl_node", "llist_node", "rb_node", "plist_node")
 )
+_ENTITIES = frozenset(("sched_entity", "sched_rt_entity", "sched_dl_entity"))
 _NODES = frozenset(
     (
         *_LISTED,
         *("callback_head", "work_struct", "delayed_work", "rcu_work", "irq_work", "timer_list", "hrtimer", "shrinker"),
         *("wait_queue_entry", "wake_q_node", "kref", "kobject", "device", "notifier_block", "percpu_ref"),
-        *("sched_entity", "sched_rt_entity", "sched_dl_entity"),
+        *_ENTITIES,
     )
 )
-_ENTITIES = frozenset(("sched_entity", "sched_rt_entity", "sched_dl_entity"))
 # What holds nodes of others. include/linux/rwsem.h, mutex.h, wait.h, swait.h
 _HEADS = frozenset(("rw_semaphore", "mutex", "wait_queue_head", "swait_queue_head", "completion", "semaphore"))
 

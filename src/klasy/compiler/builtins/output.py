@@ -195,8 +195,8 @@ def _fill_string(layout: Layout, directive: Directive, expr: tree.Expr) -> bool:
     if isinstance(expr, tree.Shown):
         _add_shown(layout, expr)
         return True
-    string = as_string(expr if isinstance(expr.type, Array) else rvalue(expr))
     value = rvalue(expr)
+    string = as_string(expr if isinstance(expr.type, Array) else value)
     if string is None and isinstance(value.type, Pointer) and isinstance(value.type.target, Integer):
         string = string_at(value)  # as in C, unsigned char * will do where %s says what it is
     if string is not None:
