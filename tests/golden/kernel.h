@@ -46,6 +46,7 @@ struct sock {
     struct sock **children;
     unsigned long sk_flags;
 };
+struct task_struct { int pid; int tgid; struct task_struct *real_parent; char comm[16]; };
 struct huge { char bytes[20000]; int last; };
 struct sk_buff *skb_dequeue(struct sk_buff_head *list);
 void skb_queue_tail(struct sk_buff_head *list, struct sk_buff *newsk);

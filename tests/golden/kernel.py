@@ -13,4 +13,14 @@ KERNEL = FakeKernel(
     flush: jmp:skb_dequeue
     indirect: * kfree
     """,
+    data={
+        "jiffies": (0xFFFF_FFFF_8200_0000, 8),
+        "init_task": (0xFFFF_FFFF_8200_0040, 64),
+        "untyped": (0xFFFF_FFFF_8200_0080, 4),
+        "nr_cpu_ids": (0xFFFF_FFFF_8200_0084, 4),
+        "__per_cpu_offset": (0xFFFF_FFFF_8200_0100, 64),
+        "counter": (0x1_0000, 8),
+    },
+    percpu=("counter",),
+    memory={0xFFFF_FFFF_8200_0084: (4).to_bytes(4, "little")},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
@@ -441,3 +442,55 @@ def test_values_at_a_call(force):
     after = rows([event for event in mine if event.advice.startswith("after")])
     assert before == [[n, "skb_dequeue", "unix_release_sock"] for n in (5, 4, 3, 2, 1, 0)]
     assert after == [[4 - n, n + 1, 1] for n in range(5)] + [[0, Fault(), 0]]
+
+
+GLOBALS = """
+aspect globals {
+    pointcut made(): execution(vfs_mkdir) && if(current->tgid == PID);
+    before(): made() {
+        log(init_net.ipv4.sysctl_ip_default_ttl, sysctl_tcp_mem[1], panic_timeout, *(unsigned long *)&_totalram_pages);
+        log(init_task.comm, &init_task == current, current->comm, current->tgid, current->real_parent->tgid);
+        log(per_cpu(runqueues, 1).cpu, per_cpu(runqueues, cpu).cpu == cpu, per_cpu(runqueues, cpu).curr == current,
+            per_cpu(runqueues, 0).idle->pid, per_cpu(runqueues, cpu + 1000).cpu);
+        log(vfs_mkdir, current->restart_block.fn == do_no_restart_syscall, jiffies);
+    }
+    before(char *text): user("libc.so.6": execution(a64l(char *text))) && if(current->tgid == PID) {
+        log(text, current->comm, init_net.ipv4.sysctl_ip_default_ttl, per_cpu(runqueues, cpu).curr == current);
+    }
+}
+"""
+
+
+def test_globals():
+    """Variables of the kernel, CPUs' own ones, functions and the current task are what /proc says of them.
+
+    Also in the advice of a user program, beside that program's memory.
+    """
+
+    def sysctl(name: str) -> list[int]:
+        return [int(word) for word in Path("/proc/sys", name).read_text().split()]
+
+    panic = sysctl("kernel/panic")[0]
+    try:
+        Path("/proc/sys/kernel/panic").write_text("7")
+        with woven(GLOBALS.replace("PID", str(os.getpid()))) as aspect:
+            Path("/dev/shm/made").mkdir()
+            ctypes.CDLL("libc.so.6").a64l(b"klasy")
+            numbers, tasks, cpus, functions, program = aspect.events()
+    finally:
+        Path("/proc/sys/kernel/panic").write_text(str(panic))
+        Path("/dev/shm/made").rmdir()
+    memory = int(re.findall(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())[0]) // 4  # pages
+    ttl = sysctl("net/ipv4/ip_default_ttl")[0]
+    name = Path("/proc/thread-self/comm").read_text().strip()
+    assert rows([numbers]) == [[ttl, sysctl("net/ipv4/tcp_mem")[1], 7, memory]]
+    assert rows([tasks]) == [["swapper/0", 0, name, os.getpid(), os.getppid()]]
+    *found, nobody = rows([cpus])[0]
+    assert found == [1, 1, 1, 0]
+    assert isinstance(nobody, Fault)
+    address, restart, jiffies = rows([functions])[0]
+    assert (address.address, restart) == (symbols()["vfs_mkdir"], 1)
+    now = int(re.findall(r"^jiffies: (\d+)", Path("/proc/timer_list").read_text(), re.M)[0])
+    assert 0 < now - jiffies < 300 * 250
+    assert rows([program]) == [["klasy", name, ttl, 1]]
+    assert leftovers() == {}

@@ -46,7 +46,14 @@ def memory_world(memory: bytes, arguments: Sequence[int] = (BASE,), base: int = 
         start = address - base
         return memory[start : start + size] if start >= 0 and start + size <= len(memory) else None
 
-    context = {"now": 12345, "pid_tgid": (42 << 32) | 43, "uid_gid": (7 << 32) | 1000, "cpu": 1, "cgroup": 99}
+    context = {
+        "now": 12345,
+        "pid_tgid": (42 << 32) | 43,
+        "uid_gid": (7 << 32) | 1000,
+        "cpu": 1,
+        "cgroup": 99,
+        "task": 0xFFFF_8880_0000_1000,
+    }
     return World(read, arguments, 0, context, b"bash", [0] * 8)
 
 

@@ -332,9 +332,10 @@ class FakeKernel:
 
     ``modules`` maps a module's name to its declarations; ``calls`` may say ``name[module]``. ``static`` names get as
     many functions of that name as said. ``refuse`` maps ``name``, ``name+0x10`` or ``name/way`` to a refusal.
-    ``absent`` maps names to what is known of them. ``data`` maps variables to address and size, ``memory`` addresses to
-    what lies there. ``events`` are the texts of the formats of trace events, by category and name. ``files``: the
-    source file of each function; ``lines``: by ``file:line``, the places where it begins, as ``name+0x10 name``.
+    ``absent`` maps names to what is known of them. ``data`` maps variables to address and size (``percpu`` are those of
+    them that each CPU has), ``memory`` addresses to what lies there. ``events`` are the texts of the formats of trace
+    events, by category and name. ``files``: the source file of each function; ``lines``: by ``file:line``, the places
+    where it begins, as ``name+0x10 name``.
     """
 
     release = "6.1.0-fake"
@@ -351,6 +352,7 @@ class FakeKernel:
         refuse: Mapping[str, Refusal] | None = None,
         absent: Mapping[str, str] | None = None,
         data: Mapping[str, tuple[int, int]] | None = None,
+        percpu: Iterable[str] = (),
         memory: Mapping[int, bytes] | None = None,
         events: Mapping[tuple[str, str], str] | None = None,
         files: Mapping[str, str] | None = None,
@@ -360,6 +362,7 @@ class FakeKernel:
         self.tracepoints = Tracepoints(events)
         self.debug_info = FakeDebugInfo(self, files, lines)
         self._data = dict(data or {})
+        self._percpu = frozenset(percpu)
         self._memory = dict(memory or {})
         self.hooked = False  # whether bodies() finds any
         self.named: list[Reference] = []  # what references() finds
@@ -494,7 +497,7 @@ class FakeKernel:
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
         found = [(name, place) for name, place in self._data.items() if matches(pattern, name)]
-        return [DataSymbol(name, address, size, None, False) for name, (address, size) in found]
+        return [DataSymbol(name, address, size, None, name in self._percpu) for name, (address, size) in found]
 
     def read(self, address: int, size: int) -> bytes:
         for start, content in self._memory.items():

@@ -67,6 +67,7 @@ class Machine:
         # what the helpers about the current task, time and place say
         self.now = 1_000_000_000
         self.pid_tgid = 1234 << 32 | 1235
+        self.task = 0xFFFF_8880_0000_1000
         self.uid_gid = 100 << 32 | 1000
         self.comm = b"interp"
         self.cpu = 0

@@ -8,6 +8,7 @@ assigned) lang has seen to before.
 
 from __future__ import annotations
 
+from klasy.btf import types as btf_types
 from klasy.compiler import builtins, checkmemory, checkops, tree
 from klasy.compiler.builtins import context
 from klasy.compiler.convert import assignable, convert, rvalue
@@ -16,6 +17,7 @@ from klasy.compiler.types import (
     LONG,
     STRING,
     ULONG,
+    VOID,
     CType,
     Function,
     Incomplete,
@@ -26,6 +28,7 @@ from klasy.compiler.types import (
     Types,
     Void,
     literal_type,
+    pointer_to,
 )
 from klasy.compiler.wording import a_type, did_you_mean, operand_text, quoted
 from klasy.diag import DiagnosticBag, suggest
@@ -55,6 +58,7 @@ class ExprChecker:
         self.formats = formats
         self.advice_index = advice_index
         self.in_program = False  # in the advice of user programs
+        self.kernel_memory = False  # what it reads there may be the kernel's nevertheless
         self.data: DataNames | None = None  # in the advice of data pointcuts
         self.watching = False  # in the advice of accesses that a debug register sees, and what it calls
         self.scopes: list[dict[str, tree.Variable]] = []
@@ -195,14 +199,32 @@ class ExprChecker:
             return tree.ContextValue(fact.type, node.span, fact.what, fact.shift, fact.bits)
         if node.name == context.COMM:
             return tree.Comm(STRING, node.span)
+        if node.name == context.CURRENT:
+            return self._current(node)
         found = self.types.constant(node.name)
         if found is not None:
             value, enum = found
             # C gives a constant the type int where it fits, and gcc the wider one where not
             kind = next((c for c in (INT, LONG, ULONG) if c.holds(value)), enum)
             return tree.Constant(kind, node.span, value)
+        from klasy.compiler import globals
+
+        if globals.is_global(self.types.kernel, node.name):
+            return globals.check(self, node)
         self._unknown_name(node)
         return None
+
+    def _current(self, node: ast.Name) -> tree.Expr:
+        self.kernel_memory = True
+        btf = self.types.kernel.btf
+        found = btf.find("task_struct", btf_types.Struct)
+        task = self.types.of(btf, found[0]) if found else VOID
+        return tree.ContextValue(pointer_to(task), node.span, context.TASK, 0, 64)
+
+    def has_meaning(self, name: str) -> bool:
+        """Whether a name means something before the kernel's variables and functions are looked through."""
+        here = self.lookup(name) is not None or name in self.states or (self.data is not None and name in DATA_NAMES)
+        return here or name in CONTEXT_NAMES or name == JOINPOINT or self.types.constant(name) is not None
 
     def _unknown_name(self, node: ast.Name) -> None:
         name = node.name
@@ -215,8 +237,12 @@ class ExprChecker:
                 did_you_mean(close),
                 "enum constants are known by name, macros (#define) are not: the kernel's type information lacks them",
             ]
+        elif name in DATA_NAMES:
+            hints = [f"'{name}' is bound in the advice of 'get', 'set' and 'access'"]
         elif not close:
-            hints = [self.where_bound(name)]
+            from klasy.match.globals import alike
+
+            hints = [did_you_mean(alike(self.types.kernel, name)) or self.where_bound(name)]
         self.error("unknown-name", f"'{name}' is not known here", node.span, *hints)
 
     def where_bound(self, name: str) -> str:

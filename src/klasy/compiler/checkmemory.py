@@ -144,7 +144,15 @@ def _index(checker: ExprChecker, node: ast.Index) -> tree.Expr | None:
 
 def address_of(checker: ExprChecker, node: ast.Unary) -> tree.Expr | None:
     """``&operand``."""
+    if isinstance(node.operand, ast.Name) and not checker.has_meaning(node.operand.name):
+        from klasy.compiler import globals
+
+        start = globals.address(checker, node.operand, node.span)
+        if start is not None:
+            return start
     place = checker.any(node.operand)
+    if isinstance(place, tree.Constant) and isinstance(place.type, Pointer):
+        return place  # of a function, which is its address already
     if place is None:
         return None
     text = node.operand.span.text

@@ -45,6 +45,8 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     advice = {index: typed for index, typed in checked.items() if typed is not None}
     called = Called(plan.joinpoints, {})
     programs = tuple(_program(probe, advice, guards[probe.index], called) for probe in plan.probes)
+    for probe, program in zip(plan.probes, programs, strict=True):
+        program.kernel_memory = any(checkers[arm.advice].kernel_memory for arm in probe.arms)
     in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
     deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
     types = {}

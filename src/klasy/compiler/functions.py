@@ -78,7 +78,9 @@ def call(checker: ExprChecker, node: ast.Apply, name: str) -> tree.Expr | None:
     decl = checker.functions[name]
     typed = checker.typed.get(name)
     if typed is None:
-        typed = checker.typed[name] = FunctionChecker(checker, decl, checker.formats).function()
+        inner = FunctionChecker(checker, decl, checker.formats)
+        typed = checker.typed[name] = inner.function()
+        checker.kernel_memory = checker.kernel_memory or inner.kernel_memory
     arguments = []
     for given, param, variable in zip(node.args, decl.params, typed.params, strict=True):
         count = len(checker.bag.errors)

@@ -96,8 +96,11 @@ class Program:
 
     ``name`` and ``probe`` are those of the plan's :class:`~klasy.match.plan.Probe` (``probe`` its index), whose
     context, locator and arms the backend needs besides. ``formats`` are those its ``Emit`` operations write.
-    ``blocks`` are in the order of emission, entry first.
+    ``blocks`` are in the order of emission, entry first. ``kernel_memory``: in a user program's probe, pointers may
+    lead into the kernel's memory as well as into the program's.
     """
+
+    kernel_memory = False
 
     def __init__(self, name: str, probe: int) -> None:
         self.name = name
@@ -260,7 +263,7 @@ class Set(Op):
 
 # --- what the probe and the task offer ------------------------------------------------------------------------------
 
-CONTEXT_VALUES = ("now", "pid_tgid", "uid_gid", "cpu", "cgroup", "random")
+CONTEXT_VALUES = ("now", "pid_tgid", "uid_gid", "cpu", "cgroup", "task", "random")
 CHANGING = ("now", "random")  # of these, what is another each time
 
 
@@ -268,8 +271,8 @@ CHANGING = ("now", "random")  # of these, what is another each time
 class Context(Op):
     """``dst`` = a fact of the moment, named as in CONTEXT_VALUES and coded as the kernel does.
 
-    now: ns, monotonic; pid_tgid: tgid << 32 | pid; uid_gid: gid << 32 | uid; cpu: its number; cgroup: v2 id; random:
-    a number from 0 to 2**32 - 1, each as likely.
+    now: ns, monotonic; pid_tgid: tgid << 32 | pid; uid_gid: gid << 32 | uid; cpu: its number; cgroup: v2 id; task: the
+    address of its task_struct; random: a number from 0 to 2**32 - 1, each as likely.
     """
 
     dst: Value

@@ -274,6 +274,8 @@ class ExpressionLowering:
         fact: Operand = self.build.context(node.what)
         if node.shift:
             fact = self.build.binary("lshr", fact, node.shift)
+        if isinstance(node.type, Pointer):
+            return fact
         return self.build.extend(fact, node.bits, tree.integer(node).signed)
 
     def _wrapped(self, op: str, left: Operand, right: Operand, kind: Integer) -> Operand:

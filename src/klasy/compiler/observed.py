@@ -6,7 +6,7 @@ Of numbers and pointers they are values that the probe took; of anything larger 
 from __future__ import annotations
 
 from klasy.compiler import tree
-from klasy.compiler.types import ULONG, Array, CType, Integer, Pointer, pointer_to, same
+from klasy.compiler.types import ULONG, CType, Integer, Pointer, pointer_to, same
 from klasy.match.datum import MemberData
 from klasy.match.shadow import JoinPointKind
 from klasy.plain import TYPE_CHECKING, dataclass
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from klasy.compiler.checkexpr import ExprChecker
     from klasy.compiler.formats import Layout
-    from klasy.compiler.types import Types
     from klasy.lang import ast
     from klasy.match.datum import Datum, WatchedMember
     from klasy.source import Span
@@ -80,9 +79,9 @@ class DataNames:
     def _type(self, checker: ExprChecker, node: ast.Name) -> CType | None:
         """The type of all the data."""
         (_, first), *rest = self.accesses
-        kind = _c_type(checker.types, first)
+        kind = checker.types.of_data(first.type)
         for _, other in rest:
-            different = _c_type(checker.types, other)
+            different = checker.types.of_data(other.type)
             if not same(kind, different):
                 checker.error(
                     "data-types-differ",
@@ -100,14 +99,3 @@ class DataNames:
             return  # the join point says it all
         layout.add("site", 8, tree.Observed(ULONG, span, "ip", True))
         layout.add("access", 8, tree.Observed(ULONG, span, "kind", True))
-
-
-def _c_type(types: Types, datum: Datum | MemberData | WatchedMember) -> CType:
-    """The type of a datum as the compiler has it."""
-    data = datum.type
-    kind = types.of(data.btf, data.type_id)
-    for _ in range(data.pointers):
-        kind = pointer_to(kind)
-    for count in reversed(data.counts):
-        kind = Array(kind, count, f"{kind.name}[{count}]")
-    return kind

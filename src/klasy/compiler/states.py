@@ -7,7 +7,6 @@ parameters (``drops[skb->dev->name]``), whose type is the key's; or by a type (`
 from __future__ import annotations
 
 from klasy.compiler import ir, tree
-from klasy.compiler.builtins import context
 from klasy.compiler.builtins.network import IP4, IP6, MAC
 from klasy.compiler.builtins.strings import as_string
 from klasy.compiler.convert import rvalue
@@ -28,7 +27,7 @@ from klasy.compiler.types import (
 )
 from klasy.compiler.wording import a_type
 from klasy.lang import ast
-from klasy.lang.vocabulary import FUNCTIONS, JOINPOINT
+from klasy.lang.vocabulary import CONTEXT_NAMES, FUNCTIONS, JOINPOINT
 from klasy.lang.walk import free_names
 from klasy.match.typeref import TypeRefError
 from klasy.plain import TYPE_CHECKING, replace
@@ -187,7 +186,7 @@ class _Declaring:
     def _checker_for(self, node: ast.Expr) -> AdviceChecker | None:
         """The first advice whose parameters a key's expression can be of."""
         names = {name.name for name in free_names(node)}
-        names -= {*context.NAMES, context.COMM, JOINPOINT, *FUNCTIONS}
+        names -= {*CONTEXT_NAMES, JOINPOINT, *FUNCTIONS}
         names = {name for name in names if self.types.constant(name) is None}
         return next((c for c in self.checkers if names <= c.parameters.keys()), None)
 

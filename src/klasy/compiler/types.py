@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
+    from klasy.match.datum import DataType
 
 POINTER_SIZE = 8
 
@@ -319,6 +320,15 @@ class Types:
                 return Function(0, None, btf, type_id)
             case _:
                 return Void(0, None, btf, type_id)
+
+    def of_data(self, data: DataType) -> CType:
+        """The type of a datum."""
+        kind = self.of(data.btf, data.type_id)
+        for _ in range(data.pointers):
+            kind = pointer_to(kind)
+        for count in reversed(data.counts):
+            kind = Array(kind, count, f"{kind.name}[{count}]")
+        return kind
 
     def module_of(self, btf: Btf) -> str | None:
         """The module that a Btf describes; None: the kernel proper."""

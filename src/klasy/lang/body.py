@@ -74,12 +74,6 @@ class ExpressionChecker:
         names = [name for scope in self.scopes for name in scope]
         return [*names, *self.state, *CONTEXT_NAMES, JOINPOINT, *(DATA_NAMES if self.data else ())]
 
-    def _unknown(self, name: ast.Name, why: str) -> None:
-        hints = near(name.name, self.candidates())
-        if name.name in DATA_NAMES:
-            hints = [f"'{name.name}' is bound in the advice of 'get', 'set' and 'access'"]
-        self.bag.error("unknown-name", f"'{name.name}' is not known here, so {why}", name.span, hints=hints)
-
     # --- expressions ---
 
     def check(self, expr: ast.Expr, *, statement: bool = False) -> None:
@@ -93,7 +87,7 @@ class ExpressionChecker:
         elif isinstance(expr, ast.Index):
             self._index(expr)
         elif isinstance(expr, ast.Unary):
-            self._dereferenced(expr.operand, f"'{expr.op}' cannot be applied to it" if expr.op in "*&" else None)
+            self.check(expr.operand)
         elif isinstance(expr, ast.Assign | ast.IncDec):
             if isinstance(expr, ast.Assign):
                 self.check(expr.value)
@@ -144,12 +138,6 @@ class ExpressionChecker:
                 hints=[f"call it: {FUNCTIONS[name].form}"],
             )
 
-    def _dereferenced(self, expr: ast.Expr, why: str | None) -> None:
-        if why and isinstance(expr, ast.Name) and not self.known(expr.name):
-            self._unknown(expr, why)
-        else:
-            self.check(expr)
-
     def _member(self, expr: ast.Member) -> None:
         if isinstance(expr.object, ast.Name) and expr.object.name == JOINPOINT and not self.variable(JOINPOINT):
             if expr.name not in JOINPOINT_MEMBERS:
@@ -163,14 +151,14 @@ class ExpressionChecker:
                 self.bag.error("joinpoint-arrow", "'joinpoint' is no pointer", expr.span,
                                hints=[f"joinpoint.{expr.name}"])  # fmt: skip
             return
-        self._dereferenced(expr.object, f"it has no member '{expr.name}'")
+        self.check(expr.object)
 
     def _index(self, expr: ast.Index) -> None:
         for key in expr.keys:
             self.check(key)
         state = self._state_of(expr.object)
         if state is None:
-            self._dereferenced(expr.object, "it has no elements")
+            self.check(expr.object)
             if len(expr.keys) > 1:
                 self.bag.error(
                     "several-keys", "only a state can have several keys", expr.span, hints=["an array is a[i][j]"]

@@ -35,6 +35,8 @@ FUNCTIONS: dict[str, Function] = {
         Function("mac", 1, 1, "mac(pointer)"),
         Function("ntohs", 1, 1, "ntohs(value)"),
         Function("ntohl", 1, 1, "ntohl(value)"),
+        Function("per_cpu", 2, 2, "per_cpu(variable, cpu)"),
+        Function("per_cpu_ptr", 2, 2, "per_cpu_ptr(pointer, cpu)"),
         Function("sample", 1, 1, "sample(1/100)", value=False),
         Function("limit", 1, 1, "limit(100/s)", value=False),
         Function("stop", 0, 0, "stop()", value=False),
@@ -59,6 +61,10 @@ FOREIGN_FUNCTIONS = {
     "bpf_get_current_comm": "comm",
     "bpf_get_current_pid_tgid": "pid or tid",
     "smp_processor_id": "cpu",
+    "this_cpu_read": "per_cpu(variable, cpu)",
+    "this_cpu_ptr": "per_cpu_ptr(pointer, cpu)",
+    "bpf_get_current_task": "current",
+    "kaddr": "&name",
     "exit": "stop()",
     "kstr": "str(pointer)",
     "ntop": "ip4(address) or ip6(pointer)",
@@ -78,6 +84,7 @@ CONTEXT_NAMES: dict[str, str] = {
     "gid": "the group id",
     "cpu": "the CPU's number",
     "cgroup": "the cgroup's id",
+    "current": "the thread's struct task_struct",
 }
 
 JOINPOINT = "joinpoint"

@@ -17,12 +17,12 @@ from klasy.match.datum import DataType, Datum
 from klasy.match.glob import is_glob
 from klasy.match.typeref import TypeRefError, find_base, spelled
 from klasy.plain import TYPE_CHECKING, dataclass, replace
+from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import DataSymbol, Kernel
-    from klasy.source import Span
 
 _ALIKE = 4  # letters at the beginning that a misspelt name has in common with the one that is meant
 _WORD = 8
@@ -117,11 +117,7 @@ class Finder:
                 f"the member of every such object is '{keyword} {name}{rest}'" if keyword
                 else "the member of every object of a struct is 'struct NAME.member'",
             )  # fmt: skip
-        from klasy.match.near import near
-
-        # Among all variables the search would take minutes: how far each reaches is looked up for it.
-        alike = {symbol.name for symbol in self.kernel.data_symbols(f"{name[:_ALIKE]}*")}
-        close = near(name, sorted(alike))
+        close = alike(self.kernel, name)
         return self.fail(
             "unknown-data", f"this kernel has no variable '{name}'",
             f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "",
@@ -131,7 +127,7 @@ class Finder:
     # --- its type
 
     def _type(self, symbol: DataSymbol) -> DataType:
-        known = self._of_percpu(symbol) if symbol.percpu else self._of_table(symbol)
+        known = type_of(self.kernel, symbol)
         if self.declared is None:
             if known is None:
                 raise self._untyped(symbol)
@@ -152,39 +148,6 @@ class Finder:
                 "the next variable begins there" if declared.size else "",
             )
         return known or declared
-
-    def _of_percpu(self, symbol: DataSymbol) -> DataType | None:
-        """BTF describes the per-CPU variables: by name, and by the offset in the section."""
-        btf = self.kernel.btf
-        for section in btf.find(".data..percpu", Datasec):
-            found = btf.type(section)
-            assert isinstance(found, Datasec)
-            for variable in found.variables:
-                described = btf.type(variable.type_id)
-                same = isinstance(described, Var) and described.name == symbol.name
-                if same and variable.offset == symbol.address - self._percpu_start():
-                    assert isinstance(described, Var)
-                    return DataType(btf, described.type_id)
-        return None
-
-    def _percpu_start(self) -> int:
-        found = self.kernel.data_symbols("__per_cpu_start")
-        return found[0].address if found else 0
-
-    def _of_table(self, symbol: DataSymbol) -> DataType | None:
-        """The table's word for it, where it fits this kernel."""
-        if symbol.module is not None or symbol.name not in KNOWN:
-            return None
-        text, count = KNOWN[symbol.name]
-        words = text.replace("*", " ").split()
-        tag = ast.TagKind(words[0]) if words[0] in ("struct", "union", "enum") else ast.TagKind.NONE
-        name = " ".join(words[1:] if tag is not ast.TagKind.NONE else words)
-        ref = ast.TypeRef(self.pattern.span, tag, name, text.count("*"), (count,) if count else ())
-        try:
-            known = _typed(self.kernel.btf, ref)
-        except TypeRefError:
-            return None
-        return known if fits(known.size, symbol.size) else None
 
     def written(self, ref: ast.TypeRef) -> DataType:
         """A type as it is written. Raises NoData."""
@@ -301,6 +264,55 @@ class Finder:
             raise self.fail("not-an-array", f"'{place.text}' is of type '{place.type.name}', and has no elements")
         there = self._at(place, target, index * target.size)
         return Place(text, there.address, there.type, there.followed)
+
+
+def alike(kernel: Kernel, name: str) -> list[str]:
+    """The variables that may have been meant, of those that begin alike.
+
+    Among all of them the search would take minutes: how far each reaches is looked up for it.
+    """
+    from klasy.match.near import near
+
+    return near(name, sorted({symbol.name for symbol in kernel.data_symbols(f"{name[:_ALIKE]}*")}))
+
+
+def type_of(kernel: Kernel, symbol: DataSymbol) -> DataType | None:
+    """The type of a variable; None where neither BTF nor the table knows it."""
+    return _of_percpu(kernel, symbol) if symbol.percpu else _of_table(kernel, symbol)
+
+
+def _of_percpu(kernel: Kernel, symbol: DataSymbol) -> DataType | None:
+    """BTF describes the per-CPU variables: by name, and by the offset in the section."""
+    btf = kernel.btf
+    first = kernel.data_symbols("__per_cpu_start")
+    start = first[0].address if first else 0
+    for section in btf.find(".data..percpu", Datasec):
+        found = btf.type(section)
+        assert isinstance(found, Datasec)
+        for variable in found.variables:
+            described = btf.type(variable.type_id)
+            same = isinstance(described, Var) and described.name == symbol.name
+            if same and variable.offset == symbol.address - start:
+                assert isinstance(described, Var)
+                return DataType(btf, described.type_id)
+    return None
+
+
+def _of_table(kernel: Kernel, symbol: DataSymbol) -> DataType | None:
+    """The table's word for it, where it fits this kernel."""
+    if symbol.module is not None or symbol.name not in KNOWN:
+        return None
+    text, count = KNOWN[symbol.name]
+    words = text.replace("*", " ").split()
+    tag = ast.TagKind(words[0]) if words[0] in ("struct", "union", "enum") else ast.TagKind.NONE
+    name = " ".join(words[1:] if tag is not ast.TagKind.NONE else words)
+    span = Span(SourceFile("known_globals", text), 0, len(text))
+    ref = ast.TypeRef(span, tag, name, text.count("*"), (count,) if count else ())
+    try:
+        known = _typed(kernel.btf, ref)
+    except TypeRefError:
+        return None
+    return known if fits(known.size, symbol.size) else None
 
 
 def _typed(btf: Btf, ref: ast.TypeRef) -> DataType:

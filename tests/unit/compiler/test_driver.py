@@ -102,7 +102,7 @@ def test_largest_record():
 
 def test_the_tables_agree_with_the_language():
     """Every context name and every function that is built has its entry, and there are no others."""
-    assert {*context.NAMES, context.COMM} == set(vocabulary.CONTEXT_NAMES)
+    assert {*context.NAMES, context.COMM, context.CURRENT} == set(vocabulary.CONTEXT_NAMES)
     text = "aspect a { pointcut execution(f()); %s() { %s; } }"
     built = set()
     for name, function in vocabulary.FUNCTIONS.items():

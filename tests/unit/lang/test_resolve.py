@@ -158,7 +158,7 @@ def test_errors_are_in_source_order() -> None:
 
 def test_what_advice_shares_is_said_once() -> None:
     """A fault of the anonymous pointcut is not said again for each advice that it serves."""
-    assert _codes("pointcut call(f) && if(x->y); before() { log(1); } after() { log(2); }") == ["unknown-name"]
+    assert _codes("pointcut call(f) && if(lg(1)); before() { log(1); } after() { log(2); }") == ["unknown-function"]
 
 
 def test_an_error_says_nothing_of_what_hangs_on_it() -> None:

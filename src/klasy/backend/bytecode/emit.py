@@ -138,7 +138,8 @@ class _Generator:
     def run(self) -> Generated:
         allocation = self._allocation()
         self.begun = -allocation.stack_bytes - 8
-        e = Emitter(allocation, in_program=self.probe.in_program)
+        space = "kernel" if not self.probe.in_program else "" if self.program.kernel_memory else "user"
+        e = Emitter(allocation, space=space)
         if self.calls is not None and self.ends_calls:
             from klasy.backend.bytecode.syscalls import looks_up
 

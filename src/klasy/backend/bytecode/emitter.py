@@ -53,11 +53,11 @@ def fits_immediate(value: int) -> bool:
 class Emitter:
     """Writes instructions into ``asm``."""
 
-    def __init__(self, allocation: Allocation, *, in_program: bool = False) -> None:
-        """``in_program``: what pointers lead to is the memory of a user program."""
+    def __init__(self, allocation: Allocation, *, space: str = "kernel") -> None:
+        """``space``: whose memory pointers lead to, "kernel" or "user"; "" where an address tells."""
         self.asm = Assembler()
         self.allocation = allocation
-        self.in_program = in_program
+        self.space = space
         self.ends_calls = False  # of system calls that are over: the program has the account of it
         self.names = False  # and strings that were noted for it
         self._cold: list[tuple[object, Callable[[], None]]] = []
@@ -117,8 +117,8 @@ class Emitter:
 
     def read_memory(self, *, user: bool = False, string: bool = False) -> None:
         """Call the helper that reads memory, or a ``string``: that of the task's process where ``user``."""
-        side = "user" if user or self.in_program else "kernel"
-        self.asm.emit(call(f"probe_read_{side}{'_str' if string else ''}"))
+        space = "user" if user else self.space
+        self.asm.emit(call("_".join(word for word in ("probe_read", space, "str" if string else "") if word)))
 
     def lookup(self, map_name: str, key_offset: int) -> None:
         """r0 = address of the value in a map, or 0, for the key on the stack."""

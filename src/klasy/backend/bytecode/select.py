@@ -47,6 +47,7 @@ _HELPERS = {
     "uid_gid": "get_current_uid_gid",
     "cpu": "get_smp_processor_id",
     "cgroup": "get_current_cgroup_id",
+    "task": "get_current_task",
     "random": "get_prandom_u32",
 }
 

@@ -20,6 +20,7 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     "objects": ("watch", "unwatch"),
     "restraint": ("sample", "limit", "stop", "deny"),
     "stacks": ("stack", "ustack"),
+    "percpu": ("per_cpu", "per_cpu_ptr"),
     "network": ("ip4", "ip6", "mac", "ntohs", "ntohl"),
 }
 _ELSEWHERE = {name: family for family, names in _FAMILIES.items() for name in names}

@@ -1,6 +1,6 @@
 """The context names: facts of the moment an advice runs, each with its type and where its bits come from.
 
-``comm`` is the one that is no number.
+``comm`` and ``current`` are those that are no numbers.
 """
 
 from __future__ import annotations
@@ -30,3 +30,5 @@ NAMES = {
     "cgroup": ContextName(U64, "cgroup"),
 }
 COMM = "comm"
+CURRENT = "current"
+TASK = "task"  # the fact behind it
