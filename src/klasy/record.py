@@ -182,7 +182,7 @@ USER_STACK_SIZE = USER_FRAMES * USER_FRAME.size
 USER_FRAME_BUILD_ID = 1  # status: build id and offset in the file (BPF_STACK_BUILD_ID_VALID)
 USER_FRAME_ADDRESS = 2  # an address of the process, for its file could not be told at once
 
-# One entry of the per-CPU array of counters, indexed by join point id.
+# What is counted of one join point on one CPU; in a CPU's row by join point id.
 COUNTERS = Struct("<QQQQQQ")
 COUNTER_HITS = 0  # the advice ran: the pointcut, its run-time part included, held
 COUNTER_LOST = 8  # a log found no room in the ring buffer

@@ -102,6 +102,8 @@ def test_shared_memory():
         assert m.lookup(key(1)) == word(77)
         m.update(key(599), word(5))
         assert memory[599 * 8 : 600 * 8] == word(5)
+        words = m.words()
+        assert (len(words), words[1], words[599], sum(words)) == (600, 77, 5, 82)
         memory.close()
 
 

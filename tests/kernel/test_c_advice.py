@@ -9,6 +9,7 @@ import pytest
 from support.livekernel import leftovers
 from support.weaving import woven
 
+from klasy.backend import Options
 from klasy.errors import InputError
 from klasy.weaver.states import read_states
 
@@ -76,7 +77,8 @@ def test_c_beside_klasys_own(tmp_path):
 
 @pytest.mark.parametrize("force", ["kprobe", "dispatch"])
 def test_other_mechanisms(force, tmp_path):
-    """By kprobes, with arguments at the return from a mark; and at calls, told apart by the return address."""
+    """By kprobes, with arguments at the return from a mark; and at calls, told apart by the return address. What finds
+    no room in the buffer is counted."""
     pointcut = READ if force == "kprobe" else READ.replace("execution", "call")
     mine = f"if(pid == {os.getpid()} && count == 77)"
     text = f"""aspect m {{
@@ -85,10 +87,20 @@ def test_other_mechanisms(force, tmp_path):
         %}}
     }}"""
     (tmp_path / "klasy-mechanism").write_bytes(b"y" * 100)
-    with woven(text, force=force) as aspect, (tmp_path / "klasy-mechanism").open("rb", buffering=0) as file:
+    room = Options(ring_bytes=4096)
+    with (
+        woven(text, force=force, limits=room) as aspect,
+        (tmp_path / "klasy-mechanism").open("rb", buffering=0) as file,
+    ):
         file.read(77)
         file.read(77)
         messages = [event.message for event in aspect.events()]
+        for _ in range(100):
+            file.read(77)
+        written = len(aspect.events())
+        assert 0 < written < 100
+        (lost,) = {count.lost for count in aspect.aspect.counts() if count.hits}
+        assert lost == 100 - written
     assert messages == ["klasy-mechanism 77 77", "klasy-mechanism 77 23"]
     assert leftovers() == {}
 

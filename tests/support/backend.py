@@ -20,8 +20,9 @@ from klasy.match.mechanism import Context, Mechanism
 from klasy.match.plan import Arm, JoinPoint, Locator, MarkRole, MarkUse, Plan, Point, Probe
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.plain import replace
-from klasy.record import COUNTERS, HEADER, HEADER_SIZE
+from klasy.record import HEADER, HEADER_SIZE
 from klasy.source import SourceFile
+from klasy.weaver.counts import sum_counters
 from support.compiling import compile_text, memory_world
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ class Runner:
 
     def all_counters(self) -> list[tuple[int, ...]]:
         """Everything that is counted of each join point, as record.COUNTERS has it."""
-        array = self.maps[MAP_COUNTERS]
-        return [COUNTERS.unpack(array[i.to_bytes(4, "little")]) for i in range(array.max_entries)]
+        words = memoryview(self.maps[MAP_COUNTERS][bytes(4)]).cast("Q").tolist()
+        return sum_counters(words, len(self.artifact.plan.joinpoints))
 
 
 def _logged(record: bytes) -> Logged:

@@ -14,6 +14,8 @@ from klasy.backend.artifact import (
     Artifact,
     MapSpec,
     ProgramSpec,
+    Rows,
+    counter_rows,
 )
 from klasy.bpf.asm import Assembled, Assembler
 from klasy.bpf.insn import (
@@ -33,19 +35,22 @@ from klasy.bpf.insn import (
     load_map,
     load_map_value,
     mov,
+    mul,
     store,
     store_imm,
     sub,
 )
+from klasy.bpf.uapi import BPF_F_MMAPABLE
 from klasy.kernel.model import Clone, Function
 from klasy.lang.ast import Advice, AdviceKind, Aspect, Block, Execution, Signature
 from klasy.match.mechanism import Context, Mechanism
 from klasy.match.plan import Arm, JoinPoint, Locator, MarkUse, Plan, Point, Probe
 from klasy.match.shadow import JoinPointKind, Shadow
-from klasy.record import COUNTERS, HEADER_SIZE, Field, Format
+from klasy.record import HEADER_SIZE, Field, Format
 from klasy.source import SourceFile, Span
 
 IP = 128  # of struct pt_regs
+CPUS = 64  # that count
 CONTEXTS = {
     Mechanism.FENTRY: Context.FENTRY,
     Mechanism.FEXIT: Context.FEXIT,
@@ -95,6 +100,7 @@ def artifact(
     probes = []
     joinpoints: list[JoinPoint] = []
     programs = []
+    rows = counter_rows(CPUS, sum(len(places) for _, places in points))
     for index, (mechanism, places) in enumerate(points):
         by_address = {}
         for place in places:
@@ -108,12 +114,12 @@ def artifact(
         probes.append(probe)
         kind = mechanism.value if mechanism in (Mechanism.FENTRY, Mechanism.FEXIT) else "kprobe"
         target = places[0].function if kind != "kprobe" else None
-        code = _count(by_address[places[0].address] if one else None, log)
+        code = _count(by_address[places[0].address] if one else None, rows, log)
         programs.append(ProgramSpec(probe.name, index, kind, code, target))
     by_hand = aspect(name)
     maps = (
         MapSpec(MAP_EVENTS, "ringbuf", 0, 0, ring),
-        MapSpec(MAP_COUNTERS, "percpu_array", 4, COUNTERS.size, max(1, len(joinpoints))),
+        MapSpec(MAP_COUNTERS, "array", 4, rows.size, 1, BPF_F_MMAPABLE),
         MapSpec(MAP_CONTROL, "array", 4, CONTROL_SIZE, 1),
         MapSpec(
             "sites",
@@ -131,7 +137,7 @@ def artifact(
     return Artifact(plan, maps, tuple(programs), formats)
 
 
-def _count(fixed: int | None, log: bool) -> Assembled:
+def _count(fixed: int | None, rows: Rows, log: bool) -> Assembled:
     """The program: counts a hit of the join point ``fixed``, or of that at the probed address."""
     a = Assembler()
     a.emit(mov(R6, R1), load_map_value(R1, MAP_CONTROL, 0), load(R1, R1, 0, 4), jump_if(R1, "==", 0, "out"))
@@ -141,9 +147,10 @@ def _count(fixed: int | None, log: bool) -> Assembled:
         a.emit(jump_if(R0, "==", 0, "out"), load(R7, R0, 0, 4))
     else:
         a.emit(load_imm(R7, fixed))
-    a.emit(store(R10, -4, R7, 4), mov(R2, R10), add(R2, -4), load_map(R1, MAP_COUNTERS), call("map_lookup_elem"))
-    a.emit(jump_if(R0, "==", 0, "out"))
-    a.emit(load(R1, R0, 0, 8), add(R1, 1), store(R0, 0, R1, 8), mov(R6, R0))
+    a.emit(call("get_smp_processor_id"), jump_if(R0, ">=", rows.cpus, "out"), mul(R0, rows.row))
+    a.emit(mov(R1, R7), jump_if(R1, ">=", rows.entries, "out"), mul(R1, rows.width), add(R0, R1))
+    a.emit(load_map_value(R6, MAP_COUNTERS), add(R6, R0))
+    a.emit(load(R1, R6, 0, 8), add(R1, 1), store(R6, 0, R1, 8))
     if log:
         a.emit(load_map(R1, MAP_EVENTS), load_imm(R2, HEADER_SIZE), load_imm(R3, 0), call("ringbuf_reserve"))
         a.emit(jump_if(R0, "==", 0, "lost"))

@@ -18,7 +18,8 @@ from klasy.compiler.builder import Builder
 from klasy.kernel.model import Clone, Function
 from klasy.match.mechanism import Mechanism
 from klasy.match.plan import Argument, Locator, MarkUse
-from klasy.record import COUNTERS, HEADER, HEADER_SIZE
+from klasy.record import HEADER, HEADER_SIZE
+from klasy.weaver.counts import sum_counters
 from support.livekernel import btf, symbols
 
 if TYPE_CHECKING:
@@ -157,12 +158,8 @@ class Woven:
 
     def counters(self) -> list[tuple[int, int, int]]:
         """Hits, lost, unmarked by join point, over all CPUs."""
-        counts = self.maps[MAP_COUNTERS]
-        rows = []
-        for number in range(len(self.artifact.plan.joinpoints)):
-            each = [COUNTERS.unpack(value)[:3] for value in counts.lookup_each_cpu(number.to_bytes(4, "little")) or []]
-            rows.append(tuple(sum(column) for column in zip(*each, strict=True)))
-        return rows
+        found = sum_counters(self.maps[MAP_COUNTERS].words(), len(self.artifact.plan.joinpoints))
+        return [row[:3] for row in found]
 
     def hits(self) -> list[int]:
         """Hits by join point."""

@@ -43,7 +43,7 @@ def generate(
         from klasy.backend.bytecode.states import StateCode
 
         states = StateCode(compiled.programs, compiled.c_deletes)
-    counters = Counters(plan)
+    counters = Counters(plan, options.cpus)
     by_return = any(p.locator is Locator.DISPATCH or p.role is MarkRole.TAIL for p in plan.probes)
     rethook = find_rethook(kernel) if kernel is not None and by_return else None
     generated = [

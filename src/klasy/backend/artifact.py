@@ -6,7 +6,8 @@ references and loads.
 
 from __future__ import annotations
 
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
+from klasy.record import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 # Names of the maps every aspect has.
 MAP_EVENTS = "events"  # ring buffer of log records
-MAP_COUNTERS = "counters"  # per-CPU array of record.COUNTERS, by join point id
-MAP_RUNS = "runs"  # per-CPU array of u64, by probe: runs of its program; only where the plan has one to count
+MAP_COUNTERS = "counters"  # one value, a row for each CPU: record.COUNTERS, by join point id
+MAP_RUNS = "runs"  # one value, a row for each CPU: u64 by probe, runs of its program; only where there is one to count
 MAP_CONTROL = "control"  # array of one CONTROL value
 MAP_CALLS = "calls"  # hash of system calls under way, see backend/bytecode/syscalls.py; only where the plan has any
 MAP_NAMES = "names"  # LRU hash of strings that the kernel has copied for them
@@ -61,6 +62,35 @@ MARK_RETURN = 8
 MARK_PID_TGID = 16
 MARK_ARGUMENTS = 24  # the six argument registers
 MARK_SIZE = MARK_ARGUMENTS + 6 * 8
+
+
+_CACHE_LINE = 64  # bytes that CPUs hand one another
+
+
+class Rows(NamedTuple):
+    """How the value of a map lies that has for each CPU a row of entries, each of ``width`` bytes.
+
+    A row is of whole cache lines: no CPU writes where another does.
+    """
+
+    cpus: int
+    entries: int
+    width: int
+
+    @property
+    def row(self) -> int:
+        """Bytes of a CPU's row."""
+        return -(-self.entries * self.width // _CACHE_LINE) * _CACHE_LINE
+
+    @property
+    def size(self) -> int:
+        """Bytes of the value."""
+        return self.cpus * self.row
+
+
+def counter_rows(cpus: int, joinpoints: int) -> Rows:
+    """How the value of MAP_COUNTERS lies."""
+    return Rows(cpus, max(1, joinpoints), COUNTERS.size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from klasy.backend.artifact import (
     MARK_KEY_SIZE,
     MARK_SIZE,
     MapSpec,
+    Rows,
+    counter_rows,
 )
+from klasy.bpf.uapi import BPF_F_MMAPABLE
 from klasy.plain import TYPE_CHECKING, dataclass
-from klasy.record import COUNTERS
 
 if TYPE_CHECKING:
     from klasy.match.filter import Filter
@@ -50,7 +52,8 @@ class Options:
     ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
     once whose return is waited for. ``keys`` is how many keys each state can have. ``count_runs``: programs count their
     runs where nothing else tells them: for kernels that do not count what a kprobe's program is refused. ``filter``:
-    whose hits count. ``budget``: how much time it may take.
+    whose hits count. ``budget``: how much time it may take. ``cpus``: the number that those of all CPUs are below, of
+    the kernel that is built for (klasy.weaver.build sees to that): on others nothing would be counted.
     """
 
     ring_bytes: int = 1 << 20
@@ -60,19 +63,20 @@ class Options:
     count_runs: bool = False
     filter: Filter | None = None
     budget: Budget | None = None
+    cpus: int = 64
 
 
 def shared_maps(plan: Plan, used: frozenset[str], options: Options, limits: int = 0) -> list[MapSpec]:
     """Those that every aspect has, and of the others those in ``used``. ``limits``: buckets."""
     specs = [
         MapSpec(MAP_EVENTS, "ringbuf", 0, 0, options.ring_bytes),
-        MapSpec(MAP_COUNTERS, "percpu_array", 4, COUNTERS.size, max(1, len(plan.joinpoints))),
+        _rows(MAP_COUNTERS, counter_rows(options.cpus, len(plan.joinpoints))),
         MapSpec(MAP_CONTROL, "array", 4, CONTROL_SIZE, 1),
     ]
     if MAP_MARKS in used:
         specs.append(MapSpec(MAP_MARKS, "hash", MARK_KEY_SIZE, MARK_SIZE, options.marks))
     if MAP_RUNS in used:
-        specs.append(MapSpec(MAP_RUNS, "percpu_array", 4, 8, len(plan.probes)))
+        specs.append(_rows(MAP_RUNS, Rows(options.cpus, len(plan.probes), 8)))
     if MAP_LIMITS in used:
         specs.append(MapSpec(MAP_LIMITS, "array", 4, 8 * limits, 1))
     if MAP_UNKNOWN in used:
@@ -94,3 +98,8 @@ def shared_maps(plan: Plan, used: frozenset[str], options: Options, limits: int 
 
         specs += object_maps(plan)
     return specs
+
+
+def _rows(name: str, rows: Rows) -> MapSpec:
+    """A map of rows. What can be mapped begins at a page, so that cache lines are where the rows have them."""
+    return MapSpec(name, "array", 4, rows.size, 1, BPF_F_MMAPABLE)

@@ -91,7 +91,7 @@ def empty() -> Assembled:
 def counter() -> Assembled:
     """Counts hits, for each CPU apart."""
     code = Assembler()
-    _count(code, "out")
+    count(code, "out")
     code.label("out")
     code.emit(mov(R0, 0), exit_())
     return code.assemble()
@@ -118,7 +118,7 @@ def record(values: Sequence[Value]) -> Assembled:
     """Counts hits and logs values with the header that klasy's records have: time, CPU, process, its name."""
     code = Assembler()
     code.emit(mov(R6, R1))
-    _count(code, "counted")
+    count(code, "counted")
     code.label("counted")
     size = -(-(HEADER_SIZE + sum(value.size for value in values)) // 8) * 8
     code.emit(load_map(R1, "events"), mov(R2, size), mov(R3, 0), call("ringbuf_reserve"), jump_if(R0, "==", 0, "out"))
@@ -143,7 +143,8 @@ def record(values: Sequence[Value]) -> Assembled:
     return code.assemble()
 
 
-def _count(code: Assembler, behind: str) -> None:
+def count(code: Assembler, behind: str) -> None:
+    """The instructions that count a hit; where there is no counter, go on ``behind``."""
     code.emit(store_imm(R10, -4, 0, 4), mov(R2, R10), add(R2, -4), load_map(R1, "hits"), call("map_lookup_elem"))
     code.emit(jump_if(R0, "==", 0, behind), load(R1, R0, 0), add(R1, 1), store(R0, 0, R1))
 

@@ -208,6 +208,12 @@ class Map(Descriptor):
         except OSError as error:
             raise sys.refused(f"mapping map {self.name!r} into memory", error.errno or 0) from None
 
+    def words(self) -> tuple[int, ...]:
+        """The values of such an array as 64-bit words. Programs may write them meanwhile: each is read in one step,
+        which :meth:`lookup` does not promise."""
+        with self.mmap(writable=False) as memory:
+            return struct.unpack_from(f"{self.value_size * self.max_entries // 8}Q", memory)
+
     def info(self) -> MapInfo:
         """Ask the kernel anew."""
         return _info(self.fileno())
@@ -302,6 +308,13 @@ def possible_cpus(path: str = POSSIBLE_CPUS) -> int:
     """How many CPUs the machine can ever have: as many values has an element of a per-CPU map."""
     with open(path) as file:
         return count_cpus(file.read())
+
+
+@cache
+def cpu_numbers(path: str = POSSIBLE_CPUS) -> int:
+    """The number that those of all CPUs are below that the machine can ever have: they may leave gaps."""
+    with open(path) as file:
+        return max(cpu_list(file.read())) + 1
 
 
 def count_cpus(text: str) -> int:

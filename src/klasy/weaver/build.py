@@ -110,6 +110,7 @@ def _told(aspect: Aspect, items: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
 def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Options | None) -> Artifact:
     """One aspect. Where matching fails, its advice is checked all the same: all errors come in one go."""
     from klasy.backend import Options, generate
+    from klasy.bpf.maps import cpu_numbers
     from klasy.compiler import check_aspect, compile_plan
     from klasy.match import plan_aspect
     from klasy.match.runs import must_count
@@ -125,14 +126,16 @@ def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Opt
         raise
     compiled = compile_plan(plan, kernel)
     plan = replace(plan, diagnostics=tuple(_told(aspect, (*plan.diagnostics, *compiled.diagnostics))))
-    limits = limits or Options()
+    limits = replace(limits or Options(), cpus=cpu_numbers())
     if limits.filter:
         plan = replace(plan, filter=limits.filter)
     if any(must_count(plan, probe) for probe in plan.probes) and not counts_refused(kernel):
         limits = replace(limits, count_runs=True)
     c_code = None
     if compiled.c_advice:
+        from klasy.backend.artifact import counter_rows
         from klasy.weaver.load_bcc import compile_c
 
-        c_code = compile_c(compiled.c_advice, compiled.states, kernel)
+        rows = counter_rows(limits.cpus, len(plan.joinpoints))
+        c_code = compile_c(compiled.c_advice, compiled.states, kernel, rows)
     return generate(plan, compiled, limits, kernel, c_code)

@@ -5,7 +5,7 @@
     unmarked  control reached the join point, but what ties its two ends together could not be kept
     missed    a probe of it was reached while the CPU was in another probe, so no program ran
 
-The first three are counted by the programs, in a per-CPU map. What was missed only the kernel knows, and it counts by
+The first three are counted by the programs, on each CPU apart. What was missed only the kernel knows, and it counts by
 probe point or by program; which join points a point serves, the registry entry says (:mod:`klasy.weaver.attribution`).
 
 A kprobe is missed in two ways. Either the CPU is in another kprobe's handler: the kernel counts that at each point
@@ -18,8 +18,7 @@ and counted from a base read just after the switching on, so that the difference
 
 from __future__ import annotations
 
-import struct
-
+from klasy.backend.artifact import counter_rows
 from klasy.plain import TYPE_CHECKING, dataclass, field
 from klasy.record import COUNTERS
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from klasy.backend.artifact import Rows
     from klasy.weaver.tracefs import SiteCount
 
 
@@ -65,20 +65,17 @@ def missed_in_all(counts: Iterable[Count]) -> int:
     return round(sum(count.part for count in counts))
 
 
-def sum_counters(values: Iterable[bytes]) -> list[tuple[int, ...]]:
-    """What the programs counted of each join point, in the order of record.COUNTERS.
+def sum_counters(words: Sequence[int], joinpoints: int) -> list[tuple[int, ...]]:
+    """What the programs counted of each join point, in the order of record.COUNTERS. ``words``: of MAP_COUNTERS."""
+    totals = sum_rows(words, counter_rows(1, joinpoints))
+    width = COUNTERS.size // 8
+    return [tuple(totals[at : at + width]) for at in range(0, joinpoints * width, width)]
 
-    ``values``: those of all CPUs of each, joined as the kernel does.
-    """
-    each_cpu = len(COUNTERS.unpack(bytes(COUNTERS.size)))
-    totals = []
-    layout = struct.Struct("")
-    for joined in values:
-        if layout.size != len(joined):
-            layout = struct.Struct(f"<{len(joined) // 8}Q")
-        numbers = layout.unpack(joined)
-        totals.append(tuple(sum(numbers[k::each_cpu]) for k in range(each_cpu)))
-    return totals
+
+def sum_rows(words: Sequence[int], rows: Rows) -> list[int]:
+    """The words of all CPUs' rows, added up. ``rows``: of any number of CPUs."""
+    row = rows.row // 8
+    return list(map(sum, zip(*(words[at : at + row] for at in range(0, len(words), row)), strict=True)))
 
 
 def combine(

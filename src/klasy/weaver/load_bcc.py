@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from klasy.backend.artifact import Rows
     from klasy.backend.c.emit import Unit
     from klasy.bpf.insn import Instruction
     from klasy.compiler import tree
@@ -45,13 +46,13 @@ _LD_IMM64 = 0x18
 
 
 def compile_c(
-    advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel
+    advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel, counters: Rows
 ) -> Mapping[int, tuple[Instruction, ...]]:
-    """The instructions of each advice in C, by its index.
+    """The instructions of each advice in C, by its index. ``counters``: how these lie in their map.
 
     Raises InputError with what the compiler says of the text, KernelLacks where bcc is not installed.
     """
-    unit = emit(advice, states, kernel)
+    unit = emit(advice, states, kernel, counters)
     lib, ct = _library()
     code, said = _compile(unit, lib, ct)
     if code is None:

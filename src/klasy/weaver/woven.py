@@ -24,6 +24,7 @@ from klasy.backend.artifact import (
     MAP_UNFOLLOWED,
     MAP_UNKNOWN,
     STOPPED_BY_BUDGET,
+    Rows,
 )
 from klasy.bpf import pins, program
 from klasy.bpf import uapi as u
@@ -31,7 +32,7 @@ from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal, one_
 from klasy.plain import TYPE_CHECKING, Closing, NamedTuple, cached_property, dataclass, suppress
 from klasy.record import Format
 from klasy.weaver import manifest
-from klasy.weaver.counts import Count, combine, sum_counters
+from klasy.weaver.counts import Count, combine, sum_counters, sum_rows
 from klasy.weaver.pinfs import BASE, REGISTRY, PinFS, Token
 from klasy.weaver.remove import LINK_PREFIX, MAP_PREFIX
 from klasy.weaver.sweep import clear_leftovers
@@ -237,9 +238,7 @@ class WovenAspect(Closing):
         """Hits, lost, unmarked and missed of each join point, by its id."""
         number = manifest.table_length(self.document["joinpoints"])
         profile = self._profile()  # first: see counts.py
-        counters = self.map(MAP_COUNTERS)
-        values = {int.from_bytes(key, "little"): joined for key, joined in counters.items()}
-        own = sum_counters(values[i] for i in range(number))
+        own = sum_counters(self.map(MAP_COUNTERS).words(), number)
         found = combine(own, self.document, profile, self._base(), self._refused(), runs=self._runs())
         if self.watches_data:
             from klasy.weaver.accounts import settle
@@ -300,10 +299,10 @@ class WovenAspect(Closing):
     def _runs(self) -> dict[int, int]:
         """How often the programs have run that count it, by the probe's index: those whose points have no whole."""
         try:
-            found = self.map(MAP_RUNS)
+            runs = self.map(MAP_RUNS)
         except KernelRefused:
             return {}
-        totals = {int.from_bytes(k, "little"): sum(memoryview(joined).cast("Q")) for k, joined in found.items()}
+        totals = sum_rows(runs.words(), Rows(1, len(self.document["probes"]), 8))
         return {i: totals[i] for i, probe in enumerate(self.document["probes"]) if None in probe["whole"]}
 
     def _links(self) -> Iterator[tuple[int, LinkInfo, program.ProgramInfo]]:

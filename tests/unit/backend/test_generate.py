@@ -17,7 +17,7 @@ from klasy.compiler.ireval import World
 from klasy.errors import InputError
 from klasy.match.mechanism import Context
 from klasy.match.plan import Argument, Locator, Point
-from klasy.record import COUNTERS, HEADER, HEADER_SIZE
+from klasy.record import HEADER, HEADER_SIZE
 from klasy.source import Span
 
 PROBE = probe(Context.SITE)
@@ -40,13 +40,14 @@ def emit(size: int, *parts: ir.Part, joinpoint: int = 2, number: int = 3) -> ir.
 
 
 def test_every_aspect_has_three_maps() -> None:
-    """Events, counters for each join point, control; no others where none are needed."""
+    """Events, counters for each join point on each CPU, in rows of whole cache lines, control; no others where none
+    are needed."""
     maps = {spec.name: spec for spec in generate([program()], plan(PROBE, joinpoints=7)).maps}
     assert set(maps) == {"events", "counters", "control"}
     assert (maps["events"].type, maps["events"].max_entries) == ("ringbuf", 1 << 20)
     counters = maps["counters"]
-    assert (counters.type, counters.key_size, counters.value_size) == ("percpu_array", 4, COUNTERS.size)
-    assert counters.max_entries == 7
+    assert (counters.type, counters.key_size, counters.value_size) == ("array", 4, Options().cpus * 384)
+    assert counters.max_entries == 1
     assert all(hasattr(uapi, f"BPF_MAP_TYPE_{spec.type.upper()}") for spec in maps.values())
 
 
@@ -65,6 +66,17 @@ def test_programs_say_what_they_are() -> None:
         (spec,) = generate([program()], plan(made)).programs
         assert (spec.name, spec.probe, spec.type) == (made.name, 0, kind)
         assert spec.target == (function() if kind in ("fentry", "fexit") else None)
+
+
+def test_each_cpu_counts_in_cache_lines_of_its_own() -> None:
+    """A hit changes one word, in the row of the CPU that it is on; one on a CPU that cannot be changes none."""
+    runner = Runner(generate([program(ir.CountHit(1))], plan(PROBE), options=Options(cpus=3)))
+    for cpu in (0, 2, 2, 3):
+        runner.machine.cpu = cpu
+        runner.run(registers())
+    words = memoryview(runner.maps["counters"][bytes(4)]).cast("Q").tolist()
+    assert len(words) * 8 == 3 * 192  # four join points of 48 bytes each
+    assert {at: word for at, word in enumerate(words) if word} == {6: 1, 2 * 24 + 6: 2}
 
 
 def test_the_header_of_a_record() -> None:
@@ -152,16 +164,15 @@ def test_runs_are_counted_where_hits_do_not_tell_them() -> None:
     second.probe = 1
     programs = _sevens(program()), second
     runner = Runner(generate(programs, made, options=Options(count_runs=True)))
-    assert (runner.artifact.maps[3].name, runner.artifact.maps[3].max_entries) == (MAP_RUNS, 2)
+    assert runner.artifact.maps[3].name == MAP_RUNS
     for value in (7, 8, 7, 9, 0):
         runner.run(registers(di=value))
         runner.run(registers(di=value), 1)
     assert runner.counters()[:2] == [(2, 0, 0), (5, 0, 0)]
-    runs = [int.from_bytes(runner.maps[MAP_RUNS][n.to_bytes(4, "little")], "little") for n in range(2)]
-    assert runs == [5, 0]
+    assert memoryview(runner.maps[MAP_RUNS][bytes(4)]).cast("Q")[:2].tolist() == [5, 0]
     runner.maps[MAP_CONTROL].update(bytes(4), bytes(8))
     runner.run(registers(di=7))
-    assert int.from_bytes(runner.maps[MAP_RUNS][bytes(4)], "little") == 5
+    assert int.from_bytes(runner.maps[MAP_RUNS][bytes(4)][:8], "little") == 5
     assert MAP_RUNS not in {spec.name for spec in generate(programs, made).maps}
 
 

@@ -8,6 +8,7 @@ from support.fakekernel import FakeKernel
 from support.handmade import artifact, function
 
 from klasy import lang
+from klasy.backend.artifact import counter_rows
 from klasy.match import PlanOptions, plan_aspect
 from klasy.match.mechanism import Mechanism
 from klasy.match.plan import Locator, MarkUse, Plan, Point
@@ -21,11 +22,21 @@ from klasy.weaver.tracefs import SiteCount
 numbers = st.integers(0, 1 << 40)
 
 
-@given(st.lists(st.lists(st.tuples(*[numbers] * 6), min_size=1, max_size=8), max_size=8))
+@given(
+    st.integers(1, 8).flatmap(
+        lambda n: st.lists(st.lists(st.tuples(*[numbers] * 6), min_size=n, max_size=n), max_size=8)
+    )
+)
 def test_counters_add_up_over_the_cpus(join_points):
     """Hits, lost, unmarked, left out, cut and denied of a join point are the sums over all CPUs, never mixed up."""
-    values = [b"".join(COUNTERS.pack(*each) for each in cpus) for cpus in join_points]
-    assert sum_counters(values) == [tuple(sum(c[k] for c in cpus) for k in range(6)) for cpus in join_points]
+    row = counter_rows(1, len(join_points)).row
+    each_cpu = [
+        b"".join(COUNTERS.pack(*each) for each in cpu).ljust(row, b"\0") for cpu in zip(*join_points, strict=True)
+    ]
+    words = memoryview(b"".join(each_cpu)).cast("Q")
+    assert sum_counters(words, len(join_points)) == [
+        tuple(sum(c[k] for c in cpus) for k in range(6)) for cpus in join_points
+    ]
 
 
 def probe(points: list[list[int]], event: int | None = 0, whole: list[list[int] | None] | None = None) -> dict:

@@ -14,7 +14,7 @@ from klasy.backend.artifact import (
 )
 from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.code import straighten
-from klasy.backend.bytecode.counters import RUNS_SCRATCH, count_run
+from klasy.backend.bytecode.counters import RUNS_SCRATCH
 from klasy.backend.bytecode.emitter import DONE, OFF, OUT, Emitter
 from klasy.backend.bytecode.frame import STACK_BYTES, Slot
 from klasy.backend.bytecode.liveness import READ, intervals
@@ -104,6 +104,7 @@ class _Generator:
         budget: Budget | None,
     ) -> None:
         self.budget = budget
+        self.counters = counters
         self.begun = 0  # the stack's word for when the run began
         self.plan = plan
         self.c_code = c_code
@@ -240,7 +241,7 @@ class _Generator:
 
             budget.begin(e, self.begun)
         if self.count_runs:
-            count_run(e, self.probe.index)
+            self.counters.count_run(e, self.probe.index)
         if self.calls is not None and not self.ends_calls:
             self.calls.begin(e)
         if self.plan.filter and self.probe.watch is None and not self._keeps_flows():

@@ -14,12 +14,13 @@ from klasy.backend.c.types import Declarations
 from klasy.bpf.uapi import BPF_ANY, BPF_NOEXIST, BPF_PSEUDO_MAP_FD, helper_number
 from klasy.compiler.cbody import STRING_SIZE, CCode
 from klasy.plain import TYPE_CHECKING, dataclass
-from klasy.record import COUNTER_LOST, HEADER_SIZE
+from klasy.record import COUNTER_LOST, COUNTERS, HEADER_SIZE
 from klasy.state import LOST_BUSY, LOST_FULL, MAP_LOST, MAP_ZEROS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from klasy.backend.artifact import Rows
     from klasy.compiler import tree
     from klasy.kernel.model import Kernel
     from klasy.record import Field, Format
@@ -92,8 +93,8 @@ class Unit:
     bit_fields: dict[str, str]
 
 
-def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel) -> Unit:
-    """The text for the advice in C of one aspect."""
+def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel, counters: Rows) -> Unit:
+    """The text for the advice in C of one aspect. ``counters``: how these lie in their map."""
     bodies = [(each, each.body) for each in advice if isinstance(each.body, CCode)]
     words = frozenset().union(*(body.words for _, body in bodies))
     declarations = Declarations(kernel, words, (*_TYPEDEFS, "container_of", "offsetof"))
@@ -109,6 +110,7 @@ def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel)
     for name, form in _HELPERS.items():
         parts.append(f"static {form.format(f'bpf_{name}')} = (void *){helper_number(name)};")
     parts.append("#define bpf_probe_read bpf_probe_read_kernel")
+    parts.append(f"#define COUNTERS_ROW {counters.row}\n#define COUNTERS_END {counters.size - 8}")
     parts += [_MACROS, declarations.text()]
     parts += [_log(log.format, log.bits, maps) for _, body in bodies for log in body.logs]
     parts += [_state(state, maps, words) for state in states if state.name in used]
@@ -226,8 +228,11 @@ _Static_assert(sizeof({record}) == {form.size} && {HEADER_SIZE} == 48, "layout o
     u64 faults = 0;
     {record} *r = bpf_ringbuf_reserve({maps(MAP_EVENTS)}, {form.size}, 0);
     if (!r) {{
-        u64 *counters = bpf_map_lookup_elem({maps(MAP_COUNTERS)}, &joinpoint);
-        if (counters) __sync_fetch_and_add(counters + {COUNTER_LOST // 8}, 1);
+        u32 only = 0;
+        char *rows = bpf_map_lookup_elem({maps(MAP_COUNTERS)}, &only);
+        u64 at = (u64)bpf_get_smp_processor_id() * COUNTERS_ROW + joinpoint * {COUNTERS.size} + {COUNTER_LOST};
+        __asm__("" : "+r"(at)); /* or what is compared is not what is added */
+        if (rows && at <= COUNTERS_END) __sync_fetch_and_add((u64 *)(rows + at), 1);
         return;
     }}
     r->time_ns = bpf_ktime_get_ns();
