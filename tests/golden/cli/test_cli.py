@@ -45,6 +45,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return ASPECTS[name]
 
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("klasy.bpf.maps.cpu_numbers", lambda: 4)
     monkeypatch.setattr("klasy.kernel.live.running_kernel", lambda: KERNEL)
     monkeypatch.setattr("klasy.weaver.features.RunningFeatures", Features)
     monkeypatch.setattr("klasy.weaver.woven.read_registry", lambda: list(ASPECTS.values()))
