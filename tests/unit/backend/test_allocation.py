@@ -7,6 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klasy.backend.bytecode import peephole
 from klasy.backend.bytecode.frame import SLOT_BYTES, Slot, place_slots
 from klasy.backend.bytecode.liveness import Interval
 from klasy.backend.bytecode.peephole import tidy
@@ -134,6 +135,16 @@ def test_tidying_changes_no_result(code) -> None:
         assert not (instruction.is_jump and instruction.target in following.labels)
         assert instruction != mov(R2, R2)
     assert _reached(tidied) == set(range(len(tidied))), "the verifier refuses what is not reached"
+
+
+def test_a_row_of_idle_jumps_goes_at_once(monkeypatch) -> None:
+    """As a decision among thousands of places leaves it: not one jump of the row in each look at the whole program."""
+    looks = []
+    once = peephole._without_idle
+    monkeypatch.setattr(peephole, "_without_idle", lambda code: looks.append(len(code)) or once(code))
+    row = [jump_if(R1, "==", number, "end") for number in range(1000)]
+    assert tidy([mov(R0, 1), *row, mov(R2, R2), exit_().labelled("end")]) == [mov(R0, 1), exit_()]
+    assert looks == [1003, 2]
 
 
 def _reached(code) -> set[int]:

@@ -306,6 +306,35 @@ def test_control_is_straightened():
     assert render(made) == "program test (probe 0)\nb0:\n    count hit of 3\n    return"
 
 
+def test_a_decision_that_changes_nothing_is_not_made():
+    """A tree of branches that all lead to one place goes in one run: so does what asks which of many places this is."""
+    made, build = program()
+    behind = build.block()
+    number = argument(build)
+
+    def search(first: int, end: int) -> None:
+        if end - first == 1:
+            leaf = build.block()
+            build.jump(leaf)
+            build.begin(leaf)
+            build.jump(behind)
+            return
+        low, high = build.block(), build.block()
+        build.branch("ult", number, (first + end) // 2, low, high)
+        build.begin(low)
+        search(first, (first + end) // 2)
+        build.begin(high)
+        search((first + end) // 2, end)
+
+    search(0, 100)
+    build.begin(behind)
+    build.add(ir.CountHit(3))
+    build.add(ir.Return())
+    straighten(made)
+    ircheck.require(made)
+    assert kinds(made) == ["Argument", "CountHit", "Return"]
+
+
 def test_found_block_keeps_its_only_predecessor():
     """The block a Locate finds its join point in stays its own, even where it only jumps."""
     made, build = program()

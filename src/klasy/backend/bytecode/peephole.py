@@ -62,16 +62,19 @@ def _without_dead(code: list[Instruction]) -> list[Instruction]:
 
 
 def _without_idle(code: list[Instruction]) -> list[Instruction]:
-    """No jumps to the next instruction, no moves to oneself; their labels go to what follows."""
-    kept: list[Instruction] = []
-    pending: tuple[str, ...] = ()
-    for index, instruction in enumerate(code):
-        changed = instruction._replace(labels=(*pending, *instruction.labels)) if pending else instruction
-        pending = ()
-        following = code[index + 1].labels if index + 1 < len(code) else ()
-        goes_on = changed.is_jump and changed.target in following
-        if goes_on or (changed.opcode == _MOVE and changed.dst == changed.src):
-            pending = changed.labels
+    """No jumps to the next instruction, no moves to oneself; their labels go to what follows.
+
+    From the end: what jumps to behind a row of idle jumps is idle when they are gone. There may be thousands in a row.
+    """
+    kept: list[Instruction] = []  # backwards
+    for instruction in reversed(code):
+        if kept and (
+            (instruction.is_jump and instruction.target in kept[-1].labels)
+            or (instruction.opcode == _MOVE and instruction.dst == instruction.src)
+        ):
+            if instruction.labels:
+                kept[-1] = kept[-1]._replace(labels=(*instruction.labels, *kept[-1].labels))
         else:
-            kept.append(changed)
+            kept.append(instruction)
+    kept.reverse()
     return kept

@@ -18,7 +18,10 @@ def straighten(program: Program) -> None:
 
 
 def _thread(program: Program) -> None:
-    """Let jumps and branches to a block that only jumps go where it goes."""
+    """Let jumps and branches to a block that only jumps go where it goes, and branches that go one way jump.
+
+    The blocks of a decision lie behind it: from the last to the first, a tree of them that all lead to one block goes.
+    """
 
     def goal(block: Block) -> Block:
         seen = {block}
@@ -31,13 +34,16 @@ def _thread(program: Program) -> None:
             jump.target = block  # so that who comes this way next need not go it all
         return block
 
-    for block in program.blocks:
+    for block in reversed(program.blocks):
         end = block.terminator
         match end:
             case ir.Jump():
                 end.target = goal(end.target)
             case ir.Branch():
                 end.then, end.otherwise = goal(end.then), goal(end.otherwise)
+                if end.then is end.otherwise:
+                    block.ops[-1] = ir.Jump(end.then)
+                    block.ops[-1].span = end.span
             case ir.Locate():
                 end.missing = goal(end.missing)  # ``found`` keeps the block that nothing else goes to
 
