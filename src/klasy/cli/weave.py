@@ -229,7 +229,9 @@ class _Progress:
             return
         self._next = self._clock() + 0.2
         self._shown = True
-        print(f"\r\x1b[Kweaving {aspect}: {self._attached} of {self._programs} probes", end="", file=sys.stderr)
+        kind, _, places = step.partition(" ")
+        done = f"{places} places" if kind == "define" else f"{self._attached} of {self._programs} probes"
+        print(f"\r\x1b[Kweaving {aspect}: {done}", end="", file=sys.stderr)
         sys.stderr.flush()
 
     def __del__(self) -> None:

@@ -100,17 +100,26 @@ class Attached:
 class Attacher:
     """Attaches the probes of one weave. ``group`` is where its kernel probe events go, ``events`` how to get there.
 
-    ``maps`` are its maps, ``pinfs`` is where woven aspects are.
+    ``maps`` are its maps, ``pinfs`` is where woven aspects are. ``on_part`` is told of an event of many points how many
+    are defined, of how many.
     """
 
     def __init__(
-        self, token: Token, group: str, events: Callable[[], KprobeEvents], maps: Mapping[str, Map], pinfs: PinFS
+        self,
+        token: Token,
+        group: str,
+        events: Callable[[], KprobeEvents],
+        maps: Mapping[str, Map],
+        pinfs: PinFS,
+        *,
+        on_part: Callable[[int, int], None],
     ) -> None:
         self._maps = maps
         self._pinfs = pinfs
         self._token = token
         self._group = group
         self._events = events
+        self._on_part = on_part
         self._number = 0
 
     def attach(self, probe: Probe, loaded: Program) -> Attached:
@@ -143,6 +152,7 @@ class Attacher:
                 [point.address for point in probe.points],
                 returns=returns,
                 maxactive=share if returns else 0,
+                on_part=lambda done: self._on_part(done, len(probe.points)),
             )
         except DefinitionRefused as refusal:
             point = probe.points[refusal.index]

@@ -87,7 +87,8 @@ def weave(
     """Weave aspects, all of them or none; what is woven then, in the same order, for the caller to close.
 
     ``replace``: a woven aspect of the same name makes place, without a gap: for some microseconds both run.
-    ``on_step`` is called with the aspect and the name of each step before it is done: for progress, and for tests.
+    ``on_step`` is called with the aspect and the name of each step before it is done: for progress, and for tests. It
+    may raise; that undoes all.
 
     Raises AlreadyWoven, NotRoot, KernelLacks, KernelRefused (VerifierError is one), PlanNeeded; whatever is raised,
     nothing of the artifacts is woven. (Killed outright among several renames, some aspects may be woven and some not,
@@ -293,7 +294,8 @@ class _Weave:
         """Load and attach the programs of all probes, or of those that ``which`` takes."""
         recipe = self._recipe
         if self._attacher is None:
-            self._attacher = Attacher(self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
+            told = (self._token, self._group, self._kprobe_events, self._maps, self._pinfs)
+            self._attacher = Attacher(*told, on_part=self._defined)
         modules = ModuleBtf()
         try:
             # In the order of the plan: of two kprobes at one address the kernel runs the younger first.
@@ -314,6 +316,9 @@ class _Weave:
                     self._attached[spec.probe] = self._attacher.attach(probe, program)
         finally:
             modules.close()
+
+    def _defined(self, done: int, total: int) -> None:
+        self._step(f"define {done} of {total}")
 
     def _kprobe_events(self) -> KprobeEvents:
         """Kernel probe events, from now on with a group of ours, which the staging directory claims beforehand."""

@@ -29,13 +29,14 @@ from klasy.plain import TYPE_CHECKING, contextmanager, dataclass, suppress
 from klasy.weaver.pinfs import Token, is_mounted, run_quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 TRACEFS = "/sys/kernel/tracing"
 TRACEFS_OLD = "/sys/kernel/debug/tracing"
 RCU_EXPEDITED = "/sys/kernel/rcu_expedited"
 GROUP_PREFIX = "klasy_"
 NAME_MAX = 63  # MAX_EVENT_NAME_LEN less the NUL, kernel/trace/trace.h
+PART = 16  # definitions in one write, which no signal interrupts: each takes the kernel up to 50 ms in large functions
 
 _WORDS = {
     "Failed to register probe event": "it lies in code closed to probes (notrace, or patched by the kernel itself)",
@@ -87,17 +88,25 @@ class KprobeEvents:
         self._definitions = f"{self.root}/kprobe_events"
 
     def define(
-        self, group: str, event: str, addresses: Sequence[int], *, returns: bool = False, maxactive: int = 0
+        self,
+        group: str,
+        event: str,
+        addresses: Sequence[int],
+        *,
+        returns: bool = False,
+        maxactive: int = 0,
+        on_part: Callable[[int], None] | None = None,
     ) -> int:
         """Define one event with a probe at each address, or where each function returns; its id for perf_event_open.
 
+        ``on_part`` is called with the number that are defined, whenever some are and more are to be.
         Raises DefinitionRefused that tells which address was refused, and SystemRefusal where none would be taken.
         What was defined before stays: see :meth:`delete`.
         """
         kind = f"r{maxactive or ''}" if returns else "p"
         lines = [f"{kind}:{group}/{event} {address:#x} site=\\{address:#x}\n" for address in addresses]
         try:
-            self._write("".join(lines).encode())
+            self._write(["".join(lines[at : at + PART]).encode() for at in range(0, len(lines), PART)], on_part)
         except OSError as error:
             code = error.errno or errno.EINVAL
             if code in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENODEV):
@@ -116,7 +125,7 @@ class KprobeEvents:
         Raises KernelRefused (EBUSY) if one is in use after all.
         """
         try:
-            self._write(f"-:{group}/\n".encode())
+            self._write([f"-:{group}/\n".encode()])
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise KernelRefused(f"deleting the probe events {group}", error.errno or errno.EIO) from None
@@ -150,12 +159,16 @@ class KprobeEvents:
             raise self._refused(error) from None
         return counts
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, parts: Sequence[bytes], on_part: Callable[[int], None] | None = None) -> None:
         # Append: opening the file with O_TRUNC deletes everybody's events.
         descriptor = os.open(self._definitions, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            while data:
-                data = data[os.write(descriptor, data) :]
+            for number, data in enumerate(parts):
+                if number and on_part is not None:
+                    on_part(number * PART)
+                left = data
+                while left:
+                    left = left[os.write(descriptor, left) :]
         finally:
             os.close(descriptor)
 

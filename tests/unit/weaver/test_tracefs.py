@@ -6,7 +6,7 @@ import pytest
 
 from klasy.errors import KernelLacks, KernelRefused
 from klasy.weaver.pinfs import Token
-from klasy.weaver.tracefs import DefinitionRefused, KprobeEvents, SiteCount, expedited_rcu, restore_rcu
+from klasy.weaver.tracefs import PART, DefinitionRefused, KprobeEvents, SiteCount, expedited_rcu, restore_rcu
 
 TOKEN = Token(0x1C, 4711, 0x2B3F, 1)
 PROFILE = """\
@@ -69,6 +69,28 @@ def test_definitions_are_appended_and_give_the_id(events, tmp_path):
     assert events.count("other", "event") == 1
 
 
+def test_many_definitions_are_told_as_they_come_and_can_be_broken_off(events, tmp_path):
+    """In parts of whole lines, each told of when it is in the kernel; what the listener raises ends it there."""
+    (tmp_path / "events" / "g" / "k1").mkdir(parents=True)
+    (tmp_path / "events" / "g" / "k1" / "id").write_text("1723\n")
+    told = []
+
+    def listen(done: int) -> None:
+        assert events.count("g", "k1") == done
+        told.append(done)
+
+    events.define("g", "k1", range(0x10, 0x10 + 3 * PART), on_part=listen)
+    assert told == [PART, 2 * PART]
+
+    def end(done: int) -> None:
+        if done == 4 * PART:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        events.define("g", "k2", range(0x1000, 0x1000 + 9 * PART), on_part=end)
+    assert events.count("g", "k2") == 4 * PART
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [(0xFFFFFFFF9C2D7171, "no instruction begins there"), (0xFFFFFFFF9C2D7180, "it lies in code closed to probes")],
@@ -78,7 +100,7 @@ def test_a_refusal_is_told_in_the_kernels_words(events, tmp_path, monkeypatch, a
     (tmp_path / "error_log").write_text(ERROR_LOG)
     (tmp_path / "kprobe_events").write_text("p:g/k1 0x(____ptrval____) site=\\0x10\n")
 
-    def refuse(_: bytes) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(events, "_write", refuse)
@@ -90,7 +112,7 @@ def test_a_refusal_is_told_in_the_kernels_words(events, tmp_path, monkeypatch, a
 def test_a_refusal_without_words_tells_the_error(events, monkeypatch):
     """Where error_log says nothing of it, the error number must do."""
 
-    def refuse(_: bytes) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(84, "")
 
     monkeypatch.setattr(events, "_write", refuse)
@@ -101,7 +123,7 @@ def test_a_refusal_without_words_tells_the_error(events, monkeypatch):
 def test_a_kernel_with_kprobes_off_lacks_them(events, monkeypatch):
     """ENODEV is no fault of the address."""
 
-    def refuse(_: bytes) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(19, "No such device")
 
     monkeypatch.setattr(events, "_write", refuse)
@@ -113,7 +135,7 @@ def test_deleting_what_is_gone_is_no_error(events, monkeypatch):
     """Somebody else was quicker: fine. Somebody uses it: an error."""
 
     def fail(number: int) -> None:
-        def write(_: bytes) -> None:
+        def write(*_: object) -> None:
             raise OSError(number, "")
 
         monkeypatch.setattr(events, "_write", write)
