@@ -9,8 +9,8 @@ from stress.run import NAMES
 from support.livekernel import leftovers
 
 
-# To draw members of the whole kernel and to find their accesses takes the guest itself a minute.
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "sites"])
+# To find accesses to members takes the guest itself too long, and for "sites", of the whole kernel, a minute.
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"sites", "everywhere"}])
 def test_scaled_down(name):
     """It finds no fault, and leaves nothing in the kernel."""
     experiment = import_module(f"stress.{name}")
