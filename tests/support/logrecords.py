@@ -75,6 +75,7 @@ class FakeRing:
     def __init__(self, records: list[bytes]) -> None:
         self.records = records
         self.consumed = 0
+        self.capacity = 1 << 20
         self._pipe = os.pipe()
 
     def peek(self, limit: int, after: int | None = None) -> tuple[list[Run], int]:
@@ -82,6 +83,17 @@ class FakeRing:
         start = self.consumed if after is None else after
         taken = self.records[start : start + limit]
         return [run(one) for one in taken], start + len(taken)
+
+    def stretch(self, most: int, after: int) -> tuple[memoryview, int]:
+        """See klasy.bpf.ringbuf."""
+        taken = self.records[after : after + most // 56]
+        heads = (len(one).to_bytes(8, "little") for one in taken)
+        return memoryview(b"".join(head + one for head, one in zip(heads, taken, strict=True))), after + len(taken)
+
+    @property
+    def position(self) -> int:
+        """See klasy.bpf.ringbuf."""
+        return self.consumed
 
     def consume(self, position: int) -> None:
         """See klasy.bpf.ringbuf."""

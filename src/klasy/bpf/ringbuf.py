@@ -43,7 +43,7 @@ import time
 from klasy.bpf import sys
 from klasy.bpf import uapi as u
 from klasy.plain import TYPE_CHECKING, Closing, suppress
-from klasy.record import RUN_HEAD, Run, same_ahead
+from klasy.record import RUN_HEAD, Run, same_ahead, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ class RingView:
                 if header & u.BPF_RINGBUF_BUSY_BIT:
                     return runs, behind
                 length = header & _LENGTH
-                step = (length + _HEADER + 7) & ~7
+                step = step_of(length)
                 if header & u.BPF_RINGBUF_DISCARD_BIT:
                     behind += step
                     continue
@@ -118,6 +118,32 @@ class RingView:
                 behind += number * step
                 limit -= number
         return runs, behind
+
+    def stretch(self, most: int, after: int) -> tuple[memoryview, int]:
+        """The records there are now behind a position as they lie, with their headers, and discarded ones too: at most
+        ``most`` bytes, but one whole record; and the position behind them, for :meth:`consume`. The view is good until
+        then.
+        """
+        words, mask, data = self._words, self._mask, self._data
+        behind = after
+        end = self._producer[0]
+        while behind < end:
+            at = behind & mask
+            header = words[at >> 2]
+            if header & u.BPF_RINGBUF_BUSY_BIT:
+                break
+            step = step_of(header & _LENGTH)
+            room = (min(end, after + most) - behind) // step
+            if room < 1 and behind > after:
+                break
+            behind += step * same_ahead(words, at >> 2, step >> 2, max(room, 1))
+        at = after & mask
+        return data[at : at + behind - after], behind
+
+    @property
+    def position(self) -> int:
+        """Up to where the kernel was given its room back: so many bytes since the buffer was made."""
+        return self._consumer[0]
 
     def consume(self, position: int) -> None:
         """Give the kernel back the room of all records before a position that :meth:`peek` returned."""
@@ -139,7 +165,7 @@ class RingView:
             if header & u.BPF_RINGBUF_BUSY_BIT:
                 return
             length = header & _LENGTH
-            position += (length + _HEADER + 7) & ~7
+            position += step_of(length)
             yield at + _HEADER, None if header & u.BPF_RINGBUF_DISCARD_BIT else length, position
 
     def ready(self) -> bool:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from klasy.cli.options import Arguments
     from klasy.log.reader import LogReader
-    from klasy.record import Run
     from klasy.weaver.woven import WovenAspect
 
 
@@ -53,13 +52,9 @@ class RawOutput:
     def drain(self, *, keep: bool = False) -> None:
         """Write all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
         for batch in self._reader.raw(keep=keep):
-            data = [rawfile.encoded(source, run) for source, run in batch]
+            data = batch if isinstance(batch, memoryview) else b"".join(rawfile.encoded(*each) for each in batch)
             with accepted(self._reader, keep=keep):
-                write_all(b"".join(data), partial(_pieces, batch, data), self._hint)
-
-
-def _pieces(batch: Sequence[tuple[int, Run]], data: Sequence[bytes]) -> list[bytes]:
-    return [piece for (_, run), part in zip(batch, data, strict=True) for piece in rawfile.pieces(run, part)]
+                write_all(data, partial(rawfile.pieces, data), self._hint)
 
 
 def _types(module: str | None) -> bytes:

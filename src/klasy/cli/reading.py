@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from klasy.weaver.watch import CpuGuard
     from klasy.weaver.woven import WovenAspect
 
+    Buffer = bytes | memoryview
+
     class Output(Protocol):
         """Where records go."""
 
@@ -100,7 +102,7 @@ def write_lines(lines: Sequence[str], hint: str) -> None:
     )
 
 
-def write_all(data: bytes, pieces: Callable[[], Sequence[bytes]], hint: str) -> None:
+def write_all(data: Buffer, pieces: Callable[[], Sequence[Buffer]], hint: str) -> None:
     """The same for bytes, which are those of ``pieces`` in a row: what a refusal counts."""
     sys.stdout.flush()
     descriptor = sys.stdout.fileno()

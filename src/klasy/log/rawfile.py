@@ -4,16 +4,17 @@ Writing records as they are is the cheapest a reader can do with them. A file ha
 elsewhere and later: the aspects' formats and join points and, where the formats need them, the kernel's symbols and
 types. It is read without trust in what it says: a malformed one is refused.
 
-    magic        ``klasy log 1``, a line
+    magic        ``klasy log 2``, a line
     chunks       tag (4 bytes), length of the body (8 bytes), body
       HEAD         JSON: the kernel's release, the distance of its clock to that on the wall, the sources of records
       SYMS         the functions of one object: length of its name (2), name (empty: the kernel proper), where it was
                    loaded (8), and compressed, what Symbols.dump gives
       TYPE         its BTF: length of its name, name, and the bytes, compressed
       RECS         of length 0: from here to the end of the file there are
-    records      number of the source (4), length (4), the bytes of a record
+    records      length (4), number of the source (4), the bytes of a record, and what fills up 8
 
-All numbers are little-endian.
+All numbers are little-endian. The records are as they lie in the kernel's buffer: of a single source whatever the
+kernel has in the place of its number, and a length with DISCARDED is of what is no record.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from klasy.log.lines import LineDecoder
 from klasy.log.symbolize import Symbolizer
 from klasy.log.userspace import UserSymbols
 from klasy.plain import TYPE_CHECKING, asdict
-from klasy.record import HEADER_SIZE, RUN_HEAD, Format, Run, of_program, same_ahead
+from klasy.record import HEADER_SIZE, RUN_HEAD, Format, Run, of_program, same_ahead, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent
 
-MAGIC = b"klasy log 1\n"
+MAGIC = b"klasy log 2\n"
 _CHUNK = Struct("<4sQ")
 _NAME = Struct("<H")
 _BASE = Struct("<Q")
 _RECORD = Struct("<II")
 assert _RECORD.size == RUN_HEAD
+DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
 _NAMED = frozenset(("symbol", "stack", "pointer", "object"))  # kinds of fields in which code may be named
 _TYPED = frozenset(("object", "enum"))
 _NEEDS_KERNEL = {
@@ -109,20 +111,24 @@ def head(
 
 
 def encoded(source: int, run: Run) -> bytes:
-    """Records of one source as they stand in the file, each ``_RECORD.size + run.size`` bytes."""
-    head = _RECORD.pack(source, run.size)
-    if run.size % 8:
-        return b"".join([head + record for record in run.records()])
+    """Records of one of several sources as they stand in the file."""
     data = bytearray(run.data)
     words = memoryview(data).cast("Q")
-    words[:: run.step >> 3] = memoryview(head * run.number).cast("Q")
+    words[:: run.step >> 3] = memoryview(_RECORD.pack(run.size, source) * run.number).cast("Q")
     return bytes(data)
 
 
-def pieces(run: Run, data: bytes) -> list[bytes]:
-    """What was encoded of a run, record by record."""
-    step = _RECORD.size + run.size
-    return [data[at : at + step] for at in range(0, len(data), step)]
+def pieces(data: bytes | memoryview) -> list[bytes | memoryview]:
+    """Records as they stand in the file, each by itself with what is no record before it."""
+    found = []
+    start = at = 0
+    while at < len(data):
+        length, _ = _RECORD.unpack_from(data, at)
+        at += step_of(length & ~DISCARDED)
+        if not length & DISCARDED:
+            found.append(data[start:at])
+            start = at
+    return found
 
 
 def _chunk(tag: bytes, *parts: bytes) -> bytes:
@@ -155,8 +161,10 @@ class RawFile:
             raise InputError(f"{path} is no log that klasy wrote: {error}") from None
 
     def _read_head(self) -> None:
-        if self._file.read(len(MAGIC)) != MAGIC:
-            raise ValueError("it does not begin as one")
+        magic = self._file.read(len(MAGIC))
+        if magic != MAGIC:
+            other = magic.startswith(MAGIC[:10])
+            raise ValueError("it is of another version" if other else "it does not begin as one")
         document: Any = None
         while True:
             tag, length = _CHUNK.unpack(self._file.read(_CHUNK.size))
@@ -221,24 +229,25 @@ class RawFile:
         data = b""
         while part := self._file.read(_PART):
             data += part
-            words = memoryview(data)[: len(data) & ~7].cast("Q")
+            # the words that must be the same to be of one run: of one source the lengths alone
+            several = len(self._decoders) > 1
+            words = memoryview(data)[: len(data) & ~7].cast("Q" if several else "I")
             found: list[tuple[int, Run]] = []
             at = 0
             while len(data) - at >= _RECORD.size:
-                source, length = _RECORD.unpack_from(data, at)
-                if not HEADER_SIZE <= length <= _PART:
+                length, source = _RECORD.unpack_from(data, at)
+                discarded, length = length & DISCARDED, length & ~DISCARDED
+                if not (discarded or length >= HEADER_SIZE) or length > _PART:
                     yield found
                     raise InputError(f"{self.path} is damaged: a record of {length} bytes")
-                end = at + _RECORD.size + length
-                if end > len(data):
+                step = step_of(length)
+                most = (len(data) - at) // step
+                if not most:
                     break
-                number = 1
-                if not (at | length) & 7:
-                    step = end - at
-                    number = same_ahead(words, at >> 3, step >> 3, (len(data) - at) // step)
-                    end = at + number * step
-                found.append((source, Run(length, number, data[at:end].ljust((end - at + 7) & ~7, b"\0"))))
-                at = end
+                number = same_ahead(words, at // words.itemsize, step // words.itemsize, most)
+                if not discarded:
+                    found.append((source if several else 0, Run(length, number, data[at : at + number * step])))
+                at += number * step
             yield found
             data = data[at:]
         self.cut = bool(data)

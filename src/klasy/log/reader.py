@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import time
 from _operator import itemgetter  # what operator itself is but a shell of: see tests/unit/test_imports.py
 
 from klasy.bpf.ringbuf import RingReader
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 LOCKS = "/run"
 _BATCH = 4096  # records taken from each buffer at a time: bounds memory and the time until they are consumed
+_STRETCH = 1 << 18  # bytes, the same for who takes them as they lie; no more than an eighth of the buffer
+_FAST = 1 << 14  # bytes between two looks
+_REST, _LEAST_REST = 0.01, 0.001  # seconds
 
 
 class LogReader(Closing):
@@ -49,7 +53,8 @@ class LogReader(Closing):
         locks: str = LOCKS,
     ) -> None:
         self._streams: list[_Stream] = []
-        self._batch: list[Any] | None = []  # None: records of one stream in the order in which they lie there
+        self._batch: list[Any] | None = []  # None: records of one stream as they lie there
+        self._looked = time.monotonic()
         self._show: tuple[Callable[[LogEvent], str], bool] | None = None
         self._line_decoders: list[LineDecoder] = []
         self._locks: list[_Lock] = []
@@ -82,26 +87,18 @@ class LogReader(Closing):
         for batch in self._batches([decoder.decode for decoder in self._line_decoders], keep):
             yield [text for _, text in batch]
 
-    def raw(self, *, keep: bool = False) -> Iterator[list[tuple[int, Run]]]:
-        """The same as it lies in the buffers, with the number of the source it comes from.
+    def raw(self, *, keep: bool = False) -> Iterator[memoryview | list[tuple[int, Run]]]:
+        """The same as it lies in the buffers, each record with the number of the source it comes from.
 
-        The records of a single source come in the order in which they were begun, which is nearly that of time.
+        Of a single source: the kernel's memory itself, good until the next is asked for, see RingView.stretch. Its
+        records come in the order in which they were begun, which is nearly that of time.
         """
         if len(self._streams) == 1:
-            yield from self._as_they_lie(self._streams[0], keep)
+            self._batch = None
+            yield from self._streams[0].stretches(keep)
             return
         for batch in self._batches([_raw(number) for number in range(len(self._streams))], keep):
             yield [run for _, run in batch]
-
-    def _as_they_lie(self, stream: _Stream, keep: bool) -> Iterator[list[tuple[int, Run]]]:
-        stream.begin()
-        while runs := stream.next():
-            self._batch = None
-            yield [(0, run) for run in runs]
-            if not keep:
-                stream.consume()
-        if not keep:
-            stream.consume()  # what was discarded
 
     def _batches(self, decodes: Sequence[Decode[T]], keep: bool) -> Iterator[list[tuple[int, T]]]:
         for stream, decode in zip(self._streams, decodes, strict=True):
@@ -135,11 +132,34 @@ class LogReader(Closing):
             stream.consume_only(done)
 
     def wait(self, timeout: float) -> bool:
-        """Sleep until there is something to read, or for ``timeout`` seconds; whether there is."""
+        """Sleep until there is something to read, or for ``timeout`` seconds; whether there is.
+
+        Where records come fast, a moment longer, so that they come together: to be woken for each few of them, and to
+        look around each time, costs more than the reading.
+        """
+        rest = min(timeout, self._rest())
+        if rest:
+            time.sleep(rest)
+            timeout -= rest
         if len(self._streams) == 1:
             return self._streams[0].reader.wait(timeout)
         self._poll.poll(timeout * 1000)
         return any(stream.reader.ready() for stream in self._streams)
+
+    def _rest(self) -> float:
+        """How long to let records come together: 0 unless they come fast, and never so long that a buffer fills up."""
+        now = time.monotonic()
+        since, self._looked = now - self._looked, now
+        came = [stream.came() for stream in self._streams]
+        if max(came) < _FAST:
+            return 0.0
+        full = [
+            stream.reader.capacity / bytes_ * since
+            for stream, bytes_ in zip(self._streams, came, strict=True)
+            if bytes_
+        ]
+        rest = min(_REST, min(full) / 8)
+        return rest if rest > _LEAST_REST else 0.0
 
     def close(self) -> None:
         """Let go of buffers and locks. Idempotent."""
@@ -154,6 +174,7 @@ class _Stream:
 
     def __init__(self, reader: RingReader, decoder: Decoder) -> None:
         self.reader = reader
+        self._came = reader.position
         self.pending: list[Any] = []
         self.may_have_more = True
         self.decoder = decoder
@@ -179,17 +200,31 @@ class _Stream:
         if self.pending or not self.may_have_more:
             return
         self.decoder.look_at_clock()
-        runs = self.next()
+        self._start = self._position
+        runs, self._position = self.reader.peek(_BATCH, self._start)
         self.may_have_more = sum(run.number for run in runs) == _BATCH
         self._taken = self._decode(runs)
         # They lie in the order in which they were begun; each took the time a moment before that.
         self.pending = sorted(filter(None, self._taken), key=_time)
 
-    def next(self) -> list[Run]:
-        """The next records, as they lie in the buffer."""
-        self._start = self._position
-        runs, self._position = self.reader.peek(_BATCH, self._start)
-        return runs
+    def stretches(self, keep: bool) -> Iterator[memoryview]:
+        """The records as they lie in the buffer, some at a time."""
+        self._start = self.reader.position
+        most = min(_STRETCH, self.reader.capacity // 8)
+        while True:
+            stretch, behind = self.reader.stretch(most, self._start)
+            with stretch:
+                if not stretch:
+                    return
+                yield stretch
+            self._start = behind
+            if not keep:
+                self.reader.consume(behind)
+
+    def came(self) -> int:
+        """How many bytes were consumed since this was asked last."""
+        before, self._came = self._came, self.reader.position
+        return self._came - before
 
     def take(self, horizon: int | None) -> list[Any]:
         """Hand on what there is up to a time, or all."""

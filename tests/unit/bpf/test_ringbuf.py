@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klasy.bpf.ringbuf import RingView
+from klasy.log.rawfile import pieces
+from klasy.record import step_of
 
 CAPACITY = 128
 BUSY, DISCARD = 1 << 31, 1 << 30
@@ -170,9 +172,11 @@ def test_every_record_once_and_in_order(records, start):
     ),
     st.integers(0, 1 << 40).map(lambda n: n * 8),
     st.integers(0, 14),
+    st.integers(8, CAPACITY),
 )
-def test_many_of_one_length_at_a_time(stretches, start, limit):
-    """Peeking gives what walking from record to record gives, up to the limit or to the first that is not submitted."""
+def test_many_of_one_length_at_a_time(stretches, start, limit, most):
+    """Peeking gives what walking from record to record gives, up to the limit or to the first that is not submitted; so
+    do stretches, one after the other, of which none is longer than asked for unless a record is."""
     p = Producer(start)
     expected: list[bytes] = []
     busy = False
@@ -188,6 +192,14 @@ def test_many_of_one_length_at_a_time(stretches, start, limit):
                 expected.append(bytes([n]) * length)
     records, behind = peeked(p.view, limit)
     assert records == expected[:limit]
+    lying, behind_stretch = p.view.stretch(most, start)
+    parts = list(pieces(lying))
+    while lying:
+        assert len(lying) <= most or len(lying) == step_of(int.from_bytes(lying[:4], "little") & ~DISCARD)
+        lying, behind_stretch = p.view.stretch(most, behind_stretch)
+        parts += pieces(lying)
+    found = [bytes(part[8 - step_of(len(one)) :]) for part, one in zip(parts, expected, strict=True)]
+    assert [data[: len(one)] for data, one in zip(found, expected, strict=True)] == expected
     p.view.consume(behind)
     assert peeked(p.view)[0] == expected[limit:]
 

@@ -12,6 +12,7 @@ from support.logrecords import SYMBOLS, FakeRing, record, schema
 
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log import reader
+from klasy.log.rawfile import pieces
 from klasy.log.reader import LogReader
 
 
@@ -111,18 +112,51 @@ def test_accept_loses_nothing_where_records_are_out_of_order(locks):
         assert one.consumed == 3
 
 
-@pytest.mark.parametrize("sources", [1, 2])
-def test_raw(locks, sources):
-    """Records as they lie, each with its source; of what could be written in part the rest comes again."""
-    rings = [ring(1, 2, 9, 5, 7), ring(3, 4)][:sources]
-    expected = [1, 2, 9, 5] if sources == 1 else [1, 2, 3, 4, 5, 9]
+def test_raw(locks):
+    """Records of several sources, each with its source; of what could be written in part the rest comes again."""
+    rings = [ring(1, 2, 9, 5, 7), ring(3, 4)]
     with open_log(locks, *rings) as log:
         batch = next(log.raw())
-        assert [_time(one) for _, each in batch for one in each.records()] == expected
+        assert [_time(one) for _, each in batch for one in each.records()] == [1, 2, 3, 4, 5, 9]
         log.accept(3)
         again = [(n, _time(one)) for runs in log.raw() for n, each in runs for one in each.records()]
-        assert sorted(again) == ([(0, 5), (0, 7)] if sources == 1 else [(0, 5), (0, 7), (0, 9), (1, 4)])
-        assert [each.consumed for each in rings] == [5, 2][:sources]
+        assert sorted(again) == [(0, 5), (0, 7), (0, 9), (1, 4)]
+        assert [each.consumed for each in rings] == [5, 2]
+
+
+def test_raw_of_one_source(locks, monkeypatch):
+    """Records as they lie, headers and all; each stretch is consumed when the next is asked for."""
+    monkeypatch.setattr(reader, "_STRETCH", 4 * 56)
+    only = ring(1, 2, 9, 5, 7)
+    with open_log(locks, only) as log:
+        stretches = log.raw()
+        assert [_time(one[8:]) for one in pieces(next(stretches))] == [1, 2, 9, 5]
+        log.accept(3)
+        assert only.consumed == 3
+        assert [[_time(one[8:]) for one in pieces(each)] for each in log.raw(keep=True)] == [[5, 7]]
+        assert only.consumed == 3
+        assert [len(each) for each in log.raw()] == [2 * 56]
+        assert only.consumed == 5
+
+
+def test_records_that_come_fast_are_let_come_together(locks, monkeypatch):
+    """Who waits for more sleeps a moment, a shorter one where the buffer is small, none where few came."""
+    slept, now = [], iter(range(1, 100))
+    monkeypatch.setattr(reader.time, "sleep", slept.append)
+    monkeypatch.setattr(reader.time, "monotonic", lambda: next(now) / 100)
+    only = ring(*range(5))
+    only.records *= 1 << 16
+    with open_log(locks, only) as log:
+        for came, capacity, expected in (
+            (1 << 10, 1 << 20, []),
+            (1 << 14, 1 << 20, [0.01]),
+            (1 << 14, 1 << 15, [0.0025]),
+        ):
+            only.consumed += came
+            only.capacity = capacity
+            log.wait(1.0)
+            assert [round(each, 6) for each in slept] == expected
+            slept.clear()
 
 
 def _time(record):
