@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.livekernel import define
-from support.weaving import TRACING, place, woven
+from support.weaving import TRACING, Account, place, woven
 
 from klasy.flow import sites
 from klasy.kernel.live import LiveKernel
@@ -71,17 +71,24 @@ def transfer(client: socket.socket, server: socket.socket, size: int) -> None:
 
 
 def test_congestion_window_against_raw_events_and_tcp_info():
-    """A set of snd_cwnd has the object and old value that raw events saw; new is the next old, and what TCP says."""
-    text = """aspect cwnd { before(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && within(tcp_*) && target(t) {
-        log((unsigned long)t, old, new, value, t->inet_conn.icsk_inet.inet_sport); } }"""
+    """A set of snd_cwnd has the object and old value that raw events saw; new is the next old, and what TCP says.
+
+    Behind each the advice runs once, with the same, and finds the new value in memory.
+    """
+    text = """aspect cwnd {
+        before(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && within(tcp_*) && target(t) {
+            log((unsigned long)t, old, new, value, t->inet_conn.icsk_inet.inet_sport); }
+        after(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && within(tcp_*) && target(t) {
+            log((unsigned long)t, old, new, t->snd_cwnd); }
+    }"""
     with woven(text) as a:
         kernel = LiveKernel()
-        known = {s.address: s for s in _cwnd_sites(kernel)}
-        offset = sites.kernel_member(kernel, "tcp_sock", "snd_cwnd").offset
+        member = sites.kernel_member(kernel, "tcp_sock", "snd_cwnd")
+        known = {s.address: s for s in flow_sites(kernel, member, "tcp_")}
         at = sorted({point.address for point in a.aspect.joinpoints})
         assert len(at) > 10
         assert all(known[x].base_offset == 0 and known[x].writes for x in at)
-        with Raw([(x, known[x].base_register, offset) for x in at]) as raw:
+        with Raw([(x, known[x].base_register, member.offset) for x in at]) as raw:
             listener = socket.create_server(("127.0.0.1", 0))
             client = socket.create_connection(listener.getsockname())
             server, _ = listener.accept()
@@ -93,10 +100,19 @@ def test_congestion_window_against_raw_events_and_tcp_info():
                 each.close()
             seen = raw.seen()
             events = [*first, *a.events()]
+        hits = a.hits(0)
+        assert hits == a.hits(1)
+    behind = [event for event in events if event.advice == "after#1"]
+    first, events = ([e for e in some if e.advice == "before#0"] for some in (first, events))
     rows = [tuple(dict(event.values).values()) for event in events]
     mine = [(event.joinpoint.address, row[0], row[1]) for event, row in zip(events, rows, strict=True)]
     assert len(mine) >= 5
     assert Counter(mine) == Counter(seen)
+    late = [(event.joinpoint.address, *dict(event.values).values()) for event in behind]
+    assert Counter(row[:4] for row in late) == Counter(
+        (at, *row[:3]) for (at, _, _), row in zip(mine, rows, strict=True)
+    )
+    assert all(new == found for *_, new, found in late)
     chain = [row for row in rows if row[4] == port]
     assert len(chain) >= 2
     assert all(one[2] == other[1] for one, other in pairwise(chain)), chain
@@ -106,14 +122,14 @@ def test_congestion_window_against_raw_events_and_tcp_info():
     assert all(row[2] == row[3] for row in rows)
 
 
-def _cwnd_sites(kernel: LiveKernel):
+def flow_sites(kernel: LiveKernel, member, prefix: str):
     from klasy import flow
 
     def where(module, address):
         function = kernel.function_at(address)
-        return function is not None and function.base.startswith("tcp_")
+        return function is not None and function.base.startswith(prefix)
 
-    return flow.accesses(kernel, [sites.kernel_member(kernel, "tcp_sock", "snd_cwnd")], where=where).accesses
+    return flow.accesses(kernel, [member], where=where).accesses
 
 
 def test_position_in_a_file(tmp_path: Path):
@@ -122,6 +138,7 @@ def test_position_in_a_file(tmp_path: Path):
     text = f"""aspect pos {{
         before(struct file *f): set(struct file.f_pos) && {mine} {{ log((unsigned long)f, old, new); }}
         before(struct file *f): get(struct file.f_pos) && {mine} {{ log((unsigned long)f, value); }}
+        after(struct file *f): access(struct file.f_pos) && {mine} {{ log((unsigned long)f, value, f->f_pos); }}
     }}"""
     path = tmp_path / "file"
     path.write_bytes(bytes(5000))
@@ -136,6 +153,13 @@ def test_position_in_a_file(tmp_path: Path):
         os.close(file)
     assert where is not None
     assert int(where[1]) == 4321
+    found = [tuple(dict(event.values).values()) for event in events if event.joinpoint.kind == "access"]
+    events = [event for event in events if event.joinpoint.kind != "access"]
+    # Behind each access memory holds what it read or left, and nothing is seen twice.
+    assert [row[:2] for row in found] == [
+        tuple(dict(event.values).values())[:: 2 if event.joinpoint.kind == "set" else 1] for event in events
+    ]
+    assert all(value == held for _, value, held in found)
     steps = [dict(event.values) for event in events if event.joinpoint.kind == "set"]
     objects = {(step["old"], step["new"]): step["(unsigned long)f"] for step in steps if step["old"] != step["new"]}
     file_object = objects[1234, 4321]
@@ -144,6 +168,40 @@ def test_position_in_a_file(tmp_path: Path):
     read = [dict(event.values) for event in events if event.joinpoint.kind == "get"]
     assert 4321 in {one["value"] for one in read if one["(unsigned long)f"] == file_object}
     assert {event.joinpoint.data for event in events} == {"struct file.f_pos"}
+
+
+def test_others_on_the_way_behind_an_access():
+    """Of a packet's length what is received asks only where no size of segments tells: others come to the instruction
+    behind it without that, which is no access. Who did is told as raw events at both places saw it."""
+    kernel = LiveKernel()
+    where = next(name for name in ("tcp_measure_rcv_mss", "tcp_event_data_recv") if kernel.functions(name))
+    text = f"""aspect length {{ after(struct sk_buff *skb): get(struct sk_buff.len) && within({where}) && target(skb) {{
+        log((unsigned long)skb, value, skb->len); }} }}"""
+    with woven(text) as a:
+        pairs = [point for point in a.aspect.joinpoints if point.mechanism == "kprobe pair"]
+        assert len(pairs) == 1
+        member = sites.kernel_member(kernel, "sk_buff", "len")
+        (site,) = (s for s in flow_sites(kernel, member, where) if s.address == pairs[0].address)
+        (TRACING / "trace").write_text("")
+        base = site.base_register
+        with (
+            Raw([(site.address, base, member.offset)]) as raw,
+            Account([place(kernel, site.address + site.length)]) as others,
+        ):
+            listener = socket.create_server(("127.0.0.1", 0))
+            client = socket.socket()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)  # what is larger has a size of segments
+            client.connect(listener.getsockname())
+            server, _ = listener.accept()
+            for size in (1, 7, 1 << 20, 3):
+                transfer(client, server, size)
+            for each in (client, server, listener):
+                each.close()
+            seen, passed = raw.seen(), sum(others.passed().values())
+        rows = [tuple(dict(e.values).values()) for e in a.events() if e.joinpoint.address == site.address]
+    assert rows == [(target, value, value) for _, target, value in seen]
+    assert {1, 7, 3} <= {value for _, _, value in seen}
+    assert passed > len(seen)
 
 
 def test_a_modules_own_struct():

@@ -469,6 +469,12 @@ class FakeKernel:
     def bodies(self, functions: Sequence[Function]) -> Mapping[int, int]:
         return {function.address: function.address + 5 for function in functions} if self.hooked else {}
 
+    def only_from_before(self, places: Mapping[int, Function]) -> Collection[int]:
+        return set()
+
+    def may_fault(self, address: int, function: Function) -> bool:
+        return False
+
     def text(self, address: int, size: int) -> bytes:
         return self._bytes.get(address, b"\x90" * size)[:size]
 

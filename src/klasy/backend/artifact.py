@@ -27,6 +27,7 @@ MAP_CALLS = "calls"  # hash of system calls under way, see backend/bytecode/sysc
 MAP_NAMES = "names"  # LRU hash of strings that the kernel has copied for them
 MAP_NUMBERS = "numbers"  # one value: for each number of a system call what is wanted of it
 MAP_MARKS = "marks"  # hash of marks, see match/plan.py; only where the plan has any
+MAP_NOTES = "notes"  # hash of notes of accesses to members, see match/plan.py; only where the plan has any
 MAP_UNKNOWN = (
     "unknown"  # hash: u64 return address -> u64 hits, of dispatched calls from no known site; if there are any
 )
@@ -62,6 +63,12 @@ MARK_RETURN = 8
 MARK_PID_TGID = 16
 MARK_ARGUMENTS = 24  # the six argument registers
 MARK_SIZE = MARK_ARGUMENTS + 6 * 8
+
+# A note, see match/plan.py: u64 stack pointer, u64 number -> the value below.
+NOTE_KEY_SIZE = 16
+NOTE_JOINPOINT = 0
+NOTE_FAILED = 4
+NOTE_WORDS = 8
 
 
 _CACHE_LINE = 64  # bytes that CPUs hand one another

@@ -10,6 +10,7 @@ from klasy.backend.artifact import (
     MAP_EVENTS,
     MAP_LIMITS,
     MAP_MARKS,
+    MAP_NOTES,
     MAP_NUMBERS,
     MAP_RUNS,
     MAP_UNKNOWN,
@@ -50,14 +51,16 @@ class Options:
     """How large an aspect's maps are, and what is counted.
 
     ``ring_bytes`` is a power of two and a multiple of the page size. ``marks`` is how many calls can be under way at
-    once whose return is waited for. ``keys`` is how many keys each state can have. ``count_runs``: programs count their
-    runs where nothing else tells them: for kernels that do not count what a kprobe's program is refused. ``filter``:
-    whose hits count. ``budget``: how much time it may take. ``cpus``: the number that those of all CPUs are below, of
-    the kernel that is built for (klasy.weaver.build sees to that): on others nothing would be counted.
+    once whose return is waited for, ``notes`` how many accesses to members. ``keys`` is how many keys each state can
+    have. ``count_runs``: programs count their runs where nothing else tells them: for kernels that do not count what a
+    kprobe's program is refused. ``filter``: whose hits count. ``budget``: how much time it may take. ``cpus``: the
+    number that those of all CPUs are below, of the kernel that is built for (klasy.weaver.build sees to that): on
+    others nothing would be counted.
     """
 
     ring_bytes: int = 1 << 20
     marks: int = 16384
+    notes: int = 4096
     unknown: int = 1024
     keys: int = 4096
     count_runs: bool = False
@@ -75,6 +78,10 @@ def shared_maps(plan: Plan, used: frozenset[str], options: Options, limits: int 
     ]
     if MAP_MARKS in used:
         specs.append(MapSpec(MAP_MARKS, "hash", MARK_KEY_SIZE, MARK_SIZE, options.marks))
+    if MAP_NOTES in used:
+        from klasy.backend.bytecode.notes import note_map
+
+        specs.append(note_map(plan, options.notes))
     if MAP_RUNS in used:
         specs.append(_rows(MAP_RUNS, Rows(options.cpus, len(plan.probes), 8)))
     if MAP_LIMITS in used:

@@ -166,6 +166,13 @@ class FlowOp(Op):
         return f"{self.mnemonic.replace('_', ' ')} {self.flow}"
 
 
+@dataclass(eq=False)
+class NoteOp(Op):
+    """Base of the operations on notes of accesses, which are in ``irnote``. ``number`` is that in the plan."""
+
+    number: int
+
+
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 
 BINARY_OPS = ("add", "sub", "mul", "udiv", "umod", "sdiv", "smod", "and", "or", "xor", "shl", "lshr", "ashr")
@@ -307,7 +314,7 @@ class Result(Op):
 
 @dataclass(eq=False)
 class Register(Op):
-    """``dst`` = a register of the interrupted code, all 64 bits, named as in ``arch_x86_64``. In MEMBER alone."""
+    """``dst`` = a register of the interrupted code, all 64 bits, named as in ``arch_x86_64``. At instructions alone."""
 
     dst: Value
     name: str

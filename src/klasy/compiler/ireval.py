@@ -43,6 +43,7 @@ class World:
     store: Store | None = None
     observed: Mapping[str, int] = field(default_factory=dict)
     registers: Mapping[str, int] = field(default_factory=dict)
+    notes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)  # by number and stack pointer
 
 
 @dataclass()
@@ -79,6 +80,7 @@ class _Machine:
         self.values: dict[Value, int] = {}
         self.variables: dict[Var, int] = {}
         self.outcome = Outcome()
+        self.taken: dict[int, tuple[int, ...]] = {}
 
     def of(self, operand: Operand) -> int:
         return operand & MASK64 if isinstance(operand, int) else self.values[operand]
@@ -172,6 +174,8 @@ class _Machine:
                 self.emit(op)
             case StateOp():
                 self.state(op)
+            case ir.NoteOp():
+                self.note(op)
             case _:
                 raise AssertionError(f"{op!r} cannot stand inside a block")
 
@@ -182,6 +186,23 @@ class _Machine:
         result = stateeval.run(self.world.store, op, self)
         if op.result is not None:
             self.values[op.result] = result
+
+    def note(self, op: ir.NoteOp) -> None:
+        from klasy.compiler import irnote
+
+        match op:
+            case irnote.KeepNote():
+                joinpoint, stack, *rest = (self.of(operand) for operand in op.operands())
+                self.world.notes[op.number, stack] = (joinpoint, *rest)
+            case irnote.TakeNote():
+                key = op.number, self.of(op.stack)
+                note = self.world.notes.get(key)
+                self.values[op.dst] = int(note is not None and note[0] == self.of(op.joinpoint))
+                if note is not None and self.values[op.dst]:
+                    self.taken[op.number] = note
+                    del self.world.notes[key]
+            case irnote.Noted():
+                self.values[op.dst] = self.taken[op.number][op.word + 2]
 
     def read(self, address: int, size: int) -> bytes | None:
         return self.world.read(address & MASK64, size)

@@ -120,6 +120,12 @@ class _Printer:
                 return f"locate arm {op.arm} then {_label(op.found)} else {_label(op.missing)}"
             case StateOp():
                 return self.state(op)
+            case ir.NoteOp():
+                text = f"{op.mnemonic.replace('_', ' ')} {op.number}"
+                if op.mnemonic == "noted":
+                    word = op.word  # type: ignore[attr-defined]
+                    return f"{text}, {'failed' if word < 0 else f'word {word}'}"
+                return f"{text} of {show(op.operands()[0])}" + "".join(f", {show(o)}" for o in op.operands()[1:])
             case ir.FlowOp():
                 return op.text + "".join(f", {show(operand)}" for operand in op.operands())
             case _:  # Result, Stop, Return; CallCode

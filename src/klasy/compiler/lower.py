@@ -17,7 +17,7 @@ from klasy.record import MOST_TEXTS, TEXT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from klasy.compiler.ir import Block, Operand
+    from klasy.compiler.ir import Block, Operand, Var
     from klasy.match.plan import Arm, JoinPoint, Probe, Watch
 
 
@@ -40,11 +40,17 @@ def lower_probe(
     build.begin(build.block())
     if probe.mark is not MarkUse.NONE:
         build.add(ir.Mark(probe.mark.value))
+    noted: Mapping[int, dict[str, Var]] = {}
+    if probe.notes:
+        from klasy.compiler.lowernote import keep
+
+        noted = keep(build, probe)
     for place, arm in enumerate(probe.arms):
         behind = build.block()
         joinpoint = _locate(build, probe, arm, place, behind)
         body = Body(build, arm, advice[arm.advice], joinpoint, behind, called=called)
         body.watch = probe.watch
+        body.found = noted.get(place, {})
         body.run(guards[place])
         build.begin(behind)
     build.add(ir.Return())
@@ -81,10 +87,16 @@ class Body(ExpressionLowering):
 
     def run(self, guard: tree.Expr | None) -> None:
         """The whole of it."""
-        if self.arm.members is not None and self.arm.members.wants:
-            from klasy.compiler.lowermember import find
+        members = self.arm.members
+        if self.arm.note is not None:
+            from klasy.compiler.lowernote import take
 
-            self.found = find(self.build, self.arm, self.joinpoint)
+            self.found = take(self.build, self.arm.note, self.joinpoint, self.behind)
+        elif members is not None and members.wants and not self.found:
+            from klasy.compiler.lowermember import find, variables
+
+            self.found = variables(self.build, members.wants)
+            find(self.build, members, self.arm.by_address, self.joinpoint, self.found)
         self.bind()
         if self.watch is not None:
             self.select(self.watch)

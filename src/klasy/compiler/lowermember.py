@@ -2,51 +2,66 @@
 
 Sites that need the same code share it; the id of the join point leads there by a binary search. A program runs before
 the instruction does. ``old`` is what it finds; ``new`` is what the instruction will leave, worked out from its operand;
-of an instruction that only reads, both are what it reads.
+of an instruction that only reads, both are what it reads. One that runs behind it, without a note, asks for ``new``
+alone, which is then in a register, or in memory.
 """
 
 from __future__ import annotations
 
 from klasy.compiler import ir
+from klasy.match.plan import WANTED
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeVar
+
     from klasy.compiler.builder import Builder
     from klasy.compiler.ir import Block, Operand, Var
-    from klasy.match.plan import Arm, MemberCode, Members
+    from klasy.match.plan import MemberCode, Members
+
+    C = TypeVar("C")
 
 _BINARY = {"add": "add", "sub": "sub", "and": "and", "or": "or", "xor": "xor"}
 _NO_OLD = ("store", "copy", "fill", "fill bytes")  # what does not depend on what is there
 _EACH_BYTE = 0x0101_0101_0101_0101
 
 
-def find(build: Builder, arm: Arm, joinpoint: Operand) -> dict[str, Var]:
-    """Emit what finds all that the arm asks for; the variables it is in afterwards, and ``failed``: 1 if a load did."""
-    members = arm.members
-    assert members is not None
-    names = [name for name in ("old", "new", "address", "object") if name in members.wants]
-    found = {name: build.var(f"member.{name}") for name in [*names, "failed"]}
+def variables(build: Builder, wants: frozenset[str]) -> dict[str, Var]:
+    """Variables for all that is asked for, and ``failed``: 1 if a load did."""
+    names = [name for name in WANTED if name in wants]
+    return {name: build.var(f"member.{name}") for name in [*names, "failed"]}
+
+
+def find(
+    build: Builder, members: Members, by_address: Mapping[int, int], joinpoint: Operand, found: dict[str, Var]
+) -> None:
+    """Emit what finds all that is asked for at some places, and leaves it in variables."""
     build.set(found["failed"], 0)
     blocks: dict[MemberCode, Block] = {}
-    ranges: list[tuple[int, MemberCode]] = []  # the first join point of each run of those with the same code
-    for number, address in sorted((number, address) for address, number in arm.by_address.items()):
-        code = members.code[address]
-        blocks.setdefault(code, build.block())
-        if not ranges or ranges[-1][1] != code:
-            ranges.append((number, code))
     behind = build.block()
-    _search(build, ranges, joinpoint, blocks)
+    search(build, members.code, by_address, joinpoint, blocks)
     for code, block in blocks.items():
         build.begin(block)
         _Finder(build, members, code, found).find()
         build.jump(behind)
     build.begin(behind)
-    return found
 
 
-def _search(
-    build: Builder, ranges: list[tuple[int, MemberCode]], joinpoint: Operand, blocks: dict[MemberCode, Block]
+def search(
+    build: Builder, codes: Mapping[int, C], by_address: Mapping[int, int], joinpoint: Operand, blocks: dict[C, Block]
 ) -> None:
+    """Go on, by the join point, in the block for the code of its place. ``blocks`` gets one for each."""
+    ranges: list[tuple[int, C]] = []  # the first join point of each run of those with the same code
+    for number, address in sorted((number, address) for address, number in by_address.items()):
+        code = codes[address]
+        blocks.setdefault(code, build.block())
+        if not ranges or ranges[-1][1] != code:
+            ranges.append((number, code))
+    _search(build, ranges, joinpoint, blocks)
+
+
+def _search(build: Builder, ranges: list[tuple[int, C]], joinpoint: Operand, blocks: dict[C, Block]) -> None:
     if len(ranges) == 1:
         build.jump(blocks[ranges[0][1]])
         return
@@ -81,14 +96,16 @@ class _Finder:
             build.set(self.found["address"], build.binary("add", base, code.member) if code.member else base)
         if "old" not in wants and "new" not in wants:
             return
-        # A store whose old value is not asked for needs no load.
-        plain = code.stored is not None and code.stored.op in _NO_OLD
+        # A store whose old value is not asked for needs no load, nor what is read behind the instruction.
+        plain = code.late or (code.stored is not None and code.stored.op in _NO_OLD)
         word = None if plain and "old" not in wants else self._word(base)
         old = self._member(word) if word is not None else None
         if "old" in wants:
             assert old is not None
             build.set(self.found["old"], old)
-        if "new" in wants:
+        if code.late:
+            build.set(self.found["new"], build.binary("add", base, code.member) if code.member else base)
+        elif "new" in wants:
             new = self._member(self._left(word)) if code.stored is not None else old
             assert new is not None
             build.set(self.found["new"], new)
@@ -101,15 +118,13 @@ class _Finder:
     def _word(self, base: Operand) -> Operand:
         """The instruction's operand, or where that does not hold the member, the bytes that do."""
         code = self.code
-        offset, size = (code.word, code.width) if code.width else (code.member, _bytes(code))
+        offset, size = (code.word, code.width) if code.width else (code.member, size_of(code))
         return self.build.load(base, offset, size, self.found["failed"], 1)
 
     def _member(self, word: Operand) -> Operand:
         """The member's value, canonical."""
         code = self.code
-        low = code.shift + (8 * (code.member - code.word) if code.width else 0)
-        shifted = self.build.binary("lshr", word, low) if low else word
-        return self.build.extend(shifted, code.bits, code.signed)
+        return member(self.build, code, word, code.shift + (8 * (code.member - code.word) if code.width else 0))
 
     def _left(self, word: Operand | None) -> Operand:
         """The operand as the instruction will leave it; bits above its width mean nothing."""
@@ -128,7 +143,7 @@ class _Finder:
         if stored.op == "store":
             return operand
         if stored.op == "copy":
-            return build.load(operand, self.code.member, _bytes(self.code), self.found["failed"], 1)
+            return build.load(operand, self.code.member, size_of(self.code), self.found["failed"], 1)
         if stored.op == "fill":
             return build.binary("lshr", operand, stored.immediate) if stored.immediate else operand
         if stored.op == "fill bytes":
@@ -145,6 +160,12 @@ class _Finder:
         return build.binary("add", word, build.binary("mul", build.binary("sub", operand, word), equal))
 
 
-def _bytes(code: MemberCode) -> int:
+def member(build: Builder, code: MemberCode, word: Operand, low: int) -> Operand:
+    """The member's value, canonical, of a word that holds it from bit ``low`` on."""
+    shifted = build.binary("lshr", word, low) if low else word
+    return build.extend(shifted, code.bits, code.signed)
+
+
+def size_of(code: MemberCode) -> int:
     """The least load that holds the member's bits, from its first byte."""
     return next(size for size in (1, 2, 4, 8) if code.shift + code.bits <= 8 * size)

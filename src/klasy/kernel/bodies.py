@@ -1,4 +1,5 @@
-"""Where a function's own instructions begin, behind its hook for tracing: a place for a kprobe.
+"""Places that only one way leads to, so that a kprobe there tells of it: above all where a function's own instructions
+begin, behind its hook for tracing.
 
 A kprobe at a function's entry is put there by ftrace, which walks over all its tens of thousands of hooks each time one
 is added or taken away: 40 to 75 ms each on Linux 6.1 in an emulated guest. A kprobe on the instruction behind the hook
@@ -24,7 +25,7 @@ from klasy.kernel.patchsites import PatchSites
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from klasy.kernel.image import KernelImage
     from klasy.kernel.model import Function
@@ -40,13 +41,33 @@ def bodies(kernel: KernelImage, functions: Iterable[Function]) -> dict[int, int]
             at = _behind_hook(kernel, function)
             if at is not None:
                 found[function.address] = at
-        reached = {target for *_, target in kernel.branches_to(set(found.values()))}
-        for module in {None, *(f.module for f in functions if f.address in found)}:
-            sites = PatchSites(kernel, module)
-            reached |= sites.jump_targets | sites.fixups
+        others = _targets(kernel, set(found.values()), {f.module for f in functions if f.address in found})
     except SystemRefusal:
         return {}  # some text cannot be read: a snapshot of a part of it
-    return {entry: at for entry, at in found.items() if at not in reached}
+    return {entry: at for entry, at in found.items() if at not in others}
+
+
+def only_from_before(kernel: KernelImage, places: Mapping[int, Function]) -> set[int]:
+    """Those of some places in functions that nothing leads to but the instruction before, for sure."""
+    open_to_all: dict[int, bool] = {}
+    try:
+        for function in places.values():
+            if function.address not in open_to_all:
+                code = kernel.text(function.address, function.size)
+                open_to_all[function.address] = function.clone is Clone.COLD or _jumps_anywhere(code, 0)
+        found = {address for address, function in places.items() if not open_to_all[function.address]}
+        return found - _targets(kernel, found, {function.module for function in places.values()})
+    except SystemRefusal:
+        return set()
+
+
+def _targets(kernel: KernelImage, places: set[int], modules: set[str | None]) -> set[int]:
+    """Where jumps lead to: of some places in the text of ``modules`` those, and others. Raises SystemRefusal."""
+    found = {target for *_, target in kernel.branches_to(places)}
+    for module in {None, *modules}:
+        sites = PatchSites(kernel, module)
+        found |= sites.jump_targets | sites.fixups
+    return found
 
 
 def _behind_hook(kernel: KernelImage, function: Function) -> int | None:

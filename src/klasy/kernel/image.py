@@ -532,6 +532,16 @@ class KernelImage:
 
         return bodies(self, functions)
 
+    def only_from_before(self, places: Mapping[int, Function]) -> Collection[int]:
+        """Those of some places in functions that nothing leads to but the instruction before, for sure."""
+        from klasy.kernel.bodies import only_from_before
+
+        return only_from_before(self, places)
+
+    def may_fault(self, address: int, function: Function) -> bool:
+        """Whether the kernel goes on elsewhere when an instruction of a function faults."""
+        return self.traceability.may_fault(address, function)
+
     def has_ftrace_site(self, address: int) -> bool:
         """Whether the function that begins at an address can be traced by ftrace.
 

@@ -218,6 +218,12 @@ class Kernel(Protocol):
         """By the address of its entry, for each function where it is sure that all executions pass it and nothing else
         does: the first instruction behind its hook for tracing, where a kprobe is put in a hundredth of the time."""
 
+    def only_from_before(self, places: Mapping[int, Function]) -> Collection[int]:
+        """Those of some places in functions that nothing leads to but the instruction before, for sure."""
+
+    def may_fault(self, address: int, function: Function) -> bool:
+        """Whether the kernel goes on elsewhere when an instruction of a function faults."""
+
     def why_absent(self, name: str) -> str | None:
         """What is known of a function name that has no symbol: inlined everywhere (BTF or another trace of it is
         there but no symbol), in a module that is not loaded, behind a configuration option; None: never heard of."""

@@ -52,6 +52,12 @@ class PatchSites:
         address, data = table(self._kernel, self._module, 2)
         return self._inside(_listed(data, address, 4, _FIXUP.size))
 
+    @cached_property
+    def faulting(self) -> frozenset[int]:
+        """The instructions whose faults are to be expected: it goes on elsewhere then."""
+        address, data = table(self._kernel, self._module, 2)
+        return self._inside(_listed(data, address, 0, _FIXUP.size))
+
     def _inside(self, addresses: list[int]) -> frozenset[int]:
         symbols = self._kernel.symbols[self._module]
         text = range(symbols.base, symbols.end)

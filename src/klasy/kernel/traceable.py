@@ -279,6 +279,10 @@ class Traceability:
             return _STATIC_CALL
         return _JUMP_LABEL if address in sites.jump_labels else None
 
+    def may_fault(self, address: int, function: Function) -> bool:
+        """Whether the kernel has a place to go on at when an instruction of a function faults."""
+        return address in self._sites_in(function.module).faulting
+
     def _sites_in(self, module: str | None) -> PatchSites:
         sites = self._patched.get(module)
         if sites is None:

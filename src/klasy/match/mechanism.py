@@ -37,6 +37,7 @@ class Context(Enum):
     BODY = "body"  # the same at the instruction behind the entry's hook for tracing: all is as at the entry
     SITE = "site"  # pt_regs at a call instruction: the return address is not yet pushed
     MEMBER = "member"  # pt_regs at an instruction that accesses a member, before it runs
+    ACCESSED = "accessed"  # pt_regs at the instruction behind one that accesses a member: the rest is in its note
     TAIL = "tail"  # pt_regs at a jump that is a tail call: the return address is at [sp]
     BEHIND = "behind"  # pt_regs at the instruction behind a call: result in rax, arguments only from the mark
     RETURN = "return"  # pt_regs in a kretprobe: result in rax, arguments only from the mark

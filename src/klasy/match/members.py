@@ -1,7 +1,8 @@
 """Accesses to members of types: the instructions that ``klasy.flow`` finds, and how an advice is run at them.
 
-Each is a join point of its own, reached by a kprobe at the instruction. What the advice asks for (the object, the
-member's values) is worked out there from the registers; where that cannot be done, the join point is not reached.
+Each is a join point of its own, reached by a kprobe at the instruction (``after`` advice: :mod:`klasy.match.behind`).
+What the advice asks for (the object, the member's values) is worked out there from the registers; where that cannot be
+done, the join point is not reached.
 """
 
 from __future__ import annotations
@@ -184,14 +185,6 @@ def report_target(matcher: AdviceMatcher, leaf: int) -> None:
 def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to members of a type."""
     conjunct.usable = False  # what is wrong is said here
-    if matcher.advice.kind is ast.AdviceKind.AFTER:
-        matcher.bag.error(
-            "not-built",
-            "what runs at an access to a member runs before the instruction; this version of klasy knows no other",
-            matcher.advice.head,
-            hints=["write before(): in set advice 'new' has the value that is written"],
-        )
-        return
     wanted = _Members(matcher, node).find()
     bindings = _bindings(matcher, conjunct, node) if wanted else None
     if bindings is None:
@@ -369,42 +362,50 @@ def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> 
 # --- planning
 
 
+MEMBER = Kind(Mechanism.KPROBE, Context.MEMBER, Locator.ADDRESS)
+
+
 def plan_members(planner: Planner) -> None:
     """A kprobe at each instruction, all of an aspect in one probe."""
-    kind = Kind(Mechanism.KPROBE, Context.MEMBER, Locator.ADDRESS)
+    if any(m.members and m.advice.kind is ast.AdviceKind.AFTER for m in planner.matched.advice):
+        from klasy.match.behind import plan_behind
+
+        plan_behind(planner)
     for matched in planner.matched.advice:
-        if not matched.members:
+        if not matched.members or matched.advice.kind is ast.AdviceKind.AFTER:
             continue
-        wants = _wants(matched)
+        wants = wanted(matched)
         codes: dict[int, dict[int, MemberCode]] = {}
         known_at: set[int] = set()
         for (address, _), found in sorted(matched.members.items()):
-            shadow = Shadow(found.kind, found.access.function, address, datum=_datum(found), access=found.access)
-            code = _Site(found).code(wants)
+            shadow = shadow_of(found)
+            code = Site(found).code(wants)
             refusal = planner.kernel.refusal(address, found.access.function, Way.KPROBE)
             if refusal is None and isinstance(code, Refusal):
                 refusal = code
             if refusal is not None:
                 planner.unreached(matched.advice, shadow, refusal)
                 continue
-            draft = planner.probes.point(kind, address, found.access.function)
+            draft = planner.probes.point(MEMBER, address, found.access.function)
             # of a copy from one such object to another, the advice runs for each of them
             arm = planner.probes.arm(draft, matched.advice, found.outcome, int(address in known_at))
             known_at.add(address)
-            arm.by_address[address] = planner.probes.joinpoint(matched.advice, shadow, "kprobe", _why(found))
+            arm.by_address[address] = planner.probes.joinpoint(matched.advice, shadow, "kprobe", why(found))
             if wants and isinstance(code, MemberCode):
                 known = codes.setdefault(id(arm), {})
                 known[address] = code
                 arm.members = Members(wants, known)
 
 
-def _datum(found: MemberMatch) -> MemberData:
-    if len(found.data) == 1:
-        return found.data[0]
-    return replace(found.data[0], text=", ".join(data.text for data in found.data))
+def shadow_of(found: MemberMatch) -> Shadow:
+    """The shadow that an access is."""
+    datum, access = found.data[0], found.access
+    if len(found.data) > 1:
+        datum = replace(datum, text=", ".join(data.text for data in found.data))
+    return Shadow(found.kind, access.function, access.address, datum=datum, access=access)
 
 
-def _wants(matched: AdviceMatch) -> frozenset[str]:
+def wanted(matched: AdviceMatch) -> frozenset[str]:
     """What the advice asks for at its accesses."""
     conditions = [m.outcome.guard for m in matched.members.values() if m.outcome.guard is not None]
     body = [matched.advice.body] if isinstance(matched.advice.body, ast.Node) else []
@@ -423,7 +424,8 @@ def _wants(matched: AdviceMatch) -> frozenset[str]:
     return frozenset(wants)
 
 
-def _why(found: MemberMatch) -> str:
+def why(found: MemberMatch) -> str:
+    """What the access does, and how its type is known."""
     from klasy.flow.sites import CONFIDENCE
 
     access = found.access
@@ -436,7 +438,7 @@ def _refused(code: str, reason: str) -> Refusal:
     return Refusal(code, reason)
 
 
-class _Site:
+class Site:
     """One instruction: how what is asked for is found there."""
 
     def __init__(self, found: MemberMatch) -> None:
@@ -444,8 +446,8 @@ class _Site:
         self.access = found.access
         self.member = found.access.members[0]
 
-    def code(self, wants: frozenset[str]) -> MemberCode | Refusal | None:
-        """None where nothing is asked for; a Refusal where it cannot be had."""
+    def code(self, wants: frozenset[str], *, after: bool = False) -> MemberCode | Refusal | None:
+        """None where nothing is asked for; a Refusal where it cannot be had. ``after``: for what runs behind it."""
         if not wants:
             return None
         access = self.access
@@ -464,10 +466,11 @@ class _Site:
         if values and moves and kind.element() is not None:
             return _refused("object-not-known", "an index takes part in the address: where the member is, is not known")
         word, width = self._operand
-        stored = None
+        stored, late = None, False
         if "new" in wants and access.writes and self.found.kind is not JoinPointKind.GET:
             stored = self._stored(width)
-            if stored is None:
+            late = after and stored is None
+            if stored is None and not late:
                 return _refused("new-not-known", "what it leaves in the member cannot be told before it has run")
         if values and self.member.bit_offset % 8 + min(self.member.bits, 8 * _LONGEST) > 8 * _LONGEST:
             return _refused("several-words", "the bit-field lies in more than eight bytes")
@@ -475,7 +478,7 @@ class _Site:
         return MemberCode(
             base, self._index, access.scale if moves else 1, self.member.offset - access.base_offset,
             -access.base_offset, self.member.bit_offset % 8, min(self.member.bits, 8 * _LONGEST),
-            _is_signed(kind), word, width, stored,
+            _is_signed(kind), word, width, stored, late,
         )  # fmt: skip
 
     def _stored(self, width: int) -> Stored | None:

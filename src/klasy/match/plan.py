@@ -37,6 +37,19 @@ ENTRY (less than 2**42) with the thread's id in the 22 bits above.
 
 In RETURN context the return address is regs->ip. Arms with arguments there have only ``by_address``: the arguments
 are those of the mark.
+
+**Notes** tie an instruction that accesses a member to the one behind it, which others reach, too. A MEMBER probe keeps
+one for each of its ``notes``, with what the advice behind asks for, in the aspect's hash map of notes:
+
+    key    u64 stack pointer        as it is behind the instruction
+           u64 number               the note's, in the plan
+    value  u32 join point + 1       0: there is none
+           u32 failed               1: a load failed
+           u64 words[]              what is wanted, in the order of WANTED
+
+An ACCESSED probe takes the note of its own stack pointer, and runs the arm only if that is of its own join point. Both
+are then one and the same run of the code, whatever comes in between: what interrupts it runs further down that stack or
+on another one, a task that is preempted keeps its own, and on its own between the two there is nothing but the access.
 """
 
 from __future__ import annotations
@@ -192,13 +205,15 @@ READS, WRITES, CHANGED = 1, 2, 4
 
 
 class MemberCode(NamedTuple):
-    """How a program finds, at an instruction that accesses a member and has not run yet, what the advice asks for.
+    """How a program finds, at an instruction that accesses a member and has not run yet, what the advice asks for; or
+    behind it, where it leaves the registers alone that this takes.
 
     Addresses are the value of register ``base`` (as ``arch_x86_64`` names it) plus that of ``indexed`` times ``scale``,
     if there is one, plus an offset: ``member`` that of the member's first byte, ``word`` that of the instruction's
     operand of ``width`` bytes. ``object`` is the object's from the base alone. The member is ``bits`` bits from bit
     ``shift`` of its first byte. ``width`` 0: the operand does not hold it whole; then ``stored`` is None, as it is
-    where the instruction only reads.
+    where the instruction only reads. ``late``: what it will leave cannot be told, and is read when it has run; the note
+    has the member's address for it.
     """
 
     base: str
@@ -212,13 +227,30 @@ class MemberCode(NamedTuple):
     word: int
     width: int
     stored: Stored | None
+    late: bool = False
+
+
+WANTED = ("old", "new", "address", "object")
 
 
 class Members(NamedTuple):
     """What an advice asks for at accesses to members, and how it is found at each address. Empty ``code``: nothing."""
 
-    wants: frozenset[str]  # of old, new, address, object
+    wants: frozenset[str]  # of WANTED
     code: Mapping[int, MemberCode]
+
+
+class Note(NamedTuple):
+    """What is kept at accesses to members for an advice that runs behind them.
+
+    ``by_address``: the join point of each access. ``shift``: by how many bytes they move the stack pointer (push, pop).
+    """
+
+    number: int
+    advice: int
+    by_address: Mapping[int, int]
+    members: Members
+    shift: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +258,8 @@ class Arm:
     """One advice as a probe runs it. The maps give the id of the join point at an address.
 
     ``strings``: where the advice takes system calls as a whole, the offsets in ``struct pt_regs`` of the registers that
-    hold addresses of strings.
+    hold addresses of strings. ``note``: of an ACCESSED probe, that without which the advice does not run; without it
+    only the access leads there.
 
     Of a WATCH probe: the advice runs at accesses that do what ``does`` says (READS, WRITES, 0: either), and at those of
     which the program cannot tell (the reader of log and counts can); where ``ranges`` is given, only at instructions
@@ -243,6 +276,7 @@ class Arm:
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
     strings: tuple[int, ...] | None = None
+    note: Note | None = None
 
 
 class Point(NamedTuple):
@@ -294,7 +328,7 @@ class Probe:
 
     ``role`` is that of the marks it uses. ``condition`` is for TAIL probes on conditional jumps: the x86 condition
     code (the opcode's low four bits), of which the flags must tell that the jump will be taken, else the program does
-    nothing.
+    nothing. ``notes`` are what a MEMBER probe keeps for ACCESSED ones.
     """
 
     index: int
@@ -308,6 +342,17 @@ class Probe:
     condition: int | None = None
     watch: Watch | None = None
     calls: CallUse = CallUse.NONE
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def places(self) -> tuple[Mapping[int, int], ...]:
+        """By address the join points of its arms, then those for which it keeps notes: as a Locate numbers them."""
+        return (*[arm.by_address for arm in self.arms], *[note.by_address for note in self.notes])
+
+    @property
+    def takes_notes(self) -> bool:
+        """Whether it is the second of two probes at its join points."""
+        return any(arm.note is not None for arm in self.arms)
 
     @property
     def in_program(self) -> bool:

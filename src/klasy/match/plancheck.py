@@ -18,7 +18,10 @@ _CONTEXTS = {
     Mechanism.FENTRY: {Context.FENTRY},
     Mechanism.FEXIT: {Context.FEXIT},
     Mechanism.FMOD_RET: {Context.FENTRY},
-    Mechanism.KPROBE: {Context.ENTRY, Context.BODY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER},
+    Mechanism.KPROBE: {
+        *(Context.ENTRY, Context.BODY, Context.SITE, Context.TAIL, Context.BEHIND),
+        *(Context.MEMBER, Context.ACCESSED),
+    },
     Mechanism.KPROBE_MULTI: {Context.ENTRY},
     Mechanism.KRETPROBE: {Context.RETURN},
     Mechanism.KRETPROBE_MULTI: {Context.RETURN},
@@ -36,6 +39,7 @@ _LOCATORS = {
     Context.SITE: {Locator.ADDRESS},
     Context.TAIL: {Locator.ADDRESS},
     Context.MEMBER: {Locator.ADDRESS},
+    Context.ACCESSED: {Locator.ADDRESS},
     Context.BEHIND: {Locator.MARK},
     Context.RETURN: {Locator.ADDRESS, Locator.DISPATCH},
     Context.WATCH: {Locator.FIXED},
@@ -44,7 +48,8 @@ _LOCATORS = {
     Context.SYS_ENTER: {Locator.ADDRESS},
     Context.SYS_EXIT: {Locator.ADDRESS},
 }
-_AFTER = {Context.FEXIT, Context.RETURN, Context.BEHIND, Context.SYS_EXIT}
+_AFTER = {Context.FEXIT, Context.RETURN, Context.BEHIND, Context.ACCESSED, Context.SYS_EXIT}
+_INSIDE = {Context.BODY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER, Context.ACCESSED}
 _WRITERS = {Context.SITE: MarkRole.CALL, Context.TAIL: MarkRole.TAIL, Context.ENTRY: MarkRole.ENTRY}
 _READERS = {Locator.MARK: MarkRole.CALL, Locator.DISPATCH: MarkRole.TAIL, Locator.ADDRESS: MarkRole.ENTRY}
 
@@ -57,6 +62,7 @@ def check_plan(plan: Plan) -> list[str]:
             faults.append(f"probe {index} says it is {probe.index}")
         faults += [f"{probe.name}: {fault}" for fault in _check_probe(plan, probe)]
     faults += _check_marks(plan)
+    faults += _check_notes(plan)
     faults += _check_order(plan)
     return faults
 
@@ -104,7 +110,7 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         yield f"{probe.locator.value} does not locate in {probe.context.value}"
     if probe.mechanism in TRAMPOLINES and len(probe.points) != 1:
         yield "a trampoline has one function"
-    if probe.context not in (Context.BODY, Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER):
+    if probe.context not in _INSIDE:
         for point in probe.points:
             if point.address != point.function.address:
                 yield f"{point.address:#x} is not the entry of {point.function}"
@@ -114,7 +120,8 @@ def _check_probe(plan: Plan, probe: Probe) -> Iterator[str]:
         not p.function.address < p.address < p.function.end for p in probe.points
     ):
         yield "a point does not lie inside its function"
-    if not probe.arms and probe.mark is not MarkUse.WRITE and probe.calls in (CallUse.NONE, CallUse.END):
+    idle = not probe.arms and not probe.notes
+    if idle and probe.mark is not MarkUse.WRITE and probe.calls in (CallUse.NONE, CallUse.END):
         yield "it does nothing"
     if probe.condition is not None and probe.context is not Context.TAIL:
         yield "only a jump has a condition"
@@ -201,12 +208,35 @@ def _check_marks(plan: Plan) -> Iterator[str]:
             yield f"the marks of tail calls of {address:#x} are taken before their last use"
 
 
+def _check_notes(plan: Plan) -> Iterator[str]:
+    """Each note is kept by one probe at the accesses, for one arm of one behind them."""
+    kept = {note.number: (probe, note) for probe in plan.probes for note in probe.notes}
+    if len(kept) != sum(len(probe.notes) for probe in plan.probes):
+        yield "two notes have one number"
+    taken = {}
+    for probe in plan.probes:
+        if probe.notes and probe.context is not Context.MEMBER:
+            yield f"{probe.name} is at no access and keeps notes"
+        if not {a for note in probe.notes for a in note.by_address} <= {point.address for point in probe.points}:
+            yield f"{probe.name} is to keep notes where there is no point"
+        for arm in probe.arms:
+            if arm.note is None:
+                continue
+            taken[arm.note.number] = arm
+            if probe.context is not Context.ACCESSED:
+                yield f"{probe.name} is behind no access and takes notes"
+            if sorted(arm.note.by_address.values()) != sorted(arm.by_address.values()):
+                yield f"{probe.name} takes notes of other join points"
+    if kept.keys() != taken.keys():
+        yield "notes are kept that nothing takes, or taken that nothing keeps"
+
+
 def _check_order(plan: Plan) -> Iterator[str]:
     """Of two kprobes at one place the one registered last runs first."""
     behind: set[int] = set()
     for probe in plan.probes:
         addresses = {point.address for point in probe.points}
-        if probe.context is Context.BEHIND:
+        if probe.context in (Context.BEHIND, Context.ACCESSED):
             behind |= addresses
-        elif probe.context in (Context.SITE, Context.TAIL) and behind & addresses:
-            yield f"{probe.name} would run before what comes behind the call before it"
+        elif probe.context in (Context.SITE, Context.TAIL, Context.MEMBER) and behind & addresses:
+            yield f"{probe.name} would run before what comes behind the instruction before it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klasy.match.mechanism import Context, Mechanism
-from klasy.match.plan import Arm, CallUse, JoinPoint, Locator, MarkRole, MarkUse, Point, Probe
+from klasy.match.plan import Arm, CallUse, JoinPoint, Locator, MarkRole, MarkUse, Members, Note, Point, Probe
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
     from klasy.match.matched import Match, Outcome
-    from klasy.match.plan import Members, Watch
+    from klasy.match.plan import MemberCode, Watch
     from klasy.match.shadow import Shadow
 
 
@@ -32,6 +32,18 @@ class Kind:
 
 
 @dataclass(eq=False)
+class NoteDraft:
+    """What becomes a Note."""
+
+    number: int
+    advice: int
+    wants: frozenset[str]
+    shift: int
+    by_address: dict[int, int] = field(default_factory=dict)
+    code: dict[int, MemberCode] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
 class _ArmDraft:
     advice: int
     outcome: Outcome
@@ -42,6 +54,7 @@ class _ArmDraft:
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
     strings: tuple[int, ...] | None = None
+    note: NoteDraft | None = None
     order: int = 0
 
 
@@ -49,12 +62,13 @@ class _ArmDraft:
 class _Draft:
     points: dict[int, Function] = field(default_factory=dict)
     arms: dict[tuple[int, int, int], _ArmDraft] = field(default_factory=dict)
+    notes: list[NoteDraft] = field(default_factory=list)
 
 
 # The order in which probes are registered, see plan.py. Kprobes at one place run in the opposite order: a mark is
 # written before a return probe replaces the return address, a call comes before the execution it leads to, and what
-# lies behind one call comes before the next call. Return probes of one function run in this order, fexit in the
-# opposite: the execution ends before the call does.
+# lies behind one call or access comes before the next one: its note would take the place of the first. Return probes of
+# one function run in this order, fexit in the opposite: the execution ends before the call does.
 def _rank(kind: Kind) -> int:
     dispatched = kind.locator is Locator.DISPATCH
     match kind.context:
@@ -74,7 +88,7 @@ def _rank(kind: Kind) -> int:
             return 8
         case Context.TAIL:
             return 9
-        case Context.BEHIND:
+        case Context.BEHIND | Context.ACCESSED:
             return 10
 
 
@@ -87,6 +101,7 @@ class ProbeSet:
         self._known: dict[int, _Draft] = {}  # the same by the identity of a kind: its hash is dear
         self._seen: list[Kind] = []
         self._ids: list[int] = []  # by the numbers for now
+        self._notes = 0
 
     def joinpoint(self, advice: Advice, shadow: Shadow, mechanism: str, why: str) -> int:
         """A new join point: its number for now; ``build`` gives the ids."""
@@ -119,6 +134,14 @@ class ProbeSet:
         if arm is None:
             arm = draft.arms[key] = _ArmDraft(advice.index, outcome, order=advice.order)
         return arm
+
+    def note(self, draft: _Draft, arm: _ArmDraft, wants: frozenset[str], shift: int) -> NoteDraft:
+        """What the probe ``draft`` keeps for an arm of another one, which runs behind."""
+        if arm.note is None:
+            arm.note = NoteDraft(self._notes, arm.advice, wants, shift)
+            self._notes += 1
+            draft.notes.append(arm.note)
+        return arm.note
 
     def build(self) -> tuple[tuple[JoinPoint, ...], tuple[Probe, ...]]:
         """The join points, by advice and place, and the probes, in the order in which they are to be registered."""
@@ -156,6 +179,7 @@ class ProbeSet:
                     arm.ranges,
                     arm.members,
                     arm.strings,
+                    self._note(arm.note) if arm.note is not None else None,
                 )
             )
         return Probe(
@@ -170,7 +194,12 @@ class ProbeSet:
             kind.condition,
             kind.watch,
             kind.calls,
+            tuple([self._note(note) for note in draft.notes]),
         )
+
+    def _note(self, note: NoteDraft) -> Note:
+        by_address = {address: self._ids[number] for address, number in note.by_address.items()}
+        return Note(note.number, note.advice, by_address, Members(note.wants, note.code), note.shift)
 
 
 def _place(draft: tuple[int, Shadow, str, str]) -> int:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def must_count(plan: Plan, probe: Probe) -> bool:
-    """Whether only a counter of its own tells how often the program of a kernel probe event has run."""
+    """Whether only a counter of its own tells how often the program of a kernel probe event has run.
+
+    Of one that takes notes it is not asked: whoever missed it has missed the probe at the access, too.
+    """
+    if probe.takes_notes:
+        return False
     return probe.mechanism in (Mechanism.KPROBE, Mechanism.KRETPROBE) and None in whole(plan, probe)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def served(plan: Plan, probe: Probe) -> list[list[int]]:
     """The ids of the join points that miss a hit when a point of the probe does, for each of its points."""
+    if probe.context in (Context.MEMBER, Context.ACCESSED):
+        return [sorted({ids[p.address] for ids in probe.places if p.address in ids}) for p in probe.points]
     ids = _arm_ids(probe)
     body = probe.context is Context.BODY  # its points lie a little behind the join points
     places = [point.function.address if body else point.address for point in probe.points]

@@ -96,6 +96,8 @@ def combine(
     runs = runs or {}
     tally = _Tally([0] * len(own), [False] * len(own), [False] * len(own), [0.0] * len(own))
     for index, probe in enumerate(document["probes"]):
+        if probe.get("takes_notes"):
+            continue  # what was missed there was missed at the access already
         points: list[list[int]] = probe["joinpoints"]
         by_program = refused.get(index, 0)
         by_point = [0] * len(points)

@@ -292,6 +292,7 @@ def _probe(plan: Plan, probe: Probe) -> dict[str, Any]:
         ],
         "joinpoints": served(plan, probe),
         "whole": whole(plan, probe),
+        "takes_notes": probe.takes_notes,
         "watch": _watch(probe),
         "object": _object(probe),
     }

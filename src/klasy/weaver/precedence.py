@@ -36,7 +36,7 @@ CLASSES: tuple[tuple[frozenset[Context], bool], ...] = (
     (frozenset((Context.BODY,)), False),
     (frozenset((Context.SITE,)), False),
     (frozenset((Context.TAIL,)), False),
-    (frozenset((Context.BEHIND,)), True),
+    (frozenset((Context.BEHIND, Context.ACCESSED)), True),
 )
 ORDERED = frozenset(context for contexts, _ in CLASSES for context in contexts)
 # What comes first at one join point, by the values of Context.

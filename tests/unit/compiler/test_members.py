@@ -7,9 +7,9 @@ import pytest
 from klasy.compiler import ir
 from klasy.compiler.builder import Builder
 from klasy.compiler.ireval import World, _Machine
-from klasy.compiler.lowermember import find
+from klasy.compiler.lowermember import find, variables
 from klasy.flow.stored import Stored
-from klasy.match.plan import Arm, MemberCode, Members
+from klasy.match.plan import WANTED, MemberCode, Members
 
 BASE = 0xFFFF_8880_0000_1000
 MEMORY = bytes(range(0x80, 0xC0))
@@ -30,19 +30,17 @@ def code(
 
 def found(*codes: MemberCode, at: int = 0, registers: dict[str, int] | None = None) -> dict[str, int]:
     """What a program of several sites finds at one of them."""
-    arm = Arm(0, (), None, {0x1000 + i: i for i in range(len(codes))})
-    arm = Arm(
-        0, (), None, arm.by_address,
-        members=Members(frozenset(("old", "new", "address", "object")), {0x1000 + i: c for i, c in enumerate(codes)}),
-    )  # fmt: skip
+    places = {0x1000 + i: i for i in range(len(codes))}
+    members = Members(frozenset(WANTED), {0x1000 + i: c for i, c in enumerate(codes)})
     program = ir.Program("p", 0)
     build = Builder(program)
     build.begin(build.block())
-    variables = find(build, arm, at)
+    asked = variables(build, members.wants)
+    find(build, members, places, at, asked)
     build.add(ir.Return())
     machine = _Machine(World(read=read, registers={"bx": BASE, "ax": 0x1_2345_6789, **(registers or {})}))
     machine.run(program)
-    return {name: machine.variables[var] & MASK for name, var in variables.items()}
+    return {name: machine.variables[var] & MASK for name, var in asked.items()}
 
 
 OLD = int.from_bytes(MEMORY[8:12], "little")

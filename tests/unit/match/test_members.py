@@ -107,7 +107,7 @@ def test_object(kernel: SnapshotKernel) -> None:
         ("before(): get(struct tun_struct.flag) { log(value); }", "unknown-member"),
         ("before(struct tun_struct *t): get(struct tun_struct.flags) && target(t) { log(t); }", "not-built"),
         ("before(struct file *t): get(struct tun_struct.flags) && target(t) { log(t); }", "wrong-parameter-type"),
-        ("after(): get(struct tcp_sock.snd_cwnd) { log(value); }", "not-built"),
+        ("after() returning (u32 r): get(struct tcp_sock.snd_cwnd) { log(r); }", "no-result"),
         (f"before(struct file *f): {SET} && target(f) {{ log(f); }}", "wrong-parameter-type"),
         (f"before(struct tcp_sock *t): {SET} {{ log(t); }}", "unbound-parameter"),
         (f"before(): {SET} && within(tcp_v4_rcv) {{ log(value); }}", "matches-nothing"),

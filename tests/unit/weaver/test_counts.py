@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakekernel import FakeKernel
 from support.handmade import artifact, function
+from support.minikernel import MiniKernel
 
 from klasy import lang
 from klasy.backend.artifact import counter_rows
@@ -204,6 +205,20 @@ def test_an_entry_serves_all_callers():
     (entry,) = [one for one in made.probes if one.locator is Locator.DISPATCH]
     direct = {j.id for j in made.joinpoints}
     assert set(served(made, entry)[0]) == direct
+
+
+def test_what_lies_behind_an_access_is_missed_once():
+    """Of two probes at an access and behind it both serve the join point; what the second missed, the first did too,
+    and others who get there are nobody's."""
+    code = ["0f 1f 44 00 00", "85 f6", "74 03", "89 77 08", "c3"]  # a jump over mov %esi,0x8(%rdi)
+    kernel = MiniKernel("struct item { long a; int b; }; int f(struct item *it, int n);", {"f": code})
+    (aspect,) = lang.load(SourceFile("a.asp", "aspect a { after(): set(struct item.b) { log(1); } }"))
+    made = plan_aspect(aspect, kernel)
+    assert [served(made, one) for one in made.probes] == [[[0]], [[0]]]
+    assert [must_count(made, one) for one in made.probes] == [True, False]
+    probes = [probe([[0]], n) | {"takes_notes": one.takes_notes} for n, one in enumerate(made.probes)]
+    profile = {0: [SiteCount(4, 2)], 1: [SiteCount(9, 5)]}
+    assert combine([(4, 0, 0)], entry(*probes), profile, {}, {1: 3}) == [Count(4, 0, 0, 2)]
 
 
 def test_whole_tells_whose_hits_are_the_runs():

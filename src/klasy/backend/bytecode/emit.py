@@ -7,6 +7,7 @@ from klasy.backend.artifact import (
     MAP_LIMITS,
     MAP_MARKS,
     MAP_NAMES,
+    MAP_NOTES,
     MAP_NUMBERS,
     MAP_RUNS,
     MAP_UNKNOWN,
@@ -57,7 +58,7 @@ _TYPES = {
 }
 
 
-_SHARED_MAPS = {MAP_CALLS, MAP_LIMITS, MAP_MARKS, MAP_NAMES, MAP_NUMBERS, MAP_RUNS, MAP_UNKNOWN}
+_SHARED_MAPS = {MAP_CALLS, MAP_LIMITS, MAP_MARKS, MAP_NAMES, MAP_NOTES, MAP_NUMBERS, MAP_RUNS, MAP_UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,18 @@ class _Generator:
             from klasy.backend.bytecode.flows import FlowCode
 
             flows = FlowCode(plan, self.origin, counters)
+        notes = None
+        if any(isinstance(op, ir.NoteOp) for op in ops):
+            from klasy.backend.bytecode.notes import NoteCode
+
+            notes = NoteCode(plan, ops, counters)
         self.calls: CallCode | None = None
         if self.probe.calls is not CallUse.NONE or self.probe.context in ANY_SYSCALL:
             from klasy.backend.bytecode.syscalls import CallCode
 
             self.calls = CallCode(plan, self.probe, counters)
         self.ends_calls = self.probe.calls is CallUse.END
-        self.selector = Selector(self.origin, self.locating, counters, watching, states, flows=flows)
+        self.selector = Selector(self.origin, self.locating, counters, watching, states, flows=flows, notes=notes)
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
         self.selector.survey(self.blocks)
@@ -244,7 +250,9 @@ class _Generator:
             self.counters.count_run(e, self.probe.index)
         if self.calls is not None and not self.ends_calls:
             self.calls.begin(e)
-        if self.plan.filter and self.probe.watch is None and not self._keeps_flows():
+        # What takes notes goes by who ran the access: that may be what changes a task's name, or which is running.
+        asked = self.probe.watch is None and not self.probe.takes_notes
+        if self.plan.filter and asked and not self._keeps_flows():
             from klasy.backend.bytecode.filters import emit_filter
 
             emit_filter(e, self.plan.filter)
@@ -304,7 +312,8 @@ class _Generator:
 
     def _largest(self) -> Span:
         """The head of the advice that most of the program's operations come from."""
-        advice = {arm.advice: self.plan.aspect.advice[arm.advice] for arm in self.probe.arms}
+        served = [arm.advice for arm in self.probe.arms] + [note.advice for note in self.probe.notes]
+        advice = {index: self.plan.aspect.advice[index] for index in served}
         spans = [op.span for op in self.program.ops() if op.span is not None]
 
         def size(index: int) -> int:

@@ -78,7 +78,7 @@ _HEAD = -32  # the value of the first map
 _PREVIOUS = -40  # with the values, which lie above it in the other direction: see _frame
 _TASK_LEVELS = 8  # entries of one task that are looked for when it is dead
 
-_AT_TRAP = frozenset({Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER, Context.WATCH})
+_AT_TRAP = frozenset({Context.SITE, Context.TAIL, Context.BEHIND, Context.MEMBER, Context.ACCESSED, Context.WATCH})
 
 
 def flow_maps(plan: FlowPlan, entries: int) -> list[MapSpec]:

@@ -64,8 +64,10 @@ class Locating:
         self.static = self._static_address()
         self.locates = bool(locates) and self.static is None  # else they are resolved beforehand
         self.dispatches = self.locates and probe.locator is Locator.DISPATCH
-        self._counts_unknown = next((op for op in locates if probe.arms[op.arm].otherwise is not None), None)
-        self.sites = Table(f"sites{probe.index}", [arm.by_address for arm in probe.arms])
+        self._counts_unknown = (
+            next((op for op in locates if probe.arms[op.arm].otherwise is not None), None) if self.dispatches else None
+        )
+        self.sites = Table(f"sites{probe.index}", probe.places)
         self.returns = Table(f"returns{probe.index}", [arm.by_return_address for arm in probe.arms])
         self.small = all(table.is_small for table in self._tables())
 
@@ -78,7 +80,7 @@ class Locating:
     def known(self, op: ir.Locate) -> int | None:
         """The join point that a Locate finds, where ``static`` is known."""
         assert self.static is not None
-        return self.probe.arms[op.arm].by_address.get(self.static)
+        return self.probe.places[op.arm].get(self.static)
 
     def _tables(self) -> list[Table]:
         """Those that are searched."""
@@ -212,10 +214,10 @@ class Locating:
 
     def locate(self, e: Emitter, op: ir.Locate, found: str, missing: str) -> None:
         """Emit a Locate."""
-        arm = self.probe.arms[op.arm]
         goal = Goal(op.dst, found, missing)
         if not self.dispatches:
             return self._find(e, self.sites, self.key, op.arm, goal)
+        arm = self.probe.arms[op.arm]
         if self.marks.reads:
             direct = e.asm.fresh_label("direct")
             e.asm.emit(jump_if(e.register(self.site, R0), "==", 0, direct))

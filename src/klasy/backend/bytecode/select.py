@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.flows import FlowCode
     from klasy.backend.bytecode.locate import Locating
+    from klasy.backend.bytecode.notes import NoteCode
     from klasy.backend.bytecode.origin import Origin
     from klasy.backend.bytecode.states import StateCode
     from klasy.backend.bytecode.watch import Watching
@@ -68,9 +69,11 @@ class Selector:
         states: StateCode | None = None,
         *,
         flows: FlowCode | None = None,
+        notes: NoteCode | None = None,
     ) -> None:
         self.states = states
         self.flows = flows
+        self.notes = notes
         self.watching = watching
         self.origin = origin
         self.locating = locating
@@ -139,6 +142,9 @@ class Selector:
             case ir.FlowOp():
                 assert self.flows is not None
                 return self.flows.effects(op)
+            case ir.NoteOp():
+                assert self.notes is not None
+                return self.notes.effects(op)
         result = op.result
         if op.mnemonic == CALL_CODE:
             return Effects(reads=reads, calls=True)
@@ -170,12 +176,17 @@ class Selector:
             case ir.FlowOp():
                 assert self.flows is not None
                 return self.flows.scratch(op)
+            case ir.NoteOp():
+                assert self.notes is not None
+                return self.notes.scratch(op)
         return 8 * len(op.operands()) if op.mnemonic == CALL_CODE else 0
 
     def on_stack(self, blocks: list[Straight]) -> set[Local]:
         """What is better off in a slot: fault bits, touched where a read fails only; arguments copied from a mark;
         and values that a helper leaves on the stack and that are used once."""
         local: set[Local] = set(self.origin.marked.values())
+        if self.notes is not None:
+            local |= self.notes.words
         for op in (op for block in blocks for op in block.ops):
             if isinstance(op, ir.Load) and self._uses.get(op.dst) == 1:
                 local.add(op.dst)
@@ -286,6 +297,9 @@ class Selector:
             case ir.FlowOp():
                 assert self.flows is not None
                 self.flows.emit(e, op)
+            case ir.NoteOp():
+                assert self.notes is not None
+                self.notes.emit(e, op)
             case _ if op.mnemonic == CALL_CODE:
                 from klasy.backend.bytecode import subprograms
 

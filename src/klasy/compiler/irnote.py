@@ -1,0 +1,60 @@
+"""The operations of the IR on notes, which tie an access to a member to what lies behind it; see match/plan.py."""
+
+from __future__ import annotations
+
+from klasy.compiler.ir import NoteOp, Operand, Value
+from klasy.plain import dataclass
+
+
+@dataclass(eq=False)
+class KeepNote(NoteOp):
+    """Keep a note under the stack pointer ``stack``: the join point, whether a load ``failed``, and the ``words``.
+
+    Where it cannot be kept, that is counted as unmarked of the join point.
+    """
+
+    joinpoint: Operand
+    stack: Operand
+    failed: Operand
+    words: tuple[Operand, ...]
+    mnemonic = "keep_note"
+
+    def operands(self) -> tuple[Operand, ...]:
+        """The join point, the stack pointer, what failed, then the words."""
+        return (self.joinpoint, self.stack, self.failed, *self.words)
+
+    def substitute(self, known: dict[Value, Operand]) -> None:
+        """As :meth:`Op.substitute`."""
+
+        def settled(operand: Operand) -> Operand:
+            return known.get(operand, operand) if isinstance(operand, Value) else operand
+
+        self.joinpoint, self.stack = settled(self.joinpoint), settled(self.stack)
+        self.failed, self.words = settled(self.failed), tuple([settled(word) for word in self.words])
+
+
+@dataclass(eq=False)
+class TakeNote(NoteOp):
+    """``dst`` = 1 if there is a note under the stack pointer ``stack``, and it is of the join point; else 0.
+
+    The note is gone then, and its words are there for Noted.
+    """
+
+    dst: Value
+    joinpoint: Operand
+    stack: Operand
+    mnemonic = "take_note"
+    operand_fields = ("joinpoint", "stack")
+
+
+FAILED = -1  # in the place of a word's number
+
+
+@dataclass(eq=False)
+class Noted(NoteOp):
+    """``dst`` = a word of the note that was taken; or FAILED."""
+
+    dst: Value
+    word: int
+    mnemonic = "noted"
+    pure = True
