@@ -364,13 +364,13 @@ class CpuGuard:
     """For a command that stays: arms watches on CPUs that come up meanwhile.
 
     A look costs the reading of one file: whatever comes and goes in the machine, CPUs among it, makes the kernel count
-    an event (uevent_seqnum).
+    an event (uevent_seqnum). The first costs more, for a CPU may have come up between the weaving and this.
     """
 
     def __init__(self, aspects: Iterable[WovenAspect], *, events: str = _EVENTS) -> None:
         self._aspects = [aspect for aspect in aspects if aspect.watches_data]
         self._events = events
-        self._seen = self._number()
+        self._seen: bytes | None = None if self._aspects else b""
 
     def _number(self) -> bytes:
         if not self._aspects:
