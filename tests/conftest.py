@@ -5,9 +5,18 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-# A deadline for each example says more about the machine's load than about the code.
-hypothesis.settings.register_profile("klasy", deadline=None)
-hypothesis.settings.load_profile("klasy")
+# How long an example takes says more about the machine's load than about the code.
+_TIMELESS = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+
+# The same examples in each run, so that what fails fails again; --hypothesis-seed=N draws others.
+hypothesis.settings.register_profile("klasy", derandomize=True, **_TIMELESS)
+hypothesis.settings.register_profile("klasy seeded", derandomize=False, **_TIMELESS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Which of them it is."""
+    seeded = config.getoption("--hypothesis-seed", None) is not None
+    hypothesis.settings.load_profile("klasy seeded" if seeded else "klasy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.livekernel import leftovers
+from support.waiting import wait_for
 from support.weaving import woven
 
 from klasy.api import states
@@ -108,8 +108,13 @@ def test_tcp_life() -> None:
             read_all(server, 1234)
             server.sendall(bytes(77))
             read_all(client, 77)
-        time.sleep(0.3)  # the last FIN's acknowledgement
-        said = [m for m in messages(made) if f":{port}" in m]
+        said: list[str] = []
+
+        def all_said() -> bool:  # the last FIN's acknowledgement may take its time
+            said.extend(m for m in messages(made) if f":{port}" in m)
+            return len(said) >= 2
+
+        wait_for(all_said)
     ours = [m for m in said if f"127.0.0.1:{port} -> 127.0.0.1:{peer} " in m]
     theirs = [m for m in said if f"127.0.0.1:{peer} -> 127.0.0.1:{port} " in m]
     assert len(ours) == len(theirs) == 1
@@ -122,9 +127,10 @@ def test_tcp_life() -> None:
 def link() -> Iterator[str]:
     """A network device behind which 10.77.0.2 is said to be, and nothing is."""
     subprocess.run(["ip", "link", "add", "klasy0", "type", "dummy"], check=True)
+    # Else the system sends when it likes, for seconds, to ask who else is there.
+    Path("/proc/sys/net/ipv6/conf/klasy0/disable_ipv6").write_text("1")
     subprocess.run("ip addr add 10.77.0.1/24 dev klasy0; ip link set klasy0 up", shell=True, check=True)
     subprocess.run("ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev klasy0", shell=True, check=True)
-    time.sleep(0.2)  # what the system sends when a device comes up
     yield "klasy0"
     subprocess.run(["ip", "link", "del", "klasy0"], check=True)
     subprocess.run(["modprobe", "-r", "dummy"], check=True)
@@ -141,7 +147,7 @@ def test_tcp_retransmits(link: str) -> None:
         before = retransmitted()
         client.setblocking(False)
         client.connect_ex(("10.77.0.2", 4567))
-        time.sleep(1.6)  # the first time-out is one second
+        wait_for(lambda: retransmitted() > before)  # the first time-out is one second
         client.close()
         counted, found = retransmitted() - before, values("tcp_retransmits")["by_peer"]
         said = messages(made)
@@ -214,7 +220,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     with open(image, "wb") as file:
         file.truncate(8 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    # Else a thread of the kernel's writes the rest of it in its own time.
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
     subprocess.run(["mount", "-o", "loop", image, folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -232,6 +239,7 @@ def test_page_cache(disk: Path) -> None:
         assert sum(len(os.pread(descriptor, 4096, at)) for at in range(0, size, 4096)) == size
 
     with ready("page_cache"):
+        values("page_cache")  # the first time reads modules, which counts too
         steps = []
         for step in (
             lambda: os.write(descriptor, bytes(size)),
@@ -297,7 +305,7 @@ def test_execs() -> None:
     assert ended == [7, 0, -9]
     me = f"{ME}[{os.getpid()}]"
     begun = [re.fullmatch(r"exec  (\S+)\[(\d+)\] uid 0 runs (\S+)", m) for m in said]
-    started = [(m[1], m[2], m[3]) for m in begun if m]
+    started = [(m[1], m[2], m[3]) for m in begun if m and m[1] in (ME, "sh")]  # the kernel starts programs, too
     assert [(name, path) for name, _, path in started] == [
         (ME, "/bin/sh"),
         (ME, "/bin/sh"),
@@ -323,14 +331,21 @@ def test_cwnd_writers() -> None:
             reader.start()
             client.sendall(bytes(1 << 20))
             reader.join()
-            info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+
+            def tcp_info(at: int) -> int:
+                info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+                return int.from_bytes(info[at : at + 4], "little")
+
+            wait_for(lambda: tcp_info(24) == 0)  # tcpi_unacked: the last acknowledgement changes it, too
+            window = tcp_info(80)  # tcpi_snd_cwnd
         said = [m for m in messages(made) if f"127.0.0.1:{port} -> " in m]
         counted = values("cwnd_writers")["changes"]
+        missed = made.missed()  # where an interrupt came upon a probe of the aspect's
     windows = [tuple(map(int, re.findall(r"cwnd (\d+) -> (\d+)", m)[0])) for m in said]
     assert windows
-    assert windows[0][0] == 10  # the initial window of RFC 6928
-    assert all(before[1] == after[0] for before, after in itertools.pairwise(windows))
-    assert windows[-1][1] == int.from_bytes(info[80:84], "little")  # tcpi_snd_cwnd
+    chain = [(0, 10), *windows, (window, 0)]  # from the initial window of RFC 6928 to what TCP says at the end
+    gaps = [(before, after) for before, after in itertools.pairwise(chain) if before[1] != after[0]]
+    assert len(gaps) <= missed, (gaps, missed, windows)
     assert {key[1]: n for key, n in counted.items()}[peer] == len(windows)
 
 
@@ -345,33 +360,41 @@ def test_drops() -> None:
         before = no_ports()
         for _ in range(20):
             end.sendto(b"x" * 10, ("127.0.0.1", 9))
-        counted, found = no_ports() - before, values("drops")["dropped"]
-        events = [dict(e.values) for e in made.mine()]
-    ours = {key: n for key, n in found.items() if key[0].name == "SKB_DROP_REASON_NO_SOCKET"}
+
+        def ours() -> list[object]:
+            dropped = values("drops")["dropped"]
+            return [n for key, n in dropped.items() if key[0].name == "SKB_DROP_REASON_NO_SOCKET"]
+
+        wait_for(lambda: ours() == [20] or no_ports() - before > 20)  # a busy machine leaves some to ksoftirqd
+        counted, found = no_ports() - before, ours()
+        events = [dict(e.values) for e in made.events()]
     assert counted == 20
-    assert list(ours.values()) == [20]
+    assert found == [20]
     assert len([e for e in events if e["reason"].name == "SKB_DROP_REASON_NO_SOCKET"]) == 20
 
 
 SLEEPER = """
 import time
-open('/proc/self/comm', 'w').write('klasyrun')
 def switched_in(): return int(open('/proc/self/schedstat').read().split()[2])
-begun = switched_in()
+unnamed = switched_in()
+open('/proc/self/comm', 'w').write('klasyrun')
+named = switched_in()
 for _ in range(100):
     time.sleep(0.001)
-print(switched_in() - begun)
+print(unnamed, named, switched_in(), flush=True)
 """
 
 
 def test_run_queue() -> None:
     """A task waited as often as the scheduler says that it was switched in."""
-    with ready("run_queue"):
-        done = subprocess.run([sys.executable, "-c", SLEEPER], capture_output=True, text=True, check=True)
+    with ready("run_queue"), subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE) as sleeper:
+        assert sleeper.stdout is not None
+        unnamed, named, slept = map(int, sleeper.stdout.read().split())
+        os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+        ended = int(Path(f"/proc/{sleeper.pid}/schedstat").read_text().split()[2])  # of a zombie: all there was
         times, longest = entries("run_queue")["waited_us"], values("run_queue")["longest_us"]
-    switched = int(done.stdout)  # not always 100: a busy machine's clock can outrun a sleep before it begins
-    assert switched >= 50
-    assert switched <= times["klasyrun",] <= switched + 20  # it also ends
+    assert slept - named >= 50  # not always 100: a busy machine's clock can outrun a sleep before it begins
+    assert slept - named <= times["klasyrun",] <= ended - unnamed
     assert longest["klasyrun",] > 0
 
 
@@ -397,13 +420,13 @@ def test_lock_waits(tmp_path: Path) -> None:
         with ready("lock_waits"):
             both = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "f"], **pipes) for _ in range(2)]
             assert [each.stdout.readline() for each in both] == [b"named\n"] * 2
-            before = values("lock_waits")["waits"]
             (tracing / "events/lock/contention_begin/enable").write_text("1")
+            before = values("lock_waits")["waits"]
             for each in both:
                 each.stdin.close()
             assert [each.wait(60) for each in both] == [0, 0]
-            (tracing / "events/lock/contention_begin/enable").write_text("0")
             after = values("lock_waits")["waits"]
+            (tracing / "events/lock/contention_begin/enable").write_text("0")
         traced = [line for line in (tracing / "trace").read_text().splitlines() if " klasylock-" in line]
     finally:
         tracing.rmdir()
@@ -417,21 +440,33 @@ def test_block_latency(disk: Path) -> None:
     device = os.stat(disk).st_dev
     stat = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
 
-    def written() -> tuple[int, int]:
-        fields = stat.read_text().split()
-        return int(fields[4]), int(fields[6]) * 512  # requests, sectors
-
-    os.sync()
     name = os.path.basename(os.readlink(stat.parent))
+
+    def device_has() -> tuple[int, int]:
+        fields = stat.read_text().split()
+        return int(fields[6]) * 512, int(fields[8])  # sectors written, requests under way
+
+    def both() -> tuple[int, int]:
+        """Bytes written, by the device's account and by the aspect's, at a moment when none are under way."""
+        read: list[tuple[int, int]] = []
+
+        def quiet() -> bool:
+            os.sync()
+            before = device_has()
+            read.append((before[0], int(str(values("block_latency")["write_bytes"].get((name,), 0)))))
+            return before == device_has() == (before[0], 0)
+
+        wait_for(quiet)
+        return read[-1]
+
     with ready("block_latency"):
-        before = written()
+        before = both()
         with open(disk / "f", "wb") as file:
             file.write(bytes(1 << 20))
             os.fsync(file.fileno())
-        os.sync()
-        after = written()
-        found, times = values("block_latency")["write_bytes"], entries("block_latency")["write_us"]
-    assert found[name,] == after[1] - before[1] >= 1 << 20
+        after = both()
+        times = entries("block_latency")["write_us"]
+    assert after[1] - before[1] == after[0] - before[0] >= 1 << 20
     assert times[name,] > 0
 
 
@@ -442,14 +477,18 @@ def test_slab_leaks() -> None:
         kept = values("slab_leaks")["live_objects"]
         for descriptor in held[:60]:
             os.close(descriptor)
-        time.sleep(0.2)
-        left, size = values("slab_leaks")["live_objects"], values("slab_leaks")["live_bytes"]
+
+        def places() -> list[tuple]:
+            left = values("slab_leaks")["live_objects"]
+            return [place for place, n in kept.items() if n == 100 and left.get(place) == 40]
+
+        wait_for(places)
+        (place,) = places()
+        size = values("slab_leaks")["live_bytes"]
         for descriptor in held[60:]:
             os.close(descriptor)
-    places = [place for place, n in kept.items() if n == 100 and left.get(place) == 40]
-    assert len(places) == 1
-    assert size[places[0]] % 40 == 0
-    assert size[places[0]] >= 40 * 32
+    assert size[place] % 40 == 0
+    assert size[place] >= 40 * 32
 
 
 def test_opens(tmp_path: Path) -> None:

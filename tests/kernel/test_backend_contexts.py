@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from bisect import bisect_right
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,13 +38,22 @@ HELD = 100  # bytes in the file
 EXPECTED = [[size, min(size, HELD)] for size in SIZES]
 
 
-@pytest.fixture
-def file() -> Iterator[int]:
+@contextmanager
+def open_file() -> Iterator[int]:
     """A file of 100 bytes."""
     file = os.memfd_create("klasy-test")
     os.write(file, bytes(HELD))
-    yield file
-    os.close(file)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    """The same."""
+    with open_file() as file:
+        yield file
 
 
 def read_all(file: int) -> None:
@@ -188,17 +198,20 @@ def return_addresses(file: int) -> tuple[int, int]:
         with woven(one, arguments=[COUNT]) as aspect:
             work(file)
             assert [row for row in aspect.words()] == [[3, size] for size in SIZES]
-            (address,) = (a for a, n in aspect.unknown().items() if n == len(SIZES) and "read" in symbol_at(a))
+            # As often as we called, and maybe for others who read meanwhile.
+            (address,) = (a for a, n in aspect.unknown().items() if n >= len(SIZES) and "read" in symbol_at(a))
             found.append(address)
     return found[0], found[1]
 
 
-@pytest.fixture
-def sites(file: int) -> list[CallSite]:
+@pytest.fixture(scope="module")
+def sites() -> list[CallSite]:
     """The calls of vfs_read in read(2) and pread(2), as direct calls in live text."""
     start, code = text()
     made = []
-    for address in return_addresses(file):
+    with open_file() as file:
+        found = return_addresses(file)
+    for address in found:
         at = address - 5 - start
         distance = int.from_bytes(code[at + 1 : at + 5], "little", signed=True)
         assert code[at] == 0xE8

@@ -61,7 +61,7 @@ def test_traps():
     notes = {(row["group"], row["name"]): row["note"] for row in document["rows"] if row["name"] != "0"}
     assert notes.keys() == {("kprobes", "10"), ("fentry", "10")}
     for note in notes.values():
-        assert 9.5 < float(note.removesuffix(" hits a packet")) < 10.5
+        assert 9 < float(note.removesuffix(" hits a packet")) < 11  # the system sends some of its own
 
 
 def test_a_raw_log_shows_the_same(tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from support.bpf_kernel import btf_id, call_umask, counter, counting_program, no_leaks, value  # noqa: F401
+from support.waiting import wait_for
 
 from klasy.bpf import features, links, maps, program
 from klasy.bpf import uapi as u
@@ -355,9 +355,7 @@ def test_debug_register_on_kernel_data():
     with counter() as hits, counting_program(hits, u.BPF_PROG_TYPE_PERF_EVENT) as loaded:
         events = [links.perf_breakpoint(jiffies, 8, u.HW_BREAKPOINT_W, cpu=cpu) for cpu in range(os.cpu_count() or 1)]
         attached = [links.attach_perf_event(loaded, event) for event in events]
-        deadline = time.monotonic() + 10
-        while not value(hits) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: value(hits))
         for one in (*attached, *events):
             one.close()
         assert value(hits) > 0

@@ -64,7 +64,7 @@ def test_a_pinned_probe_fires_after_its_process_has_gone(how):
             with program.open_id(number) as loaded:
                 assert loaded.name == "count"
         assert pins.unpin_tree(ROOT) == 2
-        assert wait_gone(u.BPF_PROG_GET_NEXT_ID, [number], 10)
+        assert wait_gone(u.BPF_PROG_GET_NEXT_ID, [number], 60)
         seen = value(hits)
         call_umask(100)
         assert value(hits) == seen == before + 100

@@ -192,7 +192,7 @@ def test_waiting():
     with Setup() as s, RingReader(s.ring) as reader:
         start = time.monotonic()
         assert reader.wait(0.3) is False
-        assert 0.3 <= time.monotonic() - start < 2
+        assert 0.3 <= time.monotonic() - start < 30
         s.produce(1)
         assert reader.wait(30) is True
         assert reader.wait(None) is True

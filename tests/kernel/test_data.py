@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.bpf_kernel import call_umask
 from support.livekernel import leftovers, raw_counters
+from support.waiting import wait_for
 from support.weaving import woven
 
 from klasy.bpf import links, program
@@ -147,12 +148,17 @@ def test_one_instruction_can_read_and_write():
         before = processes()
         fork(25)
         after = processes()
-        sets, gets, accesses = a.total(0), a.total(1), a.total(2)
-        assert sets == after - before
-        assert gets == sets + 2  # and one read of /proc/stat each
-        assert accesses == gets
-        values = [dict(event.values) for event in a.events() if event.joinpoint.kind == "set"]
-        assert [(v["old"], v["new"]) for v in values] == [(n, n + 1) for n in range(before, after)]
+        least = a.total(0), a.total(1), a.total(2)
+        kinds = [(event.joinpoint.kind, dict(event.values)) for event in a.events()]
+        most = a.total(0), a.total(1), a.total(2)
+    # The kernel makes threads of its own when it likes, before, between and behind the two readings.
+    sets, gets, accesses = ([v for kind, v in kinds if kind == wanted] for wanted in ("set", "get", "access"))
+    assert [(v["old"], v["new"]) for v in sets if before <= v["old"] < after] == [
+        (n, n + 1) for n in range(before, after)
+    ]
+    assert len(gets) == len(sets) + 2  # and one read of /proc/stat each
+    assert [v["value"] for v in accesses] == [v["value"] for v in gets]
+    assert all(low <= len(seen) <= high for low, seen, high in zip(least, (sets, gets, accesses), most, strict=True))
 
 
 def test_jiffies_go_on_without_a_gap():
@@ -160,8 +166,11 @@ def test_jiffies_go_on_without_a_gap():
     with woven("aspect a { before(): set(jiffies) { log(old, new, now); } }") as a:
         time.sleep(0.5)
         values = [dict(event.values) for event in a.events()]
+        (count,) = a.aspect.counts()
         assert len(values) > 3
-        assert all(one["new"] == next_["old"] for one, next_ in itertools.pairwise(values))
+        # A tick that comes upon a map's reading by bpf(2) finds no program allowed to run, and is counted as missed.
+        gaps = [(one["new"], next_["old"]) for one, next_ in itertools.pairwise(values) if one["new"] != next_["old"]]
+        assert len(gaps) <= count.missed, (gaps, count)
         ticks, spent = values[-1]["new"] - values[0]["new"], values[-1]["now"] - values[0]["now"]
         assert ticks / 250 == pytest.approx(spent / 1e9, rel=0.3, abs=0.02)  # CONFIG_HZ=250
 
@@ -216,23 +225,24 @@ def test_a_cpus_copy_of_a_variable():
     with woven("aspect a { before(): set(per_cpu(irq_stat, 1).apic_timer_irqs) { log(old, new); } }") as a:
         with on_cpu(1):
             first = local(1)
-            deadline = time.monotonic() + 0.4
-            while time.monotonic() < deadline:
-                pass
+            wait_for(lambda: local(1) > first + 10)
             last = local(1)
-        pairs = [(v["old"], v["new"]) for v in (dict(event.values) for event in a.events())]
-        assert all(new == old + 1 for old, new in pairs)
-        inside = [new for _, new in pairs if first < new <= last]
-        assert len(inside) == last - first > 3
-        assert {event.cpu for event in a.events()} <= {1}
+        events = a.events()
+        pairs = [(v["old"], v["new"]) for v in (dict(event.values) for event in events)]
+        # At the ends there are ticks that come upon the reading of maps by bpf(2): they are missed, as the kernel runs
+        # no program then. Here there was none.
+        inside = [(old, new) for old, new in pairs if first < new <= last]
+        assert [new for _, new in inside] == list(range(first + 1, last + 1))
+        assert all(new == old + 1 for old, new in inside[1:])
+        assert {event.cpu for event in events} == {1}
 
 
 def test_hits_while_another_program_runs_are_counted_as_missed():
     """A kprobe's program reads the data N times: the kernel runs no second program then, and klasy says N missed."""
-    place = address("total_forks")
+    place = address("panic_timeout")  # the kernel itself looks at it when it dies
     read = [mov(R1, R10), add(R1, -8), mov(R2, 8), load_imm(R3, place), call("probe_read_kernel")]
     code = assemble([*read, mov(R0, 0), exit_()])
-    with woven("aspect a { before(): get(total_forks) { log(value); } }") as a:
+    with woven("aspect a { before(): get(panic_timeout) { log(value); } }") as a:
         before = a.aspect.counts()[0]
         assert before.missed == 0
         assert not before.partly
@@ -283,19 +293,14 @@ def test_who_follows_a_log_sees_cpus_come_up():
         running.stdin.write(source)
         running.stdin.close()
         running.stdin = None
-        deadline = time.monotonic() + 60
-        while not PinFS().is_woven("left") and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: PinFS().is_woven("left"))
         CPU1.write_text("0")
         CPU1.write_text("1")
         with open_quietly("left") as aspect:
-            while watch.uncovered(aspect) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert watch.uncovered(aspect) == []
+            wait_for(lambda: not watch.uncovered(aspect))
             assert watch.gaps_in(aspect) == {1: 1}
         with on_cpu(1):
             write([30, 64])
-        time.sleep(1.5)
         running.send_signal(signal.SIGTERM)
         out, err = running.communicate(timeout=60)
     assert [line.rsplit(" = ", 1)[1] for line in out.splitlines() if " = " in line] == ["30", "64"]

@@ -7,11 +7,11 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from support.livekernel import leftovers
+from support.waiting import wait_for
 from support.weaving import woven
 
 from klasy.backend import Options
@@ -106,20 +106,18 @@ def test_children(file):
             os.wait()
             os.execv("/bin/sh", ["sh", "-c", "read go"])
         sync()
+        os.wait()
     """
     reads, writes = os.pipe()
     os.set_inheritable(file, True)
 
-    def run() -> int:
-        command = [sys.executable, "-SIc", program]
-        with subprocess.Popen(command, stdin=reads, pass_fds=[file]) as process:
-            pass
-        return process.pid
+    def run() -> None:
+        os.write(writes, b"\n")
+        subprocess.run([sys.executable, "-SIc", program], stdin=reads, pass_fds=[file], check=True)
 
     with woven(ASPECT, limits=Options(filter=Filter((os.getpid(),), children=True))) as aspect:
         sync(file, 2)
         run()
-        os.write(writes, b"\n")
         (count,) = aspect.aspect.counts()
         assert count.hits == 2 + 3 * 3
         assert len({event.pid for event in aspect.events()}) == 3
@@ -128,7 +126,6 @@ def test_children(file):
         with woven(ASPECT, limits=Options(filter=Filter((other.pid,), children=True))) as aspect:
             sync(file, 2)
             run()
-            os.write(writes, b"\n")
             (count,) = aspect.aspect.counts()
             assert count.hits == 0
             keys = {int.from_bytes(key, "little") for key, _ in aspect.aspect.map("followed").items()}
@@ -251,11 +248,8 @@ def test_members_objects_and_c(file):
     everything = wanted(pid=[str(os.getpid())], children=True, comm=[name], uid=["root"], cgroup=[str(cgroup)])
     limits = Options(filter=everything.filter, budget=Budget(100, os.cpu_count() or 1))
 
-    def wait_for(what: str) -> None:
-        deadline = time.monotonic() + 20
-        while getattr(objects.watching(a.aspect).account.members[0], what) != 1:
-            assert time.monotonic() < deadline, what
-            time.sleep(0.01)
+    def once(what: str) -> bool:
+        return getattr(objects.watching(a.aspect).account.members[0], what) == 1
 
     try:
         with woven(EVERY, limits=limits) as a:
@@ -266,11 +260,11 @@ def test_members_objects_and_c(file):
             tell(b"s", *others)
             assert objects.watching(a.aspect).account.members[0].requests == 0
             tell(b"s", meant)
-            wait_for("armed")
+            wait_for(lambda: once("armed"))
             tell(b"w", *workers)
             tell(b"f", *others)
             tell(b"wf", meant)
-            wait_for("by_unwatch")
+            wait_for(lambda: once("by_unwatch"))
             said = [(event.pid, event.message) for event in a.events()]
             hits = [a.total(advice) for advice in range(5)]
             (state,) = (dict(s.elements) for s in read_states(a.aspect))

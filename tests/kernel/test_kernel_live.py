@@ -10,6 +10,7 @@ from pathlib import Path
 
 import capstone
 import pytest
+from support.waiting import wait_for
 
 from klasy.errors import NotRoot
 from klasy.kernel.live import LiveKernel
@@ -135,12 +136,14 @@ def test_text_under_an_optimised_probe(kernel, probed):
     places = [address for address in long if kernel.refusal(address, function, Way.KPROBE) is None]
     probed(places)
     listing = Path("/sys/kernel/debug/kprobes/list")
-    deadline = time.monotonic() + 60  # the kernel optimises when every task has been scheduled once
-    optimised = []
-    while not optimised and time.monotonic() < deadline:
-        time.sleep(0.2)
+    optimised: list[int] = []
+
+    def some_are() -> bool:
         lines = [line.split() for line in listing.read_text().splitlines() if "[OPTIMIZED]" in line]
-        optimised = [address for line in lines if (address := int(line[0], 16)) in places]
+        optimised.extend(address for line in lines if (address := int(line[0], 16)) in places)
+        return bool(optimised)
+
+    wait_for(some_are, 180)  # the kernel optimises when every task has been scheduled once
     later = LiveKernel(use_cache=False)
     assert {later.read(address, 1) for address in optimised} == {b"\xe9"}
     assert later.read(function.address, function.size) != before

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.livekernel import define
+from support.waiting import wait_for
 from support.weaving import TRACING, Account, place, woven
 
 from klasy.flow import sites
@@ -48,7 +49,7 @@ class Raw:
 
     def seen(self) -> list[tuple[int, int, int]]:
         """(address of the instruction, object, old value), in the order of time."""
-        rows = []
+        rows: list[tuple[int, int, int]] = []
         for line in (TRACING / "trace").read_text().splitlines():
             match = re.search(r" a(\d+): .* v=(\d+) o=0x([0-9a-f]+)", line)
             if match:
@@ -98,24 +99,33 @@ def test_congestion_window_against_raw_events_and_tcp_info():
             port = socket.htons(client.getsockname()[1])
             for each in (client, server, listener):
                 each.close()
+            events = [*first]
+
+            def over() -> bool:
+                """Nothing came while both accounts were read: there is no one moment for that."""
+                before = raw.seen()
+                events.extend(a.events())
+                return before == raw.seen()
+
+            wait_for(over)
             seen = raw.seen()
-            events = [*first, *a.events()]
+            missed = a.missed()  # where an interrupt came upon a probe
         hits = a.hits(0)
-        assert hits == a.hits(1)
+        assert hits == a.hits(1) or missed
     behind = [event for event in events if event.advice == "after#1"]
     first, events = ([e for e in some if e.advice == "before#0"] for some in (first, events))
     rows = [tuple(dict(event.values).values()) for event in events]
     mine = [(event.joinpoint.address, row[0], row[1]) for event, row in zip(events, rows, strict=True)]
     assert len(mine) >= 5
-    assert Counter(mine) == Counter(seen)
+    assert Counter(mine) <= Counter(seen)
+    assert len(seen) - len(mine) <= missed, (Counter(seen) - Counter(mine), missed)
     late = [(event.joinpoint.address, *dict(event.values).values()) for event in behind]
-    assert Counter(row[:4] for row in late) == Counter(
-        (at, *row[:3]) for (at, _, _), row in zip(mine, rows, strict=True)
-    )
+    before = Counter((at, *row[:3]) for (at, _, _), row in zip(mine, rows, strict=True))
+    assert Counter(row[:4] for row in late) == before or missed
     assert all(new == found for *_, new, found in late)
     chain = [row for row in rows if row[4] == port]
     assert len(chain) >= 2
-    assert all(one[2] == other[1] for one, other in pairwise(chain)), chain
+    assert sum(one[2] != other[1] for one, other in pairwise(chain)) <= missed, (chain, missed)
     last = [row[2] for row in rows[: len(first)] if row[4] == port][-1]
     later = {row[2] for row in rows[len(first) :] if row[4] == port}
     assert struct.unpack_from("<I", info, CWND_IN_TCP_INFO)[0] in {last, *later}

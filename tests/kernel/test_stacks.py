@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from support.livekernel import define, leftovers
+from support.waiting import wait_for
 from support.weaving import TRACING, woven
 
+CALLERS = Path(__file__).parents[1] / "data" / "programs" / "callers"
 SIGNATURE = "vfs_fsync_range(struct file *file, ..)"
 
 
@@ -59,25 +61,10 @@ def test_kernel_stacks(file, advice, pointcut, force):
     assert leftovers() == {}
 
 
-PROGRAM = """
-#include <fcntl.h>
-#include <sys/syscall.h>
-static int inner(int fd) {
-    long result;
-    __asm__ volatile("syscall" : "=a"(result) : "0"(SYS_fsync), "D"(fd) : "rcx", "r11", "memory");
-    return result != 0;
-}
-static int middle(int fd) { return inner(fd) + 1; }
-int main(int argc, char **argv) { return middle(open(argv[1], O_RDWR | O_CREAT, 0600)) - 1; }
-"""
-
-
 @pytest.mark.parametrize("force", ["fentry", "kprobe"])
 def test_user_stacks(tmp_path, monkeypatch, force):
     """A program that has ended before its log is read: its functions by name, found by the build id."""
-    (tmp_path / "p.c").write_text(PROGRAM)
-    flags = ["-O0", "-fno-omit-frame-pointer", "-Wl,--build-id=sha1"]
-    subprocess.run(["gcc", *flags, "-o", tmp_path / "klasy-user", tmp_path / "p.c"], check=True)
+    shutil.copy(CALLERS, tmp_path / "klasy-user")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "klasy", "/mnt"], check=True)
     try:
         pointcut = f'execution({SIGNATURE}) && if(comm == "klasy-user")'
@@ -101,9 +88,10 @@ def test_a_process_without_code_of_its_own():
     text = "aspect s { before(): execution(process_one_work) { log(ustack()); } }"
     with woven(text, force="kprobe") as aspect:
         events: list = []
-        deadline = time.monotonic() + 30
-        while not events and time.monotonic() < deadline:  # workers run all the time, but not at any moment
-            time.sleep(0.2)
-            events = [event for event in aspect.events() if event.comm.startswith("kworker")]
-        assert events
+
+        def some() -> bool:
+            events.extend(event for event in aspect.events() if event.comm.startswith("kworker"))
+            return bool(events)
+
+        wait_for(some)  # workers run all the time, but not at any moment
         assert all(aspect.as_json(event)["values"]["ustack()"] in ([], None) for event in events)

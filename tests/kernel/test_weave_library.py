@@ -88,7 +88,7 @@ def test_following_ends_when_the_aspect_is_unwoven():
     start = time.monotonic()
     for _ in events:
         pass
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_functions_of_modules_are_woven_into():

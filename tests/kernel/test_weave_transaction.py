@@ -110,16 +110,25 @@ def test_site_probes_agree_with_the_profile_of_the_kernel():
     sites = list(call_sites("mutex_unlock", 210, "vfs_read"))[:200]
     assert len(sites) == 200
     weave_one(artifact("sites", [(Mechanism.KPROBE, sites)]))
-    traffic()
     with open_woven("sites") as woven:
-        first, counts, second = woven._profile(), woven.counts(), woven._profile()
-        low = [site.hits for site in first[0]]
-        high = [site.hits for site in second[0]]
-        assert len(low) == 200
-        # What the kernel's profile has on top is refused by bpf_prog_active, or came before the aspect was switched on.
-        assert all(count.hits <= h for count, h in zip(counts, high, strict=True))
-        assert sum(count.hits for count in counts) > 100
-        assert sum(low) - sum(count.hits for count in counts) <= 0.05 * sum(low) + 5
+
+        def profile() -> list[int]:
+            return [site.hits for site in woven._profile()[0]]
+
+        def counted() -> list[int]:
+            return [count.hits for count in woven.counts()]
+
+        outside, first, inside = profile(), counted(), profile()
+        traffic()
+        within, last, without = profile(), counted(), profile()
+        hits = [now - then for now, then in zip(last, first, strict=True)]
+        least = [now - then for now, then in zip(within, inside, strict=True)]
+        most = [now - then for now, then in zip(without, outside, strict=True)]
+        assert len(hits) == 200
+        # What the kernel's profile has on top is refused by bpf_prog_active.
+        assert all(of_klasy <= high for of_klasy, high in zip(hits, most, strict=True))
+        assert sum(hits) > 100
+        assert sum(least) - sum(hits) <= 0.05 * sum(least) + 5
 
 
 def test_the_aspect_outlives_its_weaver():

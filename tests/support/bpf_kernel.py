@@ -76,7 +76,7 @@ def no_leaks() -> Iterator[None]:
     gc.collect()  # what tests before left to it, files of the kernel model say, is not to go in the midst of this one
     descriptors, objects = sorted(os.listdir("/proc/self/fd")), _objects()
     yield
-    deadline = time.monotonic() + 5  # the kernel frees programs and maps after a grace period
+    deadline = time.monotonic() + 60  # the kernel frees programs and maps after a grace period
     while _objects() - objects and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _objects() - objects == set()

@@ -20,13 +20,14 @@ from klasy.weaver.unweave import unweave
 from support.livekernel import define, symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from klasy.backend import Options
     from klasy.log.event import LogEvent
     from klasy.weaver.woven import WovenAspect
 
 TRACING = Path("/sys/kernel/tracing")
+HITS, MISSED = 1, 2  # columns of kprobe_profile
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -60,6 +61,10 @@ class Woven:
                 found[key] = found.get(key, 0) + count.hits
         return found
 
+    def missed(self) -> int:
+        """Hits of all join points at which the kernel could run no program; what may be several's is each's."""
+        return sum(count.missed for count in self.aspect.counts())
+
     def total(self, advice: int = 0) -> int:
         """All hits of one advice."""
         return sum(self.hits(advice).values())
@@ -89,21 +94,48 @@ class Account:
         for number, place in enumerate(self.places):
             define(f"p:account/a{number} {place}")
         (TRACING / "events/account/enable").write_text("1")
-        self._start = self._read()
+        self._start = self._read(HITS)
         return self
 
     def __exit__(self, *_: object) -> None:
         (TRACING / "events/account/enable").write_text("0")
         define("-:account/")
 
-    def _read(self) -> dict[str, int]:
+    def _read(self, column: int) -> dict[str, int]:
         rows = (line.split() for line in (TRACING / "kprobe_profile").read_text().splitlines())
-        return {row[0]: int(row[1]) for row in rows if row[0].startswith("a") and row[0][1:].isdigit()}
+        return {row[0]: int(row[column]) for row in rows if row[0].startswith("a") and row[0][1:].isdigit()}
 
     def passed(self) -> dict[str, int]:
         """Passes of each place since the account was opened."""
-        now = self._read()
+        now = self._read(HITS)
         return {place: now[f"a{n}"] - self._start[f"a{n}"] for n, place in enumerate(self.places)}
+
+    def missed(self) -> int:
+        """Passes of all places that the account could not see: an interrupt came upon another probe."""
+        return sum(self._read(MISSED).values())
+
+
+def disagreements(
+    woven: Woven, account: Account, places: Mapping[tuple[str | None, int], str], act: Callable[[], object]
+) -> dict[tuple[str | None, int], str]:
+    """The join points of the first advice of which what klasy counts while something is done cannot be what the account
+    counts. ``places``: the account's place of each.
+
+    There is no one moment at which both can be read, and to read them passes such places too. So klasy is asked before
+    and after each look at the account: what it counts within is no more than that, and what it counts without no less,
+    but for what either says that it missed.
+    """
+    outside, first, inside = woven.hits(), account.passed(), woven.hits()
+    missed, unseen = woven.missed(), account.missed()
+    act()
+    within, last, without = woven.hits(), account.passed(), woven.hits()
+    missed, unseen = woven.missed() - missed, account.missed() - unseen
+    wrong = {}
+    for key, place in places.items():
+        least, passed, most = within[key] - inside[key], last[place] - first[place], without[key] - outside[key]
+        if not least - unseen <= passed <= most + missed:
+            wrong[key] = f"klasy: {least} to {most} hits, {missed} missed; the account: {passed}, {unseen} missed"
+    return wrong
 
 
 def place(kernel: LiveKernel, address: int) -> str:

@@ -153,7 +153,7 @@ def test_time_of_day(guest: Guest) -> None:
     """The guest's clock shows the host's time, also when it began from a state kept long ago."""
     before = time.time()
     shown = float(guest.run(["date", "+%s.%N"]).out)
-    assert before - 5 < shown < time.time() + 5
+    assert before - 30 < shown < time.time() + 30  # an emulated clock may fall behind while the machine is busy
 
 
 def test_timeout_kills_the_command_only(guest: Guest) -> None:

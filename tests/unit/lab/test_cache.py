@@ -70,9 +70,9 @@ def test_lock_admits_one_at_a_time(tmp_path: Path) -> None:
     with locked(tmp_path / "lock"):
         thread = threading.Thread(target=second)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         order.append("first")
-    thread.join(10)
+    thread.join(60)
     assert order == ["first", "second"]
 
 

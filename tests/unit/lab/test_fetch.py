@@ -226,18 +226,21 @@ def test_a_damaged_cache_is_reported(machine: Machine) -> None:
     assert caught.value.hint == f"remove it and try again: rm -r {machine.cache}/lab/kernels/9.9"
 
 
-def test_two_labs_fetch_once(machine: Machine) -> None:
+def test_two_labs_fetch_once(machine: Machine, tmp_path: Path) -> None:
     """Two processes that need the same kernel at once fetch it once; both get it."""
     working = (machine.bin / "apt-get").read_text()
-    machine.script("apt-get", "sleep 0.5\n" + working.split("\n", 2)[2])
+    said = [tmp_path / "said 0", tmp_path / "said 1"]
+    until_one_waits = f"""n=0
+        until grep -qs waiting '{said[0]}' '{said[1]}' || [ $n = 1200 ]; do sleep 0.05; n=$((n + 1)); done
+    """
+    machine.script("apt-get", until_one_waits + working.split("\n", 2)[2])
     program = (
         "import sys; from pathlib import Path; from klasy.lab import fetch, kernels; "
         "fetch.SOURCES = Path(sys.argv[1]); "
         f"print(fetch.kernel_files(kernels.LabKernel{tuple(KERNEL)!r}).release)"
     )
     argv = [sys.executable, "-c", program, str(fetch.SOURCES)]
-    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    results = [process.communicate(timeout=60) for process in both]
-    assert [out for out, _ in results] == [f"{RELEASE}\n"] * 2
+    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=path.open("w"), text=True) for path in said]
+    assert [process.communicate(timeout=120)[0] for process in both] == [f"{RELEASE}\n"] * 2
     assert len([call for call in machine.calls("apt-get") if "download" in call]) == 1
-    assert any("waiting" in err for _, err in results)
+    assert any("waiting" in path.read_text() for path in said)

@@ -40,6 +40,6 @@ def test_quick_on_a_kernel() -> None:
     rng = random.Random(1)
     words = ["tcp", "skb", "queue", "alloc", "free", "init", "page", "inode", "write", "read", "lock", "netif"]
     names = {"_".join(rng.choices(words, k=rng.randint(2, 6))) for _ in range(100_000)}
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     near("skb_queue_fre", names)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
