@@ -46,7 +46,7 @@ def main(runs: int) -> None:
         byhand.count(e.asm, f"out{number}")
 
     pieces = {"empty": lambda *_: None, "by hand": by_hand, "klasy's": klasy, "klasy's switch alone": switch}
-    size = counter_rows(cpus, 1).value
+    size = counter_rows(cpus, 1).size
     with ExitStack() as stack:
         made = {
             "hits": maps.create("percpu_array", key_size=4, value_size=8, max_entries=1),

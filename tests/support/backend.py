@@ -168,13 +168,8 @@ class Runner:
 
     def all_counters(self) -> list[tuple[int, ...]]:
         """Everything that is counted of each join point, as record.COUNTERS has it."""
-        return sum_counters(self.words(MAP_COUNTERS), len(self.artifact.plan.joinpoints))
-
-    def words(self, name: str) -> list[int]:
-        """The values of an array, one after another, as 64-bit words."""
-        array = self.maps[name]
-        values = (array[number.to_bytes(4, "little")] for number in range(array.max_entries))
-        return memoryview(b"".join(values)).cast("Q").tolist()
+        words = memoryview(self.maps[MAP_COUNTERS][bytes(4)]).cast("Q").tolist()
+        return sum_counters(words, len(self.artifact.plan.joinpoints))
 
 
 def _logged(record: bytes) -> Logged:

@@ -119,7 +119,7 @@ def artifact(
     by_hand = aspect(name)
     maps = (
         MapSpec(MAP_EVENTS, "ringbuf", 0, 0, ring),
-        MapSpec(MAP_COUNTERS, "array", 4, rows.row, rows.cpus, BPF_F_MMAPABLE),
+        MapSpec(MAP_COUNTERS, "array", 4, rows.size, 1, BPF_F_MMAPABLE),
         MapSpec(MAP_CONTROL, "array", 4, CONTROL_SIZE, 1),
         MapSpec(
             "sites",
@@ -147,9 +147,9 @@ def _count(fixed: int | None, rows: Rows, log: bool) -> Assembled:
         a.emit(jump_if(R0, "==", 0, "out"), load(R7, R0, 0, 4))
     else:
         a.emit(load_imm(R7, fixed))
-    a.emit(call("get_smp_processor_id"), store(R10, -4, R0, 4), mov(R2, R10), add(R2, -4))
-    a.emit(load_map(R1, MAP_COUNTERS), call("map_lookup_elem"), jump_if(R0, "==", 0, "out"), mov(R6, R0))
-    a.emit(mov(R1, R7), jump_if(R1, ">=", rows.entries, "out"), mul(R1, rows.width), add(R6, R1))
+    a.emit(call("get_smp_processor_id"), jump_if(R0, ">=", rows.cpus, "out"), mul(R0, rows.row))
+    a.emit(mov(R1, R7), jump_if(R1, ">=", rows.entries, "out"), mul(R1, rows.width), add(R0, R1))
+    a.emit(load_map_value(R6, MAP_COUNTERS), add(R6, R0))
     a.emit(load(R1, R6, 0, 8), add(R1, 1), store(R6, 0, R1, 8))
     if log:
         a.emit(load_map(R1, MAP_EVENTS), load_imm(R2, HEADER_SIZE), load_imm(R3, 0), call("ringbuf_reserve"))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Names of the maps every aspect has.
 MAP_EVENTS = "events"  # ring buffer of log records
-MAP_COUNTERS = "counters"  # Rows of record.COUNTERS, by join point id
-MAP_RUNS = "runs"  # Rows of u64, by probe: runs of its program; only where there is one to count
+MAP_COUNTERS = "counters"  # one value, a row for each CPU: record.COUNTERS, by join point id
+MAP_RUNS = "runs"  # one value, a row for each CPU: u64 by probe, runs of its program; only where there is one to count
 MAP_CONTROL = "control"  # array of one CONTROL value
 MAP_CALLS = "calls"  # hash of system calls under way, see backend/bytecode/syscalls.py; only where the plan has any
 MAP_NAMES = "names"  # LRU hash of strings that the kernel has copied for them
@@ -72,14 +72,12 @@ NOTE_WORDS = 8
 
 
 _CACHE_LINE = 64  # bytes that CPUs hand one another
-_LARGEST_VALUE = 1 << 22  # bytes: KMALLOC_MAX_SIZE, to which 6.1 limits the values of arrays
 
 
 class Rows(NamedTuple):
-    """How an array lies that has for each CPU, by its number, a row of entries, each of ``width`` bytes.
+    """How the value of a map lies that has for each CPU a row of entries, each of ``width`` bytes.
 
-    A row is of whole cache lines: no CPU writes where another does. All rows are one value, which programs reach
-    without a lookup; where that would be too large, each is one.
+    A row is of whole cache lines: no CPU writes where another does.
     """
 
     cpus: int
@@ -92,18 +90,13 @@ class Rows(NamedTuple):
         return -(-self.entries * self.width // _CACHE_LINE) * _CACHE_LINE
 
     @property
-    def is_one(self) -> bool:
-        """Whether all rows are one value."""
-        return self.cpus * self.row <= _LARGEST_VALUE
-
-    @property
-    def value(self) -> int:
-        """Bytes of a value."""
-        return self.cpus * self.row if self.is_one else self.row
+    def size(self) -> int:
+        """Bytes of the value."""
+        return self.cpus * self.row
 
 
 def counter_rows(cpus: int, joinpoints: int) -> Rows:
-    """How MAP_COUNTERS lies."""
+    """How the value of MAP_COUNTERS lies."""
     return Rows(cpus, max(1, joinpoints), COUNTERS.size)
 
 

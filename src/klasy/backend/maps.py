@@ -109,4 +109,4 @@ def shared_maps(plan: Plan, used: frozenset[str], options: Options, limits: int 
 
 def _rows(name: str, rows: Rows) -> MapSpec:
     """A map of rows. What can be mapped begins at a page, so that cache lines are where the rows have them."""
-    return MapSpec(name, "array", 4, rows.value, 1 if rows.is_one else rows.cpus, BPF_F_MMAPABLE)
+    return MapSpec(name, "array", 4, rows.size, 1, BPF_F_MMAPABLE)

@@ -1,9 +1,9 @@
 """Counting: hits, lost records and marks that could not be kept, by join point, in the map ``counters``; and where it
 is asked for, runs by probe, in the map ``runs``.
 
-Either has a row for each CPU, which the program reaches by its CPU's number (:class:`klasy.backend.artifact.Rows`): on
-hot ways that is a good deal cheaper than to look up the value of a per-CPU array, which before 6.10 takes two calls. No
-program leaves its CPU while it runs.
+Either is an array of one value with a row for each CPU, which the program reaches by its CPU's number: on hot ways that
+is a good deal cheaper than to look up the value of a per-CPU array, which before 6.10 takes two calls. No program
+leaves its CPU while it runs.
 
 A counter is read, incremented and written back in three plain instructions. That loses no count: a word of a join
 point on one CPU is written by one program only (else :class:`Counters` makes the addition atomic), and the kernel
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     from klasy.compiler.ir import Operand
     from klasy.match.plan import Plan, Probe
 
-# Scratch, offsets from r10.
-_CPU = -4  # the key
-_JOINPOINT = -8
-_CTX = -16
-RUNS_SCRATCH = 16  # bytes
+_HELD = -8  # the stack's word for what must outlive the call
+RUNS_SCRATCH = 8  # bytes
 
 
 class Counters:
@@ -53,9 +50,9 @@ class Counters:
         if isinstance(joinpoint, int):
             _own_row(e, MAP_COUNTERS, self._counters, joinpoint, done)
         else:
-            e.asm.emit(store(R10, _JOINPOINT, e.register(joinpoint, R0), 4))
+            e.asm.emit(store(R10, _HELD, e.register(joinpoint, R0)))
             _own_row(e, MAP_COUNTERS, self._counters, 0, done)
-            e.asm.emit(load(R1, R10, _JOINPOINT, 4), jump_if(R1, ">=", self._counters.entries, done))
+            e.asm.emit(load(R1, R10, _HELD), jump_if(R1, ">=", self._counters.entries, done))
             e.asm.emit(mul(R1, self._counters.width), add(R0, R1))
         several = self._marking if counter == COUNTER_UNMARKED else self._running
         if shared or (joinpoint in several if isinstance(joinpoint, int) else several):
@@ -67,25 +64,19 @@ class Counters:
     def count_run(self, e: Emitter, probe: int) -> None:
         """Add 1 to the runs of a probe's program, as its first act: r1, the context, stays. Takes RUNS_SCRATCH."""
         done = e.asm.fresh_label("run")
-        e.asm.emit(store(R10, _CTX, R1))
+        e.asm.emit(store(R10, _HELD, R1))
         _own_row(e, MAP_RUNS, self._runs, probe, done)
         e.asm.emit(load(R1, R0, 0), add(R1, 1), store(R0, 0, R1))
         e.asm.label(done)
-        e.asm.emit(load(R1, R10, _CTX))
+        e.asm.emit(load(R1, R10, _HELD))
 
 
 def _own_row(e: Emitter, map_name: str, rows: Rows, entry: int, otherwise: str) -> None:
     """r0 = the address of an entry in this CPU's row. For the verifier: a CPU without a row goes to ``otherwise``."""
-    e.asm.emit(call("get_smp_processor_id"))
-    place = entry * rows.width
-    if rows.is_one:
-        power = rows.row.bit_length() - 1
-        to_row = lsh(R0, power) if rows.row == 1 << power else mul(R0, rows.row)
-        e.asm.emit(jump_if(R0, ">=", rows.cpus, otherwise), to_row)
-        return e.asm.emit(load_map_value(R2, map_name, place), add(R0, R2))
-    e.asm.emit(store(R10, _CPU, R0, 4))
-    e.lookup(map_name, _CPU)
-    return e.asm.emit(jump_if(R0, "==", 0, otherwise), add(R0, place))
+    power = rows.row.bit_length() - 1
+    to_row = lsh(R0, power) if rows.row == 1 << power else mul(R0, rows.row)
+    e.asm.emit(call("get_smp_processor_id"), jump_if(R0, ">=", rows.cpus, otherwise), to_row)
+    e.asm.emit(load_map_value(R2, map_name, entry * rows.width), add(R0, R2))
 
 
 def _run_by(probe: Probe) -> set[int]:

@@ -110,9 +110,7 @@ def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel,
     for name, form in _HELPERS.items():
         parts.append(f"static {form.format(f'bpf_{name}')} = (void *){helper_number(name)};")
     parts.append("#define bpf_probe_read bpf_probe_read_kernel")
-    parts.append(
-        f"#define COUNTERS_ROW {counters.row if counters.is_one else 0}\n#define COUNTERS_END {counters.value - 8}"
-    )
+    parts.append(f"#define COUNTERS_ROW {counters.row}\n#define COUNTERS_END {counters.size - 8}")
     parts += [_MACROS, declarations.text()]
     parts += [_log(log.format, log.bits, maps) for _, body in bodies for log in body.logs]
     parts += [_state(state, maps, words) for state in states if state.name in used]
@@ -230,9 +228,9 @@ _Static_assert(sizeof({record}) == {form.size} && {HEADER_SIZE} == 48, "layout o
     u64 faults = 0;
     {record} *r = bpf_ringbuf_reserve({maps(MAP_EVENTS)}, {form.size}, 0);
     if (!r) {{
-        u32 cpu = bpf_get_smp_processor_id(), key = COUNTERS_ROW ? 0 : cpu;
-        char *rows = bpf_map_lookup_elem({maps(MAP_COUNTERS)}, &key);
-        u64 at = (u64)cpu * COUNTERS_ROW + joinpoint * {COUNTERS.size} + {COUNTER_LOST};
+        u32 only = 0;
+        char *rows = bpf_map_lookup_elem({maps(MAP_COUNTERS)}, &only);
+        u64 at = (u64)bpf_get_smp_processor_id() * COUNTERS_ROW + joinpoint * {COUNTERS.size} + {COUNTER_LOST};
         __asm__("" : "+r"(at)); /* or what is compared is not what is added */
         if (rows && at <= COUNTERS_END) __sync_fetch_and_add((u64 *)(rows + at), 1);
         return;
