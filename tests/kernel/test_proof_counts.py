@@ -284,7 +284,10 @@ def test_compiler_clones_are_matched_under_their_own_names(kernel):
         if f.module is None and f.duplicates == 1 and kernel.refusal(f.address, f, Way.KPROBE) is None
     ]
     assert clones
-    chosen = clones[:: max(1, len(clones) // 40)]
+    # Of those that the work does not come by the accounts agree, too: they have nothing to count.
+    busy = [f for f in clones if f.base == "link_path_walk"]
+    assert busy
+    chosen = list(dict.fromkeys([*busy, *clones[:: max(1, len(clones) // 40)]]))
     pointcut = " || ".join(f"execution({f.base})" for f in chosen)
     text = f"aspect clones {{ pointcut {pointcut}; before() {{}} }}"
     places = {(f.name, 0): place(kernel, f.address) for f in chosen}
@@ -295,7 +298,7 @@ def test_compiler_clones_are_matched_under_their_own_names(kernel):
 
     with woven(text) as aspect, Account(list(places.values())) as account:
         assert disagreements(aspect, account, places, work) == {}
-        assert sum(aspect.hits().values()) > 0
+        assert sum(aspect.hits()[f.name, 0] for f in busy) > 0
 
 
 def test_condition_and_hits(folder):

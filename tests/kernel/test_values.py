@@ -493,4 +493,3 @@ def test_globals():
     now = int(re.findall(r"^jiffies: (\d+)", Path("/proc/timer_list").read_text(), re.M)[0])
     assert 0 < now - jiffies < 300 * 250
     assert rows([program]) == [["klasy", name, ttl, 1]]
-    assert leftovers() == {}

@@ -172,7 +172,9 @@ def test_a_damaged_kept_state_is_replaced(tmp_path: Path) -> None:
 @contextmanager
 def running_lab() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """``klasy lab`` with a command under way in its guest, and the number of its QEMU process."""
-    command = [KLASY, "lab", "--", "sh", "-c", "echo up; sleep 1000"]
+    # Who runs the tests may have had them ignore signals (nohup, a shell's &), which klasy keeps to.
+    heard = ["env", "--default-signal=INT,TERM,HUP"]
+    command = [*heard, KLASY, "lab", "--", "sh", "-c", "echo up; sleep 1000"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -15,6 +15,16 @@ from klasy.cli.interrupts import Interrupts, hurried
 NEVER = 60.0
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Who runs the tests may have had them ignore signals (nohup, a shell's &), which klasy keeps to."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
