@@ -72,6 +72,7 @@ def test_the_second_weave_is_the_first_again(weave, mechanism):
     assert hits_again >= 5
 
 
+@pytest.mark.only_on("6.1")
 def test_another_kernel_is_built_for_anew(weave):
     """Once a module has come."""
     text = TEXTS["fentry"]

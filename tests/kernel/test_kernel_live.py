@@ -41,6 +41,7 @@ def test_functions_are_where_kallsyms_says(kernel):
         assert listed
 
 
+@pytest.mark.only_on("6.1")
 def test_calls_are_kept(kernel, tmp_path, monkeypatch):
     """Who asks again for the calls of a function is told the same without text being read, until a module comes."""
     monkeypatch.setenv("KLASY_CACHE", str(tmp_path))

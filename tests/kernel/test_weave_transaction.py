@@ -336,6 +336,7 @@ def test_two_aspects_come_all_or_none():
     assert [woven.name for woven in read_registry()] == ["better", "good"]
 
 
+@pytest.mark.only_on("6.12")
 def test_twenty_processes_weave_at_once():
     """Twenty weaves of twenty names at the same time all succeed, and of twenty of one name exactly one does."""
     made = [read_probe(f"many{n}", Mechanism.KPROBE if n % 2 else Mechanism.FENTRY) for n in range(20)]
