@@ -209,10 +209,7 @@ class ExprChecker:
             return tree.Constant(kind, node.span, value)
         from klasy.compiler import globals
 
-        if globals.is_global(self.types.kernel, node.name):
-            return globals.check(self, node)
-        self._unknown_name(node)
-        return None
+        return globals.check(self, node)
 
     def _current(self, node: ast.Name) -> tree.Expr:
         self.kernel_memory = True
@@ -226,7 +223,8 @@ class ExprChecker:
         here = self.lookup(name) is not None or name in self.states or (self.data is not None and name in DATA_NAMES)
         return here or name in CONTEXT_NAMES or name == JOINPOINT or self.types.constant(name) is not None
 
-    def _unknown_name(self, node: ast.Name) -> None:
+    def unknown_name(self, node: ast.Name) -> None:
+        """Report that a name means nothing, and what may have been meant."""
         name = node.name
         known = [*(n for scope in self.scopes for n in scope), *self.states, *CONTEXT_NAMES]
         close = suggest(name, known)

@@ -147,12 +147,8 @@ def address_of(checker: ExprChecker, node: ast.Unary) -> tree.Expr | None:
     if isinstance(node.operand, ast.Name) and not checker.has_meaning(node.operand.name):
         from klasy.compiler import globals
 
-        start = globals.address(checker, node.operand, node.span)
-        if start is not None:
-            return start
+        return globals.address(checker, node.operand, node.span)
     place = checker.any(node.operand)
-    if isinstance(place, tree.Constant) and isinstance(place.type, Pointer):
-        return place  # of a function, which is its address already
     if place is None:
         return None
     text = node.operand.span.text

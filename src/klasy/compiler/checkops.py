@@ -214,7 +214,12 @@ def _conditional(checker: ExprChecker, node: ast.Conditional) -> tree.Expr | Non
 
 
 def _cast(checker: ExprChecker, node: ast.Cast) -> tree.Expr | None:
-    kind, operand = checker.type_of(node.type), checker.value(node.operand)
+    return cast(checker, node, checker.value(node.operand))
+
+
+def cast(checker: ExprChecker, node: ast.Cast, operand: tree.Expr | None) -> tree.Expr | None:
+    """What a cast makes of its operand; None where an error was reported, by this or for the operand."""
+    kind = checker.type_of(node.type)
     if kind is None or operand is None:
         return None
     if not isinstance(kind, Integer | Pointer):
@@ -226,9 +231,9 @@ def _cast(checker: ExprChecker, node: ast.Cast) -> tree.Expr | None:
     if not isinstance(operand.type, Integer | Pointer):
         checker.error("bad-cast", f"{checker.describe(operand)} cannot be cast to '{kind.name}'", node.span)
         return None
-    cast = convert(operand, kind)
+    made = convert(operand, kind)
     # A cast has its own place and is no bit-field any more, so it may not vanish.
-    return tree.Convert(kind, node.span, cast) if cast is operand else _placed(cast, node.span)
+    return tree.Convert(kind, node.span, made) if made is operand else _placed(made, node.span)
 
 
 def _assign(checker: ExprChecker, node: ast.Assign) -> tree.Expr | None:

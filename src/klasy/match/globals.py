@@ -20,13 +20,17 @@ from klasy.plain import TYPE_CHECKING, dataclass, replace
 from klasy.source import SourceFile, Span
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from klasy.btf.types import Btf
     from klasy.diag import DiagnosticBag
-    from klasy.kernel.model import DataSymbol, Kernel
+    from klasy.kernel.model import DataSymbol, Function, Kernel
 
 _ALIKE = 4  # letters at the beginning that a misspelt name has in common with the one that is meant
 _WORD = 8
-_INT = 4
+INT = 4  # bytes of how many CPUs there can be
+
+NO_PER_CPU = "no-per-cpu", "this kernel does not tell where its per-CPU variables lie"
 
 
 class NoData(Exception):
@@ -95,11 +99,7 @@ class Finder:
         if not any(symbol.address for symbol in found) and not found[0].percpu:
             self.kernel.functions(self.name)  # addresses are hidden: this says so, and what to do
         if len({symbol.address for symbol in found}) > 1:
-            where = ", ".join(f"{s.address:#x}" + (f" [{s.module}]" if s.module else "") for s in found[:5])
-            raise self.fail(
-                "ambiguous-data", f"{len(found)} variables are named '{self.name}': {where}",
-                "static variables of one name cannot be told apart by it",
-            )  # fmt: skip
+            raise self.fail("ambiguous-data", *namesakes("variables", self.name, found))
         return found[0]
 
     def _absent(self) -> NoData:
@@ -159,27 +159,22 @@ class Finder:
 
     def _untyped(self, symbol: DataSymbol) -> NoData:
         rest = self.pattern.text.removeprefix(self.name) if self.pattern.path else ""
-        first = next((n for n in (8, 4, 2, 1) if symbol.size >= n and symbol.address % n == 0), 1)
-        example = "struct TYPE" if rest else {8: "unsigned long", 4: "int", 2: "short", 1: "char"}[first]
-        return self.fail(
-            "unknown-data-type",
-            f"of what type '{self.name}' is, the kernel's type information does not say ({symbol.size} bytes)",
-            f'write its type in front, as its source declares it: "{example} {self.name}{rest}"',
-        )
+        example = f"{'struct TYPE' if rest else example_type(symbol)} {self.name}{rest}"
+        return self.fail(*untyped(symbol), f'write its type in front, as its source declares it: "{example}"')
 
     # --- the way to it
 
     def _cpus(self) -> list[tuple[int, int]]:
         """The CPUs whose copy is meant, with where each one's area lies."""
-        table = self.kernel.data_symbols("__per_cpu_offset")
-        number = self.kernel.data_symbols("nr_cpu_ids")
-        if not table or not number:
-            raise self.fail("no-per-cpu", "this kernel does not tell where its per-CPU variables lie")
-        count = int.from_bytes(self.kernel.read(number[0].address, _INT), "little")
+        found = per_cpu_areas(self.kernel)
+        if found is None:
+            raise self.fail(*NO_PER_CPU)
+        table, number = found
+        count = int.from_bytes(self.kernel.read(number, INT), "little")
         wanted = range(count) if self.pattern.cpu is None else [self.pattern.cpu]
-        if self.pattern.cpu is not None and self.pattern.cpu >= count:
-            raise self.fail("no-such-cpu", f"this machine has no CPU {self.pattern.cpu}: they are 0 to {count - 1}")
-        offsets = self.kernel.read(table[0].address, _WORD * count)
+        if wanted[-1] >= count:
+            raise self.fail(*no_such_cpu(wanted[-1], count))
+        offsets = self.kernel.read(table, _WORD * count)
         return [(cpu, int.from_bytes(offsets[_WORD * cpu : _WORD * cpu + _WORD], "little")) for cpu in wanted]
 
     def _follow(self, symbol: DataSymbol, start: DataType, cpu: int | None, base: int) -> Datum:
@@ -264,6 +259,37 @@ class Finder:
             raise self.fail("not-an-array", f"'{place.text}' is of type '{place.type.name}', and has no elements")
         there = self._at(place, target, index * target.size)
         return Place(text, there.address, there.type, there.followed)
+
+
+def namesakes(what: str, name: str, found: Sequence[DataSymbol | Function]) -> tuple[str, str]:
+    """The message, and the hint, for a name that several variables or functions have."""
+    where = ", ".join(f"{s.address:#x}" + (f" [{s.module}]" if s.module else "") for s in found[:5])
+    return f"{len(found)} {what} are named '{name}': {where}", "those of one name cannot be told apart by it"
+
+
+def untyped(symbol: DataSymbol) -> tuple[str, str]:
+    """The code and the message for a variable whose type nobody knows."""
+    unknown = f"of what type '{symbol.name}' is, the kernel's type information does not say ({symbol.size} bytes)"
+    return "unknown-data-type", unknown
+
+
+def example_type(symbol: DataSymbol) -> str:
+    """A type that a variable of its size may have, as an example."""
+    return {8: "unsigned long", 4: "int", 2: "short", 1: "char"}.get(symbol.size, "struct TYPE")
+
+
+def per_cpu_areas(kernel: Kernel) -> tuple[int, int] | None:
+    """The addresses of the table of where each CPU's variables lie, and of how many CPUs there can be (an INT).
+
+    None where the kernel does not tell: NO_PER_CPU is what to say.
+    """
+    table, number = kernel.data_symbols("__per_cpu_offset"), kernel.data_symbols("nr_cpu_ids")
+    return (table[0].address, number[0].address) if table and number else None
+
+
+def no_such_cpu(cpu: int, count: int) -> tuple[str, str]:
+    """The code and the message for a CPU that there cannot be."""
+    return "no-such-cpu", f"this machine has no CPU {cpu}: they are 0 to {count - 1}"
 
 
 def alike(kernel: Kernel, name: str) -> list[str]:

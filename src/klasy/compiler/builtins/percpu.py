@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from klasy.compiler import globals, tree
 from klasy.compiler.builtins.registry import Builtin
+from klasy.compiler.checkops import cast
 from klasy.compiler.convert import convert, rvalue, word
-from klasy.compiler.types import INT, ULONG, VOID, Integer, Pointer, pointer_to
+from klasy.compiler.types import INT, ULONG, Integer, Pointer, pointer_to
 from klasy.errors import SystemRefusal
+from klasy.kernel.model import Function
 from klasy.lang import ast
-from klasy.match.globals import type_of
+from klasy.match.globals import NO_PER_CPU, no_such_cpu, per_cpu_areas
 from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
@@ -33,10 +35,8 @@ def _check_per_cpu(checker: ExprChecker, call: ast.Apply) -> tree.Expr | None:
         return None
     symbol = globals.find(checker, variable)
     if symbol is None:
-        if not checker.types.kernel.data_symbols(variable.name):
-            checker.any(variable)  # for its error
         return None
-    if not symbol.percpu:
+    if isinstance(symbol, Function) or not symbol.percpu:
         checker.error("not-per-cpu", f"'{variable.name}' is no per-CPU variable: there is one of it", variable.span)
         return None
     place = globals.place(checker, variable, symbol)
@@ -63,19 +63,17 @@ def _check_per_cpu_ptr(checker: ExprChecker, call: ast.Apply) -> tree.Expr | Non
 
 
 def _pointer(checker: ExprChecker, node: ast.Expr) -> tree.Expr | None:
-    """The pointer that is to be moved; of a per-CPU variable ``&name``, whatever its type, also under a cast."""
+    """The pointer that is to be moved; of a per-CPU variable ``&name``, whatever its type, also under casts."""
+    operand = node
+    while isinstance(operand, ast.Cast):
+        operand = operand.operand
+    if not (isinstance(operand, ast.Unary) and operand.op == "&" and isinstance(operand.operand, ast.Name)):
+        return checker.value(node)
+    if checker.has_meaning(operand.operand.name):
+        return checker.value(node)
     if isinstance(node, ast.Cast):
-        kind, inner = checker.type_of(node.type), _pointer(checker, node.operand)
-        return convert(inner, kind) if inner is not None and isinstance(kind, Pointer) else checker.value(node)
-    if isinstance(node, ast.Unary) and node.op == "&" and isinstance(node.operand, ast.Name):
-        name = node.operand
-        if not checker.has_meaning(name.name):
-            symbol = globals.find(checker, name)
-            if symbol is not None and symbol.percpu:
-                data = type_of(checker.types.kernel, symbol)
-                kind = VOID if data is None else checker.types.of_data(data)
-                return tree.Constant(pointer_to(kind), node.span, symbol.address)
-    return checker.value(node)
+        return cast(checker, node, _pointer(checker, node.operand))
+    return globals.address(checker, operand.operand, node.span, per_cpu=True)
 
 
 def _cpu(checker: ExprChecker, node: ast.Expr) -> tree.Expr | None:
@@ -88,28 +86,28 @@ def _cpu(checker: ExprChecker, node: ast.Expr) -> tree.Expr | None:
         return None
     if isinstance(value, tree.Constant):
         kernel = checker.types.kernel
+        areas = per_cpu_areas(kernel)
         with suppress(SystemRefusal):  # who may not read memory may check an aspect all the same
-            for symbol in kernel.data_symbols("nr_cpu_ids"):
-                count = int.from_bytes(kernel.read(symbol.address, INT.size), "little")
+            if areas is not None:
+                count = int.from_bytes(kernel.read(areas[1], INT.size), "little")
                 if not 0 <= value.value < count:
-                    message = f"this machine has no CPU {value.value}: they are 0 to {count - 1}"
-                    checker.error("no-such-cpu", message, node.span)
+                    checker.error(*no_such_cpu(value.value, count), node.span)
                     return None
     return value
 
 
 def _moved(checker: ExprChecker, span: Span, base: tree.Expr, cpu: tree.Expr) -> tree.Expr | None:
     """A pointer to a per-CPU variable, moved to a CPU's copy. Of a CPU that there is not, it leads nowhere."""
-    kernel = checker.types.kernel
-    table, number = kernel.data_symbols("__per_cpu_offset"), kernel.data_symbols("nr_cpu_ids")
-    if not table or not number:
-        checker.error("no-per-cpu", "this kernel does not tell where its per-CPU variables lie", span)
+    areas = per_cpu_areas(checker.types.kernel)
+    if areas is None:
+        checker.error(*NO_PER_CPU, span)
         return None
+    table, number = areas
     index = tree.Variable("per_cpu.cpu", ULONG, span, used=True)
     chosen = tree.Local(ULONG, span, index)
-    start = tree.Constant(pointer_to(ULONG), span, table[0].address)
+    start = tree.Constant(pointer_to(ULONG), span, table)
     offset = tree.Place(ULONG, span, tree.PointerAdd(start.type, span, start, chosen, _WORD), 0)
-    limit = tree.Place(INT, span, tree.Constant(pointer_to(INT), span, number[0].address), 0)
+    limit = tree.Place(INT, span, tree.Constant(pointer_to(INT), span, number), 0)
     exists = tree.Comparison(INT, span, "<", chosen, word(convert(rvalue(limit), ULONG)))
     there = tree.Conditional(ULONG, span, exists, rvalue(offset), tree.Constant(ULONG, span, 0))
     moved = tree.PointerAdd(base.type, span, base, there, 1)
