@@ -14,6 +14,8 @@ from klasy.match.pointcut import walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from klasy.compiler import ir
     from klasy.compiler.observed import DataNames
     from klasy.kernel.model import Kernel
@@ -44,9 +46,8 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     states = _lay_out(checkers[0], bag) if plan.aspect.state else ()
     advice = {index: typed for index, typed in checked.items() if typed is not None}
     called = Called(plan.joinpoints, {})
-    programs = tuple(_program(probe, advice, guards[probe.index], called) for probe in plan.probes)
-    for probe, program in zip(plan.probes, programs, strict=True):
-        program.kernel_memory = any(checkers[arm.advice].kernel_memory for arm in probe.arms)
+    of_kernel = {checker.advice.index for checker in checkers if checker.kernel_memory}
+    programs = tuple(_program(probe, advice, guards[probe.index], called, of_kernel) for probe in plan.probes)
     in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
     deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
     types = {}
@@ -68,9 +69,15 @@ def _lay_out(checker: AdviceChecker, bag: DiagnosticBag) -> tuple[State, ...]:
 
 
 def _program(
-    probe: Probe, advice: dict[int, tree.Advice], guards: dict[int, tree.Expr | None], called: Called
+    probe: Probe,
+    advice: dict[int, tree.Advice],
+    guards: dict[int, tree.Expr | None],
+    called: Called,
+    of_kernel: Container[int],
 ) -> ir.Program:
+    """The program of a probe. ``of_kernel``: the advice that names the kernel's memory, also in a user program."""
     program = lower_probe(probe, advice, guards, called)
+    program.kernel_memory = any(arm.advice in of_kernel for arm in probe.arms)
     pipeline.run(program)
     return program
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import ClassVar, TypeAlias
 
+    from klasy.compiler.irstate import Step
     from klasy.match import plan
     from klasy.record import Format
     from klasy.source import Span
@@ -129,12 +130,14 @@ class Located:
 class Op(Located):
     """Base of operations.
 
-    ``operand_fields`` names the fields that hold operands, ``pure`` says that it may be removed when its ``dst`` is
-    not used. ``mnemonic`` is its name in the printed form.
+    ``operand_fields`` names the fields that hold operands, ``operand_list`` the one that holds a tuple of more, if
+    there is one; ``pure`` says that it may be removed when its ``dst`` is not used. ``mnemonic`` is its name in the
+    printed form.
     """
 
     mnemonic: ClassVar[str] = ""
     operand_fields: ClassVar[tuple[str, ...]] = ()
+    operand_list: ClassVar[str] = ""
     pure: ClassVar[bool] = False
 
     @property
@@ -144,14 +147,23 @@ class Op(Located):
 
     def operands(self) -> tuple[Operand, ...]:
         """The operands it uses, in the order of its fields."""
-        return tuple(getattr(self, f) for f in self.operand_fields)
+        own = tuple(getattr(self, f) for f in self.operand_fields)
+        return (*own, *getattr(self, self.operand_list)) if self.operand_list else own
 
     def substitute(self, known: dict[Value, Operand]) -> None:
         """Put other operands in the place of those values that ``known`` holds."""
-        for name in self.operand_fields:
-            operand = getattr(self, name)
-            if isinstance(operand, Value) and operand in known:
-                setattr(self, name, known[operand])
+        substitute_in(self, known)
+        if self.operand_list:
+            operands = getattr(self, self.operand_list)
+            setattr(self, self.operand_list, tuple([known.get(o, o) if isinstance(o, Value) else o for o in operands]))
+
+
+def substitute_in(holder: Op | Part | Step, known: dict[Value, Operand]) -> None:
+    """Put other operands in the place of those values that ``known`` holds, in the fields of an operation or a part."""
+    for name in holder.operand_fields:
+        operand = getattr(holder, name)
+        if isinstance(operand, Value) and operand in known:
+            setattr(holder, name, known[operand])
 
 
 @dataclass(eq=False)
@@ -623,10 +635,7 @@ class Emit(Op):
         """As :meth:`Op.substitute`, in the parts too."""
         super().substitute(known)
         for part in self.parts:
-            for name in part.operand_fields:
-                operand = getattr(part, name)
-                if isinstance(operand, Value) and operand in known:
-                    setattr(part, name, known[operand])
+            substitute_in(part, known)
 
 
 # --- control --------------------------------------------------------------------------------------------------------

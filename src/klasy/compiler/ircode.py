@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.compiler.ir import Op, Operand, Value
+from klasy.compiler.ir import Op, Operand
 from klasy.plain import dataclass
 
 
@@ -14,16 +14,5 @@ class CallCode(Op):
     joinpoint: Operand
     arguments: tuple[Operand, ...]
     mnemonic = "call_code"
-
-    def operands(self) -> tuple[Operand, ...]:
-        """The join point, then the arguments."""
-        return (self.joinpoint, *self.arguments)
-
-    def substitute(self, known: dict[Value, Operand]) -> None:
-        """As :meth:`Op.substitute`."""
-
-        def new(operand: Operand) -> Operand:
-            return known.get(operand, operand) if isinstance(operand, Value) else operand
-
-        self.joinpoint = new(self.joinpoint)
-        self.arguments = tuple(new(operand) for operand in self.arguments)
+    operand_fields = ("joinpoint",)
+    operand_list = "arguments"

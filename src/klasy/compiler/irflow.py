@@ -19,19 +19,8 @@ class EnterFlow(FlowOp):
     joinpoint: Operand
     values: tuple[Operand, ...]
     mnemonic = "enter_flow"
-
-    def operands(self) -> tuple[Operand, ...]:
-        """The join point, then the values."""
-        return (self.joinpoint, *self.values)
-
-    def substitute(self, known: dict[Value, Operand]) -> None:
-        """As :meth:`Op.substitute`."""
-
-        def settled(operand: Operand) -> Operand:
-            return known.get(operand, operand) if isinstance(operand, Value) else operand
-
-        self.joinpoint = settled(self.joinpoint)
-        self.values = tuple([settled(value) for value in self.values])
+    operand_fields = ("joinpoint",)
+    operand_list = "values"
 
 
 @dataclass(eq=False)

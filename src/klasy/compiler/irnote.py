@@ -18,19 +18,8 @@ class KeepNote(NoteOp):
     failed: Operand
     words: tuple[Operand, ...]
     mnemonic = "keep_note"
-
-    def operands(self) -> tuple[Operand, ...]:
-        """The join point, the stack pointer, what failed, then the words."""
-        return (self.joinpoint, self.stack, self.failed, *self.words)
-
-    def substitute(self, known: dict[Value, Operand]) -> None:
-        """As :meth:`Op.substitute`."""
-
-        def settled(operand: Operand) -> Operand:
-            return known.get(operand, operand) if isinstance(operand, Value) else operand
-
-        self.joinpoint, self.stack = settled(self.joinpoint), settled(self.stack)
-        self.failed, self.words = settled(self.failed), tuple([settled(word) for word in self.words])
+    operand_fields = ("joinpoint", "stack", "failed")
+    operand_list = "words"
 
 
 @dataclass(eq=False)

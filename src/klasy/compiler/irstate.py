@@ -43,10 +43,7 @@ class StateOp(Op):
         super().substitute(known)
         parts: list[Part | Step] = [*self.key, *self._more()]
         for part in parts:
-            for name in part.operand_fields:
-                operand = getattr(part, name)
-                if isinstance(operand, Value) and operand in known:
-                    setattr(part, name, known[operand])
+            ir.substitute_in(part, known)
 
     def _more(self) -> tuple[Step, ...]:
         return ()
