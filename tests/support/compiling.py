@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from klasy.record import Field, Format
 
 BASE = 0xFFFF_8880_1234_5000  # where the memory of these tests lies
+CONTEXT = {  # what the kernel's helpers answer there
+    "now": 12345,
+    "pid_tgid": (42 << 32) | 43,
+    "uid_gid": (7 << 32) | 1000,
+    "cpu": 1,
+    "cgroup": 99,
+    "task": 0xFFFF_8880_0000_1000,
+}
 
 
 def compile_text(text: str, kernel: Kernel, options: PlanOptions | None = None) -> Compiled:
@@ -46,15 +54,7 @@ def memory_world(memory: bytes, arguments: Sequence[int] = (BASE,), base: int = 
         start = address - base
         return memory[start : start + size] if start >= 0 and start + size <= len(memory) else None
 
-    context = {
-        "now": 12345,
-        "pid_tgid": (42 << 32) | 43,
-        "uid_gid": (7 << 32) | 1000,
-        "cpu": 1,
-        "cgroup": 99,
-        "task": 0xFFFF_8880_0000_1000,
-    }
-    return World(read, arguments, 0, context, b"bash", [0] * 8)
+    return World(read, arguments, 0, CONTEXT, b"bash", [0] * 8)
 
 
 def logged(compiled: Compiled, program: Program, world: World) -> list[list[int | bytes]]:

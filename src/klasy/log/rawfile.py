@@ -14,7 +14,7 @@ types. It is read without trust in what it says: a malformed one is refused.
     records      length (4), number of the source (4), the bytes of a record, and what fills up 8
 
 All numbers are little-endian. The records are as they lie in the kernel's buffer: of a single source whatever the
-kernel has in the place of its number, and a length with DISCARDED is of what is no record.
+kernel has in the place of its number, and a length with BPF_RINGBUF_DISCARD_BIT is of what is no record.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 
+from klasy.bpf.uapi import BPF_RINGBUF_DISCARD_BIT
 from klasy.btf.read import BtfError
 from klasy.btf.types import Btf
 from klasy.errors import InputError, KlasyError, SystemRefusal
@@ -51,7 +52,6 @@ _NAME = Struct("<H")
 _BASE = Struct("<Q")
 _RECORD = Struct("<II")
 assert _RECORD.size == RUN_HEAD
-DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
 _NAMED = frozenset(("symbol", "stack", "pointer", "object"))  # kinds of fields in which code may be named
 _TYPED = frozenset(("object", "enum"))
 _NEEDS_KERNEL = {
@@ -124,8 +124,8 @@ def pieces(data: bytes | memoryview) -> list[bytes | memoryview]:
     start = at = 0
     while at < len(data):
         length, _ = _RECORD.unpack_from(data, at)
-        at += step_of(length & ~DISCARDED)
-        if not length & DISCARDED:
+        at += step_of(length & ~BPF_RINGBUF_DISCARD_BIT)
+        if not length & BPF_RINGBUF_DISCARD_BIT:
             found.append(data[start:at])
             start = at
     return found
@@ -236,7 +236,7 @@ class RawFile:
             at = 0
             while len(data) - at >= _RECORD.size:
                 length, source = _RECORD.unpack_from(data, at)
-                discarded, length = length & DISCARDED, length & ~DISCARDED
+                discarded, length = length & BPF_RINGBUF_DISCARD_BIT, length & ~BPF_RINGBUF_DISCARD_BIT
                 if not (discarded or length >= HEADER_SIZE) or length > _PART:
                     yield found
                     raise InputError(f"{self.path} is damaged: a record of {length} bytes")

@@ -7,6 +7,7 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.backend import Runner, argument_registers, generate, guarded, plan, probe, registers
+from support.compiling import CONTEXT
 from support.irgen import ARGUMENTS, BASE, MEMORY, TEXTS, Generator
 
 from klasy.backend import Options, show
@@ -31,17 +32,9 @@ def _world(random: Random) -> World:
         start = address - BASE
         return bytes(memory[start : start + size]) if start >= 0 and start + size <= MEMORY else None
 
-    context = {
-        "now": 12345,
-        "pid_tgid": (42 << 32) | 43,
-        "uid_gid": (7 << 32) | 1000,
-        "cpu": 1,
-        "cgroup": 99,
-        "task": 0xFFFF_8880_0000_1000,
-    }
     arguments = [random.choice([0, BASE, BASE + 64, random.getrandbits(64)]) for _ in range(ARGUMENTS)]
     comm = random.choice([text for text in TEXTS if len(text) < 16])
-    return World(read, arguments, 0, context, comm)
+    return World(read, arguments, 0, CONTEXT, comm)
 
 
 @SLOW
