@@ -50,12 +50,12 @@ def registers(**values: int) -> tuple[int, ...]:
         ("4889f8", ""),  # mov rax, rdi
     ],
 )
-def test_read_and_write(code, kind):
+def test_read_and_write(code: str, kind: str) -> None:
     """An instruction reads, writes or does both as the processor's manual says."""
     assert decode(code).kind == kind
 
 
-def test_covered_by_address():
+def test_covered_by_address() -> None:
     """An operand covers a member when their bytes overlap, by the registers behind the instruction."""
     store = decode("894770")
     assert covered(store, registers(di=BASE), BASE + 0x70, 4) == "w"
@@ -63,12 +63,12 @@ def test_covered_by_address():
     assert covered(store, registers(di=BASE), BASE + 0x74, 4) is None
 
 
-def test_not_told_when_the_base_is_overwritten():
+def test_not_told_when_the_base_is_overwritten() -> None:
     """A load into its own base leaves no trace of the address: neither yes nor no."""
     assert covered(decode("488b4008"), registers(ax=5), BASE + 8, 8) == ""
 
 
-def test_string_instruction_names_its_side():
+def test_string_instruction_names_its_side() -> None:
     """Of a copy's two operands, the one that touched the member says whether it was read or written."""
     copy = decode("f348a5")
     assert covered(copy, registers(si=BASE + 8, di=BASE + 0x1008), BASE, 8) == "r"
@@ -76,7 +76,7 @@ def test_string_instruction_names_its_side():
     assert covered(copy, registers(si=BASE + 0x1008, di=BASE + 0x2008), BASE, 8) is None
 
 
-def test_emulators_fault():
+def test_emulators_fault() -> None:
     """An unaligned store above the member in its page, an unaligned load next to it: no other is explained away."""
     unaligned, aligned = decode("48c783b400000000000000"), decode("48c783b000000000000000")
     assert emulators_fault(unaligned, registers(bx=BASE), BASE + 0x70, 4)
@@ -97,7 +97,7 @@ def site(place: str, function: str, count: int, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_judge():
+def test_judge() -> None:
     """Recall counts what a type can be known for; memory routines, the allocator and pointers to parts stand apart."""
     seen = {
         "struct": "sock",

@@ -26,6 +26,8 @@ from klasy.weaver.woven import NotWoven
 from stress.versions import work
 
 if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import SynchronizedArray
+
     from klasy.backend.artifact import Artifact
     from stress import Figures
 
@@ -99,7 +101,13 @@ def _build(kernel: LiveKernel, name: str, head: str, comm: str) -> list[Artifact
     return build(SourceFile(f"{name}.asp", text), kernel)
 
 
-def _child(comm: str, seed: int, rounds: int, what: tuple[list[Artifact], list[Artifact], Machine], tally) -> None:
+def _child(
+    comm: str,
+    seed: int,
+    rounds: int,
+    what: tuple[list[Artifact], list[Artifact], Machine],
+    tally: SynchronizedArray[int],
+) -> None:
     """Weave, be hit, replace, be hit, unweave; and contend. Whatever is wrong ends it with another status than 0."""
     try:
         Path("/proc/self/comm").write_text(comm)

@@ -11,6 +11,7 @@ A full run finds and compiles on the host, for a snapshot of the guest's kernel.
 from __future__ import annotations
 
 import marshal
+import math
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from support.inventory import KernelLog, inventory, memory, settled
 
 from klasy.api import open_reader
+from klasy.log.rawfile import pieces
 from klasy.match.options import PlanOptions
 from klasy.source import SourceFile
 from klasy.weaver.build import build
@@ -230,7 +232,7 @@ def _logged(aspect: WovenAspect, seconds: float) -> dict[str, object]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             reader.wait(0.1)
-            records += _read(reader)
+            records += _read(reader, deadline)
         switch(aspect.path, on=False)
         time.sleep(0.2)
         records += _read(reader)
@@ -241,9 +243,15 @@ def _logged(aspect: WovenAspect, seconds: float) -> dict[str, object]:
     return {"hits": hits, "records read": records, "lost for want of room, and said so": lost}
 
 
-def _read(reader: LogReader) -> int:
-    """How many records are read."""
-    return sum(run.number for batch in reader.raw() for _, run in batch)
+def _read(reader: LogReader, deadline: float = math.inf) -> int:
+    """How many records are read, of those that there are; before a deadline, for more may come meanwhile."""
+    records = 0
+    for batch in reader.raw():
+        if time.monotonic() > deadline:
+            break  # this one is not consumed: it comes again
+        assert isinstance(batch, memoryview)
+        records += len(pieces(batch))
+    return records
 
 
 def _interrupted(recipe: Recipe, machine: Machine, places: int) -> dict[str, object]:

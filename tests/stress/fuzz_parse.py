@@ -91,7 +91,7 @@ def run_part(arguments: argparse.Namespace) -> None:
     def mutated(data: bytes, size: int, seed: int) -> bytes:
         random = Random(seed)
         if random.random() < 0.25:
-            return atheris.Mutate(data, size)
+            return bytes(atheris.Mutate(data, size))
         return mutator.mutate(data.decode("utf-8", "replace"), random).encode()[:size]
 
     options = [

@@ -42,7 +42,7 @@ def attend(command: Sequence[str | Path], make: Callable[[SnapshotKernel], Path]
         for line in guest.stdout:
             if line.startswith(_MARK):
                 # Thousands of aspects ask for the same few hundred names, and each answer takes a look at all types.
-                Blob.holders_of_word = lru_cache(None)(Blob.holders_of_word)  # type: ignore[method-assign,assignment]
+                Blob.holders_of_word = lru_cache(None)(Blob.holders_of_word)  # type: ignore[method-assign]
                 WORK.mkdir(parents=True, exist_ok=True)
                 made = make(SnapshotKernel(guest.stdout.read(int(line[len(_MARK) :]))))
                 guest.stdin.write(f"{made}\n".encode())

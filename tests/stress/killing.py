@@ -38,6 +38,7 @@ from stress.versions import VERSIONS, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from klasy.backend.artifact import Artifact
     from stress import Figures
@@ -69,7 +70,7 @@ class Calls:
         counted = 0
         struct.pack_into("<Q", self._memory, 0, 0)
 
-        def each(frame, event: str, _: object) -> None:
+        def each(frame: FrameType, event: str, _: object) -> None:
             nonlocal counted
             if event != "c_call" or not frame.f_code.co_filename.startswith(WHERE):
                 return
@@ -119,7 +120,7 @@ class Run:
 
         def prepare() -> None:
             live.running_kernel = lambda: self._kernel  # type: ignore[assignment]
-            build.build_all = lambda sources, **_: self._built[sources[0].text]  # type: ignore[assignment]
+            build.build_all = lambda sources, **_: self._built[sources[0].text]
             if count or fatal is not None:
                 self._calls.watch(fatal)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from support.inventory import KernelLog, inventory, settled
 
 from klasy.errors import InputError
+from klasy.flow.cfg import Unit
 from klasy.flow.engine import Engine
 from klasy.flow.sites import PROVED
 from klasy.kernel.model import CallKind
@@ -114,7 +115,7 @@ def _member(kernel: KernelImage, engine: Engine, rng: random.Random, index: int)
     if function is None or not _known(kernel, function.name):
         return None
     types = engine.seeds.types_of(None)
-    rows = [row for row in engine.rows(None, index) if row.type_id and row.confidence == PROVED]
+    rows = [row for row in engine.rows(Unit(engine.text(None), index)) if row.type_id and row.confidence == PROVED]
     if not rows:
         return None
     row = rng.choice(rows)

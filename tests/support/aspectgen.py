@@ -10,7 +10,7 @@ from support.exprgen import CASTS, Generator, leaves_of
 if TYPE_CHECKING:
     import random
 
-    from klasy.kernel.live import LiveKernel
+    from klasy.kernel.image import KernelImage
 
 _LARGEST = 1 << 14  # bytes of a struct
 _BUILTINS = ("now", "pid", "tid", "comm", "uid", "gid", "cpu", "joinpoint.function", "joinpoint.kind")
@@ -19,7 +19,7 @@ _BUILTINS = ("now", "pid", "tid", "comm", "uid", "gid", "cpu", "joinpoint.functi
 class AspectGenerator:
     """Writes aspects: ``text()`` is one. The functions are drawn from those whose first parameter is a struct's."""
 
-    def __init__(self, rng: random.Random, kernel: LiveKernel, functions: int = 200) -> None:
+    def __init__(self, rng: random.Random, kernel: KernelImage, functions: int = 200) -> None:
         self._rng = rng
         self._btf = btf = kernel.btf
         names = sorted({name for name, _ in btf.names(Func) if name.isidentifier()})

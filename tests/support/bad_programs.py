@@ -37,7 +37,6 @@ class Bad(NamedTuple):
     slot: int | None
     words: str
     kind: int = u.BPF_PROG_TYPE_KPROBE
-    options: dict[str, int] = {}  # noqa: RUF012  # never written
 
     @property
     def assembled(self) -> Assembled:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import DataSymbol, Place, Refusal, Way
     from klasy.kernel.references import Reference
     from klasy.kernel.traceable import Traceability
+    from klasy.kernel.tracepoints import Tracepoints
 
     Reached = tuple[int, int, bool, int]  # a branch: address, length, whether it is a call, address it leads to
 
@@ -151,6 +152,11 @@ class KernelImage:
 
     def blacklist(self) -> bytes:
         """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""
+        raise NotImplementedError
+
+    @property
+    def tracepoints(self) -> Tracepoints:
+        """The trace events. Raises KernelLacks where there are none."""
         raise NotImplementedError
 
     def place(self, name: str) -> int | None:
