@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import Struct
+
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.tracepoints import LiveTracepoints
 from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, INTERNAL_ERRORS, words
 from klasy.log.value import Call, CallArgument, UserText, text_of
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.record import CALL_REGISTERS, CALL_SIZE, TEXT_BYTES, TEXT_KERNEL, TEXT_NONE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from klasy.kernel.tracepoints import Field, Tracepoints
 
 TRACEFS = "/sys/kernel/tracing"
 _FIRST = PT_REGS[CALL_REGISTERS[0]]
+_WORD = 8
+_NUMBERS = Struct(f"<q{len(CALL_REGISTERS)}Q")
+assert _NUMBERS.size == CALL_SIZE
+_REMEMBERED = 256
 _ERRORS = 4095
 _BITS = {1: 8, 2: 16, 4: 32, 8: 64}
 _SHORT = {"umode_t": 16, "mode_t": 16, "int": 32, "unsigned int": 32, "u32": 32, "__u32": 32, "__s32": 32}
@@ -26,37 +35,54 @@ class Calls:
 
     def __init__(self, tracepoints: Tracepoints | None = None) -> None:
         self._tracepoints = tracepoints or LiveTracepoints(TRACEFS)
-        self._known: dict[str, tuple[Field, ...]] = {}
+        self._known: dict[str, tuple[_Argument, ...]] = {}
 
     def decode(self, name: str, raw: bytes, *, over: bool) -> Call:
         """The call of that name; ``over``: with its result."""
-        fields = self._fields(name)
-        texts = dict(zip(syscalls.strings(name, fields), _texts(raw), strict=False))
+        numbers = _NUMBERS.unpack_from(raw)
         arguments = []
-        for place, field in enumerate(fields):
-            at = 8 + syscalls.ARGUMENT_OFFSETS[place] - _FIRST
-            number = int.from_bytes(raw[at : at + 8], "little")
-            arguments.append(_argument(name, field, number, texts.get(place)))
-        result = int.from_bytes(raw[:8], "little", signed=True) if over else None
-        return Call(name, tuple(arguments), result, _result_text(name, result) if over else "")
+        for argument in self._arguments(name):
+            number, end = numbers[argument.word], argument.text + TEXT_BYTES
+            if argument.text and number and end <= len(raw) and raw[end - 1] != TEXT_NONE:
+                text = text_of(raw[argument.text : end - 1])
+                string = text if raw[end - 1] == TEXT_KERNEL else UserText(text)
+                arguments.append(CallArgument(argument.name, string, None))
+            else:
+                arguments.append(argument.shown(number))
+        result = numbers[0]
+        return Call(name, tuple(arguments), result if over else None, _result_text(name, result) if over else "")
 
-    def _fields(self, name: str) -> tuple[Field, ...]:
-        if name not in self._known:
-            self._known[name] = syscalls.recorded(self._tracepoints, name) or ()
-        return self._known[name]
+    def _arguments(self, name: str) -> tuple[_Argument, ...]:
+        found = self._known.get(name)
+        if found is None:
+            fields = syscalls.recorded(self._tracepoints, name) or ()
+            texts = {place: CALL_SIZE + n * TEXT_BYTES for n, place in enumerate(syscalls.strings(name, fields))}
+            found = self._known[name] = tuple(
+                [_argument(name, place, field, texts.get(place, 0)) for place, field in enumerate(fields)]
+            )
+        return found
 
 
-def _texts(raw: bytes) -> list[tuple[bytes, int]]:
-    """Each string with where it is from."""
-    starts = range(CALL_SIZE, len(raw) - TEXT_BYTES + 1, TEXT_BYTES)
-    return [(raw[at : at + TEXT_BYTES - 1], raw[at + TEXT_BYTES - 1]) for at in starts]
+class _Argument(NamedTuple):
+    """What makes an argument of what a record holds.
+
+    ``word``: which of the numbers is its register's; ``text``: where a string's text lies, 0 of what is none;
+    ``shown``: what a number comes to, remembered, for a program makes the same calls again and again.
+    """
+
+    name: str
+    word: int
+    text: int
+    shown: Callable[[int], CallArgument]
 
 
-def _argument(call: str, field: Field, number: int, text: tuple[bytes, int] | None) -> CallArgument:
+def _argument(call: str, place: int, field: Field, text: int) -> _Argument:
+    word = 1 + (syscalls.ARGUMENT_OFFSETS[place] - _FIRST) // _WORD
+    return _Argument(field.name, word, text, lru_cache(_REMEMBERED)(lambda number: _shown(call, field, number)))
+
+
+def _shown(call: str, field: Field, number: int) -> CallArgument:
     name = field.name
-    if text is not None and text[1] != TEXT_NONE and number:
-        string = text_of(text[0])
-        return CallArgument(name, string if text[1] == TEXT_KERNEL else UserText(string), None)
     if field.type.endswith("*"):
         return CallArgument(name, number, f"{number:#x}" if number else "NULL")
     value = _number(field, number)
@@ -79,8 +105,8 @@ def _number(field: Field, number: int) -> int:
     return number if unsigned or not number >> (bits - 1) else number - (1 << bits)
 
 
-def _result_text(name: str, result: int | None) -> str:
-    assert result is not None
+@lru_cache(_REMEMBERED)
+def _result_text(name: str, result: int) -> str:
     if name == "umask" and result > 0:
         return f"0{result:o}"
     if not -_ERRORS <= result < 0:

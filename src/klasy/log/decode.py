@@ -124,7 +124,8 @@ class Decoder:
         )
 
     @cached_property
-    def _calls(self) -> Calls:
+    def calls(self) -> Calls:
+        """What decodes system calls."""
         from klasy.log.calls import Calls
 
         return Calls()
@@ -222,7 +223,7 @@ class Decoder:
             case "ustring":
                 return text_of(raw[:-1]) if raw[-1] == TEXT_KERNEL else UserText(text_of(raw[:-1]))
             case "call":
-                return self._calls.decode(point.function or "", record[entry.offset :], over=entry.type_name == "after")
+                return self.calls.decode(point.function or "", record[entry.offset :], over=entry.type_name == "after")
             case "object":
                 types = self._types(entry.module)
                 if types is None:

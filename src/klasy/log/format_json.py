@@ -59,7 +59,7 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
         case Record():
             return _record(value, symbols)
         case Call():
-            return _call(value)
+            return call_json(value)
         case Elements():
             return [value_json(item, symbols) for item in value.items]
     return value
@@ -72,7 +72,8 @@ def text_json(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _call(call: Call) -> dict[str, Any]:
+def call_json(call: Call) -> dict[str, Any]:
+    """A system call: its arguments by name, as text too, and its result."""
     from klasy.log.format_text import call_text
 
     shown: dict[str, Any] = {

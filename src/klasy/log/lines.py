@@ -12,10 +12,10 @@ from __future__ import annotations
 from struct import Struct
 
 from klasy import printf
-from klasy.log.format_text import harmless, quoted
+from klasy.log.format_text import call_text, harmless, quoted
 from klasy.log.value import Pointer, text_of
 from klasy.plain import TYPE_CHECKING
-from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
+from klasy.record import CALL_SIZE, HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from klasy.log.decode import Decoder
     from klasy.log.event import LogEvent
+    from klasy.log.value import Call
     from klasy.record import Field, Format
 
     Convert = Callable[[int | bytes], int | str]
@@ -35,6 +36,8 @@ _ABOUT = Struct("<IHHII16s")  # a record's header between the time and the fault
 assert HEADER.format == f"<Q{_ABOUT.format[1:]}Q"
 _FORMAT_AT = (RUN_HEAD + OFFSET_FORMAT) >> 1  # in words of 2 bytes
 _MOST_HEADS = 4096  # remembered
+_POINT = Struct("<I")  # what it begins with
+_BYTES = ("string", "call")  # kinds of fields that are no numbers
 _SECOND = 1_000_000_000
 
 
@@ -88,7 +91,7 @@ class LineDecoder:
         form = formats[number]
         converts = [self._conversion(entry) for entry in form.fields]
         names = {entry.name for entry in form.fields}
-        layout = _layout(form, step_of(size))
+        layout = _layout(form, size)
         if layout is None or None in converts or (self._as_json and len(names) < len(form.fields)):
             return slowly
         if form.template is not None and not _numbers_suffice(form):
@@ -113,7 +116,7 @@ class LineDecoder:
                 if found is None:
                     return slowly(data)
                 heads[about] = found
-            return fill(times, map(heads.__getitem__, abouts), what.template, what.columns(values))
+            return fill(times, map(heads.__getitem__, abouts), what.template, what.columns(values, abouts))
 
         return lines
 
@@ -168,6 +171,8 @@ class LineDecoder:
             return _string
         if entry.kind == "pointer" and not entry.signed and not Pointer(1 << 63, entry.type_name).may_be_code:
             return _itself
+        if entry.kind == "call":
+            return _itself  # see _call
         return None
 
     def _what(self, form: Format, converts: list[Convert]) -> _What:
@@ -180,13 +185,31 @@ class LineDecoder:
             if self._as_json:
                 parts.append(f"{_dumps(entry.name)}: ".replace("%", "%%") + "%s")
                 shows.append(_as_json(entry, convert))
+            elif entry.kind == "call":
+                parts.append("%s")
+                shows.append(_itself)
             else:
                 parts.append(f"{entry.name} = ".replace("%", "%%") + "%s")
                 shows.append(_as_text(entry, convert))
         template = ", ".join(parts)
         if self._as_json:
             template = f'"values": {{{template}}}'
-        return _What(template, shows)
+        return _What(template, shows, of_call=self._of_call(form))
+
+    def _of_call(self, form: Format) -> Callable[[bytes, bytes], str] | None:
+        """What shows a system call, of what a record says of its join point and of the call; None where there is none.
+
+        It is the last field, see record.py.
+        """
+        if not form.fields or form.fields[-1].kind != "call":
+            return None
+        points, over = self._decoder.schema.points, form.fields[-1].type_name == "after"
+        decode, shown = self._decoder.calls.decode, _call_json if self._as_json else call_text
+
+        def text(about: bytes, raw: bytes) -> str:
+            return shown(decode(points[_POINT.unpack_from(about)[0]].function or "", raw, over=over))
+
+        return text
 
     def _message(self, form: Format, converts: list[Convert]) -> _What:
         pieces = printf.parse((form.template or "").removesuffix("\n"))
@@ -212,21 +235,33 @@ class LineDecoder:
 class _What:
     """How values become text: Python's template, and what makes of each value what it takes; or of all one string."""
 
-    def __init__(self, template: str, shows: list[Convert], whole: Callable[..., str] | None = None) -> None:
+    def __init__(
+        self,
+        template: str,
+        shows: list[Convert],
+        whole: Callable[..., str] | None = None,
+        of_call: Callable[[bytes, bytes], str] | None = None,
+    ) -> None:
+        """``of_call``: what shows the last value, a system call, of which the join point must be known."""
         self.template = template
         self._shows = shows
         self._whole = whole
+        self._of_call = of_call
 
-    def columns(self, values: Sequence[Sequence[int | bytes]]) -> list[Iterable[object]]:
+    def columns(self, values: Sequence[Sequence[int | bytes]], abouts: Sequence[bytes]) -> list[Iterable[object]]:
         """What the template takes, of as many records as each column of values has."""
         if self._whole is not None:
             return [map(self._whole, *values)]
-        return [
+        found: list[Iterable[object]] = [
             column if show is _itself else map(show, column) for show, column in zip(self._shows, values, strict=True)
         ]
+        if self._of_call is not None:
+            calls: Sequence[bytes] = values[-1]  # type: ignore[assignment]  # see _layout
+            found[-1] = map(self._of_call, abouts, calls)
+        return found
 
 
-def _layout(form: Format, step: int) -> Struct | None:
+def _layout(form: Format, size: int) -> Struct | None:
     """What there is from one record of a run to the next: time, all else that a head tells, faults and the values.
 
     None where they do not lie in their order.
@@ -235,17 +270,22 @@ def _layout(form: Format, step: int) -> Struct | None:
     for entry in form.fields:
         if entry.offset < at:
             return None
-        number = None if entry.kind == "string" else _NUMBERS.get((entry.size, entry.signed))
-        codes += f"{entry.offset - at}x{number or f'{entry.size}s'}"
-        at = entry.offset + entry.size
-    return Struct(f"<{RUN_HEAD}xQ{_ABOUT.size}sQ{codes}{step - RUN_HEAD - at}x") if at <= step - RUN_HEAD else None
+        width, number = entry.size, _NUMBERS.get((entry.size, entry.signed))
+        if entry.kind == "call":  # all that is left
+            width = size - entry.offset
+            if width < CALL_SIZE:
+                return None
+        codes += f"{entry.offset - at}x{number if number and entry.kind not in _BYTES else f'{width}s'}"
+        at = entry.offset + width
+    room = step_of(size) - RUN_HEAD
+    return Struct(f"<{RUN_HEAD}xQ{_ABOUT.size}sQ{codes}{room - at}x") if at <= room else None
 
 
 def _numbers_suffice(form: Format) -> bool:
-    """Whether no directive of a template asks for a name, or shows an address as text."""
+    """Whether no directive of a template asks for a name, or shows an address or a system call as text."""
     directives = printf.directives(printf.parse(form.template or ""))
     return not any(
-        directive.is_symbol or (entry.kind == "pointer" and directive.kind == "s")
+        directive.is_symbol or (entry.kind == "pointer" and directive.kind == "s") or entry.kind == "call"
         for directive, entry in zip(directives, form.fields, strict=True)
     )
 
@@ -263,6 +303,12 @@ def _bare(directive: printf.Directive, entry: Field) -> Convert | None:
         return _itself
     mask = (1 << 8 * entry.size) - 1
     return lambda value: int(value) & mask
+
+
+def _call_json(call: Call) -> str:
+    from klasy.log.format_json import call_json
+
+    return _dumps(call_json(call))
 
 
 def _itself(value: int | bytes) -> int | str:

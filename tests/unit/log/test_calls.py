@@ -6,18 +6,34 @@ import json
 import subprocess
 from shutil import which
 from struct import Struct
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.logrecords import SYMBOLS, run
+from support.logrecords import record as log_record
 from tests.unit.kernel.test_syscalls import events
 
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.log.calls import Calls
 from klasy.log.callwords import WORDS, Words
-from klasy.log.format_json import value_json
-from klasy.log.format_text import call_text
-from klasy.record import CALL_REGISTERS, TEXT_BYTES, TEXT_KERNEL, TEXT_NONE, TEXT_USER
+from klasy.log.decode import Decoder
+from klasy.log.event import LogPoint, Schema
+from klasy.log.format_json import event_json, value_json
+from klasy.log.format_text import call_text, event_text
+from klasy.log.lines import LineDecoder
+from klasy.record import (
+    CALL_REGISTERS,
+    CALL_SIZE,
+    HEADER_SIZE,
+    TEXT_BYTES,
+    TEXT_KERNEL,
+    TEXT_NONE,
+    TEXT_USER,
+    Field,
+    Format,
+)
 
 CALLS = Calls(
     events(
@@ -30,6 +46,7 @@ CALLS = Calls(
         lseek="unsigned int fd, off_t offset, unsigned int whence",
     )
 )
+NAMES = ("openat", "mmap", "kill", "clone", "lseek")
 ORDER = ("di", "si", "dx", "r10", "r8", "r9")
 
 
@@ -44,6 +61,43 @@ def record(arguments: tuple[int, ...], result: int = 0, *texts: tuple[bytes, int
 def text(name: str, arguments: tuple[int, ...], result: int | None, *texts: tuple[bytes, int]) -> str:
     """A call as it is shown."""
     return call_text(CALLS.decode(name, record(arguments, result or 0, *texts), over=result is not None))
+
+
+NUMBERS = st.sampled_from([0, 1, 2, 3, -1, -100, 0o100, 0x7FFF_0000_1000]) | st.integers(-(1 << 63), (1 << 63) - 1)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.lists(NUMBERS, min_size=6, max_size=6),
+            st.sampled_from([3, 0, -2, -512, 0x7F00_0000_1000]),
+            st.lists(st.tuples(st.sampled_from([b"/a", b"\xff\n%s"]), st.integers(0, 2)), max_size=2),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from(["before", "after"]),
+    st.sampled_from([None, "%s", "%d %s"]),
+    st.booleans(),
+)
+def test_many_at_a_time(calls: Any, when: str, template: str | None, as_json: bool) -> None:
+    """Whatever is called, with whatever texts: the lines are those of the events that the records make."""
+    points = (*(LogPoint("execution", name, 0, None) for name in NAMES), LogPoint("execution", "unknown", 0, None))
+    number = Field("n", "int", HEADER_SIZE, 8)
+    field = Field("joinpoint", "call", HEADER_SIZE + 8, CALL_SIZE + 3 * TEXT_BYTES, type_name=when)
+    entries = (field,) if template == "%s" else (number, field)
+    form = Format(0, 0, 1, template, entries, HEADER_SIZE + 8 + field.size)
+    decoder = Decoder(Schema("a", (when,), points, (form,)), lambda _: None, SYMBOLS)
+    decoder.calls = CALLS
+    show = (lambda event: event_json(event, SYMBOLS)) if as_json else (lambda event: event_text(event, SYMBOLS))
+    runs = [
+        run(log_record(bytes(8) + record(tuple(arguments), result, *texts), point=point))
+        for point, arguments, result, texts in calls
+    ]
+    found = LineDecoder(decoder, show, as_json=as_json).decode(runs)
+    events = [decoder.decode(each.records()[0]) for each in runs]
+    assert found == [(event.time_ns, show(event)) for event in events if event is not None]
 
 
 def test_the_registers_lie_in_a_row() -> None:
