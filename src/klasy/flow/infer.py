@@ -264,7 +264,7 @@ class Inference:
         if kind == state.JOIN:
             return self._joined(a)
         if kind == state.RESULT:
-            result = self.seeds.callee(a).result
+            result = self.seeds.called_from(self.module, a).result
             return (result, 0) if result else None
         if kind == state.RESULT_INDIRECT:
             callee = self.called(a)
@@ -349,7 +349,7 @@ class Inference:
         return self.seeds.prototype(self.module, place[0])
 
     def _filled(self, callee: int, argument: int, offset: int) -> Known:
-        parameters = self.seeds.callee(callee).parameters
+        parameters = self.seeds.called_from(self.module, callee).parameters
         if argument >= len(parameters) or not parameters[argument]:
             return None
         return self.types.loaded(parameters[argument], offset)
@@ -472,7 +472,7 @@ class Inference:
                 found.setdefault(symbol, {}).setdefault((target, -constant_of(number)), what)
 
         for _, target, direct, arguments in self.flow.calls:
-            callee = self.seeds.callee(target) if direct else self.called(target)
+            callee = self.seeds.called_from(self.module, target) if direct else self.called(target)
             if callee is not None:
                 for number, parameter in zip(arguments, callee.parameters, strict=False):
                     if parameter:

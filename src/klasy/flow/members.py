@@ -10,6 +10,7 @@ from bisect import bisect_right
 from functools import cached_property
 
 from klasy.btf import read
+from klasy.btf.alike import alike
 from klasy.btf.read import BtfError
 from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Var
 from klasy.plain import TYPE_CHECKING
@@ -111,10 +112,20 @@ class Types:
         if isinstance(found, Struct):
             if self.base is not None and resolved >= self.btf.first and found.name:
                 for same in self.base.btf.find(found.name, type(found)):
-                    if self.base.size(same) == found.size:
+                    if alike((self.base.btf, same), (self.btf, resolved)):
                         return same
             return resolved
         return resolved if isinstance(found, Ptr | FuncProto | Array | Datasec) else 0
+
+    def of_other(self, other: Types, type_id: int) -> int:
+        """The id here of a type of another module's; 0 where it is none of the kernel's and there is no copy of it."""
+        if type_id < other.btf.first:
+            return type_id
+        found = other.btf.type(type_id)
+        if self.base is None or not isinstance(found, Struct) or not found.name:
+            return 0
+        copies = [each for each in self.btf.find(found.name, type(found)) if each >= self.btf.first]
+        return next((each for each in copies if alike((self.btf, each), (other.btf, type_id))), 0)
 
     def is_struct(self, type_id: int) -> bool:
         """Whether it is a struct or a union."""

@@ -51,7 +51,7 @@ class Reach:
         self._everywhere: dict[str | None, set[frozenset[int]]] = {}
         self._always: dict[tuple[str | None, int], dict[int, set[int]]] = {}
         self._holders: dict[tuple[str | None, int], tuple[int, ...]] = {}
-        self._functions: dict[int, frozenset[int]] = {}
+        self._functions: dict[tuple[str | None, int], frozenset[int]] = {}
         self._percpu: dict[int, frozenset[int]] = {}
 
     def may(self, module: str | None, unit: Unit) -> bool:
@@ -104,7 +104,7 @@ class Reach:
         new = self._given(unit) | self._variables(module, unit)
         if depth < _DEEPEST_CALLER and not self._engine.has_prototype(module, unit.index):
             new |= self._from_callers(module, unit, wanted, depth)
-        given = self._of_function(unit.text.base + unit.start)  # callbacks get a part of their object
+        given = self._of_function(module, unit.text.base + unit.start)  # callbacks get a part of their object
         new |= {holder for type_id in given for holder in self._around(module, type_id)}
         found: set[int] = set()
         # Of what is given, members of its parts, too, by the sum of what is added to an address and a displacement;
@@ -136,17 +136,19 @@ class Reach:
     def _given(self, unit: Unit) -> set[int]:
         """What a function takes and gives, and the functions that it calls and jumps to."""
         base = unit.text.base
-        found = set(self._of_function(base + unit.start))
+        module = unit.text.module
+        found = set(self._of_function(module, base + unit.start))
         for end, op in zip(unit.end, unit.ops, strict=True):
             if op[0] in (d.CALL, d.JUMP, d.BRANCH) and end + op[5] not in unit.blocks:
-                found |= self._of_function(base + end + op[5])
+                found |= self._of_function(module, base + end + op[5])
         return found
 
-    def _of_function(self, address: int) -> frozenset[int]:
-        found = self._functions.get(address)
+    def _of_function(self, module: str | None, address: int) -> frozenset[int]:
+        key = module, address
+        found = self._functions.get(key)
         if found is None:
-            callee = self._engine.seeds.callee(address)
-            found = self._functions[address] = frozenset((*callee.parameters, callee.result)) - {0}
+            callee = self._engine.seeds.called_from(module, address)
+            found = self._functions[key] = frozenset((*callee.parameters, callee.result)) - {0}
         return found
 
     def _variables(self, module: str | None, unit: Unit) -> set[int]:

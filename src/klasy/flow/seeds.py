@@ -13,7 +13,7 @@ from klasy.flow.members import Types
 from klasy.kernel.arch_x86_64 import LONGEST_STRUCT_IN_REGISTERS
 from klasy.kernel.kallsyms import clone_of
 from klasy.kernel.model import Clone
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, dataclass, replace
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf
@@ -64,6 +64,7 @@ class Seeds:
         self.kernel = kernel
         self._types: dict[str | None, Types] = {}
         self._callees: dict[int, Callee] = {}
+        self._called_from: dict[tuple[str | None, int], Callee] = {}
         self._ids: dict[str | None, dict[str, list[int]]] = {}
         self._protos: dict[tuple[str | None, int], Callee] = {}
         self._filled: dict[tuple[str | None, int], tuple[int, tuple[int, ...]]] = {}
@@ -107,6 +108,19 @@ class Seeds:
         if found is None:
             found = self._callees[address] = self._find(address)
         return found
+
+    def called_from(self, module: str | None, address: int) -> Callee:
+        """The same with what its parameters and result point to as the types of a module, which calls it, have it."""
+        found = self.callee(address)
+        if found.module is None or found.module == module:
+            return found
+        key = module, address
+        if key not in self._called_from:
+            theirs, ours = self.types_of(found.module), self.types_of(module)
+            parameters = tuple([ours.of_other(theirs, target) for target in found.parameters])
+            result = ours.of_other(theirs, found.result)
+            self._called_from[key] = replace(found, parameters=parameters, result=result)
+        return self._called_from[key]
 
     def _find(self, address: int) -> Callee:
         holder = self.kernel.object_at(address)

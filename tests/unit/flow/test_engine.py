@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.minikernel import BASE, STEP, MiniKernel, lines
 
+from klasy.btf.types import Btf, Int, Member, Struct
+from klasy.btf.write import write
 from klasy.flow import candidates, sites
 from klasy.flow.cfg import Unit
 from klasy.flow.decode import SP, decode
 from klasy.flow.engine import find_callers
 from klasy.flow.index import Index
+from klasy.flow.members import Types
 from klasy.flow.reach import Reach
 
 ITEM = """
@@ -504,3 +507,21 @@ def test_processes_agree():
     assert together == alone
     assert len(alone.accesses) == 300
     assert heard[-1] == (300, 300)
+
+
+def test_types_of_another_module():
+    """What a function of another module gives is of the caller's own copy of the type, whatever its number there; of
+    no type, where the caller has none laid out alike."""
+    base = Btf(write([Int("int", 4, True), Struct("node", 4, (Member("n", 1, 0),))]))
+
+    def module(*more):
+        return Types(Btf(write(more, base), base), kernels)
+
+    kernels = Types(base)
+    own = Struct("own", 8, (Member("n", 1, 0),))
+    one = module(Struct("other", 4, (Member("n", 1, 0),)), own)
+    two = module(own, Struct("other", 4, (Member("m", 1, 0),)), Struct("node", 4, (Member("x", 1, 0),)))
+    assert [one.of_other(two, 2), one.of_other(two, 3), one.of_other(two, 4)] == [2, 4, 0]
+    assert [two.of_other(one, 4), two.of_other(one, 3)] == [3, 0]
+    assert kernels.of_other(one, 4) == 0
+    assert two.canonical(5) == 5  # not the kernel's, though of its name and size
