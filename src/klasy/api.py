@@ -138,17 +138,17 @@ def _source(source: Source) -> SourceFile:
 
 
 class _LateKernel:
-    """The running kernel's symbols and types, read when a record first needs them; and programs', of some aspects."""
+    """The running kernel's symbols and types, read when a record first needs them; and what aspects hand along."""
 
     def __init__(self, aspects: Sequence[WovenAspect] = ()) -> None:
-        self._programs: dict[str, bytes] = {}
+        self._handed: dict[str, bytes] = {}
         self._btfs: dict[str, Btf] = {}
         self.learn(aspects)
 
     def learn(self, aspects: Iterable[WovenAspect]) -> None:
-        """Add the types of programs that some more aspects have."""
+        """Add the types that some more aspects hand along."""
         for aspect in aspects:
-            self._programs |= aspect.types
+            self._handed |= aspect.types
 
     def function_at(self, address: int) -> Function | None:
         return _kernel().function_at(address)
@@ -156,22 +156,16 @@ class _LateKernel:
     def access_before(self, ip: int) -> Reference | None:
         return _kernel().access_before(ip)
 
-    def types(self, module: str | None) -> Btf | None:
-        from klasy.record import of_program
-
-        if module is not None and of_program(module):
-            return self._program_types(module)
-        kernel = _kernel()
-        return kernel.btf if module is None else kernel.module_btf(module)
-
-    def _program_types(self, key: str) -> Btf | None:
-        if key not in self._btfs:
+    def types(self, name: str | None) -> Btf | None:
+        if name is None:
+            return _kernel().btf
+        if name not in self._btfs:
             from klasy.btf.types import Btf
 
-            if key not in self._programs:
+            if name not in self._handed:
                 return None
-            self._btfs[key] = Btf(self._programs[key])
-        return self._btfs[key]
+            self._btfs[name] = Btf(self._handed[name])
+        return self._btfs[name]
 
 
 def _kernel() -> Kernel:

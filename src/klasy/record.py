@@ -66,8 +66,9 @@ class Field:
     - ``joinpoint``: takes no bytes; ``type_name`` is the attribute (kind, function, callee, file, line, address,
       module), known to the reader from the join point's id
 
-    ``module`` and ``type_id`` name a type in the running kernel's BTF (module None: of the kernel proper), or in that
-    which an aspect has of user programs: ``ASPECT:FILE``, see :func:`of_program`.
+    Of the kinds of TYPED, ``type_id`` names a type in the running kernel's BTF, where ``module`` is None; else in BTF
+    that is handed along with the aspect under the name ``module``: types of modules and user programs, which may be
+    gone when the record is read.
     """
 
     name: str
@@ -80,9 +81,7 @@ class Field:
     type_id: int = 0
 
 
-def of_program(module: str | None) -> bool:
-    """Whether a field's ``module`` stands for a user program's types."""
-    return module is not None and ":" in module
+TYPED = frozenset(("object", "enum"))
 
 
 @dataclass(frozen=True, slots=True)

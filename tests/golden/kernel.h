@@ -57,3 +57,8 @@ int vfs_open(const char *path, u16 mode, bool create);
 void use_huge(struct huge *h);
 int security_path(const char *path);
 void set_enum(enum tcp_state state, enum sign sign, long long wide);
+
+struct console {
+    int flags;
+};
+void console_start(struct console *console);

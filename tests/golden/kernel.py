@@ -22,5 +22,9 @@ KERNEL = FakeKernel(
         "counter": (0x1_0000, 8),
     },
     percpu=("counter",),
+    modules={
+        "virtio_console": "struct console { long ws; }; struct port { int id; }; void port_open(struct console *c);",
+        "hvc": "struct port { long id; int users; }; void hvc_open(struct port *p, struct console *c);",
+    },
     memory={0xFFFF_FFFF_8200_0084: (4).to_bytes(4, "little")},
 )

@@ -215,26 +215,46 @@ def test_others_on_the_way_behind_an_access():
 
 
 def test_a_modules_own_struct():
-    """What is read of a tun device's flags, whose struct only that module has, is what the ioctl then returns."""
+    """What is read of a tun device's flags, whose struct only that module has, is what the ioctl then returns; followed
+    from there, and from a parameter, it is the device's. The whole object is shown when the module is gone."""
     before = Path("/proc/modules").read_text()
     subprocess.run(["modprobe", "tun"], check=True)
-    text = f"""aspect tun {{ before(void *t): get(struct tun_struct.flags) && within(tun_get_iff) && target(t)
-        && if(pid == {os.getpid()}) {{ log((unsigned long)t, value); }} }}"""
+    text = f"""aspect tun {{
+        pointcut mine(): if(pid == {os.getpid()});
+        before(struct tun_struct *t): get(struct tun_struct.flags) && within(tun_get_iff) && target(t) && mine() {{
+            log((unsigned long)t, value, t->dev->name, t->tfiles[0]->tun == t); }}
+        before(struct tun_struct *t): execution(tun_get_iff(struct tun_struct *t, ..)) && mine() {{
+            log((unsigned long)t, t->flags, ((struct tun_struct *)(unsigned long)t)->dev->ifindex, t); }}
+    }}"""
+    shown = ""
     try:
-        with woven(text) as a:
+        with woven(text, force="kprobe") as a:  # which does not hold the module
             device = os.open("/dev/net/tun", os.O_RDWR)
             request = struct.pack("16sH22x", b"klasy0", IFF_TAP | IFF_VNET_HDR)
             fcntl.ioctl(device, TUNSETIFF, request)
             a.events()
             _, flags = struct.unpack("16sH22x", fcntl.ioctl(device, TUNGETIFF, request))
-            (event,) = a.events()
+            entry, event = a.events()
+            fcntl.ioctl(device, TUNGETIFF, request)
+            index = int(Path("/sys/class/net/klasy0/ifindex").read_text())
+            kept = int(Path("/sys/class/net/klasy0/tun_flags").read_text(), 16)
             os.close(device)
+            if "tun " not in before:
+                subprocess.run(["rmmod", "tun"], check=True)
+                shown = subprocess.run(["klasy", "log"], capture_output=True, text=True, check=True).stdout
     finally:
         if "tun " not in before:
-            subprocess.run(["rmmod", "tun"], check=True)
-    _, value = dict(event.values).values()
+            subprocess.run(["rmmod", "tun"], check=False, capture_output=True)
+    target, value, *followed = dict(event.values).values()
     assert flags & ~IFF_NOFILTER == IFF_TAP | IFF_VNET_HDR
-    assert value == flags & ~IFF_NOFILTER
+    assert value == kept & ~IFF_NOFILTER == flags & ~IFF_NOFILTER
+    assert followed == ["klasy0", 1]
+    address, of_entry, ifindex, whole = dict(entry.values).values()
+    assert (address, of_entry, ifindex, whole.address) == (target, kept, index, target)
+    assert dict(whole.members)["flags"] == kept
+    assert not shown or re.search(
+        rf"t = \(struct tun_struct \*\) {target:#x} {{.* flags = {kept},", shown, re.DOTALL
+    ), shown
     assert (event.joinpoint.data, event.joinpoint.module) == ("struct tun_struct.flags", "tun")
 
 

@@ -146,4 +146,4 @@ class Artifact:
     states: tuple[State, ...] = ()
     tracepoints: tuple[TracepointSpec, ...] = ()  # to be attached before the programs
     budget: float | None = None  # percent of the processor time
-    types: Mapping[str, bytes] = field(default_factory=dict)  # of user programs, see compiler.Compiled
+    types: Mapping[str, bytes] = field(default_factory=dict)  # handed along, see compiler.Compiled

@@ -39,13 +39,13 @@ class RawOutput:
         self._hint = hint
         schemas = [schema(aspect) for aspect in aspects]
         rawfile.check(schemas)
-        of_programs = {key: data for aspect in aspects for key, data in aspect.types.items()}
+        handed = {key: data for aspect in aspects for key, data in aspect.types.items()}
         head = rawfile.head(
             schemas,
             release=os.uname().release,
             wall_offset=time.time_ns() - time.monotonic_ns(),
             symbols=lambda: running_kernel().symbols,
-            types=lambda module: of_programs.get(module or "") or _types(module),
+            types=lambda name: handed.get(name, b"") if name is not None else _kernels_types(),
         )
         write_all(head, lambda: [head], hint)
 
@@ -57,9 +57,9 @@ class RawOutput:
                 write_all(data, partial(rawfile.pieces, data), self._hint)
 
 
-def _types(module: str | None) -> bytes:
+def _kernels_types() -> bytes:
     try:
-        with open(f"/sys/kernel/btf/{module or 'vmlinux'}", "rb") as file:
+        with open("/sys/kernel/btf/vmlinux", "rb") as file:
             return file.read()
     except OSError:
         return b""

@@ -25,8 +25,8 @@ class Compiled:
     """A compiled aspect: a program for each probe of its plan, in their order, and the formats of its records.
 
     ``diagnostics`` are the warnings; ``states`` what the aspect keeps; ``c_advice`` is the advice whose body is in C,
-    and ``c_deletes`` names the states of which that deletes elements. ``types``: of user programs, as BTF, by what
-    stands for each in the fields of records.
+    and ``c_deletes`` names the states of which that deletes elements. ``types``: of modules and user programs, as BTF,
+    by what stands for each in the fields of records.
     """
 
     programs: tuple[Program, ...]

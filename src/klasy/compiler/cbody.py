@@ -7,12 +7,14 @@ That is each ``log(FORMAT, ..)``, which gets a record format of its own, and whi
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from klasy import printf
 from klasy.compiler import tree
 from klasy.compiler.formats import LAST_FAULT_BIT, one_line
-from klasy.lang import literals
+from klasy.lang import ast, literals
 from klasy.lang.ast import AdviceKind
+from klasy.match.typeref import TypeRefError
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import HEADER_SIZE, Field, Format
 from klasy.source import Span
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from klasy.compiler.check import AdviceChecker
     from klasy.compiler.statetree import StateVariable
-    from klasy.lang import ast
+    from klasy.compiler.types import CType
     from klasy.printf import Directive
 
 STRING_SIZE = 64  # bytes of a string that is logged
@@ -32,6 +34,7 @@ _TOKEN = re.compile(
       | (?P<word>[A-Za-z_]\w*) | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_TAGS = {"struct": ast.TagKind.STRUCT, "union": ast.TagKind.UNION}
 _ACTIONS = {
     "scalar": ("get", "set", "add", "delete"),
     "count": ("add", "get", "delete"),
@@ -56,7 +59,8 @@ class CLog:
 class CCode(tree.Stmt):
     """A body in C. ``text`` is what stands between the brackets, ``start`` where that is in the file.
 
-    ``words`` are the names in it, ``states`` those of the aspect that it touches.
+    ``words`` are the names in it, ``states`` those of the aspect that it touches. ``types``: structs and unions that it
+    names and that modules have for themselves.
     """
 
     text: str
@@ -64,6 +68,7 @@ class CCode(tree.Stmt):
     words: frozenset[str]
     logs: tuple[CLog, ...]
     states: tuple[StateVariable, ...]
+    types: tuple[CType, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ def check(checker: AdviceChecker, body: ast.CBody) -> CCode | None:
                 logs.append(found)
     words = frozenset(token.text for token in tokens if token.kind == "word")
     states = _states(checker, body, tokens)
+    types = _types(checker, body, tokens)
     if checker.in_program:
         checker.error(
             "c-in-program", "advice in user programs cannot be written in C", body.span,
@@ -107,7 +113,26 @@ def check(checker: AdviceChecker, body: ast.CBody) -> CCode | None:
         )  # fmt: skip
     if len(checker.bag.errors) > before:
         return None
-    return CCode(body.span, body.text, start, words, tuple(logs), states)
+    return CCode(body.span, body.text, start, words, tuple(logs), states, types)
+
+
+def _types(checker: AdviceChecker, body: ast.CBody, tokens: Sequence[_Token]) -> tuple[CType, ...]:
+    """The types of modules' own that are named by their tags."""
+    found: dict[str, CType] = {}
+    for tag, token in pairwise(tokens):
+        if tag.text not in _TAGS or token.kind != "word" or token.text in found:
+            continue
+        start = body.span.start + 2
+        span = Span(body.span.file, start + tag.start, start + token.end)
+        try:
+            kind = checker.types.base_type(ast.TypeRef(span, _TAGS[tag.text], token.text))
+        except TypeRefError as error:
+            if error.diagnostic.code == "ambiguous-type":  # what else is wrong the C compiler says
+                error.report(checker.bag)
+            continue
+        if kind is not None and kind.btf is not None and kind.btf.base is not None:
+            found[token.text] = kind
+    return tuple(found.values())
 
 
 def _span(body: ast.CBody, start: int, end: int) -> Span:

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     """See klasy.compiler."""
     bag = DiagnosticBag()
-    functions = [point.function for probe in plan.probes for point in probe.points]
-    modules = [function.module for function in functions if function.module and not function.in_program]
-    checkers, formats = _checkers(plan.aspect, kernel, bag, modules, plan)
+    checkers, formats = _checkers(plan.aspect, kernel, bag, plan)
     checked = {checker.advice.index: checker.check() for checker in checkers}
     if checkers and checkers[0].objects is not None:
         checkers[0].objects.report_unused(bag, plan.aspect.advice)
@@ -50,11 +48,7 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     programs = tuple(_program(probe, advice, guards[probe.index], called, of_kernel) for probe in plan.probes)
     in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
     deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
-    types = {}
-    if any(checker.types.of_program for checker in checkers):
-        from klasy.compiler.programtypes import blobs
-
-        types = blobs(checker.types for checker in checkers)
+    types = checkers[0].types.handed if checkers else {}
     return Compiled(programs, tuple(formats.all), tuple(bag.items), states, in_c, deletes, types)
 
 
@@ -85,7 +79,7 @@ def _program(
 def check_aspect(aspect: Aspect, kernel: Kernel) -> tuple[Diagnostic, ...]:
     """See klasy.compiler."""
     bag = DiagnosticBag()
-    checkers, _ = _checkers(aspect, kernel, bag, [])
+    checkers, _ = _checkers(aspect, kernel, bag)
     for checker in checkers:
         checker.check()
     _check_uncalled(aspect, checkers)
@@ -94,11 +88,12 @@ def check_aspect(aspect: Aspect, kernel: Kernel) -> tuple[Diagnostic, ...]:
 
 
 def _checkers(
-    aspect: Aspect, kernel: Kernel, bag: DiagnosticBag, modules: list[str], plan: Plan | None = None
+    aspect: Aspect, kernel: Kernel, bag: DiagnosticBag, plan: Plan | None = None
 ) -> tuple[list[AdviceChecker], Formats]:
     """A checker for each advice. Without a plan, matching failed."""
-    types, formats = Types(kernel, modules), Formats()
-    checkers = []
+    near = _near(plan) if plan is not None else {}
+    types = Types(kernel, [module for modules in near.values() for module in modules], sure=plan is not None)
+    formats, checkers = Formats(), []
     of_programs: dict[int, Types] = {}
     if any("user" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
         from klasy.compiler.programtypes import give_types
@@ -106,7 +101,8 @@ def _checkers(
         of_programs = give_types(aspect, types)
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
-        checkers.append(AdviceChecker(of_programs.get(advice.index, types), bag, advice, formats, data))
+        mine = of_programs.get(advice.index) or types.in_modules(near.get(advice.index, ()))
+        checkers.append(AdviceChecker(mine, bag, advice, formats, data))
         checkers[-1].watching = data is not None and data.by_register
     if checkers and any("watch" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
         from klasy.compiler.builtins.objects import offer
@@ -124,6 +120,19 @@ def _checkers(
         for checker in checkers:
             checker.states = states
     return checkers, formats
+
+
+def _near(plan: Plan) -> dict[int, set[str | None]]:
+    """The modules (None: the kernel proper) whose code an advice is about: what a call calls, whose member it is."""
+    found: dict[int, set[str | None]] = {}
+    for joinpoint in plan.joinpoints:
+        shadow = joinpoint.shadow
+        near = found.setdefault(joinpoint.advice, set())
+        if shadow.access is not None:
+            near.update(member.module for member in shadow.access.members)
+        elif (function := shadow.callee or shadow.function) is not None and not function.in_program:
+            near.add(function.module)
+    return found
 
 
 def _check_uncalled(aspect: Aspect, checkers: list[AdviceChecker]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klasy.compiler import tree
 from klasy.plain import TYPE_CHECKING, replace
-from klasy.record import HEADER_SIZE, Field, Format
+from klasy.record import HEADER_SIZE, TYPED, Field, Format
 
 if TYPE_CHECKING:
     from klasy.compiler.types import CType, Types
@@ -52,8 +52,8 @@ class Layout:
             type_name = value.attribute
         elif shown is not None:
             type_name = shown.name
-            if shown.btf is not None:
-                module, type_id = self.types.module_of(shown.btf), shown.type_id
+            if kind in TYPED:
+                module, type_id = self.types.shown(shown)
         field = Field(one_line(value.span), kind, offset, size, signed, type_name, module, type_id)
         self.items.append(tree.Item(field, value, min(self._values, LAST_FAULT_BIT)))
         self._end = offset + size

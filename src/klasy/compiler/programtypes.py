@@ -44,28 +44,24 @@ def give_types(aspect: ast.Aspect, types: Types) -> dict[int, Types]:
         if files:
             by_files.setdefault(files, []).append(advice)
     given: dict[int, Types] = {}
-    for files, everyone in by_files.items():
-        shared = ProgramTypes(types, f"{aspect.name}:{'+'.join(files)}", *_read(everyone, aspect.functions))
+    for everyone in by_files.values():
+        shared = ProgramTypes(types, *_read(everyone, aspect.functions))
         given |= {advice.index: shared for advice in everyone}
     return given
 
 
 class ProgramTypes(Types):
-    """The program's types, and behind them the kernel's. ``key`` stands for the program's in records' fields."""
+    """The program's types, and behind them the kernel's."""
 
     of_program = True
 
-    def __init__(self, base: Types, key: str, found: Found | None, stripped: tuple[str, ...]) -> None:
+    def __init__(self, base: Types, found: Found | None, stripped: tuple[str, ...]) -> None:
         """``found`` None: nothing is known. ``stripped`` are the files that have no debug information."""
-        super().__init__(base.kernel, base._near)
-        self._modules = base._modules  # who lays out states has the other types
-        self.key = key
+        super().__init__(base.kernel, base.near, sure=base.sure)
+        self.handed = base.handed
         self.found = found
         self.stripped = stripped
-        self.program: Btf | None = None
-        if found is not None:
-            self.program = Btf(found.data)
-            self._modules[id(self.program)] = key
+        self.program = Btf(found.data) if found is not None else None
 
     def knows(self, name: str) -> bool:
         """Whether the program has a type of a name, be it only declared."""
@@ -97,20 +93,11 @@ class ProgramTypes(Types):
         """See Types. What the program only declares is not the kernel's of that name."""
         return None if self.program is not None and self.knows(incomplete.tag) else super().complete(incomplete)
 
-    def constant_places(self) -> Iterable[Btf]:
+    def constant_places(self) -> Iterable[list[Btf]]:
         """See Types."""
         if self.program is not None:
-            yield self.program
+            yield [self.program]
         yield from super().constant_places()
-
-
-def blobs(given: Iterable[Types]) -> dict[str, bytes]:
-    """The programs' types, as BTF, by what stands for them in the fields of records."""
-    found = {}
-    for types in given:
-        if isinstance(types, ProgramTypes) and types.found is not None:
-            found[types.key] = types.found.data
-    return found
 
 
 def _leaves(advice: ast.Advice) -> Iterator[ast.User]:

@@ -230,11 +230,10 @@ def _field(name: str, kind: CType, types: Types, end: int) -> Field:
         from klasy.compiler import placekeys
 
         return placekeys.field(name, kind, end)
-    module = types.module_of(kind.btf) if kind.btf is not None else None
     size = kind.size
     alignment = 8 if isinstance(kind, String | Shown) else size
     offset = -(-end // alignment) * alignment
-    field = Field(name, "int", offset, size, type_name=kind.name, module=module, type_id=kind.type_id)
+    field = Field(name, "int", offset, size, type_name=kind.name)
     if isinstance(kind, String):
         return replace(field, kind="string", type_name="")
     if isinstance(kind, Shown):
@@ -242,5 +241,8 @@ def _field(name: str, kind: CType, types: Types, end: int) -> Field:
     if isinstance(kind, Pointer):
         return replace(field, kind="symbol" if isinstance(kind.target, Function) else "pointer")
     assert isinstance(kind, Integer)
+    if isinstance(kind, Enum):
+        module, type_id = types.shown(kind)
+        return replace(field, kind="enum", signed=kind.signed, module=module, type_id=type_id)
     name = "bool" if isinstance(kind, Bool) else "char" if isinstance(kind, Char) else "int"
-    return replace(field, kind="enum" if isinstance(kind, Enum) else name, signed=kind.signed)
+    return replace(field, kind=name, signed=kind.signed)

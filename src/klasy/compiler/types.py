@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from klasy.match.datum import DataType
 
 POINTER_SIZE = 8
+_NAMED = (btf_types.Typedef, btf_types.Struct, btf_types.Union, btf_types.Enum, btf_types.Fwd)
 
 
 class CType:
@@ -215,16 +216,23 @@ def same(a: CType, b: CType) -> bool:
         return False
     if isinstance(a, Integer) and isinstance(b, Integer):
         return a.size == b.size and a.signed == b.signed
-    if isinstance(a, Struct):
-        return a.btf is b.btf and _resolved(a) == _resolved(b)
+    if isinstance(a, Struct) and isinstance(b, Struct):
+        return _same_struct(a, b)
     if isinstance(a, Incomplete) and isinstance(b, Incomplete):
         return a.tag == b.tag
     return True
 
 
-def _resolved(struct: CType) -> int:
-    assert struct.btf is not None
-    return struct.btf.resolve(struct.type_id)
+def _same_struct(a: Struct, b: Struct) -> bool:
+    assert a.btf is not None
+    assert b.btf is not None
+    if a.btf is b.btf:
+        return a.btf.resolve(a.type_id) == b.btf.resolve(b.type_id)
+    if a.size != b.size:
+        return False
+    from klasy.btf.alike import alike  # each module has its own copy of a type that several share
+
+    return alike((a.btf, a.type_id), (b.btf, b.type_id))
 
 
 # --- C's conversions ------------------------------------------------------------------------------------------------
@@ -276,15 +284,27 @@ class Member:
 
 
 class Types:
-    """The types of a kernel, made from its BTF. ``near`` are the modules whose types are looked at before others'."""
+    """The types of a kernel, made from its BTF.
+
+    ``near`` are the modules (None: the kernel proper) whose code the names stand in: what such a module defines for
+    itself is meant before what the kernel calls so. ``sure``: they are known; else matching failed. ``handed`` is what
+    is collected for those who show values later: the types of modules in the fields of records, as BTF of their own.
+    """
 
     of_program = False  # a user program's before the kernel's: a programtypes.ProgramTypes
 
-    def __init__(self, kernel: Kernel, near: Iterable[str] = ()) -> None:
+    def __init__(self, kernel: Kernel, near: Iterable[str | None] = (), *, sure: bool = True) -> None:
         self.kernel = kernel
+        self.near = tuple(sorted(set(near), key=lambda module: module or ""))
+        self.sure = sure
+        self.handed: dict[str, bytes] = {}
         self._made: dict[tuple[int, int], CType] = {}
-        self._near = list(dict.fromkeys(near))
-        self._modules: dict[int, str] = {}  # by id of the Btf
+
+    def in_modules(self, near: Iterable[str | None]) -> Types:
+        """The same types, as names in the code of other modules mean them."""
+        other = Types(self.kernel, near, sure=self.sure)
+        other._made, other.handed = self._made, self.handed
+        return other
 
     # --- from BTF
 
@@ -330,18 +350,19 @@ class Types:
             kind = Array(kind, count, f"{kind.name}[{count}]")
         return kind
 
-    def module_of(self, btf: Btf) -> str | None:
-        """The module that a Btf describes; None: the kernel proper."""
-        return self._modules.get(id(btf))
+    def shown(self, kind: CType) -> tuple[str | None, int]:
+        """Whose type it is and its number there, as a record's field says it: see record.Field."""
+        btf, type_id = kind.btf, kind.type_id
+        if btf is None or type_id < btf.first or btf is self.kernel.btf:
+            return None, type_id
+        from zlib import crc32
 
-    def _btfs(self) -> Iterable[Btf]:
-        """The kernel's, then those of the modules near, then of all others."""
-        yield self.kernel.btf
-        for module in dict.fromkeys([*self._near, *sorted(self.kernel.modules())]):
-            btf = self.kernel.module_btf(module)
-            if btf is not None:
-                self._modules[id(btf)] = module
-                yield btf
+        from klasy.btf.extract import ROOT, extract
+
+        data = extract(btf, type_id)
+        key = f"{btf.c_name(type_id)}:{crc32(data):08x}"
+        self.handed[key] = data
+        return key, ROOT
 
     # --- by name
 
@@ -360,42 +381,60 @@ class Types:
         return found
 
     def base_type(self, ref: TypeRef) -> CType | None:
-        """What was written, but for pointers and dimensions; None where there is none of that name."""
+        """What was written, but for pointers and dimensions; None where there is none of that name.
+
+        Raises match.typeref.TypeRefError where that means several types.
+        """
         from klasy.match.typeref import find_base
 
-        found: CType | None = None
-        for btf in self._btfs():
-            if not btf.find(ref.name):
-                continue  # find_base would look for names near it, which takes long, and another Btf may have it
-            met = self.of(btf, find_base(btf, ref))
-            if not isinstance(met, Incomplete):
-                return met
-            found = found or met
-        return found
+        btf = self.kernel.btf
+        if not any(self.near) and btf.find(ref.name, *_NAMED):
+            found = self.of(btf, find_base(btf, ref))
+            if not isinstance(found, Incomplete):
+                return found
+        from klasy.match.modules import meaning
+
+        meant = meaning(self.kernel, ref, self.near, sure=self.sure)
+        return self.of(meant.btf, meant.type_id) if meant is not None else None
 
     def complete(self, incomplete: Incomplete) -> Struct | None:
-        """The definition of a struct that was only declared where it was met, if the kernel has exactly one."""
-        kind = btf_types.Union if incomplete.name.startswith("union") else btf_types.Struct
-        for btf in self._btfs():
-            found = btf.find(incomplete.tag, kind)
-            if len(found) == 1:
-                struct = self.of(btf, found[0])
-                assert isinstance(struct, Struct)
-                return struct
-        return None
+        """The definition of a struct that was only declared where it was met, if there is exactly one."""
+        is_union = incomplete.name.startswith("union")
+        btf = self.kernel.btf
+        found = [(btf, each) for each in btf.find(incomplete.tag, btf_types.Union if is_union else btf_types.Struct)]
+        if not found:
+            from klasy.match.modules import definitions
+
+            found = definitions(self.kernel, incomplete.tag, is_union)
+        if len(found) != 1:
+            return None
+        struct = self.of(*found[0])
+        assert isinstance(struct, Struct)
+        return struct
 
     def constant(self, name: str) -> tuple[int, Enum] | None:
-        """The enumeration constant of a name: its value and its enumeration. The kernel's own come first."""
-        for btf in self.constant_places():
-            for enum_id, value in btf.find_constant(name):
-                enum = self.of(btf, enum_id)
+        """The enumeration constant of a name: its value and its enumeration. What the modules whose code it stands in
+        call so comes first, then the kernel's, then other modules'. None also where several give it different values.
+        """
+        for places in self.constant_places():
+            found = [(value, btf, each) for btf in places for each, value in btf.find_constant(name)]
+            found = [one for one in found if one[2] >= one[1].first]
+            if found:
+                value, btf, each = found[0]
+                enum = self.of(btf, each)
                 assert isinstance(enum, Enum)
-                return value, enum
+                return (value, enum) if len({value for value, _, _ in found}) == 1 or btf.base is None else None
         return None
 
-    def constant_places(self) -> Iterable[Btf]:
+    def constant_places(self) -> Iterable[list[Btf]]:
         """Where constants are looked for, in turn."""
-        return self._btfs()
+        modules = [module for module in self.near if module is not None]
+        yield self._of_modules(modules)
+        yield [self.kernel.btf]
+        yield self._of_modules(sorted(set(self.kernel.modules()).difference(modules)))
+
+    def _of_modules(self, modules: Iterable[str]) -> list[Btf]:
+        return [btf for btf in map(self.kernel.module_btf, modules) if btf is not None]
 
     # --- members
 

@@ -48,7 +48,7 @@ class Decoder:
     """Decodes the records of one aspect.
 
     ``types(module)`` gives the BTF that a field's ``type_id`` refers to; it is asked only when a record needs it. None:
-    there is none any more (the module was unloaded); what is of such a type is shown as the bytes it is.
+    there is none; what is of such a type is shown as the bytes it is.
     ``wall_offset``: what to add to the time of a record, in ns, to have that since 1970.
     """
 

@@ -9,7 +9,8 @@ types. It is read without trust in what it says: a malformed one is refused.
       HEAD         JSON: the kernel's release, the distance of its clock to that on the wall, the sources of records
       SYMS         the functions of one object: length of its name (2), name (empty: the kernel proper), where it was
                    loaded (8), and compressed, what Symbols.dump gives
-      TYPE         its BTF: length of its name, name, and the bytes, compressed
+      TYPE         the kernel's BTF, or what is handed along: length of its name (record.Field.module), name, and the
+                   bytes, compressed
       RECS         of length 0: from here to the end of the file there are
     records      length (4), number of the source (4), the bytes of a record, and what fills up 8
 
@@ -37,7 +38,7 @@ from klasy.log.lines import LineDecoder
 from klasy.log.symbolize import Symbolizer
 from klasy.log.userspace import UserSymbols
 from klasy.plain import TYPE_CHECKING, asdict
-from klasy.record import HEADER_SIZE, RUN_HEAD, Format, Run, of_program, same_ahead, step_of
+from klasy.record import HEADER_SIZE, RUN_HEAD, TYPED, Format, Run, same_ahead, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,7 +54,6 @@ _BASE = Struct("<Q")
 _RECORD = Struct("<II")
 assert _RECORD.size == RUN_HEAD
 _NAMED = frozenset(("symbol", "stack", "pointer", "object"))  # kinds of fields in which code may be named
-_TYPED = frozenset(("object", "enum"))
 _NEEDS_KERNEL = {
     "site": "which instruction accessed the data",
     "call": "what arguments a system call has",
@@ -103,8 +103,8 @@ def head(
     if any(entry.kind in _NAMED for entry in fields) or any("%p" in (form.template or "") for form in forms):
         for name, table in symbols().items():
             parts.append(_chunk(b"SYMS", _named(name), _BASE.pack(table.base), zlib.compress(table.dump(), 1)))
-    wanted = {entry.module for entry in fields if entry.kind in _TYPED}
-    for module in sorted({None, *wanted} if wanted else (), key=lambda name: name or ""):
+    wanted = {entry.module for entry in fields if entry.kind in TYPED}
+    for module in sorted(wanted, key=lambda name: name or ""):
         parts.append(_chunk(b"TYPE", _named(module), zlib.compress(types(module), 1)))
     parts.append(_chunk(b"RECS"))
     return b"".join(parts)
@@ -267,11 +267,9 @@ class RawFile:
         return None
 
     def types(self, module: str | None) -> Btf | None:
-        """The types of the kernel proper or of a module, as far as the file has them."""
+        """The types of the kernel proper, or those handed along under a name."""
         if module not in self._btfs and module in self._types:
-            self._btfs[module] = Btf(
-                self._types[module], self.types(None) if module and not of_program(module) else None
-            )
+            self._btfs[module] = Btf(self._types[module])
         return self._btfs.get(module)
 
     def close(self) -> None:

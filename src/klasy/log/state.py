@@ -53,9 +53,9 @@ class Slot:
 
 
 class StateDecoder:
-    """Decodes the elements of states. ``types(module)`` gives the BTF of a module, as for log records.
+    """Decodes the elements of states. ``types`` gives BTF as for log records.
 
-    ``learn`` is to be told of aspects before their states are decoded: they bring types of programs along.
+    ``learn`` is to be told of aspects before their states are decoded: they bring types along.
     """
 
     def __init__(

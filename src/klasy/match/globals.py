@@ -15,7 +15,7 @@ from klasy.kernel.known_globals import KNOWN, fits
 from klasy.lang import ast
 from klasy.match.datum import DataType, Datum
 from klasy.match.glob import is_glob
-from klasy.match.typeref import TypeRefError, find_base, spelled
+from klasy.match.typeref import TypeRefError, base_in, spelled
 from klasy.plain import TYPE_CHECKING, dataclass, replace
 from klasy.source import SourceFile, Span
 
@@ -132,7 +132,7 @@ class Finder:
             if known is None:
                 raise self._untyped(symbol)
             return known
-        declared = self.written(self.declared)
+        declared = self.written(self.declared, symbol.module)
         if self.path[1:2] and self.path[1].startswith("[") and declared.element() is None and declared.size:
             # unsigned long avenrun[0]: what is written is the type of an element
             declared = replace(declared, counts=(symbol.size // declared.size, *declared.counts))
@@ -149,10 +149,10 @@ class Finder:
             )
         return known or declared
 
-    def written(self, ref: ast.TypeRef) -> DataType:
-        """A type as it is written. Raises NoData."""
+    def written(self, ref: ast.TypeRef, module: str | None = None) -> DataType:
+        """A type as it is written of what is a module's. Raises NoData."""
         try:
-            return _typed(self.kernel.btf, ref)
+            return _typed(self.kernel, ref, module)
         except TypeRefError as error:
             error.report(self.bag)
             raise NoData from None
@@ -335,15 +335,15 @@ def _of_table(kernel: Kernel, symbol: DataSymbol) -> DataType | None:
     span = Span(SourceFile("known_globals", text), 0, len(text))
     ref = ast.TypeRef(span, tag, name, text.count("*"), (count,) if count else ())
     try:
-        known = _typed(kernel.btf, ref)
+        known = _typed(kernel, ref)
     except TypeRefError:
         return None
     return known if fits(known.size, symbol.size) else None
 
 
-def _typed(btf: Btf, ref: ast.TypeRef) -> DataType:
+def _typed(kernel: Kernel, ref: ast.TypeRef, module: str | None = None) -> DataType:
     """A type as written. Raises TypeRefError."""
-    return DataType(btf, find_base(btf, ref), ref.pointers, tuple(count or 0 for count in ref.array))
+    return DataType(*base_in(kernel, ref, module), ref.pointers, tuple(count or 0 for count in ref.array))
 
 
 def _agree(written: DataType, known: DataType) -> bool:

@@ -27,7 +27,7 @@ from klasy.match.typeref import TypeRefError, find_base
 from klasy.plain import TYPE_CHECKING, cached_property, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from klasy.btf.types import Btf
     from klasy.flow.sites import Access, Member, Unknown
@@ -60,17 +60,24 @@ def is_of_type(matcher: AdviceMatcher, data: ast.DataPattern) -> bool:
     if any(symbol.name == name for symbol in matcher.kernel.data_symbols(name)):
         return False
     ref = ast.TypeRef(data.span, ast.TagKind.NONE, name)
-    return bool(matcher.kernel.btf.find(name)) or bool(modules.structs(matcher.kernel, ref))
+    kernel = matcher.kernel
+    return bool(kernel.btf.find(name)) or bool(modules.own(kernel, ref, sorted(kernel.modules()), None))
 
 
 class _Members:
-    """The members that a pattern names: of the kernel's types, or where it has none of the name, of modules'."""
+    """The members that a pattern names: of the kernel's types; of modules' where it has none of the name with such a
+    member, or ``named``, modules that the pointcut names, have types of their own of the name.
 
-    def __init__(self, matcher: AdviceMatcher, node: ast.Access) -> None:
+    ``structs`` are those that have one of the members.
+    """
+
+    def __init__(self, matcher: AdviceMatcher, node: ast.Access, named: Sequence[str]) -> None:
         self.matcher = matcher
         self.node = node
+        self.named = named
         self.btf: Btf = matcher.kernel.btf
         self.module: str | None = None
+        self.structs: list[modules.Meaning] = []
 
     def fail(self, code: str, message: str, *hints: str) -> None:
         self.matcher.bag.error(code, message, self.node.data.span, hints=[hint for hint in hints if hint])
@@ -83,20 +90,36 @@ class _Members:
         if ref is None:
             ref = ast.TypeRef(data.span, ast.TagKind.NONE, path[0])
             path = path[1:]
-        if own := modules.structs(self.matcher.kernel, ref):
-            members: list[tuple[Member, MemberData]] = []
-            for self.module, self.btf, struct in own:
-                members += self._of(struct, ref, path)
-            return members
+        kernel, bag = self.matcher.kernel, self.matcher.bag
         try:
-            struct = self.btf.resolve(find_base(self.btf, ref))
+            kernels = modules.of_kernel(kernel, ref)
+            known = kernels is not None and kernels.whole
+            own = modules.own(kernel, ref, self.named if known else sorted(kernel.modules()), kernels)
+            if known and not own and path and not is_glob(path[0]) and self._lacks(kernels, path[0]):
+                own = modules.own(kernel, ref, sorted(kernel.modules()), kernels)
+            if not own:
+                kernels = kernels or modules.Meaning(None, self.btf, find_base(self.btf, ref))
         except TypeRefError as error:
             found = error.diagnostic
             if found.code == "unknown-type":
-                found = replace(found, hints=(*found.hints, "a module's own types are known while it is loaded"))
-            self.matcher.bag.items.append(found)
+                found = replace(found, hints=(*found.hints, modules.NOT_LOADED))
+            bag.items.append(found)
             return []
-        return self._of(struct, ref, path)
+        everyone = [*([kernels] if kernels is not None and (known or not own) else []), *own]
+        if path and not is_glob(path[0]):
+            everyone = [each for each in everyone if not self._lacks(each, path[0])] or everyone[:1]
+        members: list[tuple[Member, MemberData]] = []
+        for each in everyone:
+            self.module, self.btf, _ = each
+            mine = self._of(self.btf.resolve(each.type_id), ref, path)
+            if not mine:
+                return []
+            self.structs.append(each)
+            members += mine
+        return members
+
+    def _lacks(self, struct: modules.Meaning | None, name: str) -> bool:
+        return struct is not None and find_member(struct.btf, struct.type_id, name) is None
 
     def _of(self, struct: int, ref: ast.TypeRef, path: tuple[str, ...]) -> list[tuple[Member, MemberData]]:
         data = self.node.data
@@ -138,10 +161,7 @@ class _Members:
                 self._absent(inner, name)
                 return []
             if one.bits:  # not of a flexible array
-                kind = DataType(self.btf, one.type_id)
-                if self.module is not None:
-                    kind = modules.as_kernels(self.matcher.kernel.btf, kind)
-                found.append((one, MemberData(str(one), kind)))
+                found.append((one, MemberData(str(one), DataType(self.btf, one.type_id))))
         if not found:
             self._absent(inner, last)
         return found
@@ -185,8 +205,9 @@ def report_target(matcher: AdviceMatcher, leaf: int) -> None:
 def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to members of a type."""
     conjunct.usable = False  # what is wrong is said here
-    wanted = _Members(matcher, node).find()
-    bindings = _bindings(matcher, conjunct, node) if wanted else None
+    members = _Members(matcher, node, _named(matcher, conjunct))
+    wanted = members.find()
+    bindings = _bindings(matcher, conjunct, node, members.structs) if wanted else None
     if bindings is None:
         return
     from klasy import flow
@@ -222,6 +243,12 @@ def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
 def _is_of_kind(access: Access | Unknown, kind: JoinPointKind) -> bool:
     """Whether a pointcut of a kind selects what an instruction does."""
     return (kind is not JoinPointKind.GET or access.reads) and (kind is not JoinPointKind.SET or access.writes)
+
+
+def _named(matcher: AdviceMatcher, conjunct: _Conjunct) -> list[str]:
+    """The modules that a conjunct names; none where it names no module."""
+    globs = [leaf.glob for i in conjunct.modules if isinstance(leaf := matcher.form.leaves[i], ast.WithinModule)]
+    return [m for m in sorted(matcher.kernel.modules()) if globs and all(matches(glob, m) for glob in globs)]
 
 
 def _where(matcher: AdviceMatcher, conjunct: _Conjunct) -> Callable[[str | None, int], bool] | None:
@@ -309,8 +336,10 @@ def _add(matcher: AdviceMatcher, result: AdviceMatch, new: MemberMatch, node: as
     )
 
 
-def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> tuple[Binding, ...] | None:
-    """The parameters that are the object; None where an error was reported."""
+def _bindings(
+    matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, structs: list[modules.Meaning]
+) -> tuple[Binding, ...] | None:
+    """The parameters that are the object, one of ``structs``; None where an error was reported."""
     params = matcher.binder.params
     names: list[str] = []
     if node.data.type is not None and not node.data.path and node.data.name:
@@ -319,34 +348,24 @@ def _bindings(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access) -> 
         leaf = matcher.form.leaves[literal.leaf]
         if isinstance(leaf, ast.Target):
             names.append(leaf.name)
-    btf = matcher.kernel.btf
-    data = node.data
-    ref = data.type or ast.TypeRef(data.span, ast.TagKind.NONE, data.path[0])
-    own = modules.structs(matcher.kernel, ref)
-    struct = own[0][2] if own else btf.resolve(find_base(btf, ref))
     before = len(matcher.bag.errors)
     for name in names:
         param = params.get(name)
         if param is None:
             continue  # the resolver says so
-        if own and modules.structs(matcher.kernel, param.type):
-            matcher.bag.error(
-                "not-built",
-                f"'struct {ref.name}' is a type of module {own[0][0]}: this version of klasy knows modules' types in"
-                " get, set and access only",
-                param.span,
-                hints=[f"bind it as void *{name}"],
-            )
+        if param.type.name == "void" and param.type.pointers == 1:
             continue
         try:
-            base = btf.resolve(find_base(btf, param.type))
+            said = modules.meaning(matcher.kernel, param.type, [each.module for each in structs])
+            if said is None:
+                find_base(matcher.kernel.btf, param.type)
         except TypeRefError as error:
             error.report(matcher.bag)
             continue
-        if param.type.pointers != 1 or base not in (struct, 0):
+        if param.type.pointers != 1 or said is None or len(modules.distinct([structs[0], said])) != 1:
             matcher.bag.error(
                 "wrong-parameter-type",
-                f"'{name}' is the object, a '{own[0][1].c_name(struct) if own else btf.c_name(struct)} *'",
+                f"'{name}' is the object, a '{structs[0].btf.c_name(structs[0].btf.resolve(structs[0].type_id))} *'",
                 param.span,
             )
     for name, param in params.items():

@@ -1,53 +1,132 @@
-"""Modules' own types, of which the kernel proper has none: which module has one, and what of it is known to all.
+"""Types that modules define for themselves: what a name means in the code of a module.
 
-A module's BTF goes on where the kernel's ends. What is compiled and logged goes by the kernel's types alone, so of a
-module's own type only what these can say is handed on.
+A module's BTF goes on where the kernel's ends. It may have types that the kernel proper has not, others of a name that
+the kernel has too (``struct console`` of virtio_console), and copies of the kernel's own, which mean the same.
 """
 
 from __future__ import annotations
 
-from klasy.btf.types import Enum, Int, Ptr, Struct, Union
-from klasy.lang.ast import TagKind
-from klasy.match.datum import DataType
-from klasy.plain import TYPE_CHECKING
+from klasy.btf.alike import alike
+from klasy.btf.types import Enum, Fwd, Struct, Typedef, Union
+from klasy.diag import Diagnostic, Severity
+from klasy.match.pointcut import KERNEL_PROPER
+from klasy.match.typeref import TypeRefError, find_base, spelled
+from klasy.plain import TYPE_CHECKING, NamedTuple, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from klasy.btf.types import Btf
-    from klasy.kernel.image import KernelImage
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
 
-_CLASSES = {TagKind.NONE: (Struct, Union), TagKind.STRUCT: (Struct,), TagKind.UNION: (Union,)}
+_NAMED = (Typedef, Struct, Union, Enum, Fwd)
+NOT_LOADED = "a module's own types are known while it is loaded"
 
 
-def structs(kernel: Kernel, ref: TypeRef) -> list[tuple[str, Btf, int]]:
-    """The modules that have a struct or union of a name that the kernel proper has not: each with its types and the id.
-    Empty where the kernel has it, or no module that is loaded."""
-    classes = _CLASSES.get(ref.tag)
-    if classes is None or kernel.btf.find(ref.name, *(classes if ref.tag is not TagKind.NONE else ())):
-        return []
-    image: KernelImage = kernel  # type: ignore[assignment]
-    found: list[tuple[str, Btf, int]] = []
-    for module in filter(None, getattr(kernel, "symbols", ())):
-        btf = image.btf_of(module)
-        own = [each for each in btf.find(ref.name, *classes) if each >= btf.first] if btf is not None else []
-        if btf is not None and own:
-            found.append((module, btf, own[0]))
+class Meaning(NamedTuple):
+    """A type that a name stands for: where it is described, and whose it is (None: the kernel proper's)."""
+
+    module: str | None
+    btf: Btf
+    type_id: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is more than a name."""
+        return not isinstance(self.btf.resolved(self.type_id), Fwd)
+
+
+def of_kernel(kernel: Kernel, ref: TypeRef) -> Meaning | None:
+    """What the kernel proper calls so; None where it has nothing of the name. Raises TypeRefError as find_base."""
+    if not kernel.btf.find(ref.name, *_NAMED):
+        return None  # find_base would look for names near it, which takes long
+    return Meaning(None, kernel.btf, find_base(kernel.btf, ref))
+
+
+def own(kernel: Kernel, ref: TypeRef, modules: Iterable[str], kernels: Meaning | None) -> list[Meaning]:
+    """What modules call so and define for themselves, other than the ``kernels``: all definitions of each."""
+    found: list[Meaning] = []
+    bare = replace(ref, pointers=0, array=())
+    for module in modules:
+        btf = kernel.module_btf(module)
+        if btf is None or not any(each >= btf.first for each in btf.find(ref.name, *_NAMED)):
+            continue
+        for type_id in _bases(btf, bare):
+            new = Meaning(module, btf, type_id)
+            if kernels is None or not kernels.whole or not _are_one(new, kernels):
+                found.append(new)
     return found
 
 
-def as_kernels(kernel: Btf, kind: DataType) -> DataType:
-    """A type as the kernel's own types say it: a number of the same size, an address, or else so many bytes."""
-    for type_id in (kind.type_id, kind.btf.resolve(kind.type_id)):
-        if type_id < kind.btf.first:
-            return DataType(kernel, type_id)
-    found = kind.resolved
-    if isinstance(found, Ptr):
-        return DataType(kernel, 0, 1)
-    if isinstance(found, Int | Enum):
-        for type_id in kernel.find(
-            {1: "unsigned char", 2: "short unsigned int", 4: "unsigned int"}.get(kind.size, "long unsigned int"), Int
-        ):
-            return DataType(kernel, type_id)
-    (byte, *_) = kernel.find("unsigned char", Int)
-    return DataType(kernel, byte, counts=(kind.size,))
+def _bases(btf: Btf, ref: TypeRef) -> list[int]:
+    """The ids that a module's own types of a name have; but for the first only what is of the first's kind."""
+    try:
+        first = find_base(btf, ref, least=btf.first)
+    except TypeRefError as error:
+        if error.diagnostic.code == "ambiguous-type":
+            raise
+        return []  # of another kind
+    same_kind = btf.find(ref.name, type(btf.type(first)))
+    return [first, *(each for each in same_kind if each > first)]
+
+
+def distinct(meanings: Iterable[Meaning]) -> list[Meaning]:
+    """Without those that say what an earlier one says, and without mere names where there is more."""
+    found: list[Meaning] = []
+    for meaning in sorted(meanings, key=lambda each: not each.whole):
+        if not any(_are_one(meaning, other) for other in found):
+            found.append(meaning)
+    return found
+
+
+def _are_one(left: Meaning, right: Meaning) -> bool:
+    return alike((left.btf, left.type_id), (right.btf, right.type_id))
+
+
+def definitions(kernel: Kernel, tag: str, is_union: bool) -> list[tuple[Btf, int]]:
+    """The structs or unions of a name that modules define, but for those that are another's over again."""
+    kind = Union if is_union else Struct
+    found = []
+    for module in sorted(kernel.modules()):
+        btf = kernel.module_btf(module)
+        if btf is not None:
+            found += [Meaning(module, btf, each) for each in btf.find(tag, kind) if each >= btf.first]
+    return [(each.btf, each.type_id) for each in distinct(found)]
+
+
+def meaning(kernel: Kernel, ref: TypeRef, near: Iterable[str | None], *, sure: bool = True) -> Meaning | None:
+    """What a name stands for in the code of some modules (None: of the kernel proper); None where nobody knows it.
+
+    A module's own type comes before the kernel's in that module; a type that neither it nor the kernel knows may be
+    another's. Raises TypeRefError where different types have the name there, unless it is not ``sure`` what is near.
+    """
+    near = list(dict.fromkeys(near))
+    kernels = of_kernel(kernel, ref)
+    whole = kernels if kernels is not None and kernels.whole else None
+    found: list[Meaning] = []
+    for module in near:
+        mine = own(kernel, ref, [module], kernels) if module is not None else []
+        found += mine or ([whole] if whole is not None else [])
+    if not any(each.whole for each in found):
+        if whole is not None:
+            return whole
+        found += own(kernel, ref, sorted(set(kernel.modules()).difference(near)), kernels)
+    found = distinct([*found, *([kernels] if kernels is not None and whole is None else [])])
+    if len(found) > 1 and sure:
+        raise TypeRefError(_several(ref, found))
+    return found[0] if found else None
+
+
+def _several(ref: TypeRef, found: list[Meaning]) -> Diagnostic:
+    name = spelled(replace(ref, pointers=0, array=(), const=False, volatile=False))
+    owners = list(dict.fromkeys(each.module for each in found))
+    if len(owners) == 1:
+        sizes = ", ".join(str(each.btf.size_of(each.type_id)) for each in found)
+        message = f"module {owners[0]} has {len(found)} different types '{name}' (of {sizes} bytes)"
+        return Diagnostic(Severity.ERROR, "ambiguous-type", message, ref.span)
+    who = [f"module {owner}" if owner is not None else "the kernel proper" for owner in owners]
+    message = f"'{name}' is one type in {', another in '.join(who)}"
+    globs = " or ".join(f"withinmodule({owner or KERNEL_PROPER})" for owner in owners)
+    hint = f"write an advice for each, at join points of one only: {globs}"
+    return Diagnostic(Severity.ERROR, "ambiguous-type", message, ref.span, (hint,))

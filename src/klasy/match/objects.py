@@ -15,7 +15,7 @@ from klasy.match.mechanism import Context, Mechanism
 from klasy.match.plan import Binding, Locator, Watch, WatchedObject
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
-from klasy.match.typeref import TypeRefError, find_base
+from klasy.match.typeref import TypeRefError, base_in
 from klasy.plain import TYPE_CHECKING, pattern
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _bindings(
         if name not in names:
             matcher.bag.error("unbound-parameter", f"nothing in the pointcut binds '{name}'", param.span)
             continue
-        btf = matcher.kernel.btf
         try:
-            fits = param.type.pointers == 1 and btf.c_name(btf.resolve(find_base(btf, param.type))) == member.owner
+            btf, base = base_in(matcher.kernel, param.type)
+            fits = param.type.pointers == 1 and btf.c_name(btf.resolve(base)) == member.owner
         except TypeRefError as error:
             error.report(matcher.bag)
             continue

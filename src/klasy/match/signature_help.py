@@ -7,7 +7,7 @@ from klasy.match.glob import is_glob, star
 from klasy.match.near import near
 from klasy.match.prototype import says_types, type_refs
 from klasy.match.signature import Signatures
-from klasy.match.typeref import TypeRefError, find_base, spelled
+from klasy.match.typeref import TypeRefError, base_in, spelled
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _check_types(signatures: Signatures, signature: Signature) -> None:
     for ref in type_refs(signature):
         if not is_glob(ref.name):
             try:
-                find_base(signatures.kernel.btf, ref)
+                base_in(signatures.kernel, ref)
             except TypeRefError as error:
                 error.report(signatures.bag)
 

@@ -15,6 +15,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
     from klasy.diag import DiagnosticBag
+    from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
 
 # The basic types by their sets of keywords, as BTF (that is, gcc's DWARF) spells them.
@@ -89,15 +90,16 @@ _TAG_CLASSES: dict[TagKind, tuple[type[Type], ...]] = {
 }
 
 
-def find_base(btf: Btf, ref: TypeRef) -> int:
+def find_base(btf: Btf, ref: TypeRef, least: int = 0) -> int:
     """The id of what a written type is before its pointers, dimensions and qualifiers are applied; 0 is void.
 
-    Of several types of one kind and name the first complete one is taken. Raises TypeRefError where there is none
+    Of several types of one kind and name the first complete one is taken; with ``least`` of those with such an id or a
+    higher one, which are a module's own. Raises TypeRefError where there is none
     (``unknown-type``), where a bare name is the name of several different types (``ambiguous-type``), and where a tag
     is written for a type of another kind (``wrong-tag``).
     """
     if ref.tag is not TagKind.NONE:
-        found = _tagged(btf, ref.name, ref.tag)
+        found = _tagged(btf, ref.name, ref.tag, least)
         if found is None:
             raise TypeRefError(_unknown(btf, ref))
         return found
@@ -109,12 +111,28 @@ def find_base(btf: Btf, ref: TypeRef) -> int:
         if not ids:
             raise TypeRefError(_unknown(btf, ref))
         return ids[0]
-    return _bare(btf, ref)
+    return _bare(btf, ref, least)
 
 
-def _tagged(btf: Btf, name: str, tag: TagKind) -> int | None:
+def base_in(kernel: Kernel, ref: TypeRef, module: str | None = None) -> tuple[Btf, int]:
+    """``find_base`` in the code of a module, or of the kernel proper, whichever module's the type may be: whose BTF
+    the id is of, too."""
+    btf = kernel.btf
+    basic = ref.name == "void" or (ref.tag is TagKind.NONE and canonical_basic(ref.name) is not None)
+    if not basic and (module is not None or not btf.find(ref.name, Typedef, Struct, Union, Enum)):
+        from klasy.match.modules import meaning
+
+        meant = meaning(kernel, ref, [module])
+        if meant is not None:
+            return meant.btf, meant.type_id
+    return btf, find_base(btf, ref)
+
+
+def _tagged(btf: Btf, name: str, tag: TagKind, least: int = 0) -> int | None:
     fallback = None
     for type_id in btf.find(name, *_TAG_CLASSES[tag]):
+        if type_id < least:
+            continue
         found = btf.type(type_id)
         if isinstance(found, Fwd):
             if found.is_union == (tag is TagKind.UNION) and fallback is None:
@@ -126,14 +144,14 @@ def _tagged(btf: Btf, name: str, tag: TagKind) -> int | None:
     return fallback
 
 
-def _bare(btf: Btf, ref: TypeRef) -> int:
+def _bare(btf: Btf, ref: TypeRef, least: int) -> int:
     """A name without a keyword: typedef, struct or union; an enum only if nothing else has the name."""
     candidates: list[tuple[str, int]] = []
-    typedefs = btf.find(ref.name, Typedef)
+    typedefs = [each for each in btf.find(ref.name, Typedef) if each >= least]
     if typedefs:
         candidates.append((f"typedef {ref.name}", typedefs[0]))
     for tag in (TagKind.STRUCT, TagKind.UNION):
-        found = _tagged(btf, ref.name, tag)
+        found = _tagged(btf, ref.name, tag, least)
         if found is not None and not any(_same_base(btf, found, other) for _, other in candidates):
             candidates.append((f"{tag.value} {ref.name}", found))
     if len(candidates) == 1:
@@ -154,7 +172,7 @@ def _bare(btf: Btf, ref: TypeRef) -> int:
                 ),
             )
         )
-    enum = _tagged(btf, ref.name, TagKind.ENUM)
+    enum = _tagged(btf, ref.name, TagKind.ENUM, least)
     if enum is not None:
         return enum
     raise TypeRefError(_unknown(btf, ref))

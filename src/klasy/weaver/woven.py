@@ -157,7 +157,7 @@ class WovenAspect(Closing):
 
     @property
     def types(self) -> dict[str, bytes]:
-        """The types of user programs that its records have, as BTF, by what fields call them (record.Field.module)."""
+        """The types of modules and programs that its records have, as BTF, by what fields call them (record.Field)."""
         return {key: bytes.fromhex(data) for key, data in self.document.get("types", {}).items()}
 
     @cached_property

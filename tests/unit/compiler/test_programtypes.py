@@ -54,7 +54,6 @@ def test_never_the_kernels(library: str) -> None:
     assert KERNEL.btf.find("sock", Struct)
     compiled = compile_text(text, KERNEL)
     ((key, blob),) = compiled.types.items()
-    assert key == f"x:{library}"
     field = next(field for field in compiled.formats[0].fields if field.kind == "object")
     assert field.module == key
     assert [member.name for member in Btf(blob).resolved(field.type_id).members] == ["own"]

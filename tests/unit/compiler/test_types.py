@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.fakekernel import FakeKernel
 
+from klasy.btf.types import Btf, Typedef
 from klasy.btf.types import Struct as BtfStruct
-from klasy.btf.types import Typedef
 from klasy.compiler.types import (
     BOOL,
     CHAR,
@@ -174,14 +174,77 @@ def test_unknown_type_is_an_error():
 
 
 def test_types_of_modules():
-    """A type that only a module has is found there, and known to be the module's; shared ones stay the kernel's."""
+    """A type that only a module has is found there, and handed along to who shows it; shared ones stay the kernel's."""
     types = Types(KERNEL)
     found = types.written(ref("of_module", TagKind.STRUCT))
     assert isinstance(found, Struct)
-    assert types.module_of(found.btf) == "mod"
     inner = types.member(found, "n").type
     assert inner is types.of(KERNEL.btf, NODE)
-    assert types.module_of(inner.btf) is None
+    assert types.shown(inner) == (None, NODE)
+    assert not types.handed
+    name, type_id = types.shown(found)
+    assert [member.name for member in Btf(types.handed[name]).resolved(type_id).members] == ["only", "n"]
+
+
+MODULES = FakeKernel(
+    "struct console { int flags; }; struct page { long flags; }; enum mode { OFF, ON }; void f(struct console *c);",
+    modules={
+        "virt": "struct console { long ws; int hvc; }; struct page { long flags; }; struct own { int a; };"
+        "enum m { OFF_OWN = 3 };",
+        "also": "struct own { int a; }; struct other { struct own o; };",
+        "alas": "struct own { int a; int b; }; enum n { OFF_OWN = 4 };",
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("near", "name", "sizes"),
+    [
+        ((), "console", 4),
+        ((None,), "console", 4),
+        (("virt",), "console", 16),
+        (("also",), "console", 4),
+        (("also", None), "console", 4),
+        (("virt", None), "console", None),
+        (("virt", "also"), "console", None),
+        (("virt",), "own", 4),
+        (("virt", "also"), "own", 4),
+        (("alas", None), "own", 8),
+        (("alas", "also"), "own", None),
+        ((None,), "own", None),
+        ((None,), "other", 4),
+    ],
+)
+def test_whose_type_a_name_means(near, name, sizes):
+    """In a module's code its own, then the kernel's, then another module's; an error where it would be several."""
+    types = Types(MODULES, near)
+    if sizes is None:
+        with pytest.raises(TypeRefError, match=f"'struct {name}' is one type in .*, another in ") as error:
+            types.written(ref(name, TagKind.STRUCT))
+        assert error.value.diagnostic.code == "ambiguous-type"
+        assert "withinmodule(" in error.value.diagnostic.hints[0]
+    else:
+        assert types.written(ref(name, TagKind.STRUCT)).size == sizes
+
+
+def test_copies_of_a_type_are_one():
+    """A module's copy of a kernel's or another module's struct is the same to C; where matching failed nobody minds."""
+    types = Types(MODULES, ["virt"])
+    page = types.written(ref("page", TagKind.STRUCT))
+    assert page.btf is MODULES.btf
+    one, two = (Types(MODULES, [name]).written(ref("own", TagKind.STRUCT)) for name in ("virt", "also"))
+    assert one.btf is not two.btf
+    assert same(pointer_to(one), pointer_to(two))
+    assert not same(one, Types(MODULES, ["alas"]).written(ref("own", TagKind.STRUCT)))
+    assert Types(MODULES, sure=False).written(ref("own", TagKind.STRUCT)).size in (4, 8)
+
+
+def test_constants_of_modules():
+    """A module's constant is known in its code, and elsewhere if modules agree on it."""
+    assert Types(MODULES, ["virt"]).constant("OFF_OWN")[0] == 3
+    assert Types(MODULES, ["alas"]).constant("OFF_OWN")[0] == 4
+    assert Types(MODULES).constant("OFF_OWN") is None
+    assert Types(MODULES, ["virt"]).constant("ON")[0] == 1
 
 
 def test_incomplete_struct_is_completed_by_a_module():

@@ -90,7 +90,7 @@ def test_types_of_programs(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(head + rawfile.encoded(0, run(record(pack("<dI", 0.25, 5)))))
     lines, _ = shown(path)
-    assert modules == [None, "a:/usr/bin/jobs"]
+    assert modules == ["a:/usr/bin/jobs"]
     assert "kind = COPY" in lines[0]
     assert "share = 0.25" in lines[0]
 

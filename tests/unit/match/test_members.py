@@ -105,7 +105,8 @@ def test_object(kernel: SnapshotKernel) -> None:
         ("before(): set(struct tcp_sock.xyz*) { log(value); }", "unknown-member"),
         ("before(): get(struct nonesuch.len) { log(value); }", "unknown-type"),
         ("before(): get(struct tun_struct.flag) { log(value); }", "unknown-member"),
-        ("before(struct tun_struct *t): get(struct tun_struct.flags) && target(t) { log(t); }", "not-built"),
+        ("before(tun_struct *t): get(struct tun_file.tun) && target(t) { log(t); }", "wrong-parameter-type"),
+        ("before(struct nonesuch *t): get(struct tun_struct.flags) && target(t) { log(t); }", "unknown-type"),
         ("before(struct file *t): get(struct tun_struct.flags) && target(t) { log(t); }", "wrong-parameter-type"),
         ("after() returning (u32 r): get(struct tcp_sock.snd_cwnd) { log(r); }", "no-result"),
         (f"before(struct file *f): {SET} && target(f) {{ log(f); }}", "wrong-parameter-type"),
@@ -122,8 +123,14 @@ def test_errors(kernel: SnapshotKernel, text: str, code: str) -> None:
 
 def test_a_modules_own_type(kernel: SnapshotKernel) -> None:
     """A struct that only a module has is known within it, found from the kernel's parts of it, too; its object is bound
-    as an address, for what is compiled and logged goes by the kernel's types."""
-    made = plan(kernel, "before(void *t): get(struct tun_struct.flags) && target(t) { log(t, value); }")
+    by its type, or as an address."""
+    made = plan(kernel, "before(struct tun_struct *t): get(struct tun_struct *t) && within(tun_get_iff) { log(t); }")
+    assert made.joinpoints
+    made = plan(
+        kernel,
+        "before(struct tun_struct *t, void *u): get(struct tun_struct.flags) && target(t) && target(u)"
+        "{ log(t, value, u); }",
+    )
     assert {j.shadow.module for j in made.joinpoints} == {"tun"}
     assert not made.unreached
     assert {"tun_get_iff", "tun_do_read", "tun_get_user"} == {j.shadow.function.base for j in made.joinpoints}
@@ -132,7 +139,7 @@ def test_a_modules_own_type(kernel: SnapshotKernel) -> None:
     made = plan(kernel, "before(): access(tun_struct.dev) { log(1); }")
     assert {j.shadow.datum.type.name for j in made.joinpoints} == {"struct net_device *"}
     made = plan(kernel, "before(): access(struct tun_file.tun) { log(1); }")  # a struct tun_struct *
-    assert {j.shadow.datum.type.name for j in made.joinpoints} == {"void *"}
+    assert {j.shadow.datum.type.name for j in made.joinpoints} == {"struct tun_struct *"}
 
 
 COPIES = "struct item { long a; long b; long c; }; int copy(struct item *to, struct item *from);"

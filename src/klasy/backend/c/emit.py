@@ -98,6 +98,8 @@ def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel,
     bodies = [(each, each.body) for each in advice if isinstance(each.body, CCode)]
     words = frozenset().union(*(body.words for _, body in bodies))
     declarations = Declarations(kernel, words, (*_TYPEDEFS, "container_of", "offsetof"))
+    for kind in dict.fromkeys(kind for _, body in bodies for kind in body.types):
+        declarations.declare(kind, "x")
     maps = _Maps()
     functions, texts = [], []
     for each, body in bodies:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from klasy.btf import types as t
 from klasy.btf import walk
 from klasy.compiler.types import Array, CType, Function, Incomplete, Integer, Pointer, Struct
+from klasy.errors import InputError
 from klasy.kernel import member_macros
 from klasy.plain import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ class Declarations:
         self._words = words
         self._known = known
         self._names: dict[tuple[int, int], str] = {}  # how a struct is called
-        self._done: set[str] = set()
+        self._done: dict[str, tuple[Btf, int]] = {}
         self._todo: list[tuple[Btf, int]] = []  # structs that pointers lead to
         self._lines: list[str] = []
         self._forward: list[str] = []
@@ -131,8 +132,9 @@ class Declarations:
         assert isinstance(found, t.Struct)
         called = self._called(btf, btf.resolve(type_id), found)
         if called in self._done:
+            self._must_be_one(called, (btf, btf.resolve(type_id)))
             return
-        self._done.add(called)
+        self._done[called] = btf, btf.resolve(type_id)
         views = [f"char klasy_size[{found.size}];"] if found.size else []
         for place in walk.members(btf, type_id):
             if place.name not in self._words:
@@ -149,6 +151,19 @@ class Declarations:
             if path is not None and walk.find_member(btf, type_id, word) is None:
                 self._macro(btf, type_id, word, views)
         self._lines.append(f"{called} {{ union {{ {' '.join(views)} }}; }};")
+
+    def _must_be_one(self, called: str, other: tuple[Btf, int]) -> None:
+        """Raise InputError where the C text of an aspect would need two types of one name."""
+        first = self._done[called]
+        if other == first or first[0] is other[0]:
+            return
+        from klasy.btf.alike import alike
+
+        if not alike(first, other):
+            raise InputError(
+                f"advice in C would need two different types '{called}': a module has one of its own of that name",
+                hint="C knows types by their names: write it in klasy's own language, or in two aspects",
+            )
 
     def _macro(self, btf: Btf, type_id: int, word: str, views: list[str]) -> None:
         """A macro of the kernel's headers that names a member of a member: a member at that place."""
