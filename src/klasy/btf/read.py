@@ -1,8 +1,9 @@
 """The bytes of a BTF blob: header, strings, and where each type record lies.
 
 Nothing is decoded here beyond a record's first words. The records are of different lengths and unnumbered, so finding
-the type with a given id means walking all before it. ``Layout`` keeps the outcome of one such walk, as plain arrays
-that can be saved and loaded again: 0.03 s for a kernel's 100,000 types, and twenty times that in an emulated guest.
+the type with a given id means walking all before it; and a string is found by looking through all. ``Layout`` keeps
+the outcome of one such walk and of listing all strings, as plain arrays that can be saved and mapped again: 0.1 s for
+a kernel's 100,000 types and as many strings, and ten times that in an emulated guest.
 
 Format: include/uapi/linux/btf.h and Documentation/bpf/btf.rst.
 """
@@ -10,7 +11,9 @@ Format: include/uapi/linux/btf.h and Documentation/bpf/btf.rst.
 from __future__ import annotations
 
 import struct
+import zlib
 from bisect import bisect_left, bisect_right
+from itertools import accumulate
 
 from klasy.errors import SystemRefusal
 from klasy.plain import TYPE_CHECKING
@@ -30,7 +33,9 @@ LAST_KIND = ENUM64
 POINTER_SIZE = 8  # of the 64-bit kernels klasy knows
 
 _KIND_FLAG = 0x8000_0000
-_MANY_SEARCHES = 200  # as long as these take, a tenth of a second, it takes to list all strings
+_MANY_SEARCHES = 50  # as long as these take it takes to list all strings
+_LAYOUT_HEAD = struct.Struct("<8sQQQ")  # magic, how many names, strings and offsets
+_LAYOUT_MAGIC = b"klasybt2"
 
 
 class BtfError(SystemRefusal):
@@ -70,14 +75,16 @@ def is_name_place(info: int, place: int) -> bool:
 class Layout:
     """Where the records are: ``offsets[i]`` is the place, in words, of the i-th record.
 
-    ``names`` holds ``name_off << 32 | i`` for every record with a name, in ascending order.
+    ``names`` holds ``name_off << 32 | i`` for every record with a name, in ascending order. ``strings``, where all are
+    listed, holds ``crc32 << 32 | offset`` for every string, in ascending order.
     """
 
-    __slots__ = ("names", "offsets")
+    __slots__ = ("names", "offsets", "strings")
 
-    def __init__(self, offsets: memoryview, names: memoryview) -> None:
+    def __init__(self, offsets: memoryview, names: memoryview, strings: memoryview | None = None) -> None:
         self.offsets = offsets
         self.names = names
+        self.strings = strings
 
     @classmethod
     def walk(cls, words: memoryview) -> Layout:
@@ -102,8 +109,9 @@ class Layout:
 
     def dump(self) -> bytes:
         """The layout as bytes, for ``load``."""
-        head = struct.pack("<QQ", len(self.names), len(self.offsets))
-        return b"".join((head, self.names.tobytes(), self.offsets.tobytes()))
+        strings = self.strings or memoryview(b"").cast("Q")
+        head = _LAYOUT_HEAD.pack(_LAYOUT_MAGIC, len(self.names), len(strings), len(self.offsets))
+        return b"".join((head, self.names.tobytes(), strings.tobytes(), self.offsets.tobytes()))
 
     def fits(self, words: memoryview) -> bool:
         """Whether this can be the layout of a type section: whether its last record ends where that one does."""
@@ -113,22 +121,35 @@ class Layout:
         return last + 1 < len(words) and last + record_words(words[last + 1]) == len(words)
 
     @classmethod
-    def load(cls, data: bytes | memoryview) -> Layout:
-        """A layout from what ``dump`` gave. Raises ValueError where the lengths do not agree."""
+    def load(cls, data: bytes | mmap) -> Layout:
+        """A layout from what ``dump`` gave. Raises ValueError for anything else."""
         view = memoryview(data)
-        if len(view) < 16:
+        if len(view) < _LAYOUT_HEAD.size:
             raise ValueError("too short")
-        names, offsets = struct.unpack_from("<QQ", view)
-        split = 16 + 8 * names
-        if len(view) != split + 4 * offsets:
-            raise ValueError("lengths do not agree")
-        return cls(view[split:].cast("I"), view[16:split].cast("Q"))
+        magic, names, strings, offsets = _LAYOUT_HEAD.unpack_from(view)
+        first = _LAYOUT_HEAD.size + 8 * names
+        second = first + 8 * strings
+        if magic != _LAYOUT_MAGIC or len(view) != second + 4 * offsets:
+            raise ValueError("no layout, or its lengths do not agree")
+        listed = view[first:second].cast("Q") if strings else None
+        return cls(view[second:].cast("I"), view[_LAYOUT_HEAD.size : first].cast("Q"), listed)
+
+
+def list_strings(section: bytes) -> memoryview:
+    """``Layout.strings`` of a string section."""
+    from array import array
+
+    strings = section.split(b"\0")
+    strings.pop()  # behind the last zero byte is nothing
+    offsets = accumulate([len(string) + 1 for string in strings], initial=0)  # one more: the end
+    entries = [crc << 32 | at for crc, at in zip(map(zlib.crc32, strings), offsets, strict=False)]
+    return memoryview(array("Q", sorted(entries)))
 
 
 class Blob:
-    """A BTF blob: ``words`` is its type section as 32-bit words, ``strings`` its string section."""
+    """A BTF blob: ``words`` is its type section as 32-bit words. Its string section has ``strings_length`` bytes."""
 
-    __slots__ = ("_data", "_every", "_found", "_layout", "_types_at", "strings", "words")
+    __slots__ = ("_data", "_found", "_layout", "_strings_at", "_types_at", "strings_length", "words")
 
     def __init__(self, data: bytes | mmap, layout: Layout | None = None) -> None:
         if len(data) < HEADER.size:
@@ -145,12 +166,12 @@ class Blob:
         self._data = data
         self._types_at = types_at
         self.words = memoryview(data)[types_at : types_at + types_len].cast("I")
-        self.strings = data[strings_at : strings_at + strings_len]
-        if self.strings and self.strings[-1]:
+        self._strings_at = strings_at
+        self.strings_length: int = strings_len
+        if strings_len and data[strings_at + strings_len - 1]:
             raise BtfError("BTF's strings do not end with a zero byte")
         self._layout = layout
         self._found: dict[str, list[int]] = {}
-        self._every: dict[bytes, list[int]] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -164,40 +185,55 @@ class Blob:
         """How many records there are."""
         return len(self.layout.offsets)
 
+    @property
+    def strings(self) -> bytes:
+        """A copy of the string section: 2 MB of a kernel's."""
+        return self._data[self._strings_at : self._strings_at + self.strings_length]
+
     def string(self, offset: int) -> str:
         """The string at an offset of the string section."""
+        start = self._strings_at + offset
+        end = self._data.find(b"\0", start, self._strings_at + self.strings_length)
         try:
-            return self.strings[offset : self.strings.index(0, offset)].decode()
-        except (ValueError, UnicodeDecodeError):
+            if offset < 0 or end < 0:
+                raise ValueError
+            return self._data[start:end].decode()
+        except ValueError:  # UnicodeDecodeError is one
             raise BtfError(f"BTF has no string at {offset:#x}") from None
 
     def string_offsets(self, text: str) -> list[int]:
         """All offsets at which a string stands as a whole."""
         known = self._found.get(text)  # the same few names are asked for again and again
-        if known is not None:
-            return known
-        if len(self._found) >= _MANY_SEARCHES and text:
-            found = self._found[text] = self._every_string().get(text.encode(), [])
-            return found
-        wanted = b"\0" + text.encode() + b"\0"
-        # The kernel's own strings begin with a zero byte, those of a module do not.
-        found = [0] if self.strings.startswith(wanted[1:]) else []
-        at = self.strings.find(wanted)
-        while at >= 0:
-            found.append(at + 1)
-            at = self.strings.find(wanted, at + 1)
-        self._found[text] = found
-        return found
+        if known is None:
+            if len(self._found) >= _MANY_SEARCHES:
+                self.list_strings()
+            listed, wanted = self.layout.strings, text.encode()
+            known = self._found[text] = self._search(wanted) if listed is None else self._listed(wanted, listed)
+        return known
 
-    def _every_string(self) -> dict[bytes, list[int]]:
-        """All strings with their offsets, for who asks for very many: say, for the prototypes of all functions."""
-        if self._every is None:
-            self._every = {}
-            at = 0
-            for string in self.strings.split(b"\0"):
-                self._every.setdefault(string, []).append(at)
-                at += len(string) + 1
-        return self._every
+    def list_strings(self) -> None:
+        """List all strings in the layout, for who keeps it, or asks for very many."""
+        if self.layout.strings is None:
+            self.layout.strings = list_strings(self.strings)
+
+    def _listed(self, text: bytes, listed: memoryview) -> list[int]:
+        first = zlib.crc32(text) << 32
+        low = bisect_left(listed, first)
+        high = bisect_left(listed, first + (1 << 32), low)
+        offsets = [entry & 0xFFFF_FFFF for entry in listed[low:high]]
+        at, size = self._strings_at, len(text) + 1
+        return [offset for offset in offsets if self._data[at + offset : at + offset + size] == text + b"\0"]
+
+    def _search(self, text: bytes) -> list[int]:
+        first, end = self._strings_at, self._strings_at + self.strings_length
+        wanted = b"\0" + text + b"\0"
+        # The kernel's own strings begin with a zero byte, those of a module do not.
+        found = [0] if self._data[first : first + len(text) + 1] == wanted[1:] else []
+        at = self._data.find(wanted, first, end)
+        while at >= 0:
+            found.append(at + 1 - first)
+            at = self._data.find(wanted, at + 1, end)
+        return found
 
     def named(self, name_offset: int) -> list[int]:
         """Indices, ascending, of the records whose name is at an offset of the strings."""

@@ -305,7 +305,7 @@ class Btf:
     @property
     def strings_length(self) -> int:
         """Length of all strings, the base's included: where those of a module built upon this one begin."""
-        return len(self.blob.strings) + (self.base.strings_length if self.base else 0)
+        return self.blob.strings_length + (self.base.strings_length if self.base else 0)
 
     def _decode(self, index: int) -> Type:
         words = self.blob.words

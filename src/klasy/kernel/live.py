@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import zlib
 
@@ -14,7 +15,7 @@ from klasy.kernel.kallsyms import Symbols, SymbolsHidden
 from klasy.kernel.model import DataSymbol
 from klasy.kernel.proc import contents, gnu_build_id, module_bases, module_id
 from klasy.kernel.text import Kcore
-from klasy.plain import TYPE_CHECKING, cache, cached_property
+from klasy.plain import TYPE_CHECKING, cache, cached_property, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.tracepoints import Tracepoints
 
-_SYMBOLS_VERSION = 4
-_LAYOUT_VERSION = 1
+_SYMBOLS_VERSION = 5
 _CHUNK = 1 << 16
 _PAGE = 4096
 _KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
@@ -100,10 +100,14 @@ class LiveKernel(KernelImage):
         """The build id of a loaded module."""
         return self.module_id(module)
 
+    @property
+    def _symbols_name(self) -> str:
+        return f"symbols{_SYMBOLS_VERSION}-{self.build_id}"
+
     def _kept_symbols(self) -> dict[str, memoryview]:
-        data = caches.load(f"symbols-{self.build_id}", _SYMBOLS_VERSION) if self._use_cache else None
+        data = caches.load_mapped(self._symbols_name) if self._use_cache else None
         try:
-            return caches.unpack(data) if data else {}
+            return caches.unpack(memoryview(data)) if data else {}
         except ValueError:
             return {}
 
@@ -183,7 +187,7 @@ class LiveKernel(KernelImage):
         parts["kernel"] = found[None].dump()
         parts["places"] = "".join(f"{name} {place - base}\n" for name, place in self._places.items()).encode("ascii")
         parts |= {f"module {build}": found[module].dump() for module, build in ids.items() if build}
-        caches.store(f"symbols-{self.build_id}", _SYMBOLS_VERSION, caches.pack(parts))
+        caches.store_mapped(self._symbols_name, caches.pack(parts))
 
     def place(self, name: str) -> int | None:
         """The address of a symbol of the kernel proper that need not be a function's: one of a few kept ones."""
@@ -322,19 +326,25 @@ class LiveKernel(KernelImage):
         return kept if same else None
 
     def _with_layout(self, data: bytes | mmap) -> Btf:
-        name = f"btf-{self.build_id}"
-        kept = caches.load(name, _LAYOUT_VERSION) if self._use_cache else None
+        kept = caches.load_mapped(self._layout_name) if self._use_cache else None
         if kept:
-            try:
+            with suppress(ValueError):
                 btf = Btf(data, layout=Layout.load(kept))
                 if btf.blob.layout.fits(btf.blob.words):
                     return btf
-            except ValueError:
-                pass
-        btf = Btf(data)
+        btf = Btf(data[:])  # a copy can be searched faster than what is mapped
+        _ = btf.blob.layout
         if self._use_cache:
-            caches.store(name, _LAYOUT_VERSION, btf.blob.layout.dump())
+            atexit.register(self._keep_layout, btf)  # when all is done: to list the strings takes as long again
         return btf
+
+    @property
+    def _layout_name(self) -> str:
+        return f"btf-{self.build_id}"
+
+    def _keep_layout(self, btf: Btf) -> None:
+        btf.blob.list_strings()
+        caches.store_mapped(self._layout_name, btf.blob.layout.dump())
 
     # --- trace events
 

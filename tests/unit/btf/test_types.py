@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from klasy.btf import read
 from klasy.btf import types as t
-from klasy.btf.read import BtfError, Layout
+from klasy.btf.read import Blob, BtfError, Layout
 from klasy.btf.types import Btf
 from klasy.btf.walk import find_member, member_names, members
 from klasy.btf.write import BtfWriter, write
@@ -75,7 +75,32 @@ def test_many_names_are_found_as_few_are(monkeypatch):
     many = Btf(write(SAMPLE))
     assert [many.string_offsets(text) for text in texts] == few
     assert [bool(found) for found in few[:4]] == [True, False, True, False]
-    assert many.blob._every is not None
+    assert many.blob.layout.strings is not None
+
+
+@given(st.lists(st.text(alphabet="ab", max_size=2)), st.booleans())
+def test_listed_strings_are_those_that_a_search_finds(strings, own):
+    """Each string is listed wherever it stands as a whole, twice where it stands twice."""
+    section = b"".join(string.encode() + b"\0" for string in ([""] if own else []) + strings)
+    data = read.HEADER.pack(read.MAGIC, 1, 0, read.HEADER.size, 0, 0, 0, len(section)) + section
+    searched, listed = Blob(data), Blob(data)
+    listed.list_strings()
+    for text in ("", "a", "b", "ab", "ba", "aa", "bb", "c"):
+        assert listed.string_offsets(text) == searched.string_offsets(text)
+        assert all(listed.string(offset) == text for offset in listed.string_offsets(text))
+    with pytest.raises(BtfError, match="no string at"):
+        listed.string(len(section))
+
+
+def test_equal_checksums_are_told_apart(monkeypatch):
+    """What is listed under the checksum of a string is that string only if it reads so."""
+    monkeypatch.setattr(read.zlib, "crc32", lambda _: 7)
+    blob = Btf(write(SAMPLE)).blob
+    expected = blob.string_offsets("list")
+    blob.list_strings()
+    blob._found.clear()
+    assert blob.string_offsets("list") == expected
+    assert blob.string_offsets("nothing") == []
 
 
 def test_matching_is_a_glob_over_whole_names(btf):
@@ -160,13 +185,17 @@ def test_enum_constants():
     assert btf.find_constant("narrow") == []
 
 
-def test_layout_saved_and_loaded(btf):
-    """A layout survives its bytes; bytes of another length are refused."""
+@pytest.mark.parametrize("listed", [False, True])
+def test_layout_saved_and_loaded(btf, listed):
+    """A layout survives its bytes, with the strings if they were listed; other bytes are refused."""
+    if listed:
+        btf.blob.list_strings()
     data = btf.blob.layout.dump()
     again = Btf(write(SAMPLE), layout=Layout.load(data))
     assert [again.type(i) for i in range(1, again.end)] == SAMPLE
     assert again.find("list") == [LIST]
-    for wrong in (data[:-1], data + b"\0", b""):
+    assert (again.blob.layout.strings is not None) is listed
+    for wrong in (data[:-1], data + b"\0", b"", b"x" + data[1:]):
         with pytest.raises(ValueError, match=r"short|agree"):
             Layout.load(wrong)
 

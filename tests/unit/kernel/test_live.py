@@ -51,3 +51,21 @@ def test_types_kept_in_part_do_not_count(files):
     kept = caches.load_mapped(name)
     assert kept is not None
     assert kept[:] == (files / "vmlinux").read_bytes()
+
+
+def test_where_types_lie_is_kept_at_the_end(files, monkeypatch):
+    """What lists them is written when the process ends, and the next one has it mapped; a damaged one is made anew."""
+    at_exit = []
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+    expected = found(files)
+    assert [path.name for path in (files.parents[2] / "cache").iterdir() if path.name.startswith("btf-")] == []
+    ((write, *arguments),) = at_exit
+    write(*arguments)
+    kernel = LiveKernel(str(files / "none"), str(files.parents[1]))
+    assert kernel.btf is not None
+    assert kernel.btf.blob.layout.strings is not None
+    assert kernel.btf.find("thing", Struct) == expected
+    assert len(at_exit) == 1
+    caches.store_mapped(kernel._layout_name, b"x" * 100)
+    assert found(files) == expected
+    assert len(at_exit) == 2
