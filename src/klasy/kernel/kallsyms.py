@@ -180,10 +180,11 @@ class Symbols:
         parts = pattern.encode().split(b"*")
         whole = re.compile(rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?")
         names, found, done = self.names, [], 0
-        for hit in re.finditer(re.escape(max(parts, key=len)), names):
+        literals = [b"\0" + parts[0] if parts[0] else b"", *parts[1:]]  # a name begins behind a zero
+        for hit in re.finditer(re.escape(max(literals, key=len)), names):
             if hit.start() < done:
                 continue
-            start = names.rindex(0, 0, hit.start()) + 1
+            start = names.rindex(0, 0, hit.start() + 1) + 1
             done = names.index(0, hit.end())
             if whole.fullmatch(names, start, done):
                 found.append(self._index(start))

@@ -296,6 +296,8 @@ class Traceability:
             return _TRAMPOLINE
         if function.clone is not Clone.NONE:
             return _CLONE
+        if not self._kernel.has_ftrace_site(function.address):
+            return _NOTRACE  # before what has to be looked for: of thousands many are such
         btf = function.btf
         if btf is None:
             return _NO_BTF
@@ -303,8 +305,6 @@ class Traceability:
             return _DIFFERENT if btf.find_func(function.name) is not None else _NO_BTF
         if function.duplicates > 1 or (function.module and self._kernel.symbols[None].named(function.name)):
             return _DUPLICATE
-        if not self._kernel.has_ftrace_site(function.address):
-            return _NOTRACE
         return self._prototype(btf, btf.proto(function.proto))
 
     def _prototype(self, btf: Btf, proto: FuncProto) -> Refusal | None:
