@@ -100,6 +100,7 @@ def static_sites(
     use_cache: bool = False,
     caught_only: bool = False,
     asked: bool = False,
+    debug_info: bool = True,
 ) -> dict[str, Any]:
     """The document for an oracle's, of a kernel or the running one. ``caught_only``: look at no other functions than
     those in which something was caught, which is enough to judge recall; ``asked``: see above."""
@@ -123,7 +124,7 @@ def static_sites(
         if done == of or not done % 4096:
             print(f"{done} of {of} functions, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
-    index = Index(kernel, use_cache=use_cache)
+    index = Index(kernel, use_cache=use_cache, debug_info=debug_info)
     places = Places(kernel)
     where = places.holders(kernel, oracle) if caught_only else None
     structs = list(dict.fromkeys(member.struct for member in wanted.values()))
@@ -169,20 +170,29 @@ def main() -> None:
     parser.add_argument("--members", nargs="*", help="only these")
     parser.add_argument("--cache", action="store_true", help="use what is kept of earlier runs")
     parser.add_argument("--caught", action="store_true", help="only the functions in which something was caught")
+    parser.add_argument("--debug-root", help="debug information beneath this folder, not beneath /usr/lib/debug")
+    parser.add_argument("--btf-alone", action="store_true", help="without debug information, even if it is installed")
     parser.add_argument("--asked", action="store_true", help="leave out what a question about each member would")
     parser.add_argument("--every", type=int, default=1, help="1: all members, 3: every third ..")
     arguments = parser.parse_args()
     with open(arguments.oracle) as file:
         oracle = json.load(file)
     oracle["members"] = dict(list(oracle["members"].items())[:: arguments.every])
-    kernel = None
+    kernel: KernelImage
     if arguments.snapshot:
         from klasy.kernel.snapshot import SnapshotKernel
 
         kernel = SnapshotKernel.load(arguments.snapshot)
+    else:
+        from klasy.kernel.live import running_kernel
+
+        kernel = running_kernel()
+    if arguments.debug_root:
+        kernel.seek_debug_info(arguments.debug_root)
     found = static_sites(
         oracle, kernel, arguments.members,
         use_cache=arguments.cache, caught_only=arguments.caught, asked=arguments.asked,
+        debug_info=not arguments.btf_alone,
     )  # fmt: skip
     if arguments.asked:
         left = Counter(site["left_out_by"] for one in found["members"].values() for site in one["left_out"].values())

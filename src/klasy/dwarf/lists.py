@@ -38,6 +38,11 @@ def location(
     return _at(_walk(unit, section, place, _LOCATION_CODES, located=True), section, point, views_at)
 
 
+def locations(unit: Unit, section: Section, place: int) -> Iterator[tuple[int, int, bytes]]:
+    """All of a list of locations of DWARF 5: from where to where which expression holds; where no other, (0, 2**64)."""
+    return _walk(unit, section, place, _LOCATION_CODES, located=True)
+
+
 def _at(
     entries: Iterator[tuple[int, int, bytes]], section: Section, point: tuple[int, int], views_at: int | None
 ) -> bytes | None:
@@ -120,6 +125,11 @@ def old_location(
 ) -> bytes | None:
     """The same of a list of .debug_loc."""
     return _at(_walk_old(section, place, base, located=True), section, point, views_at)
+
+
+def old_locations(section: Section, place: int, base: int) -> Iterator[tuple[int, int, bytes]]:
+    """The same of a list of .debug_loc."""
+    return _walk_old(section, place, base, located=True)
 
 
 def _walk_old(section: Section, place: int, base: int, *, located: bool) -> Iterator[tuple[int, int, bytes]]:

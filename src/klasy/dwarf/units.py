@@ -29,6 +29,8 @@ SIBLING, LOCATION, NAME, STMT_LIST, LOW_PC, HIGH_PC, COMP_DIR, CONST_VALUE = (
     0x1C,
 )
 IS_INLINE, ABSTRACT_ORIGIN, DECL_FILE, DECL_LINE, SPECIFICATION, TYPE = 0x20, 0x31, 0x3A, 0x3B, 0x47, 0x49
+VARIABLE, LEXICAL_BLOCK, CALL_SITE, GNU_CALL_SITE = 0x34, 0x0B, 0x48, 0x4109
+BYTE_SIZE, DATA_MEMBER_LOCATION, MEMBER, FRAME_BASE = 0x0B, 0x38, 0x0D, 0x40
 GNU_LOCVIEWS, GNU_ENTRY_VIEW = 0x2137, 0x2138
 ENTRY_PC, RANGES, CALL_FILE, CALL_LINE = 0x52, 0x55, 0x58, 0x59
 _STR_OFFSETS_BASE, _ADDR_BASE, _RNGLISTS_BASE, _LOCLISTS_BASE = 0x72, 0x73, 0x74, 0x8C
@@ -356,6 +358,26 @@ class Unit:
         section = self.elf.section(".debug_loclists")
         place = self._listed(section, _LOCLISTS_BASE, value) if form == LOCLISTX else value
         return lists.location(self, section, place, point, views)
+
+    def locations(self, entry: Entry) -> list[tuple[int, int, bytes]]:
+        """The expressions that say where a variable is, each with the text, from where to where, in which it holds.
+
+        One that holds wherever the variable is known at all has (0, 2**64). Views are left out: what a register holds
+        at an address is the same for all of them.
+        """
+        found = entry.attributes.get(LOCATION)
+        if found is None:
+            return []
+        form, value = found
+        if isinstance(value, bytes):
+            return [(0, 1 << 64, value)]
+        from klasy.dwarf import lists
+
+        if self.version < 5:
+            return list(lists.old_locations(self.elf.section(".debug_loc"), value, self.base_address))
+        section = self.elf.section(".debug_loclists")
+        place = self._listed(section, _LOCLISTS_BASE, value) if form == LOCLISTX else value
+        return list(lists.locations(self, section, place))
 
     def referred(self, entry: Entry, name: int) -> Entry | None:
         """The entry of this unit that an attribute refers to."""

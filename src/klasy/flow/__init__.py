@@ -1,14 +1,16 @@
 """Which instructions access the members of structs: types propagated over live machine code.
 
 ``accesses`` finds, in a kernel's text and its modules', the instructions that read or write given members. It reads a
-kernel model (``klasy.kernel``) and its BTF; it weaves nothing, and knows neither pointcuts nor eBPF. Unknown types give
-no site: they are counted. The parts, each upon those before it:
+kernel model (``klasy.kernel``), its BTF, and, where the kernel's debug information is installed, where the variables of
+the functions are that it looks at; it weaves nothing, and knows neither pointcuts nor eBPF. Unknown types give no site:
+they are counted. The parts, each upon those before it:
 
     decode, operands, opcodes, opcodes_0f    what one instruction does
     cfg                which instructions follow which
     members            where the parts of structs lie
     seeds              prototypes, per-CPU variables
     state, transfer    values of registers and slots, and their flow through a function
+    debuginfo          which of the values are variables, where debug information is installed
     infer              types of values: forward from what is known, back from what they are given to
     webs, enlarge      variables, and the objects that what is known of them is a part of
     engine             one function; what has no prototype asks its callers

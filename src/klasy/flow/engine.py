@@ -14,6 +14,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from klasy.flow.debuginfo import DebugFacts
     from klasy.flow.infer import Row
     from klasy.flow.members import Place
     from klasy.kernel.image import KernelImage
@@ -34,11 +35,15 @@ _GLOBALS = {
 
 
 class Engine:
-    """Analyses functions of one kernel. ``callers``: for functions without a prototype, by address, their callers'."""
+    """Analyses functions of one kernel. ``callers``: for functions without a prototype, by address, their callers'.
 
-    def __init__(self, kernel: KernelImage) -> None:
+    ``debug_info``: with what the kernel's debug information tells of their variables, where it is installed.
+    """
+
+    def __init__(self, kernel: KernelImage, *, debug_info: bool = False) -> None:
         self.kernel = kernel
         self.seeds = seeds.Seeds(kernel)
+        self.debug = self._debug_facts() if debug_info else None
         self.callers: dict[int, list[int]] = {}
         self._texts: dict[str | None, cfg.Text] = {}
         self._arguments: dict[int, dict[int, Place]] = {}
@@ -46,6 +51,11 @@ class Engine:
         self.percpu = self.seeds.percpu(types)
         self.percpu_offsets = self._find_percpu_offsets()
         self.variables = self._find_globals()
+
+    def _debug_facts(self) -> DebugFacts:
+        from klasy.flow.debuginfo import DebugFacts
+
+        return DebugFacts(self.kernel, self.seeds)
 
     def _find_percpu_offsets(self) -> frozenset[int]:
         """Where the distances of the per-CPU sections stand: this CPU's, and the table of all."""
@@ -107,6 +117,7 @@ class Engine:
             result=callee.result,
             name=name,
             evidence=evidence,
+            facts=self.debug.of(unit) if self.debug is not None else None,
         )
 
     def _from_callers(self, module: str | None, address: int, depth: int) -> dict[int, Place]:

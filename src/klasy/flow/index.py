@@ -135,11 +135,15 @@ class _Places:
 
 
 class Index:
-    """The index of a kernel. ``use_cache`` False neither reads nor writes what is kept."""
+    """The index of a kernel. ``use_cache`` False neither reads nor writes what is kept; ``debug_info`` False does
+    without debug information, even if it is installed."""
 
-    def __init__(self, kernel: KernelImage, *, use_cache: bool = True, processes: int | None = None) -> None:
+    def __init__(
+        self, kernel: KernelImage, *, use_cache: bool = True, processes: int | None = None, debug_info: bool = True
+    ) -> None:
         self.kernel = kernel
         self._use_cache = use_cache
+        self._debug_info = debug_info
         self._processes = processes
         self._objects: dict[str | None, ObjectIndex] = {}
         self._engine: engine.Engine | None = None
@@ -148,13 +152,19 @@ class Index:
     def engine(self) -> engine.Engine:
         """What analyses; made when first needed."""
         if self._engine is None:
-            self._engine = engine.Engine(self.kernel)
+            told = self._debug_info and any(self.kernel.debug_of(module) for module in self.kernel.symbols)
+            self._engine = engine.Engine(self.kernel, debug_info=told)
         return self._engine
 
     # --- what is kept
 
     def _cache_name(self, module: str | None) -> str:
-        """What an object's index is kept under. A module's type ids go on where the kernel's end: both builds count.
+        """What an object's index is kept under: another name where debug information tells more of it."""
+        told = self._debug_info and self.kernel.debug_of(module) is not None
+        return f"{self._build(module)}-debug" if told else self._build(module)
+
+    def _build(self, module: str | None) -> str:
+        """The builds that an object's index is of. A module's type ids go on where the kernel's end: both builds count.
 
         A snapshot may hold a part of the text only, of which nothing must be taken for the whole: its text names it.
         """
@@ -202,6 +212,8 @@ class Index:
             return
         if progress:
             progress(0, len(todo))
+        if self.engine.debug is not None:
+            self.engine.debug.prepare({module for module, _ in todo})
         self._find_callers(todo)
         changed: set[str | None] = set()
         try:

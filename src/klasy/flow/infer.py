@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from klasy.flow.debuginfo import Facts
     from klasy.flow.members import Place, Types
     from klasy.flow.seeds import Callee, Seeds
     from klasy.flow.transfer import Flow
@@ -92,6 +93,7 @@ class Inference:
         result: int,
         name: str,
         evidence: Mapping[int, str] | None = None,
+        facts: Facts | None = None,
     ) -> None:
         self.flow = flow
         self.seeds = known
@@ -109,6 +111,7 @@ class Inference:
         self.place: list[Known] = []
         self._users = self._find_users()
         self._larger: dict[tuple[frozenset[Place], frozenset[tuple[int, int]]], Known] = {}  # what enlarge found
+        self._facts = facts.of_symbols(flow, self.types) if facts else {}  # the symbols that are variables
         self._forward()
         for _ in range(_HINT_ROUNDS):
             before = self.hinted.copy()
@@ -185,7 +188,7 @@ class Inference:
     def _forward(self, before: Mapping[int, Place] | None = None) -> None:
         """Find what follows from what is known. ``before``: what was hinted the last time, where only what follows from
         new hints is to be found."""
-        kinds, hinted, users = self.flow.values.kind, self.hinted, self._users
+        kinds, hinted, users, facts = self.flow.values.kind, self.hinted, self._users, self._facts
         if before is None:
             self.place = [None] * len(kinds)
             turn = sorted(users)
@@ -199,6 +202,8 @@ class Inference:
         changed: list[int] = turn
         for symbol in turn:
             now = hinted.get(symbol) or evaluate(kinds[symbol], symbol)
+            if symbol in facts:
+                now = self._with_fact(symbol, now)
             if now != NOT_YET:
                 place[symbol] = now
                 again.update([user for user in users[symbol] if user <= symbol])
@@ -211,6 +216,8 @@ class Inference:
                 symbol = heappop(waiting)
                 queued.discard(symbol)
                 now = hinted.get(symbol) or evaluate(kinds[symbol], symbol)
+                if symbol in facts:
+                    now = self._with_fact(symbol, now)
                 if now == place[symbol]:
                     continue
                 place[symbol] = now
@@ -414,6 +421,26 @@ class Inference:
                 return info, constant_of(pointer) + constant_of(distance)
         return None
 
+    # --- variables
+
+    def _with_fact(self, symbol: int, now: Known) -> Known:
+        """What a symbol points to, given what follows from others and that it is a variable: the larger object of the
+        two. What follows stays where the variable's object lies beside it, or in an array of bytes in it; but not
+        where it is beyond its own object, as the next element of an array is.
+
+        Where both are in the same place, the variable's type is right: of 5,300 variables in 1,500 functions of 6.1,
+        of which something followed for 4,600, it was so for 3, each a member of a union (``key->payload.data[0]``) or
+        a pointer with flags in its low bits (``folio->mapping``) that the source casts to the variable's type.
+        """
+        fact = self._facts[symbol][0]
+        if now is None or now == NOT_YET:
+            return fact
+        best = self.types.larger(now, fact)
+        if best is None:
+            inside = 0 <= now[1] < self.types.size(now[0])
+            best = now if inside and self.types.beside(now, fact) else fact
+        return best
+
     # --- back
 
     def _take_hints(self) -> bool:
@@ -427,13 +454,13 @@ class Inference:
                 continue
             best: Known = None
             for place in offered:
-                best = place if best is None else self._more_specific(best, place)
+                best = place if best is None else self.types.larger(best, place)
                 if best is None:
                     break
             now = self.place[symbol]
             if best is None or best == now:
                 continue
-            if now is not None and self._more_specific(now, best) != best:
+            if now is not None and self.types.larger(now, best) != best:
                 continue
             self.hinted[symbol] = best
             self.why[symbol] = GIVEN, offered.get(best, "")
@@ -444,16 +471,6 @@ class Inference:
                     if source >= state.FIRST and source not in self.hinted:
                         pending.append((source, {(best[0], best[1] - constant_of(number)): self.why[symbol][1]}))
         return changed
-
-    def _more_specific(self, first: Place, second: Place) -> Known:
-        """Which of two places is that of the larger object, if one is a part of the other; else None."""
-        if first == second:
-            return first
-        if self.types.holds(second[0], second[1] - first[1], first[0]):
-            return second
-        if self.types.holds(first[0], first[1] - second[1], second[0]):
-            return first
-        return None
 
     def _hints(self) -> dict[int, dict[Place, str]]:
         """What symbols are given to: the places they would have, each with what says so."""
@@ -487,7 +504,22 @@ class Inference:
         for number in self.flow.returns:
             if self.result:
                 hint(number, self.result, "returned")
+        for symbol, (there, _) in self._facts.items():
+            if self.flow.values.kind[symbol] == state.JOIN and self.place[symbol] == there:
+                for source, place in self._assigned(symbol, there):
+                    found.setdefault(source, {}).setdefault(place, self._words(symbol))
         return found
+
+    def _assigned(self, join: int, variable: Place) -> Iterator[tuple[int, Place]]:
+        """What is assigned to a variable, and is none itself: a value of which nothing is known, as it is; one of which
+        a part is known (a list's node) with what is added to it. An array's next element is neither."""
+        for number in self.flow.values.a[join]:  # type: ignore[attr-defined]
+            source, distance = number >> _SHIFT, constant_of(number)
+            if source < state.FIRST or source in self._facts:
+                continue
+            there, now = (variable[0], variable[1] - distance), self.place[source]
+            if not distance if now is None else now != there and self.types.larger(now, there) == there:
+                yield source, there
 
     # --- around
 
@@ -544,10 +576,21 @@ class Inference:
                 return True
         return False
 
+    def _is_told(self, symbol: int) -> bool:
+        """Whether only debug information says what a symbol points to."""
+        if symbol not in self._facts or self.place[symbol] != self._facts[symbol][0]:
+            return False
+        return self._evaluate(self.flow.values.kind[symbol], symbol) != self.place[symbol]
+
+    def _words(self, symbol: int) -> str:
+        return f"by debug information: variable '{self._facts[symbol][1]}'"
+
     def confidence(self, symbol: int, depth: int = 0) -> int:
         """How sure a symbol's type is: as the least sure of those it comes from."""
         if symbol in self.why:
             return self.why[symbol][0]
+        if self._is_told(symbol):
+            return PROVED
         kind, operand = self.flow.values.kind[symbol], self.flow.values.a[symbol]
         if depth > _LONGEST_REASON:
             return GIVEN
@@ -565,6 +608,8 @@ class Inference:
         """In a few words, where a symbol's type comes from."""
         if symbol in self.why:
             return self.why[symbol][1]
+        if self._is_told(symbol):
+            return self._words(symbol)
         if symbol == CONSTANT:
             return "a known variable"
         values = self.flow.values

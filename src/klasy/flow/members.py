@@ -337,6 +337,23 @@ class Types:
             self._within[key] = found
         return found
 
+    def larger(self, first: Place, second: Place) -> Place | None:
+        """Which of two places is that of the larger object, if one is a part of the other; else None."""
+        if first == second:
+            return first
+        if self.holds(second[0], second[1] - first[1], first[0]):
+            return second
+        if self.holds(first[0], first[1] - second[1], second[0]):
+            return first
+        return None
+
+    def beside(self, first: Place, second: Place) -> bool:
+        """Whether the object of the second place says nothing against the first: it lies before or behind it, or begins
+        and ends within it, as what is kept in an array of bytes does (``cb`` of a struct sk_buff)."""
+        start, end = -first[1], self.size(first[0]) - first[1]
+        other, behind = -second[1], self.size(second[0]) - second[1]
+        return end <= other or behind <= start or (start < other and behind <= end)
+
     def containers(self, inner: int) -> list[tuple[int, int]]:
         """The structs that have a type as a member of their own: (struct, offset). Anonymous ones as they are."""
         found = self.container_table.get(inner, [])

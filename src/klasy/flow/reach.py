@@ -1,5 +1,5 @@
 """Which functions can have an object of some structs in hand at all: those from whose prototype, calls and per-CPU
-variables pointers lead there.
+variables pointers lead there; or, where debug information is installed, from their own variables.
 
 What ``infer`` finds for each value, this finds for a function as a whole, without following any value: the types that
 are known at its entry, that its calls take and give, that lie in variables it names; then those that their members
@@ -64,7 +64,11 @@ class Reach:
             return True
         # Parts that are everywhere tell an object where several of them are given away (as enlarge has it).
         given = self._given(unit)
-        return any(len(given & parts) >= _SEVERAL for parts in self._everywhere.get(module, ()))
+        if any(len(given & parts) >= _SEVERAL for parts in self._everywhere.get(module, ())):
+            return True
+        debug = self._engine.debug
+        told = debug.of(unit).targets if debug is not None else _NOTHING
+        return bool(told) and not wanted.isdisjoint(self._types(module, unit, wanted, 0, told))
 
     def _wanted_in(self, module: str | None) -> frozenset[int] | None:
         """The structs from a pointer to which one that is asked for may be found; None: too many."""
@@ -93,15 +97,18 @@ class Reach:
                     self._everywhere.setdefault(module, set()).add(frozenset(parts - telling))
         return frozenset(found)
 
-    def _types(self, module: str | None, unit: Unit, wanted: frozenset[int], depth: int) -> set[int]:
-        """What pointers in a function may point to; not all of it where something wanted is among it."""
+    def _types(
+        self, module: str | None, unit: Unit, wanted: frozenset[int], depth: int, told: frozenset[int] = _NOTHING
+    ) -> set[int]:
+        """What pointers in a function may point to; not all of it where something wanted is among it. ``told``: what
+        its variables do, by debug information."""
         ops = unit.ops
         memory = [op[4] for op in ops if op[4] is not None]
         shifts = {m[3] for m in memory}
         added = {op[5] for op in ops if op[0] == d.ADD_CONST} | {
             op[4][3] for op in ops if op[0] == d.LEA and op[4] is not None and op[4][0] not in (d.SP, d.IP)
         }
-        new = self._given(unit) | self._variables(module, unit)
+        new = self._given(unit) | self._variables(module, unit) | told
         if depth < _DEEPEST_CALLER and not self._engine.has_prototype(module, unit.index):
             new |= self._from_callers(module, unit, wanted, depth)
         given = self._of_function(module, unit.text.base + unit.start)  # callbacks get a part of their object

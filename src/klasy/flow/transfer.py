@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     Access = tuple[int, int, tuple[int, int] | None, int, int, int, int]
     # index of the instruction, what is called (an address, or the value of a pointer), direct, argument registers
     Call = tuple[int, int, bool, tuple[int, ...]]
-    Records = tuple[list[Access], list[Call], list[tuple[int, int]], list[int]]
+    # index of the instruction, the slot's distance from STACK, what it loads
+    Reload = tuple[int, int, int]
+    Records = tuple[list[Access], list[Call], list[tuple[int, int]], list[int], list[Reload]]
 
 _ARGUMENTS = (d.DI, d.SI, d.DX, d.CX, 8, 9)
 _ROUNDS = 40  # of a block; each location changes at most twice, so this bounds only what is strange
@@ -63,7 +65,8 @@ class Flow:
     """What happens in one function. Run once; then:
 
     ``accesses`` and ``calls`` as above; ``stores``: (address, value) of all 64-bit stores; ``returns``: the values of
-    the result register where the function ends.
+    the result register where the function ends; ``reloads``: loads of stack slots; ``entered``: what registers and
+    slots hold at the beginning of blocks, by its offset.
     """
 
     def __init__(self, unit: Unit, known: Seeds) -> None:
@@ -74,11 +77,13 @@ class Flow:
         self.calls: list[Call] = []
         self.stores: list[tuple[int, int]] = []
         self.returns: list[int] = []
+        self.reloads: list[Reload] = []
+        self.entered: dict[int, State] = {}
         self._base = unit.text.base
         self._out: dict[tuple[int, int], State] = {}
         self._in: dict[int, State] = {}
         self._records: dict[int, Records] = {}
-        self._now: Records = ([], [], [], [])  # of the block that is being run
+        self._now: Records = ([], [], [], [], [])  # of the block that is being run
         self._run()
 
     # --- the fixpoint
@@ -138,12 +143,13 @@ class Flow:
             self.calls += records[1]
             self.stores += records[2]
             self.returns += records[3]
+            self.reloads += records[4]
         for target, states in before.items():
             into = self._in[target]
             if target == self.unit.start:
                 states.append(state.entry_state(self.values, target, known=True))
             state.collect_joins(self.values, target, into, states)
-        self._in = {}
+        self.entered, self._in = self._in, {}
         self._out = {}
         self._records = {}
 
@@ -184,7 +190,8 @@ class Flow:
         registers, slots = into
         accesses: list[Access] = []
         stores: list[tuple[int, int]] = []
-        self._now = self._records[block.start] = accesses, [], stores, []
+        reloads: list[Reload] = []
+        self._now = self._records[block.start] = accesses, [], stores, [], reloads
         unit, new = self.unit, self.values.new
         ops, ends, ats = unit.ops, unit.end, unit.at
         for here in range(block.first, block.last):
@@ -208,6 +215,7 @@ class Flow:
                     if kind == d.LOAD:
                         slot = slots.get(constant_of(address)) if width == 8 else OPAQUE_VALUE
                         registers[to] = new((ats[here], to), ats[here]) if slot is None else slot
+                        reloads.append((here, constant_of(address), registers[to]))
                         continue
                     if rw & WRITE:
                         _forget(slots, constant_of(address), width)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from klasy.kernel.branches import Branch
     from klasy.kernel.debugfiles import DebugInfo
+    from klasy.kernel.dwarf_source import ObjectDebug
     from klasy.kernel.inlined import Inlined
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.model import DataSymbol, Place, Refusal, Way
@@ -194,6 +195,16 @@ class KernelImage:
             f"/boot/vmlinux-{release}",
         )
         return any(map(os.path.exists, places))
+
+    def debug_of(self, module: str | None) -> ObjectDebug | None:
+        """The debug information of the kernel proper or of a module; None where none of this build is installed."""
+        return self.debug_info.installed(module) if self._may_have_debug_info else None
+
+    def seek_debug_info(self, root: str) -> None:
+        """Look for debug information in another folder than the one that packages of such put theirs in."""
+        from klasy.kernel.debugfiles import DebugInfo
+
+        self.debug_info, self._may_have_debug_info = DebugInfo(self, root), True
 
     def inlined(self, name: str) -> Sequence[Inlined]:
         """The functions of a name that were inlined in the kernel proper, as far as debug information tells.

@@ -11,3 +11,4 @@ done
 gcc $flags -gdwarf-5 -c -o core.o net/core.c
 ld -r --build-id=0x1122334455667788990011223344556677889900 -o module.ko core.o
 rm core.o
+gcc $flags -gdwarf-5 -fno-ipa-ra $link -o held.elf net/held.c
