@@ -7,7 +7,7 @@ done, the join point is not reached.
 
 from __future__ import annotations
 
-from klasy.btf.types import Enum, Int, Struct
+from klasy.btf.types import Array, Enum, Int, Struct
 from klasy.btf.walk import find_member, member_names, members
 from klasy.errors import KernelLacks
 from klasy.kernel.model import Refusal, Way
@@ -176,6 +176,14 @@ class _Members:
             return
         from klasy.match.near import near
 
+        array = self.btf.type(struct)
+        if isinstance(array, Array):
+            element = self.btf.c_name(array.type_id)
+            self.fail(
+                "not-a-member", f"'{name}' is an array, and '{step}' would be a member of each element",
+                f"name the array itself: an access to any part of it is one; or '{element}.{step}', wherever that is",
+            )  # fmt: skip
+            return
         known = member_names(self.btf, struct)
         if not known:
             self.fail("not-a-struct", f"'{name}' has no members")

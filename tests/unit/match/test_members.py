@@ -113,6 +113,7 @@ def test_object(kernel: SnapshotKernel) -> None:
         (f"before(struct tcp_sock *t): {SET} {{ log(t); }}", "unbound-parameter"),
         (f"before(): {SET} && within(tcp_v4_rcv) {{ log(value); }}", "matches-nothing"),
         ("before(struct sock *s): call(tcp_v4_rcv) && target(s) { log(s); }", "no-target"),
+        ("before(): get(struct sk_buff.cb.len) { log(1); }", "not-a-member"),
         ("before(struct tcp_sock *t): get(struct tcp_sock.rack->mstamp) && target(t) { log(t); }", "not-a-member"),
     ],
 )
