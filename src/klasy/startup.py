@@ -48,7 +48,7 @@ class PackFinder:
         self._bundles: list[Bundle] = []
         self._codes: dict[str, CodeType] = {}  # of the bundles that were read
         self._current: set[str] = set()  # of the modules: as their sources are, when this was looked at
-        self._file = -1
+        self._file = self._folder = -1
         try:
             self._open(path)
         except (OSError, ValueError, EOFError, TypeError):
@@ -59,6 +59,7 @@ class PackFinder:
 
     def _open(self, path: str) -> None:
         # Like a .pyc, the pack is trusted as far as the folder of the sources is: who can write there can do all.
+        self._folder = os.open(HERE, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # hundreds of sources are looked at
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # stays open: another klasy may put a new one there
         head = os.read(self._file, len(MAGIC) + 4)
         if head.startswith(MAGIC):
@@ -69,9 +70,10 @@ class PackFinder:
 
     def close(self) -> None:
         """Let go of the file: what was not read cannot be imported any more."""
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        for descriptor in (self._file, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._folder = -1
         self._entries = {}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
@@ -100,7 +102,7 @@ class PackFinder:
         if entry is None:
             return False
         try:
-            found = os.stat(f"{HERE}/{entry[1]}")
+            found = os.stat(entry[1], dir_fd=self._folder)
         except OSError:
             return False
         if found.st_mtime_ns != entry[2] or found.st_size != entry[3]:

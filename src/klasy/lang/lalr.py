@@ -122,8 +122,8 @@ class Machine:
         """What a state does with each symbol: the state to go to, or -1 - a rule to reduce by."""
         row = self._rows.get(state)
         if row is None:
-            numbers = [int(n) for n in self._row_texts[int(self._row_of_state[state])].split()]
-            row = self._rows[state] = dict(zip(numbers[::2], numbers[1::2], strict=True))
+            numbers = map(int, self._row_texts[int(self._row_of_state[state])].split())
+            row = self._rows[state] = dict(zip(numbers, numbers, strict=True))  # each symbol, and what is done with it
         return row
 
     def rule(self, number: int) -> tuple[int, int, str, bool, list[tuple[int, bool]]]:
