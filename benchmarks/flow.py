@@ -45,7 +45,7 @@ MOST_MEMORY = 1000  # MB
 MOST_SECONDS = 1.0  # of what was asked before
 
 
-def one(snapshot: str | None, names: list[str], whole: bool) -> None:
+def one(snapshot: str | None, names: list[str], whole: bool, debug_root: str | None) -> None:
     """What the process of one measurement does: ask, and say what it took."""
     from klasy.errors import KlasyError
     from klasy.flow.index import Index
@@ -54,6 +54,8 @@ def one(snapshot: str | None, names: list[str], whole: bool) -> None:
     from klasy.kernel.snapshot import SnapshotKernel
 
     kernel = SnapshotKernel.load(snapshot) if snapshot else running_kernel()
+    if debug_root:
+        kernel.seek_debug_info(debug_root)
     if snapshot:  # decompressing is no part of the measurement
         for module in kernel.symbols:
             kernel.object_text(module)
@@ -123,11 +125,12 @@ def main() -> None:
     parser.add_argument("--snapshot")
     parser.add_argument("-n", type=int, nargs="*", default=[1, 10, 100])
     parser.add_argument("--names", nargs="+", help="these members, in the place of a number of them")
+    parser.add_argument("--debug-root", help="with debug information beneath this folder")
     parser.add_argument("--whole", action="store_true", help="every function, once, instead")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        one(arguments.snapshot, arguments.names, arguments.whole)
+        one(arguments.snapshot, arguments.names, arguments.whole, arguments.debug_root)
         return
     print(f"{len(os.sched_getaffinity(0))} CPUs, kernel {arguments.snapshot or os.uname().release}")
     over = []
@@ -136,6 +139,7 @@ def main() -> None:
             for kept in (False, True):
                 command = [sys.executable, __file__, "--one", "--names", *names]
                 command += ["--snapshot", arguments.snapshot] if arguments.snapshot else []
+                command += ["--debug-root", arguments.debug_root] if arguments.debug_root else []
                 command += ["--whole"] if arguments.whole else []
                 print("kept: " if kept else "fresh:", end=" ", flush=True)
                 most, seconds = run(command, folder)

@@ -3,9 +3,9 @@
 The location lists of a function's variables say which register or stack slot holds one at which addresses
 (``kernel.variables``). Where an instruction accesses memory through such a register, hands one to a call, or loads such
 a slot, and where a block begins, the symbol there points to what the variable does: the same value has the same type
-wherever it is. Symbols of which variables say different things are left as they are; what is made of the rest,
-``Inference._with_fact`` says. Structs that lie on the stack themselves are not told of: accesses by the stack pointer
-are no join points.
+wherever it is. Where a symbol is several variables that cannot all be right, as a ``void *`` that is cast to one or
+another struct, each access goes by those that are there. What is made of the rest, ``Inference._with_fact`` says.
+Structs that lie on the stack themselves are not told of: accesses by the stack pointer are no join points.
 
 Types are those of BTF: the one of the same name, kind and size; of several, the one with the same members. Where that
 leaves a choice, nothing is said. Without debug information, or where it cannot be read, all is as without this module.
@@ -24,7 +24,7 @@ from klasy.kernel.variables import FRAME, Variables
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from klasy.flow.cfg import Unit
     from klasy.flow.members import Place, Types
@@ -70,18 +70,30 @@ class Facts:
         agreed = {symbol: _agreed(types, places) for symbol, places in offered.items()}
         return {symbol: (place, offered[symbol][place]) for symbol, place in agreed.items() if place is not None}
 
+    def at(self, register: int, place: int, types: Types) -> tuple[Place, str] | None:
+        """What a register points to before the instruction at a place of the text, and the name of a variable that says
+        so: by the variables that it is there alone."""
+        here = {target: name for target, name in self._live((register, None), place)}
+        agreed = _agreed(types, here) if here else None
+        return (agreed, here[agreed]) if agreed is not None else None
+
+    def _live(self, key: Key, place: int) -> Iterator[tuple[Place, str]]:
+        starts = self._starts.get(key)
+        if starts is not None:
+            for low, high, target, name in self._spans[key][: bisect_right(starts, place)]:
+                if low <= place < high:
+                    yield target, name
+
     def _offered(self, flow: Flow) -> dict[int, dict[Place, str]]:
         """What symbols would point to by each of the variables that they are."""
         unit, at = flow.unit, flow.unit.at
         found: dict[int, dict[Place, str]] = {}
 
         def note(key: Key, place: int, number: int) -> None:
-            symbol = number >> _SHIFT
-            if symbol < state.FIRST or (starts := self._starts.get(key)) is None:
-                return
-            for low, high, (type_id, offset), name in self._spans[key][: bisect_right(starts, place)]:
-                if low <= place < high:
-                    found.setdefault(symbol, {}).setdefault((type_id, offset - constant_of(number)), name)
+            if number >> _SHIFT >= state.FIRST:
+                for (type_id, offset), name in self._live(key, place):
+                    there = type_id, offset - constant_of(number)
+                    found.setdefault(number >> _SHIFT, {}).setdefault(there, name)
 
         for here, address, _, _, _, register, added in flow.accesses:
             note((register, None), at[here], address - added)

@@ -41,6 +41,10 @@ def is_small(number: int) -> bool:
     return number >> _SHIFT == CONSTANT and abs(constant_of(number)) < _SMALLEST_ADDRESS
 
 
+def _by_debug(variable: str) -> str:
+    return f"by debug information: variable '{variable}'"
+
+
 class Row(NamedTuple):
     """One access: where, what, how. ``at`` is the instruction's offset in the text.
 
@@ -111,6 +115,7 @@ class Inference:
         self.place: list[Known] = []
         self._users = self._find_users()
         self._larger: dict[tuple[frozenset[Place], frozenset[tuple[int, int]]], Known] = {}  # what enlarge found
+        self._told = facts
         self._facts = facts.of_symbols(flow, self.types) if facts else {}  # the symbols that are variables
         self._forward()
         for _ in range(_HINT_ROUNDS):
@@ -507,7 +512,7 @@ class Inference:
         for symbol, (there, _) in self._facts.items():
             if self.flow.values.kind[symbol] == state.JOIN and self.place[symbol] == there:
                 for source, place in self._assigned(symbol, there):
-                    found.setdefault(source, {}).setdefault(place, self._words(symbol))
+                    found.setdefault(source, {}).setdefault(place, _by_debug(self._facts[symbol][1]))
         return found
 
     def _assigned(self, join: int, variable: Place) -> Iterator[tuple[int, Place]]:
@@ -582,9 +587,6 @@ class Inference:
             return False
         return self._evaluate(self.flow.values.kind[symbol], symbol) != self.place[symbol]
 
-    def _words(self, symbol: int) -> str:
-        return f"by debug information: variable '{self._facts[symbol][1]}'"
-
     def confidence(self, symbol: int, depth: int = 0) -> int:
         """How sure a symbol's type is: as the least sure of those it comes from."""
         if symbol in self.why:
@@ -609,7 +611,7 @@ class Inference:
         if symbol in self.why:
             return self.why[symbol][1]
         if self._is_told(symbol):
-            return self._words(symbol)
+            return _by_debug(self._facts[symbol][1])
         if symbol == CONSTANT:
             return "a known variable"
         values = self.flow.values
@@ -683,6 +685,11 @@ class Inference:
                 moves = bool(size) and index[1] * self._multiple(index[0]) % size == 0
             if place is not None and not (place[1] >= 0 and place[1] + width <= size_of(place[0])):
                 place = None
+            told = None
+            if place is None and self._told and index is None and register >= 0:
+                told = self._told.at(register, ats[here], self.types)
+                if told is not None and 0 <= told[0][1] + added <= size_of(told[0][0]) - width:
+                    place = told[0][0], told[0][1] + added
             if place is None:
                 found.append(
                     Row(
@@ -714,8 +721,8 @@ class Inference:
                     register if register >= 0 and symbol != CONSTANT else 31,
                     gs,
                     moves,
-                    self.confidence(symbol) if symbol >= state.FIRST else PROVED,
-                    self.reason(symbol),
+                    self.confidence(symbol) if symbol >= state.FIRST and told is None else PROVED,
+                    self.reason(symbol) if told is None else _by_debug(told[1]),
                 )
             )
         return found

@@ -296,6 +296,11 @@ def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, funct
         hints.append(f"{elsewhere} such instruction{'s lie' if elsewhere > 1 else ' lies'} elsewhere")
     if unknown:
         hints.append(f"{unknown} more access something at its offset in objects whose type is not known")
+    if functions:
+        try:
+            matcher.kernel.debug_info.check()
+        except KernelLacks as error:  # or is another build's; what the remedy is, it says itself
+            hints.append(f"debug information would tell of more variables: {error.hint}")
     matcher.bag.error(
         "matches-nothing",
         f"no instruction is known that {what} '{node.data.span.text}'{' there' if elsewhere or matcher.where else ''} "

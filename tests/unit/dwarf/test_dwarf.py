@@ -108,12 +108,16 @@ def test_locations(files):
             entry = unit.entry(die.offset - theirs.cu_offset)
             if not isinstance(parsed, list):
                 assert unit.location(entry, 0x1000000) == bytes(parsed.loc_expr)
+                assert unit.locations(entry) == [(0, 1 << 64, bytes(parsed.loc_expr))]
                 continue
+            whole = []
             for each in (e for e in parsed if isinstance(e, LocationEntry)):
                 base = 0 if each.is_absolute else unit.base_address
                 for address in range(base + each.begin_offset, base + each.end_offset):
                     assert unit.location(entry, address) == bytes(each.loc_expr)
                     asked += 1
+                whole.append((base + each.begin_offset, base + each.end_offset, bytes(each.loc_expr)))
+            assert unit.locations(entry) == whole
             assert unit.location(entry, 0x10) is None
     assert asked > 50
 

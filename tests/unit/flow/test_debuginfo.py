@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.minikernel import BASE, MiniKernel
@@ -182,11 +183,7 @@ def told(*facts: tuple[int, str, int, str]) -> list[tuple[str, int, str]]:
         place = index.engine.seeds.by_name(struct), offset
         spans.setdefault((register, None), []).append((0, 0x100, place, name))
 
-    class Told:
-        def of(self, unit):
-            return Facts(spans)
-
-    index.engine.debug = Told()
+    index.engine.debug = SimpleNamespace(of=lambda unit: Facts(spans))
     return [(types.name(row.type_id) if row.type_id else "", row.offset, row.reason) for row in _rows(index, 0)]
 
 
@@ -219,3 +216,16 @@ def test_variables_that_differ() -> None:
     )  # fmt: skip
     assert told(whole, (SI, "small", -32, "private"))[1][0] == "struct large"
     assert told(whole, (SI, "small", 0, "cast"))[1] == ("", 4, "")
+
+
+def test_variables_in_other_places() -> None:
+    """What is cast to one struct here and to another there is at each access what the variables there say."""
+    index = Index(MiniKernel(TWO, {"f": ["8b 46 04", "8b 46 08", "8b 46 0c", "c3"]}), use_cache=False, processes=1)
+    small, large = (index.engine.seeds.by_name(name) for name in ("small", "large"))
+    spans = {(SI, None): [(0, 3, (small, 0), "one"), (3, 6, (large, 0), "other")]}
+    index.engine.debug = SimpleNamespace(of=lambda unit: Facts(spans))
+    assert [(row.type_id, row.reason) for row in _rows(index, 0)] == [
+        (small, "by debug information: variable 'one'"),
+        (large, "by debug information: variable 'other'"),
+        (0, ""),
+    ]
