@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 
-VERSION = 7  # of all that is kept, and of the analysis: another one may find other sites
+VERSION = 8  # of all that is kept, and of the analysis: another one may find other sites
 _NO_REGISTER = 31
 
 

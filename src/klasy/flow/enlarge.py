@@ -48,8 +48,14 @@ def enlarge(types: Types, parts: Collection[Place], uses: Collection[tuple[int, 
         for part in parts
         if not any(other != part and types.holds(other[0], other[1] - part[1], part[0]) for other in parts)
     ]
-    rarest = min(parts, key=lambda part: len(types.containers(part[0])))
-    inside = [c for c in candidates(types, rarest, uses, len(parts)) if _holds_all(types, c, parts)]
+    # Of parts that are equally rare none is to be left out: a search ends where too much is around, and what lies
+    # deep around one part may hold the other at once.
+    fewest = min(len(types.containers(part[0])) for part in parts)
+    rarest = [part for part in parts if len(types.containers(part[0])) == fewest]
+    searches = [
+        [c for c in candidates(types, part, uses, len(parts)) if _holds_all(types, c, parts)] for part in rarest
+    ]
+    inside = [*dict.fromkeys(found for search in searches for found in search)]
     found = [c for c in inside if all(fits(types, c[0], c[1] + use, width) for use, width in uses)]
     several = len({use for use, _ in uses}) >= _SEVERAL
     links = all(is_link(types, part[0]) for part in parts)
@@ -58,10 +64,10 @@ def enlarge(types: Types, parts: Collection[Place], uses: Collection[tuple[int, 
             return found[0] if len(parts) >= _FEW or (len(parts) > 1 and several) else None
         if len(inside) <= _FEW or ((len(parts) > 1 or several) and len(inside) <= _FEW * len(parts)):
             return found[0]
-    if (links and len(parts) == 1) or len(inside) > _MANY:
+    if (links and len(parts) == 1) or min(map(len, searches)) > _MANY:
         return None
     starts = [candidate for candidate in found if candidate[1] == 0]
-    if rarest[1] < 0 and len(starts) == 1 and several and not links:
+    if any(part[1] < 0 for part in rarest) and len(starts) == 1 and several and not links:
         return starts[0]  # a pointer to a whole object, most likely
     named = [candidate for candidate in found if affinity(types.name(candidate[0]), function)]
     if len(named) > 1:

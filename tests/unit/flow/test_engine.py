@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.minikernel import BASE, STEP, MiniKernel, lines
 
-from klasy.btf.types import Btf, Int, Member, Struct
+from klasy.btf.types import Btf, Int, Member, Ptr, Struct
 from klasy.btf.write import write
 from klasy.flow import candidates, sites
 from klasy.flow.cfg import Unit
 from klasy.flow.decode import SP, decode
 from klasy.flow.engine import find_callers
+from klasy.flow.enlarge import enlarge
 from klasy.flow.index import Index
 from klasy.flow.members import Types
 from klasy.flow.reach import Reach
@@ -525,3 +526,20 @@ def test_types_of_another_module():
     assert [two.of_other(one, 4), two.of_other(one, 3)] == [3, 0]
     assert kernels.of_other(one, 4) == 0
     assert two.canonical(5) == 5  # not the kernel's, though of its name and size
+
+
+@pytest.mark.parametrize("first", [-32, 0])
+def test_what_lies_deep_around_one_part(first):
+    """A struct that holds one of two links in a part of its own counts, from whichever link the search sets out: it
+    ends early around a link of many holders (rps_trigger_softirq's struct softnet_data with its backlog)."""
+    link = Struct("list_head", 16, (Member("next", 2, 0), Member("prev", 2, 64)))
+    inner = Struct("inner", 24, (Member("link", 3, 0), Member("n", 1, 128)))
+    right = Struct("right", 64, (Member("link", 3, 0), Member("inner", 4, 256)))
+    wrong = Struct("wrong", 96, (Member("a", 3, 256), Member("b", 3, 512)))
+    many = [Struct(f"h{number}", 16, (Member("link", 3, 0),)) for number in range(401)]
+    types = Types(Btf(write([Int("int", 4, True), Ptr(3), link, inner, right, wrong, *many])))
+    parts = sorted([(3, -32), (3, 0)], key=lambda part: part[1] != first)
+    uses = {(0, 8), (8, 8), (32, 8), (40, 8)}
+    assert enlarge(types, parts, uses, "f") is None
+    assert enlarge(types, parts, uses, "right_f") == (5, 0)
+    assert enlarge(types, parts, {*uses, (48, 4)}, "f") == (5, 0)  # which has a member there
