@@ -61,6 +61,7 @@ def _end(status: object) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or full: the command has said so
             stream.flush()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is over; what is kept for the next one takes a moment
     atexit._run_exitfuncs()
     os._exit(status)
 
