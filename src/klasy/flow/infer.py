@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from klasy.flow import decode as d
 from klasy.flow import state, webs
-from klasy.flow.enlarge import enlarge
+from klasy.flow.enlarge import enlarge, is_link
 from klasy.flow.sites import AROUND, GIVEN, PROVED
 from klasy.flow.state import _SHIFT, CONSTANT, STACK, constant_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
@@ -516,12 +516,14 @@ class Inference:
         return found
 
     def _assigned(self, join: int, variable: Place) -> Iterator[tuple[int, Place]]:
-        """What is assigned to a variable, and is none itself: a value of which nothing is known, as it is; one of which
-        a part is known (a list's node) with what is added to it. An array's next element is neither."""
+        """What is assigned to a variable, and is none itself, but for the nodes of lists: a value of which nothing is
+        known, as it is; one of which a part is known with what is added to it. An array's next element is neither."""
         for number in self.flow.values.a[join]:  # type: ignore[attr-defined]
             source, distance = number >> _SHIFT, constant_of(number)
-            if source < state.FIRST or source in self._facts:
+            if source < state.FIRST:
                 continue
+            if source in self._facts and not is_link(self.types, self._facts[source][0][0]):
+                continue  # a scheduling entity need not be a task's
             there, now = (variable[0], variable[1] - distance), self.place[source]
             if not distance if now is None else now != there and self.types.larger(now, there) == there:
                 yield source, there

@@ -229,3 +229,33 @@ def test_variables_in_other_places() -> None:
         (large, "by debug information: variable 'other'"),
         (0, ""),
     ]
+
+
+def test_nodes_of_lists() -> None:
+    """A list's node, from which the variable of the loop is computed, is a part of that variable's object, even if the
+    node is a variable itself."""
+    types = """
+    struct list_head { struct list_head *next; struct list_head *prev; };
+    struct entry { int a; int b; struct list_head node; };
+    struct other { long a; struct list_head node; };
+    int f(struct list_head *head);
+    """
+    code = [
+        "48 8b 07",  # mov (%rdi),%rax
+        "48 3b 38",  # cmp (%rax),%rdi
+        "48 8d 48 f8",  # lea -0x8(%rax),%rcx
+        "eb 0a",  # jmp to the loop's test
+        "48 8b 00",  # mov (%rax),%rax
+        "48 3b 38",  # cmp (%rax),%rdi
+        "48 8d 48 f8",  # lea -0x8(%rax),%rcx
+        "8b 50 fc",  # mov -0x4(%rax),%edx: the entry's b
+        "83 39 00",  # cmpl $0,(%rcx): its a
+        "75 ee",  # jne
+        "c3",
+    ]
+    index = Index(MiniKernel(types, {"f": code}), use_cache=False, processes=1)
+    node, entry = (index.engine.seeds.by_name(name) for name in ("list_head", "entry"))
+    spans = {(0, None): [(3, 0x20, (node, 0), "pos")], (1, None): [(0x16, 0x20, (entry, 0), "each")]}
+    index.engine.debug = SimpleNamespace(of=lambda unit: Facts(spans))
+    (row,) = [row for row in _rows(index, 0) if row.at == 0x16]
+    assert (row.type_id, row.offset, row.reason) == (entry, 4, "by debug information: variable 'each'")

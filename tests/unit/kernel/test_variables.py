@@ -97,3 +97,15 @@ def test_damaged(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DwarfError):
         _variables(path).pointers(_functions(HELD)["by_part"][0] + SHIFT)
+
+
+def test_module() -> None:
+    """Of a module's file, which is relocatable, places are where its sections lie in memory."""
+    text = 0x5000_0000
+    functions = _functions(DATA / "module.ko")
+    variables = Variables(ObjectDebug(ElfFile(str(DATA / "module.ko"), {".text": text}), 0))
+    address = text + functions["part_of_it"][0]
+    first = [each for each in variables.pointers(address) if each.low == address]
+    assert {(each.name, each.target.name, each.where) for each in first} == {
+        ("queue", "queue", Whereabouts("di", (0,)))
+    }
