@@ -368,12 +368,15 @@ class Types:
 
     def written(self, ref: TypeRef) -> CType:
         """The type that was written. Raises match.typeref.TypeRefError where the kernel has none."""
-        from klasy.match.typeref import canonical_basic, find_base
+        from klasy.match.typeref import NOT_LOADED, TypeRefError, canonical_basic, find_base
 
         basic = canonical_basic(ref.name) if ref.tag is TagKind.NONE else None
         found = _BASIC.get(basic or ref.name) or self.base_type(ref)
         if found is None:
-            found = self.of(self.kernel.btf, find_base(self.kernel.btf, ref))
+            try:
+                found = self.of(self.kernel.btf, find_base(self.kernel.btf, ref))
+            except TypeRefError as error:
+                raise error.with_hint(NOT_LOADED) from None
         for _ in range(ref.pointers):
             found = pointer_to(found)
         for count in reversed(ref.array):

@@ -23,7 +23,7 @@ from klasy.match.plan import Binding, Locator, MemberCode, Members, Object
 from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind, Shadow
-from klasy.match.typeref import TypeRefError, find_base
+from klasy.match.typeref import NOT_LOADED, TypeRefError, find_base
 from klasy.plain import TYPE_CHECKING, cached_property, replace
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Members:
         except TypeRefError as error:
             found = error.diagnostic
             if found.code == "unknown-type":
-                found = replace(found, hints=(*found.hints, modules.NOT_LOADED))
+                found = replace(found, hints=(*found.hints, NOT_LOADED))
             bag.items.append(found)
             return []
         everyone = [*([kernels] if kernels is not None and (known or not own) else []), *own]

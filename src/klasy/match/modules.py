@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from klasy.lang.ast import TypeRef
 
 _NAMED = (Typedef, Struct, Union, Enum, Fwd)
-NOT_LOADED = "a module's own types are known while it is loaded"
 
 
 class Meaning(NamedTuple):

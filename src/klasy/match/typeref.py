@@ -10,7 +10,7 @@ from klasy.btf.types import Array, Const, Enum, Float, Func, FuncProto, Fwd, Int
 from klasy.diag import Diagnostic, Severity
 from klasy.lang.ast import TagKind
 from klasy.match.glob import is_glob, matches
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from klasy.btf.types import Btf, Type
@@ -45,12 +45,22 @@ _BASIC = {
 _KEYWORDS = frozenset(word for keys in _BASIC for word in keys.split())
 
 
+NOT_LOADED = "a module's own types are known while it is loaded"
+
+
 class TypeRefError(Exception):
     """A written type that the kernel does not have, or that is not what it is said to be."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.message)
         self.diagnostic = diagnostic
+
+    def with_hint(self, hint: str) -> TypeRefError:
+        """The same, with a hint more where nothing is known of the type, nor what was probably meant."""
+        found = self.diagnostic
+        if found.code != "unknown-type" or found.hints:
+            return self
+        return TypeRefError(replace(found, hints=(hint,)))
 
     def report(self, bag: DiagnosticBag) -> None:
         """Add it to a bag."""
