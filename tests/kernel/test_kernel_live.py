@@ -15,6 +15,7 @@ from support.waiting import wait_for
 from klasy.errors import NotRoot
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import CallKind, Clone, Way
+from klasy.kernel.patchsites import PatchSites
 
 MODULES = ("tun", "br_netfilter")
 
@@ -185,6 +186,17 @@ def test_kept_symbols_are_the_same(kernel, tmp_path, monkeypatch):
     assert "listing" in vars(first)
     assert "listing" not in vars(second)
     assert [s.listed for s in second.symbols.values()] == [s.listed for s in first.symbols.values()]
+
+
+def test_tables_of_the_kernels_own(kernel):
+    """The kernel and its modules tell where a BUG() is, an ud2, and where what reads users' memory may fault."""
+    tables = {module: PatchSites(kernel, module) for module in (None, "overlay")}
+    for table in tables.values():
+        assert table.bugs
+        assert {kernel.read(place, 2) for place in table.bugs} == {b"\x0f\x0b"}
+    (faulting,) = kernel.functions("__get_user_nocheck_8")
+    assert any(faulting.address <= place < faulting.end for place in tables[None].faulting)
+    assert len(tables[None].jump_labels) > 1000 < len(tables[None].static_calls)
 
 
 def test_variables(kernel):

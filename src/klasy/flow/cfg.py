@@ -90,34 +90,15 @@ def _labels(kernel: KernelImage, module: str | None, base: int) -> dict[int, int
     return labels
 
 
-_BUG_ENTRY = 12  # bytes: distances to the ud2 and to the file's name, line, flags (include/asm-generic/bug.h)
-_BUG_IS_WARNING = 1
-
-
 def _bugs(kernel: KernelImage, module: str | None, base: int) -> frozenset[int]:
-    """The offsets of the ud2 instructions behind which nothing follows: those of BUG(), unlike WARN()'s.
-
-    From the table that the kernel itself asks; where it cannot be read, none.
-    """
+    """The offsets of the ud2 instructions behind which nothing follows; where they cannot be read, none."""
     from klasy.errors import SystemRefusal
+    from klasy.kernel.patchsites import PatchSites
 
     try:
-        if module is None:
-            edges = {symbol.name: symbol.address for symbol in kernel.data_symbols("__st*___bug_table")}
-            start, stop = edges.get("__start___bug_table", 0), edges.get("__stop___bug_table", 0)
-        else:
-            sections = kernel.module_sections(module)
-            start = sections.get("__bug_table", 0)
-            stop = min((other for other in sections.values() if other > start), default=start)
-        table = kernel.read(start, stop - start) if start and stop - start < 1 << 24 else b""
+        return frozenset([address - base for address in PatchSites(kernel, module).bugs])
     except SystemRefusal:
         return frozenset()
-    found = set()
-    for at in range(0, len(table) - _BUG_ENTRY + 1, _BUG_ENTRY):
-        if not table[at + 10] & _BUG_IS_WARNING:
-            place = start + at + int.from_bytes(table[at : at + 4], "little", signed=True) - base
-            found.add(place)
-    return frozenset(found)
 
 
 class Block:

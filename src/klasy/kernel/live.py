@@ -9,7 +9,7 @@ import zlib
 from klasy.btf.read import Layout
 from klasy.btf.types import Btf
 from klasy.errors import KernelLacks, NotRoot
-from klasy.kernel import caches, kallsyms
+from klasy.kernel import caches, kallsyms, patchsites
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols, SymbolsHidden
 from klasy.kernel.model import DataSymbol
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.tracepoints import Tracepoints
 
-_SYMBOLS_VERSION = 5
+_SYMBOLS_VERSION = 6
 _CHUNK = 1 << 16
 _PAGE = 4096
 _KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
@@ -38,10 +38,7 @@ _STATIC_CALL = b"\0__SCT__"  # so begin the names of static calls' trampolines
 
 # Symbols other than functions' that are kept with them
 _PLACES = (
-    "__start_static_call_sites",
-    "__stop_static_call_sites",
-    "__start___jump_table",
-    "__stop___jump_table",
+    *patchsites.EDGES,
     "__static_call_text_start",
     "__static_call_text_end",
     "kprobe_table",

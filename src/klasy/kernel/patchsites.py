@@ -1,8 +1,9 @@
 """The places in text that the kernel itself rewrites as it runs, and where it therefore lets no probe be put.
 
 Static calls are direct calls whose target is changed by rewriting them (include/linux/static_call_types.h); jump
-labels are no-operations that become jumps (include/linux/jump_label.h). Both are listed in tables of distances; so is
-where the kernel goes on after a fault (arch/x86/include/asm/extable.h), which is read here too.
+labels are no-operations that become jumps (include/linux/jump_label.h). Both are listed in tables of distances. So are
+where the kernel goes on after a fault (arch/x86/include/asm/extable.h), and its ud2 instructions
+(include/asm-generic/bug.h), which are read here too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key
 _IN_INIT_TEXT = 2
 _JUMP_LABEL = struct.Struct("<2iq")  # distance to the code, to the jump's target, to the key
 _FIXUP = struct.Struct("<3i")  # distance to what faults, to where it goes on, and how
+_BUG = struct.Struct("<2i2H")  # distance to the ud2, to the file's name, line, flags
+_BUG_FLAGS, _IS_WARNING = 10, 1
 _MODULE_TABLE = 1 << 16  # bytes read of a module's table, whose length is not published
 
 
@@ -58,6 +61,13 @@ class PatchSites:
         address, data = table(self._kernel, self._module, 2)
         return self._inside(_listed(data, address, 0, _FIXUP.size))
 
+    @cached_property
+    def bugs(self) -> frozenset[int]:
+        """The ud2 instructions behind which nothing follows: those of BUG(), unlike WARN()'s."""
+        address, data = table(self._kernel, self._module, 3)
+        places = zip(_listed(data, address, 0, _BUG.size), data[_BUG_FLAGS :: _BUG.size], strict=False)
+        return self._inside([place for place, flags in places if not flags & _IS_WARNING])
+
     def _inside(self, addresses: list[int]) -> frozenset[int]:
         symbols = self._kernel.symbols[self._module]
         text = range(symbols.base, symbols.end)
@@ -88,11 +98,18 @@ def _listed(table: bytes, address: int, offset: int, size: int) -> list[int]:
     return list(map(int.__add__, range(address + offset, address + whole, size), distances))
 
 
-_TABLES = (("static_call_sites", _STATIC_CALL.size), ("__jump_table", _JUMP_LABEL.size), ("__ex_table", _FIXUP.size))
+_TABLES = (
+    ("static_call_sites", _STATIC_CALL.size),
+    ("__jump_table", _JUMP_LABEL.size),
+    ("__ex_table", _FIXUP.size),
+    ("__bug_table", _BUG.size),
+)
+# The symbols at the ends of the kernel proper's.
+EDGES = tuple([f"__{edge}_{name}" for name, _ in _TABLES for edge in ("start", "stop")])
 
 
 def tables(kernel: KernelImage, module: str | None) -> list[tuple[int, bytes]]:
-    """Address and bytes of the tables of static calls, jump labels and fixups; empty where there are none."""
+    """Address and bytes of the tables of static calls, jump labels, fixups and bugs; empty where there are none."""
     return [table(kernel, module, which) for which in range(len(_TABLES))]
 
 

@@ -150,8 +150,6 @@ def _numbers(data: memoryview) -> dict[str, int]:
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 
-_PLACES = ("__start_static_call_sites", "__stop_static_call_sites", "__start___jump_table", "__stop___jump_table")
-
 
 def take(
     kernel: KernelImage,
@@ -174,7 +172,7 @@ def take(
             f"trampoline_registers={kernel.trampoline_registers}\n"
         ).encode(),
         "bases": _text({module or "": table.base for module, table in symbols.items()}),
-        "places": _text({name: place for name in _PLACES if (place := kernel.place(name)) is not None}),
+        "places": _text({name: place for name in patchsites.EDGES if (place := kernel.place(name)) is not None}),
         "blacklist": kernel.blacklist(),
         "listing": listing,
     }
