@@ -15,11 +15,15 @@ HELPER = "a helper that is handed a part or the member (string, rb_next), or has
 CAST = "a cast to a larger struct (inet_sk) that nothing in the function confirms"
 OTHER_CPU = "a per-CPU variable of another CPU, whose distance was kept on the stack"
 BEHIND = "no question leads there: from a hash chain's node to a member a little behind it, or a sum of two constants"
+LOOP = "a variable of a loop, which it passes on from register to register, and of which one way round gives no type"
+BUG = "found on a live kernel: the snapshots of then did not tell that nothing follows the BUG() before it"
 UNREAD = "not looked into"
 
 _FUNCTIONS = {  # the first that fits counts
     PRIVATE: r"pipe_\w+|sanity|sock_poll|sock_show_fdinfo|tcp[46]_seq_show|seq_show|ep_show_fdinfo|timers_st\w+"
     r"|ip6_route_dev_notify|fsnotify|fsnotify_handle_inode_event|dev_seq_next|m_start",
+    LOOP: r"skb_segment",
+    BUG: r"skb_try_coalesce|tcp_write_xmit|vfs_write",
     CAST: r"do_ip_getsockopt",
     OTHER_CPU: r"task_mm_cid_work|sched_mm_cid_migrate_to",
     BEHIND: r"__inet6?_lookup_established|__d_lookup|mm_init|tcp_event_new_data_sent",
