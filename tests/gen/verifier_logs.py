@@ -22,7 +22,7 @@ with (
     for name, bad in BAD.items():
         try:
             used = {"values": values, "ring": ring}
-            program.load(bad.kind, bad.assembled, name=name, maps=used).close()
+            program.load(bad.kind, bad.assembled, name=name, maps=used, **bad.options).close()
         except VerifierError as error:
             print(f"=== {name} errno {error.errno}")
             print(error.log, end="" if error.log.endswith("\n") else "\n")

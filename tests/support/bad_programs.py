@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from klasy.bpf import uapi as u
 from klasy.bpf.asm import Assembled, assemble
@@ -37,6 +37,7 @@ class Bad(NamedTuple):
     slot: int | None
     words: str
     kind: int = u.BPF_PROG_TYPE_KPROBE
+    options: dict[str, Any] = {}  # noqa: RUF012  # never written
 
     @property
     def assembled(self) -> Assembled:

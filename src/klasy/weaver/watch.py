@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 
 from klasy.backend.artifact import MAP_FIRST, MAP_TRAPS
 from klasy.bpf import links, maps, pins, program
@@ -38,6 +39,7 @@ MAP_WATCHES = "watches"  # perf event array: the event of slot S on CPU C at S *
 MAP_GAPS = "gaps"  # array, at the same places: u64 runs of the program before the present event, u64 events before it
 
 _PRESERVE_ELEMS = 1 << 11  # BPF_F_PRESERVE_ELEMS: events stay when the descriptor they were put in by is closed
+_LET_GO = 0.5  # seconds: the kernel lets go of an aspect's registers some 25 ms after it was taken out
 _EVENTS = "/sys/kernel/uevent_seqnum"
 _ONLINE = "/sys/devices/system/cpu/online"
 _GAP = struct.Struct("<QQ")
@@ -116,7 +118,14 @@ def remember(plan: Plan, held: Mapping[str, Map]) -> None:
 
 def _open(address: int, length: int, writes_only: bool, cpu: int) -> PerfEvent:
     access = u.HW_BREAKPOINT_W if writes_only else u.HW_BREAKPOINT_RW
-    return links.perf_breakpoint(address, length, access, cpu=cpu, disabled=True, pinned=True)
+    deadline = time.monotonic() + _LET_GO
+    while True:
+        try:
+            return links.perf_breakpoint(address, length, access, cpu=cpu, disabled=True, pinned=True)
+        except KernelRefused as error:
+            if error.errno != errno.ENOSPC or time.monotonic() > deadline:
+                raise
+        time.sleep(_LET_GO / 50)
 
 
 def _put(events: Map, slot: int, cpu: int, event: PerfEvent) -> None:
