@@ -13,6 +13,7 @@ import sys
 
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.snapshot import take
+from klasy.weaver.features import RunningFeatures
 
 MODULES = ("tun", "br_netfilter")
 CALLEES = ("skb_dequeue", "consume_skb", "ip_rcv", "ip_output", "putname")
@@ -44,6 +45,7 @@ def main() -> None:
     """Write the snapshot to standard output."""
     subprocess.run(["modprobe", "-a", *MODULES], check=True)
     kernel = LiveKernel(use_cache=False)
+    kernel.trampoline_registers = RunningFeatures().max_trampoline_arg_registers
     loaded = set(kernel.modules())
     for module in loaded - set(MODULES):
         del kernel._module_bases[module]
