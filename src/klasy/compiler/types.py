@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from klasy.match.datum import DataType
 
 POINTER_SIZE = 8
-_NAMED = (btf_types.Typedef, btf_types.Struct, btf_types.Union, btf_types.Enum, btf_types.Fwd)
 
 
 class CType:
@@ -388,10 +387,10 @@ class Types:
 
         Raises match.typeref.TypeRefError where that means several types.
         """
-        from klasy.match.typeref import find_base
+        from klasy.match.typeref import NAMED, find_base
 
         btf = self.kernel.btf
-        if not any(self.near) and btf.find(ref.name, *_NAMED):
+        if not any(self.near) and btf.find(ref.name, *NAMED):
             found = self.of(btf, find_base(btf, ref))
             if not isinstance(found, Incomplete):
                 return found

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
+from klasy.errors import SystemRefusal
 from klasy.flow import decode as d
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.image import RETURN_THUNKS
 from klasy.kernel.kallsyms import clone_of
 from klasy.kernel.model import Clone
+from klasy.kernel.patchsites import PatchSites
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,8 +52,9 @@ class Text:
         self.symbols = symbols
         self.code = kernel.object_text(module)
         self.starts = symbols.starts
-        self.labels = _labels(kernel, module, self.base)
-        self.bugs = _bugs(kernel, module, self.base)
+        sites = PatchSites(kernel, module)
+        self.labels = _labels(sites, self.base)
+        self.bugs = _bugs(sites, self.base)
 
     def function_index(self, offset: int) -> int | None:
         """The function that holds an offset; of several names of one, the first."""
@@ -73,30 +76,18 @@ class Text:
         return found
 
 
-def _labels(kernel: KernelImage, module: str | None, base: int) -> dict[int, int]:
-    from klasy.errors import SystemRefusal
-    from klasy.kernel import patchsites
-
+def _labels(sites: PatchSites, base: int) -> dict[int, int]:
+    """The offsets of the jump labels and of where they lead; where they cannot be read, none."""
     try:
-        address, table = patchsites.tables(kernel, module)[1]
+        return {place - base: target - base for place, target in sites.jumps.items()}
     except SystemRefusal:
         return {}
-    labels = {}
-    signed = int.from_bytes
-    for at in range(0, len(table) - 15, 16):
-        code = address + at + signed(table[at : at + 4], "little", signed=True) - base
-        target = address + at + 4 + signed(table[at + 4 : at + 8], "little", signed=True) - base
-        labels[code] = target
-    return labels
 
 
-def _bugs(kernel: KernelImage, module: str | None, base: int) -> frozenset[int]:
+def _bugs(sites: PatchSites, base: int) -> frozenset[int]:
     """The offsets of the ud2 instructions behind which nothing follows; where they cannot be read, none."""
-    from klasy.errors import SystemRefusal
-    from klasy.kernel.patchsites import PatchSites
-
     try:
-        return frozenset([address - base for address in PatchSites(kernel, module).bugs])
+        return frozenset([address - base for address in sites.bugs])
     except SystemRefusal:
         return frozenset()
 

@@ -66,7 +66,7 @@ def _targets(kernel: KernelImage, places: set[int], modules: set[str | None]) ->
     found = {target for *_, target in kernel.branches_to(places)}
     for module in {None, *modules}:
         sites = PatchSites(kernel, module)
-        found |= sites.jump_targets | sites.fixups
+        found.update(sites.jumps.values(), sites.fixups)
     return found
 
 

@@ -13,6 +13,8 @@ import struct
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from klasy.kernel.image import KernelImage
 
 _STATIC_CALL = struct.Struct("<2i")  # distance to the call, distance to the key with flags in its low bits
@@ -44,10 +46,12 @@ class PatchSites:
         return self._inside(jump_labels(data, address))
 
     @cached_property
-    def jump_targets(self) -> frozenset[int]:
-        """Where jump labels lead when they are jumps."""
+    def jumps(self) -> dict[int, int]:
+        """The jump labels, each with where it leads when it is a jump."""
         address, data = table(self._kernel, self._module, 1)
-        return self._inside(_listed(data, address, 4, _JUMP_LABEL.size))
+        targets = _listed(data, address, 4, _JUMP_LABEL.size)
+        found = dict(zip(jump_labels(data, address), targets, strict=True))
+        return {place: found[place] for place in self._inside(found)}
 
     @cached_property
     def fixups(self) -> frozenset[int]:
@@ -68,7 +72,7 @@ class PatchSites:
         places = zip(_listed(data, address, 0, _BUG.size), data[_BUG_FLAGS :: _BUG.size], strict=False)
         return self._inside([place for place, flags in places if not flags & _IS_WARNING])
 
-    def _inside(self, addresses: list[int]) -> frozenset[int]:
+    def _inside(self, addresses: Iterable[int]) -> frozenset[int]:
         symbols = self._kernel.symbols[self._module]
         text = range(symbols.base, symbols.end)
         return frozenset([address for address in addresses if address in text])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ALIKE = 4  # letters at the beginning that a misspelt name has in common with the one that is meant
 _WORD = 8
-INT = 4  # bytes of how many CPUs there can be
+_INT = 4  # bytes of how many CPUs there can be
 
 NO_PER_CPU = "no-per-cpu", "this kernel does not tell where its per-CPU variables lie"
 
@@ -170,7 +170,7 @@ class Finder:
         if found is None:
             raise self.fail(*NO_PER_CPU)
         table, number = found
-        count = int.from_bytes(self.kernel.read(number, INT), "little")
+        count = most_cpus(self.kernel, number)
         wanted = range(count) if self.pattern.cpu is None else [self.pattern.cpu]
         if wanted[-1] >= count:
             raise self.fail(*no_such_cpu(wanted[-1], count))
@@ -279,12 +279,17 @@ def example_type(symbol: DataSymbol) -> str:
 
 
 def per_cpu_areas(kernel: Kernel) -> tuple[int, int] | None:
-    """The addresses of the table of where each CPU's variables lie, and of how many CPUs there can be (an INT).
+    """The addresses of the table of where each CPU's variables lie, and of how many CPUs there can be (an int).
 
     None where the kernel does not tell: NO_PER_CPU is what to say.
     """
     table, number = kernel.data_symbols("__per_cpu_offset"), kernel.data_symbols("nr_cpu_ids")
     return (table[0].address, number[0].address) if table and number else None
+
+
+def most_cpus(kernel: Kernel, number: int) -> int:
+    """How many CPUs there can be, by where the kernel keeps it. Raises SystemRefusal where that cannot be read."""
+    return int.from_bytes(kernel.read(number, _INT), "little")
 
 
 def no_such_cpu(cpu: int, count: int) -> tuple[str, str]:

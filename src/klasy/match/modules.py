@@ -7,10 +7,10 @@ the kernel has too (``struct console`` of virtio_console), and copies of the ker
 from __future__ import annotations
 
 from klasy.btf.alike import alike
-from klasy.btf.types import Enum, Fwd, Struct, Typedef, Union
+from klasy.btf.types import Fwd, Struct, Union
 from klasy.diag import Diagnostic, Severity
 from klasy.match.pointcut import KERNEL_PROPER
-from klasy.match.typeref import TypeRefError, find_base, spelled
+from klasy.match.typeref import NAMED, TypeRefError, find_base, spelled
 from klasy.plain import TYPE_CHECKING, NamedTuple, replace
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
-
-_NAMED = (Typedef, Struct, Union, Enum, Fwd)
 
 
 class Meaning(NamedTuple):
@@ -38,7 +36,7 @@ class Meaning(NamedTuple):
 
 def of_kernel(kernel: Kernel, ref: TypeRef) -> Meaning | None:
     """What the kernel proper calls so; None where it has nothing of the name. Raises TypeRefError as find_base."""
-    if not kernel.btf.find(ref.name, *_NAMED):
+    if not kernel.btf.find(ref.name, *NAMED):
         return None  # find_base would look for names near it, which takes long
     return Meaning(None, kernel.btf, find_base(kernel.btf, ref))
 
@@ -49,7 +47,7 @@ def own(kernel: Kernel, ref: TypeRef, modules: Iterable[str], kernels: Meaning |
     bare = replace(ref, pointers=0, array=())
     for module in modules:
         btf = kernel.module_btf(module)
-        if btf is None or not any(each >= btf.first for each in btf.find(ref.name, *_NAMED)):
+        if btf is None or not any(each >= btf.first for each in btf.find(ref.name, *NAMED)):
             continue
         for type_id in _bases(btf, bare):
             new = Meaning(module, btf, type_id)

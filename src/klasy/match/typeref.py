@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
 
+NAMED = (Typedef, Struct, Union, Enum, Fwd)  # what a name in an aspect may mean, but for basic types
+
 # The basic types by their sets of keywords, as BTF (that is, gcc's DWARF) spells them.
 _BASIC = {
     "char": "char",

@@ -129,6 +129,7 @@ def test_a_call_found_needs_no_decoding(kernel, name):
 def test_rewritten_places(kernel):
     """Static calls and jump labels in text that is held are refused, each by its name."""
     sites = PatchSites(kernel, None)
+    assert set(sites.jumps) == sites.jump_labels
     seen = set()
     for code_, addresses in (("static-call", sites.static_calls), ("jump-label", sites.jump_labels)):
         for address in addresses:

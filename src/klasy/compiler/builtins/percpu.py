@@ -10,7 +10,7 @@ from klasy.compiler.types import INT, ULONG, Integer, Pointer, pointer_to
 from klasy.errors import SystemRefusal
 from klasy.kernel.model import Function
 from klasy.lang import ast
-from klasy.match.globals import NO_PER_CPU, no_such_cpu, per_cpu_areas
+from klasy.match.globals import NO_PER_CPU, most_cpus, no_such_cpu, per_cpu_areas
 from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _cpu(checker: ExprChecker, node: ast.Expr) -> tree.Expr | None:
         areas = per_cpu_areas(kernel)
         with suppress(SystemRefusal):  # who may not read memory may check an aspect all the same
             if areas is not None:
-                count = int.from_bytes(kernel.read(areas[1], INT.size), "little")
+                count = most_cpus(kernel, areas[1])
                 if not 0 <= value.value < count:
                     checker.error(*no_such_cpu(value.value, count), node.span)
                     return None
