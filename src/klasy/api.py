@@ -193,9 +193,9 @@ def still_there(which: tuple[str, int]) -> bool:
 
 def schema(aspect: WovenAspect) -> Schema:
     """What the log reader needs to know of a woven aspect."""
-    from klasy.log.event import LogPoint, Schema
+    from klasy.log.event import LatePoints, Schema
 
-    points = tuple(map(LogPoint.of, aspect.joinpoints))
+    points = LatePoints(aspect.number, aspect.joinpoint)
     return Schema(aspect.name, tuple(aspect.advice_labels), points, aspect.formats)
 
 

@@ -146,6 +146,30 @@ def test_kprobes_are_refused_where_klasy_says_so(kernel):
     assert len(tried.wrong) <= total / 200, tried.report()
 
 
+def test_entries_of_all_functions_at_once(kernel):
+    """Of all entries at once, in live text, the same is said as of each by itself; also while some are traced."""
+    functions = [function for function in kernel.functions("*") if function.clone is not Clone.COLD]
+    alone = random.Random(SEED).sample(functions, 3000)
+    traced = {f.address for f in alone if kernel.refusal(f.address, f, Way.KPROBE) is None and f.duplicates == 1}
+    chosen = [f for f in alone if f.address in traced and f.module is None][:20]
+    with probe_definitions(kernel.symbols[None].base):
+        EVENTS.open("a").write("".join(f"p:klasytest/many{i} {f.address:#x}\n" for i, f in enumerate(chosen)))
+        enable = Path("/sys/kernel/tracing/events/klasytest/enable")
+        try:
+            enable.write_text("1")
+            now = LiveKernel(use_cache=False)
+            found = now.entry_refusals(functions)
+            for function in alone:
+                assert found[function.address] == now.refusal(function.address, function, Way.KPROBE), function
+                assert found[function.address] == kernel.refusal(function.address, function, Way.KPROBE), function
+        finally:
+            enable.write_text("0")
+            EVENTS.open("a").write("-:klasytest/\n")
+    assert len(chosen) == 20
+    refused = sum(refusal is not None for refusal in found.values())
+    assert 0 < refused < len(found) / 2
+
+
 def attach(function, attach_type):
     """Try to put a trampoline on a function; the kernel's errno, 0 for success."""
     code = assemble([mov(R0, 0), exit_()])

@@ -495,6 +495,9 @@ class FakeKernel:
             return Refusal("duplicate-name", f"{function.duplicates} functions are called {function.name}")
         return None
 
+    def entry_refusals(self, functions: Iterable[Function]) -> dict[int, Refusal | None]:
+        return {f.address: self.refusal(f.address, f, Way.KPROBE) for f in functions}
+
     def site_refusal(self, site: CallSite) -> Refusal | None:
         return self.refusal(site.address, site.caller, Way.KPROBE)
 

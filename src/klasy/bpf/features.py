@@ -16,7 +16,7 @@ from klasy.bpf import uapi as u
 from klasy.bpf.asm import assemble
 from klasy.bpf.insn import R0, call, exit_, mov
 from klasy.bpf.sys import Buffer
-from klasy.errors import KernelLacks, KernelRefused
+from klasy.errors import KernelLacks, KernelRefused, SystemRefusal
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -188,6 +188,20 @@ def kprobe_multi() -> Feature:
             return ""
 
     return _try("kprobe.multi", attempt, since="5.18", remedy="CONFIG_FPROBE; klasy does without")
+
+
+def knows_kprobe_multi() -> bool:
+    """Whether the kernel has what :func:`kprobe_multi` asks for, as far as can be told without attaching anything."""
+    try:
+        with program.load(
+            u.BPF_PROG_TYPE_KPROBE,
+            _nothing(),
+            name="probe_multi",
+            expected_attach_type=u.BPF_TRACE_KPROBE_MULTI,
+        ) as loaded:
+            return links.knows_kprobe_multi(loaded)
+    except SystemRefusal:
+        return False
 
 
 def perf_link() -> Feature:

@@ -539,6 +539,12 @@ class KernelImage:
         """Why an address of a function cannot be probed that way; None when it is believed that it can."""
         return self.traceability.refusal(address, function, way)
 
+    def entry_refusals(self, functions: Iterable[Function]) -> Mapping[int, Refusal | None]:
+        """What ``refusal`` says of kprobes at the entries of many functions, by address."""
+        from klasy.kernel.entries import entry_refusals
+
+        return entry_refusals(self, functions)
+
     def site_refusal(self, site: CallSite) -> Refusal | None:
         """Why a call instruction, which is known to be one, cannot be probed; None when it is believed that it can."""
         return self.traceability.site_refusal(site)

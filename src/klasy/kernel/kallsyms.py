@@ -178,10 +178,16 @@ class Symbols:
         import re  # here and below, not in the head: what names one function exactly needs none of it
 
         parts = pattern.encode().split(b"*")
-        whole = re.compile(rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?")
+        text = rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?"
+        if parts[0]:  # a name begins behind a zero, and ends before one: all are found in one pass
+            places, at, indices = self.places, 0, []
+            for hit in re.finditer(rb"\0(?:" + text + rb")(?=\0)", self.names):
+                at = bisect_left(places, hit.start() + 1, at)
+                indices.append(at)
+            return indices
+        whole = re.compile(text)
         names, found, done = self.names, [], 0
-        literals = [b"\0" + parts[0] if parts[0] else b"", *parts[1:]]  # a name begins behind a zero
-        for hit in re.finditer(re.escape(max(literals, key=len)), names):
+        for hit in re.finditer(re.escape(max(parts, key=len)), names):
             if hit.start() < done:
                 continue
             start = names.rindex(0, 0, hit.start() + 1) + 1

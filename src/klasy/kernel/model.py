@@ -211,6 +211,9 @@ class Kernel(Protocol):
     def refusal(self, address: int, function: Function, way: Way) -> Refusal | None:
         """Why an address of a function cannot be probed that way; None when it is believed that it can."""
 
+    def entry_refusals(self, functions: Iterable[Function]) -> Mapping[int, Refusal | None]:
+        """What ``refusal`` says of kprobes at the entries of functions, by address: of many at once."""
+
     def site_refusal(self, site: CallSite) -> Refusal | None:
         """Why a call instruction, which is known to be one, cannot be probed; None when it is believed that it can."""
 

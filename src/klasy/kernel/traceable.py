@@ -209,7 +209,7 @@ class Traceability:
         return not any(start in behind for start in self._kernel.module_sections(function.module).values())
 
     @cached_property
-    def _ranges(self) -> tuple[list[int], list[int]]:
+    def blacklisted(self) -> tuple[list[int], list[int]]:
         """The blacklist: starts, ascending, and ends."""
         ranges = []
         for line in self._kernel.blacklist().splitlines():
@@ -219,7 +219,7 @@ class Traceability:
         return [start for start, _ in ranges], [end for _, end in ranges]
 
     def _listed(self, address: int) -> bool:
-        starts, ends = self._ranges
+        starts, ends = self.blacklisted
         at = bisect_right(starts, address) - 1
         return at >= 0 and address < ends[at]
 
@@ -238,7 +238,7 @@ class Traceability:
         To look a name up among all takes long, and most pieces are those of functions that are not listed.
         """
         found: set[str] = set()
-        starts, ends = self._ranges
+        starts, ends = self.blacklisted
         for symbols in self._kernel.symbols.values():
             inside = slice(bisect_left(starts, symbols.base), bisect_left(starts, symbols.end))
             for start, end in zip(starts[inside], ends[inside], strict=True):

@@ -7,6 +7,7 @@ from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 
@@ -65,13 +66,36 @@ class LogPoint:
         return f"{self.kind} in {where}"
 
 
+class LatePoints:
+    """The join points of an aspect, each made when it is asked for: of thousands few may ever log something.
+
+    ``woven`` gives one of ``number`` as klasy.weaver has it. A sequence, as far as schemas are asked.
+    """
+
+    def __init__(self, number: int, woven: Callable[[int], Any]) -> None:
+        self._woven = woven
+        self._made: list[LogPoint | None] = [None] * number
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, index: int) -> LogPoint:
+        found = self._made[index]
+        if found is None:
+            found = self._made[index] = LogPoint.of(self._woven(index))
+        return found
+
+    def __iter__(self) -> Iterator[LogPoint]:
+        return map(self.__getitem__, range(len(self._made)))
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What is needed to read one aspect's records: plain data out of its registry entry."""
 
     aspect: str
     advice: tuple[str, ...]
-    points: tuple[LogPoint, ...]
+    points: Sequence[LogPoint] | LatePoints
     formats: tuple[Format, ...]
 
 

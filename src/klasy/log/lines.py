@@ -122,11 +122,17 @@ class LineDecoder:
 
     def _text_head(self) -> Callable[[bytes], str | None]:
         aspect, points = self._decoder.schema.aspect, self._decoder.schema.points
-        places = [f"{aspect}: {point.place}: " for point in points]
+        number = len(points)
+        places: dict[int, str] = {}
 
         def head(about: bytes) -> str | None:
             point, _, cpu, _, tid, comm = _ABOUT.unpack(about)
-            return f" {cpu:3} {harmless(text_of(comm))}[{tid}] {places[point]}" if point < len(places) else None
+            place = places.get(point)
+            if place is None:
+                if point >= number:
+                    return None
+                place = places[point] = f"{aspect}: {points[point].place}: "
+            return f" {cpu:3} {harmless(text_of(comm))}[{tid}] {place}"
 
         return head
 
@@ -146,14 +152,19 @@ class LineDecoder:
 
         schema = self._decoder.schema
         about_all = {"aspect": schema.aspect, "advice": schema.advice[form.advice]}
-        places = [_dumps(about_all | {"joinpoint": point_json(point)})[1:-1] for point in schema.points]
+        points = schema.points
+        number = len(points)
+        places: dict[int, str] = {}
 
         def head(about: bytes) -> str | None:
             point, _, cpu, pid, tid, comm = _ABOUT.unpack(about)
-            if point >= len(places):
-                return None
+            place = places.get(point)
+            if place is None:
+                if point >= number:
+                    return None
+                place = places[point] = _dumps(about_all | {"joinpoint": point_json(points[point])})[1:-1]
             name = _string_json(text_of(comm))
-            return f', {places[point]}, "cpu": {cpu}, "pid": {pid}, "tid": {tid}, "comm": {name}, '
+            return f', {place}, "cpu": {cpu}, "pid": {pid}, "tid": {tid}, "comm": {name}, '
 
         return head
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Loading and attaching one fentry program costs as much as some ten kprobes under one trace event.
 _TOO_MANY = "too-many-args"  # the code of what the kernel model refuses
 MOST_TRAMPOLINES = 16
+MANY = 64  # from here on it pays off to look for what many have in common
 BODY = Kind(Mechanism.KPROBE, Context.BODY, Locator.ADDRESS)
 _BEHIND = "behind the hooks at their entries, into which probes are put one by one, each in the time of a hundred"
 
@@ -55,7 +56,7 @@ class ExecutionPlanner:
         self.kernel = planner.kernel
         self.options = planner.options
         self._kprobe: dict[tuple[int, Way], Refusal | None] = {}
-        self._bodies: Mapping[int, int] = {}  # where kprobes go behind the entries
+        self.bodies: Mapping[int, int] = {}  # where kprobes go behind the entries
         # Functions whose execution is a control flow: trampolines see each entry with its return, and all that runs
         # there must run in the same one, in order.
         self.flow_places: set[int] = set()
@@ -88,10 +89,14 @@ class ExecutionPlanner:
         writers = self._plan_returns(todo)
         if force == "body" or (many and not self.multi and not self.trampolines and force != "kprobe"):
             entered = [match.shadow.function for advice, match in todo if advice.kind is AdviceKind.BEFORE]
-            self._bodies = self.kernel.bodies([f for f in dict.fromkeys(entered) if f and f.address not in writers])
-        for advice, match in todo:
-            if advice.kind is AdviceKind.BEFORE:
-                self._before(advice, match, writers)
+            self.bodies = self.kernel.bodies([f for f in dict.fromkeys(entered) if f and f.address not in writers])
+        before = [one for one in todo if one[0].kind is AdviceKind.BEFORE]
+        if not self.trampolines and len(before) > MANY:
+            from klasy.match.many import plan_befores
+
+            before = plan_befores(self, before, writers)
+        for advice, match in before:
+            self._before(advice, match, writers)
         for advice, match in decided:
             self._around(advice, match)
 
@@ -122,6 +127,10 @@ class ExecutionPlanner:
             self._kprobe[key] = self.kernel.refusal(function.address, function, way)
         return self._kprobe[key]
 
+    def know_entries(self, refusals: Mapping[int, Refusal | None]) -> None:
+        """Take over what the kernel's model says of kprobes at the entries of functions, by address."""
+        self._kprobe.update({(address, Way.KPROBE): refusal for address, refusal in refusals.items()})
+
     # --- before
 
     def _before(self, advice: Advice, match: Match, writers: set[int]) -> None:
@@ -135,14 +144,14 @@ class ExecutionPlanner:
                 self._fentry(advice, match, function, "no trap: a BPF trampoline at the function's entry")
                 return
         kprobe = self.entry_refusal(function, Way.KPROBE)
-        body = self._bodies.get(address)
+        body = self.bodies.get(address)
         if kprobe is None and body is not None:
-            self._add(BODY, advice, match, "kprobe", f"{self.count} places in one probe; {_BEHIND}", address=body)
+            self._add(BODY, advice, match, "kprobe", self.why_body(), address=body)
         elif kprobe is None:
             mechanism = Mechanism.KPROBE_MULTI if self.multi else Mechanism.KPROBE
             writes = MarkUse.WRITE if address in writers else MarkUse.NONE
             kind = Kind(mechanism, Context.ENTRY, Locator.ADDRESS, writes, MarkRole.ENTRY)
-            self._add(kind, advice, match, mechanism.value, self._why_kprobe("fentry", refusal))
+            self._add(kind, advice, match, mechanism.value, self.why_kprobe("fentry", refusal))
         elif not self.trampolines and self.trampoline_refusal(function, Way.FENTRY) is None:
             self._fentry(advice, match, function, f"a kprobe is not possible here: {kprobe.reason}")
         else:
@@ -152,7 +161,12 @@ class ExecutionPlanner:
         kind = Kind(Mechanism.FENTRY, Context.FENTRY, Locator.FIXED, group=function.address)
         self._add(kind, advice, match, "fentry", why)
 
-    def _why_kprobe(self, other: str, refusal: Refusal | None) -> str:
+    def why_body(self) -> str:
+        """Why probes are put behind the entries, as the user is told."""
+        return f"{self.count} places in one probe; {_BEHIND}"
+
+    def why_kprobe(self, other: str, refusal: Refusal | None) -> str:
+        """Why kprobes and not trampolines are taken, as the user is told."""
         if refusal is not None:
             return f"{other} is not possible here: {refusal.reason}"
         if self.options.force == "kprobe":
@@ -220,7 +234,7 @@ class ExecutionPlanner:
             kind = Kind(mechanism, Context.RETURN, Locator.ADDRESS, MarkUse.NONE, MarkRole.ENTRY)
             if marked:
                 kind = Kind(mechanism, Context.RETURN, Locator.ADDRESS, MarkUse.TAKE, MarkRole.ENTRY)
-            self._add(kind, advice, match, mechanism.value, self._why_kprobe("fexit", refusal))
+            self._add(kind, advice, match, mechanism.value, self.why_kprobe("fexit", refusal))
             return marked
         if refusal is None:
             self._fexit(advice, match, function, f"a kretprobe is not possible here: {kprobe.reason}")

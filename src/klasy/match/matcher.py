@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Up to this much text (bytes) the calls in the functions of a ``within`` are sought there, not among all callers.
 _LITTLE_TEXT = 0x40000
+MANY = 64  # executions: from here on it pays off to look for what many have in common
 # From this many callees on the calls of one module are sought in the module's text.
 _MANY_CALLEES = 1000
 # A function with at most so many direct calls may be meant where only an indirect call can reach it.
@@ -299,8 +300,9 @@ class AdviceMatcher:
                 lint.report_too_many(len(functions), self.advice, self.bag)
                 conjunct.usable = False
                 return
-            for function in functions.values():
-                self._try_execution(function, result)
+            if len(functions) <= MANY or not self._match_many(conjunct, functions, result):
+                for function in functions.values():
+                    self._try_execution(function, result)
             if not all(is_glob(self.signature(leaf).name) for leaf in conjunct.executions):
                 self._match_inlined(conjunct, result)
             return
@@ -318,6 +320,11 @@ class AdviceMatcher:
                 outcome = self.outcome(_CALL, callee, None)
                 if outcome is not None:
                     result.unknown[address] = outcome
+
+    def _match_many(self, conjunct: _Conjunct, functions: Mapping[int, Function], result: AdviceMatch) -> bool:
+        from klasy.match.many import match_executions
+
+        return match_executions(self, conjunct, functions, result)
 
     def named(self, leaves: list[int]) -> dict[int, Function]:
         """The functions that all of some ``call`` or ``execution`` designators match, by address."""
@@ -385,7 +392,7 @@ class AdviceMatcher:
         if outcome is not None:
             result.executions.append(Match(shadow, outcome))
         elif key in self._altered:
-            self._cannot_bind(shadow)
+            self.note_unbound(shadow)
 
     def _try_calls(self, sites: list[CallSite], result: AdviceMatch) -> None:
         seen, bits_of, asks = self._seen_sites, self.bits, bool(self.where)
@@ -412,9 +419,14 @@ class AdviceMatcher:
             if outcome is not None:
                 matched.append(Match(shadow_of(site), outcome))
             else:
-                self._cannot_bind(shadow_of(site))
+                self.note_unbound(shadow_of(site))
 
-    def _cannot_bind(self, shadow: Shadow) -> None:
+    def cannot_bind(self, function: Function) -> bool:
+        """Whether an execution that was looked at does not match because where its parameters are is not known."""
+        return (_EXECUTION, function.address, ()) in self._altered
+
+    def note_unbound(self, shadow: Shadow) -> None:
+        """Note a shadow that would match if it was known where its parameters are."""
         reason = "a copy made by the compiler, with other parameters: where they are is not known"
         self.unreached.append(Unreached(self.advice.index, shadow, "altered-abi", reason))
 

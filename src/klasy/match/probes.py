@@ -114,6 +114,17 @@ class ProbeSet:
         self._joinpoints += [(index, match.shadow, mechanism, why) for match in matches]
         return first
 
+    def executions(self, kind: Kind, advice: Advice, matches: Sequence[Match], places: Sequence[int], why: str) -> None:
+        """Have executions where an advice matches with one outcome, each reached at its own place by one probe."""
+        first = self.joinpoints(advice, matches, kind.mechanism.value, why)
+        draft = self.watch(kind)
+        for match, place in zip(matches, places, strict=True):
+            function = match.shadow.function
+            assert function is not None
+            draft.points[place] = function
+        arm = self.arm(draft, advice, matches[0].outcome)
+        arm.by_address.update(zip(places, range(first, first + len(places)), strict=True))
+
     def point(self, kind: Kind, address: int, function: Function) -> _Draft:
         """Attach a probe of a kind to an address too."""
         draft = self._known.get(id(kind))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Clones whose parameters need not be those of the source: what is passed, and where, is known to the compiler alone.
 ALTERED = frozenset({Clone.CONSTPROP, Clone.ISRA, Clone.PART})
 
+_NOTHING: Mapping[str, Named] = {}
 _FEW_LOOKUPS = 20  # by name in BTF; more are cheaper by reading all names once
 
 
@@ -104,7 +105,7 @@ class Signatures:
             return Resolved(signature, failed=True)
         entries = [f for f in functions if f.clone is not Clone.COLD]
         if not says_types(signature):
-            found = {f.address: Found(f, None, {}) for f in entries}
+            found = {f.address: Found(f, None, _NOTHING) for f in entries}
             return Resolved(signature, found, {f.address: f for f in functions})
         return self._select(signature, functions, entries, negative)
 

@@ -85,6 +85,6 @@ class RunningFeatures(Features):
     @cached_property
     def kprobe_multi(self) -> bool:
         """Whether one link can hold kprobes on many functions."""
-        from klasy.bpf.features import kprobe_multi
+        from klasy.bpf.features import knows_kprobe_multi, kprobe_multi
 
-        return bool(kprobe_multi())
+        return knows_kprobe_multi() or bool(kprobe_multi())

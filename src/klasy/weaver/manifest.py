@@ -46,6 +46,8 @@ SHADOW_COLUMNS = (
 JOINPOINT_COLUMNS = ("id", "advice", *SHADOW_COLUMNS, "mechanism", "why")
 _FILE_OFFSET = 0xFFFF_FFFF  # of the address of a function of a user program: where it is in its file
 _LENGTH = ""  # where a packed table has its number of rows, beside the names of the columns
+_PLAIN_KINDS = ("execution", "call")
+_NOTHING_MORE = [None] * 7  # of an execution's: callee, callee_module, call, data, file, line, access
 UNREACHED_COLUMNS = ("advice", *SHADOW_COLUMNS, "code", "reason")
 
 
@@ -224,6 +226,16 @@ def _advice(advice: Advice) -> dict[str, Any]:
 
 def shadow_row(shadow: Shadow) -> list[Any]:
     """A shadow under SHADOW_COLUMNS. Of a source line it says what the pointcut does: others are found at reading."""
+    kind, function, address, callee, site, datum, _, access, place = shadow
+    if function is not None and datum is None and access is None and place is None and kind.value in _PLAIN_KINDS:
+        module = function.module  # of these there may be thousands
+        if module is None or module[0] != "/":
+            row = [kind.value, function.name, address - function.address, address or None, module]
+            if callee is None and kind.value == "execution":
+                return row + _NOTHING_MORE
+            call = None if kind.value != "call" else site.kind.value if site is not None else "indirect"
+            names = (callee.name, callee.module) if callee is not None else (None, None)
+            return [*row, *names, call, None, None, None, None]
     call_kind = shadow.call_kind
     is_event = shadow.kind.value == "event"  # an event lies nowhere
     in_program = shadow.function is not None and shadow.function.in_program
@@ -247,12 +259,13 @@ def pack_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[st
     """Rows as columns; one that repeats itself much, as its distinct values and where they stand."""
     table: dict[str, Any] = {_LENGTH: len(rows)}
     for name, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
-        distinct = {value: index for index, value in enumerate(dict.fromkeys(values))}
-        if len(distinct) > len(values) // 4:
+        found = dict.fromkeys(values)
+        if len(found) > len(values) // 4:
             table[name] = list(values)
-        elif len(distinct) == 1:
-            table[name] = {"of": list(distinct)}
+        elif len(found) == 1:
+            table[name] = {"of": list(found)}
         else:
+            distinct = {value: index for index, value in enumerate(found)}
             table[name] = {"of": list(distinct), "at": [distinct[value] for value in values]}
     return table
 

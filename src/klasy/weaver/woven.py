@@ -163,11 +163,24 @@ class WovenAspect(Closing):
     @cached_property
     def joinpoints(self) -> tuple[WovenJoinPoint, ...]:
         """Its join points, by their id."""
+        return tuple(map(WovenJoinPoint._make, zip(*self._columns, strict=True)))
+
+    @cached_property
+    def _columns(self) -> list[list[Any]]:
+        """What the join points are, by their fields."""
         columns = manifest.unpack_table(self.document["joinpoints"])
         labels = self.advice_labels
-        number = len(columns["id"])
-        columns |= {"aspect": [self.name] * number, "advice": [labels[index] for index in columns["advice"]]}
-        return tuple(map(WovenJoinPoint._make, zip(*(columns[field] for field in WovenJoinPoint._fields), strict=True)))
+        columns |= {"aspect": [self.name] * self.number, "advice": [labels[index] for index in columns["advice"]]}
+        return [columns[field] for field in WovenJoinPoint._fields]
+
+    @property
+    def number(self) -> int:
+        """How many join points it has."""
+        return manifest.table_length(self.document["joinpoints"])
+
+    def joinpoint(self, index: int) -> WovenJoinPoint:
+        """One of its join points, by its id: of thousands not all are made objects of."""
+        return WovenJoinPoint._make([column[index] for column in self._columns])
 
     @property
     def unreached(self) -> list[dict[str, Any]]:
@@ -236,7 +249,7 @@ class WovenAspect(Closing):
 
     def counts(self) -> list[Count]:
         """Hits, lost, unmarked and missed of each join point, by its id."""
-        number = manifest.table_length(self.document["joinpoints"])
+        number = self.number
         profile = self._profile()  # first: see counts.py
         own = sum_counters(self.map(MAP_COUNTERS).words(), number)
         found = combine(own, self.document, profile, self._base(), self._refused(), runs=self._runs())

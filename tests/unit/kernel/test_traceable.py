@@ -258,3 +258,13 @@ def test_what_is_no_snapshot(data):
     """Other bytes are refused."""
     with pytest.raises(SnapshotError):
         SnapshotKernel(data)
+
+
+@pytest.mark.parametrize("pattern", ["s*", "*.constprop.0", "*.part.0", "__x64_sys_*", "kprobe*", "bpf_*", "n*mi*"])
+def test_entries_of_many_functions_at_once(kernel, pattern):
+    """Of many entries at once the same is said as of each by itself."""
+    functions = [f for f in kernel.functions(pattern) if f.clone is not Clone.COLD]
+    found = kernel.entry_refusals(functions)
+    assert len(found) == len({function.address for function in functions}) > 5
+    for function in functions:
+        assert found[function.address] == kernel.refusal(function.address, function, Way.KPROBE), function
