@@ -456,6 +456,10 @@ class FakeKernel:
     def function_at(self, address: int) -> Function | None:
         return next((f for f in self._by_address.values() if f.address <= address < f.end), None)
 
+    def entered_at(self, address: int) -> Function | None:
+        found = [f for f in self.functions("*") if f.address == address and f.clone is not Clone.COLD]
+        return found[-1] if found else None
+
     def callers(self, callees: Iterable[Function]) -> list[CallSite]:
         self.asked.append("callers")
         wanted = {callee.address for callee in callees}

@@ -344,6 +344,18 @@ class KernelImage:
         index = holder[1].at(address) if holder else None
         return None if holder is None or index is None else self._function(holder[0], index)
 
+    def entered_at(self, address: int) -> Function | None:
+        """The function, no piece without an entry, that begins at an address; of several names of one the last."""
+        module, symbols = self.object_at(address) or (None, self.symbols[None])
+        starts, offset = symbols.starts, address - symbols.base
+        index = bisect_right(starts, offset) - 1
+        while index >= 0 and starts[index] == offset:
+            function = self._function(module, index)
+            if function.clone is not Clone.COLD:
+                return function
+            index -= 1
+        return None
+
     def first_name(self, function: Function) -> str:
         """The name that the kernel gives to a function that has several."""
         if isinstance(function, KernelFunction):

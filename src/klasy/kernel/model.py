@@ -193,6 +193,9 @@ class Kernel(Protocol):
     def function_at(self, address: int) -> Function | None:
         """The function whose text holds an address."""
 
+    def entered_at(self, address: int) -> Function | None:
+        """The function, no piece without an entry, that begins at an address; of several names of one the last."""
+
     def callers(self, callees: Iterable[Function]) -> list[CallSite]:
         """All DIRECT and TAIL sites, in the kernel and its modules, that reach one of the functions' entries.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from klasy.match.args import Arguments
     from klasy.match.cflow import Flows
     from klasy.match.plan import Binding
-    from klasy.match.signature import Resolved
+    from klasy.match.signature import Found, Resolved
     from klasy.source import Span
 
 # Up to this much text (bytes) the calls in the functions of a ``within`` are sought there, not among all callers.
@@ -307,7 +307,10 @@ class AdviceMatcher:
                 self._match_inlined(conjunct, result)
             return
         callees = self.named(conjunct.calls)
-        result.callees.update(callees)
+        if result.callees:
+            result.callees.update(callees)
+        else:
+            result.callees = callees  # of all functions there are it is not to make objects
         if not conjunct.asks_where and len(callees) > MOST_SHADOWS:
             from klasy.match import lint
 
@@ -321,6 +324,15 @@ class AdviceMatcher:
                 if outcome is not None:
                     result.unknown[address] = outcome
 
+    def _every(self, found: dict[int, Found]) -> dict[int, Function]:
+        from klasy.match.late import Late
+
+        def find(address: int) -> Function | None:
+            one = found.get(address)
+            return one.function if one is not None else None
+
+        return Late(lambda: {address: each.function for address, each in found.items()}, find)
+
     def _match_many(self, conjunct: _Conjunct, functions: Mapping[int, Function], result: AdviceMatch) -> bool:
         from klasy.match.many import match_executions
 
@@ -330,6 +342,8 @@ class AdviceMatcher:
         """The functions that all of some ``call`` or ``execution`` designators match, by address."""
         first, *rest = (self.resolved[leaf].found for leaf in leaves)
         if not rest:  # the usual, and with wildcards there may be tens of thousands
+            if self.resolved[leaves[0]].every:
+                return self._every(first)
             return {a: found.function for a, found in first.items()}
         return {a: found.function for a, found in first.items() if all(a in other for other in rest)}
 
@@ -346,7 +360,7 @@ class AdviceMatcher:
             match_inlined(self, conjunct, result)
 
     def _candidate_sites(self, conjunct: _Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
-        many = len(callees) > _MANY_CALLEES
+        many = any(self.resolved[leaf].every for leaf in conjunct.calls) or len(callees) > _MANY_CALLEES
         area = self._area(conjunct, many)
         if area is not None and (many or sum(f.size for f in area.values()) <= _LITTLE_TEXT):
             found = self.sites.calls_in(area)

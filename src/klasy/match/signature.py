@@ -42,12 +42,14 @@ class Resolved:
 
     ``found`` are by address, without ``.cold`` pieces, which are no functions; ``lies_in`` are the addresses of all
     functions, pieces included, whose text counts as that of a matching function. ``failed``: an error was reported.
+    ``every``: all functions match, and both are made as they are asked for.
     """
 
     signature: Signature
     found: dict[int, Found] = field(default_factory=dict)
     lies_in: dict[int, Function] = field(default_factory=dict)
     failed: bool = False
+    every: bool = False
 
 
 class Signatures:
@@ -88,6 +90,8 @@ class Signatures:
         return resolved
 
     def _resolve(self, signature: Signature, negative: bool, inlined: bool) -> Resolved:
+        if star(signature.name) == "*" and not says_types(signature):
+            return self._every(signature)
         functions = self.functions(signature.name)
         if not functions:
             if inlined and not is_glob(signature.name) and self.kernel.inlined(signature.name):
@@ -108,6 +112,21 @@ class Signatures:
             found = {f.address: Found(f, None, _NOTHING) for f in entries}
             return Resolved(signature, found, {f.address: f for f in functions})
         return self._select(signature, functions, entries, negative)
+
+    def _every(self, signature: Signature) -> Resolved:
+        """All functions."""
+        from klasy.match.late import Late
+
+        def find(address: int) -> Found | None:
+            function = self.kernel.entered_at(address)
+            return Found(function, None, _NOTHING) if function is not None else None
+
+        def fill() -> dict[int, Found]:
+            entries = [f for f in self.functions("*") if f.clone is not Clone.COLD]
+            return {f.address: Found(f, None, _NOTHING) for f in entries}
+
+        everywhere = Late(lambda: {f.address: f for f in self.functions("*")})
+        return Resolved(signature, Late(fill, find), everywhere, every=True)
 
     # --- types
 

@@ -1,4 +1,4 @@
-"""Many executions at once: the plan is what it is when each is looked at by itself."""
+"""Many join points at once: the plan is what it is when each is looked at by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from support.matching import plan
 
 from klasy.kernel.snapshot import SnapshotKernel
 from klasy.match import Features, execution, matcher
+from klasy.match.late import Late
 from klasy.match.plan import Plan
+from klasy.match.signature import Resolved, Signatures
 
 SNAPSHOTS = Path(__file__).parent.parent.parent / "data" / "kernels"
 BEFORE = "before(): execution(s*) { log(1); }"
@@ -44,3 +46,57 @@ def test_as_one_by_one(kernel: SnapshotKernel, text: str, multi: bool, monkeypat
     one_by_one = _facts(plan(kernel, text, features=features))
     assert at_once == one_by_one
     assert len(at_once[0]) > execution.MOST_TRAMPOLINES  # type: ignore[arg-type]
+
+
+CALLS = "before(): call(*) && within(vfs_*) { log(1); }"
+CALLS_BUT = "before(): call(%) && within(tcp_v4_*) && !call(tcp_*) { log(1); } after(): call(*) && within(vfs_read) {}"
+SEVERAL = (
+    "before(): call(*) && within(vfs_read) || call(kfree) && within(vfs_*) || call(*) && within(vfs_w*) { log(1); }"
+)
+
+
+@pytest.mark.parametrize("text", [CALLS, CALLS_BUT, SEVERAL])
+def test_any_callee(kernel: SnapshotKernel, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of any function are the same whether all functions are made objects of or just those that are called."""
+    late = _facts(plan(kernel, text))
+    made = []
+
+    def eager(self: Signatures, signature: object) -> Resolved:
+        found = real(self, signature)  # type: ignore[arg-type]
+        assert isinstance(found.found, Late)
+        made.append(len(found.found))
+        return Resolved(found.signature, dict(found.found.items()), dict(found.lies_in.items()))
+
+    real = Signatures._every
+    monkeypatch.setattr(Signatures, "_every", eager)
+    assert _facts(plan(kernel, text)) == late
+    assert all(number > 40_000 for number in made)
+    assert made
+
+
+def test_late_is_a_dictionary() -> None:
+    """It makes what it is asked for, everything when that is asked for, and each once."""
+    asked = []
+
+    def find(address: int) -> str | None:
+        asked.append(address)
+        return f"at {address}" if address in (1, 2, 3) else None
+
+    late = Late(lambda: {address: f"all {address}" for address in (1, 2, 3)}, find)
+    assert 1 in late
+    assert late[1] == late.get(1) == "at 1"
+    assert 4 not in late
+    assert late.get(4, "none") == "none"
+    with pytest.raises(KeyError):
+        late[4]
+    assert asked == [1, 4, 4, 4]
+    assert list(late) == list(late.keys()) == [1, 2, 3]
+    assert list(late.values()) == ["at 1", "all 2", "all 3"]
+    assert dict(late.items()) == {**late} == {1: "at 1", 2: "all 2", 3: "all 3"}
+    assert len(late) == 3
+    assert 4 not in late
+    assert asked == [1, 4, 4, 4]
+    whole = Late(lambda: {5: "five"})
+    assert 5 in whole
+    assert whole[5] == "five"
+    assert not Late(dict)
