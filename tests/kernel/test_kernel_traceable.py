@@ -151,22 +151,23 @@ def test_entries_of_all_functions_at_once(kernel):
     functions = [function for function in kernel.functions("*") if function.clone is not Clone.COLD]
     alone = random.Random(SEED).sample(functions, 3000)
     traced = 0
-    with EVENTS.open("ab", buffering=0) as events:
+    events = os.open(EVENTS, os.O_WRONLY | os.O_APPEND)
+    enable = Path("/sys/kernel/tracing/events/klasytest/enable")
+    try:
         for function in alone[:60]:
             with suppress(OSError):  # it cannot be probed
-                events.write(f"p:klasytest/many{traced} {function.address:#x}\n".encode())
+                os.write(events, f"p:klasytest/many{traced} {function.address:#x}\n".encode())
                 traced += 1
-        enable = Path("/sys/kernel/tracing/events/klasytest/enable")
-        try:
-            enable.write_text("1")
-            now = LiveKernel(use_cache=False)
-            found = now.entry_refusals(functions)
-            for function in alone:
-                assert found[function.address] == now.refusal(function.address, function, Way.KPROBE), function
-                assert found[function.address] == kernel.refusal(function.address, function, Way.KPROBE), function
-        finally:
-            enable.write_text("0")
-            events.write(b"-:klasytest/\n")
+        enable.write_text("1")
+        now = LiveKernel(use_cache=False)
+        found = now.entry_refusals(functions)
+        for function in alone:
+            assert found[function.address] == now.refusal(function.address, function, Way.KPROBE), function
+            assert found[function.address] == kernel.refusal(function.address, function, Way.KPROBE), function
+    finally:
+        enable.write_text("0")
+        os.write(events, b"-:klasytest/\n")
+        os.close(events)
     assert traced > 20
     refused = sum(refusal is not None for refusal in found.values())
     assert 0 < refused < len(found) / 2
