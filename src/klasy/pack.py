@@ -36,6 +36,7 @@ BUNDLES = (
         "klasy.weaver.kept",
         "klasy.cli.interrupts",
         "klasy.cli.reading",
+        "klasy.log.columns",
         "klasy.log.format_text",
         "klasy.log.lines",
         "klasy.log.reader",

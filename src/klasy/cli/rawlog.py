@@ -80,7 +80,7 @@ def show(paths: Sequence[str], args: Arguments) -> int:
 def _show(path: str, *, as_json: bool) -> None:
     file = rawfile.RawFile(path)
     try:
-        for lines in file.lines(renderer(file.symbols, as_json=as_json), as_json=as_json):
+        for lines in file.texts(renderer(file.symbols, as_json=as_json), as_json=as_json):
             write_lines(lines, "")
         if file.cut:
             print(f"klasy: {shown(path)} ends in the middle of a record", file=sys.stderr)

@@ -59,7 +59,7 @@ class LogOutput:
 
     def drain(self, *, keep: bool = False) -> None:
         """Print all that is in the buffers now. Raises WriteRefused; BrokenPipeError if nobody reads any more."""
-        for batch in self._reader.lines(self._show, as_json=self._as_json, keep=keep):
+        for batch in self._reader.texts(self._show, as_json=self._as_json, keep=keep):
             with accepted(self._reader, keep=keep):
                 write_lines(batch, self._hint)
 
@@ -89,17 +89,21 @@ def renderer(symbols: Symbolizer, *, as_json: bool) -> Callable[[LogEvent], str]
     return lambda event: event_text(event, symbols)
 
 
-def write_lines(lines: Sequence[str], hint: str) -> None:
-    """Write lines to standard output; past its buffer, so as to know what got there. Raises WriteRefused."""
+def write_lines(lines: Sequence[str] | str, hint: str) -> None:
+    """Write lines, or a text of them, to standard output; past its buffer, so as to know what got there. Raises
+    WriteRefused.
+    """
+    text = lines if isinstance(lines, str) else "\n".join([*lines, ""])
     if sys.stdout.encoding is None:  # text kept in memory, by who runs a command in his own process
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.write(text)
         return
     encoding, errors = sys.stdout.encoding, sys.stdout.errors or "strict"
-    write_all(
-        "\n".join([*lines, ""]).encode(encoding, errors),
-        lambda: [f"{line}\n".encode(encoding, errors) for line in lines],
-        hint,
-    )
+
+    def pieces() -> list[bytes]:
+        each = text.split("\n")[:-1] if isinstance(lines, str) else lines
+        return [f"{line}\n".encode(encoding, errors) for line in each]
+
+    write_all(text.encode(encoding, errors), pieces, hint)
 
 
 def write_all(data: Buffer, pieces: Callable[[], Sequence[Buffer]], hint: str) -> None:

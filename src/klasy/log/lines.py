@@ -2,25 +2,30 @@
 
 A :class:`~klasy.log.event.LogEvent` of each record on the way costs several times as much as the line itself. Here
 each format whose values are numbers, strings and addresses gets a function of its own, made once. It takes many records
-at a time, column by column: unpacked in one step, and all put into one template by a loop that is not Python's. What
-it writes is what :mod:`format_text` and :mod:`format_json` write; all other formats, and records with a fault, are
+at a time, column by column, each column unpacked in one step, and what differs from line to line is put between what
+does not by one join: Python's templates go through what they hold character by character, which took most of the time.
+What it writes is what :mod:`format_text` and :mod:`format_json` write; all other formats, and records with a fault, are
 left to them.
 """
 
 from __future__ import annotations
 
+from _bisect import bisect_left
+from itertools import chain, repeat
 from struct import Struct
 
 from klasy import printf
+from klasy.log.columns import NUMBERS, alike, columns_of, interleaved, texts
 from klasy.log.format_text import call_text, harmless, quoted
 from klasy.log.value import Pointer, text_of
-from klasy.plain import TYPE_CHECKING
-from klasy.record import CALL_SIZE, HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
+from klasy.plain import TYPE_CHECKING, NamedTuple
+from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import TypeAlias
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeAlias
 
+    from klasy.log.columns import Column, Show, Texts
     from klasy.log.decode import Decoder
     from klasy.log.event import LogEvent
     from klasy.log.value import Call
@@ -28,17 +33,43 @@ if TYPE_CHECKING:
 
     Convert = Callable[[int | bytes], int | str]
     Decoded: TypeAlias = list[tuple[int, str] | None]
-    Make = Callable[[bytes], Decoded]
+    Make = Callable[[bytes], "Lines | None"]
+    Kind = tuple[int, int]  # of records: their size and format
+    # The beginnings of lines, with the end of the one before, one for all or one for each; and what stands behind.
+    Stamps = tuple[list[str], list[str]]
 
-_NUMBERS = {(1, True): "b", (1, False): "B", (2, True): "h", (2, False): "H"}
-_NUMBERS |= {(4, True): "i", (4, False): "I", (8, True): "q", (8, False): "Q"}
 _ABOUT = Struct("<IHHII16s")  # a record's header between the time and the faults
 assert HEADER.format == f"<Q{_ABOUT.format[1:]}Q"
 _FORMAT_AT = (RUN_HEAD + OFFSET_FORMAT) >> 1  # in words of 2 bytes
+# in words of 8
+_TIME_AT = RUN_HEAD >> 3
+_ABOUT_AT = range(_TIME_AT + 1, _TIME_AT + 1 + (_ABOUT.size >> 3))
+_FAULTS_AT = _ABOUT_AT.stop
 _MOST_HEADS = 4096  # remembered
 _POINT = Struct("<I")  # what it begins with
-_BYTES = ("string", "call")  # kinds of fields that are no numbers
-_SECOND = 1_000_000_000
+_THREE_DIGITS: list[str] = []  # of each number below 1000, once they are needed
+_SECOND, _MILLISECOND, _MICROSECOND = 1_000_000_000, 1_000_000, 1000
+_DENSE = _MILLISECOND // 10  # between records, on average: then there is something to win by their milliseconds
+_PORTION = 512  # records at a time: what is made of more on the way does not stay in the caches
+_MANY = 64  # records from which on it pays to look for what they have in common
+
+
+class Lines(NamedTuple):
+    """Lines of records, in their order: the time of each, whether these ascend; all the lines, each with its end."""
+
+    times: list[int]
+    ascend: bool
+    text: str
+
+    def each(self) -> list[tuple[int, str]]:
+        """The lines by themselves, each with its time and without its end."""
+        return list(zip(self.times, self.text[:-1].split("\n"), strict=True))
+
+
+def ascending(lines: Sequence[Lines]) -> bool:
+    """Whether all come in the order of time."""
+    times = [time_ns for some in lines for time_ns in (some.times[0], some.times[-1])]
+    return all(some.ascend for some in lines) and times == sorted(times)
 
 
 class LineDecoder:
@@ -48,77 +79,119 @@ class LineDecoder:
         self._decoder = decoder
         self._show = show
         self._as_json = as_json
-        self._made: dict[tuple[int, int], Make] = {}
+        self._made: dict[Kind, Make | None] = {}
 
     def decode(self, runs: Sequence[Run]) -> Decoded:
         """Time and line of each record, in their order; None, and errors, as Decoder.decode has them."""
-        order: list[tuple[int, int]] = []  # of each record its kind: size and format
-        parts: dict[tuple[int, int], list[bytes]] = {}
-        for run in runs:
-            if run.size < HEADER_SIZE:
-                self._decoder.decode(run.records()[0])  # which raises
-            numbers = memoryview(run.data).cast("H")[_FORMAT_AT :: run.step >> 1].tolist()
-            kind = run.size, numbers[0]
-            if numbers.count(numbers[0]) == len(numbers):
-                parts.setdefault(kind, []).append(run.data)
-                order += [kind] * run.number
-                continue
-            for number, one in zip(numbers, run.split(), strict=True):
-                kind = run.size, number
-                parts.setdefault(kind, []).append(one.data)
-                order.append(kind)
-        made = {kind: self._maker(*kind)(b"".join(datas)) for kind, datas in parts.items()}
+        order, parts = self._kinds(runs)
+        made = {kind: self._decode(kind, b"".join(datas)) for kind, datas in parts.items()}
         if len(made) == 1:
             return made.popitem()[1]
         lines = {kind: iter(found) for kind, found in made.items()}
         return [next(lines[kind]) for kind in order]
 
-    def _maker(self, size: int, number: int) -> Make:
-        """What makes the lines of records of one size and format."""
-        found = self._made.get((size, number))
-        if found is None:
-            found = self._made[size, number] = self._make(size, number)
+    def lines(self, runs: Sequence[Run]) -> list[Lines] | None:
+        """The lines of all records, some at a time; None where these are of several kinds or want closer looking at:
+        then :meth:`decode` has them.
+        """
+        _, parts = self._kinds(runs)
+        if len(parts) != 1:
+            return None
+        ((kind, datas),) = parts.items()
+        make = self._maker(kind)
+        found = []
+        for some in _portions(kind, b"".join(datas)):
+            lines = None if make is None else make(some)
+            if lines is None:
+                return None
+            found.append(lines)
         return found
 
-    def _make(self, size: int, number: int) -> Make:
-        def slowly(data: bytes) -> Decoded:
-            events = map(self._decoder.decode, Run(size, 0, data).records())
-            return [None if event is None else (event.time_ns, self._show(event)) for event in events]
+    def _kinds(self, runs: Sequence[Run]) -> tuple[list[Kind], dict[Kind, list[bytes]]]:
+        """Of each record its kind, and the records of each kind."""
+        order: list[Kind] = []
+        parts: dict[Kind, list[bytes]] = {}
+        for run in runs:
+            if run.size < HEADER_SIZE:
+                self._decoder.decode(run.records()[0])  # which raises
+            numbers = memoryview(run.data).cast("H")[_FORMAT_AT :: run.step >> 1]
+            if alike(numbers):
+                kind = run.size, numbers[0]
+                parts.setdefault(kind, []).append(run.data)
+                order += [kind] * run.number
+                continue
+            for number, one in zip(numbers.tolist(), run.split(), strict=True):
+                kind = run.size, number
+                parts.setdefault(kind, []).append(one.data)
+                order.append(kind)
+        return order, parts
 
+    def _decode(self, kind: Kind, data: bytes) -> Decoded:
+        """Of records of one kind."""
+        make = self._maker(kind)
+        found: Decoded = []
+        for some in _portions(kind, data):
+            lines = None if make is None else make(some)
+            if lines is not None:
+                found += lines.each()
+                continue
+            events = map(self._decoder.decode, Run(kind[0], 0, some).records())
+            found += [None if event is None else (event.time_ns, self._show(event)) for event in events]
+        return found
+
+    def _maker(self, kind: Kind) -> Make | None:
+        """What makes the lines of records of one kind, unless one has to look at each; None where that is always so."""
+        if kind not in self._made:
+            self._made[kind] = self._make(*kind)
+        return self._made[kind]
+
+    def _make(self, size: int, number: int) -> Make | None:
         formats = self._decoder.schema.formats
         if number >= len(formats):
-            return slowly
+            return None
         form = formats[number]
         converts = [self._conversion(entry) for entry in form.fields]
         names = {entry.name for entry in form.fields}
-        layout = _layout(form, size)
-        if layout is None or None in converts or (self._as_json and len(names) < len(form.fields)):
-            return slowly
+        columns = columns_of(form, size) if form.fields or form.template else None
+        if columns is None or None in converts or (self._as_json and len(names) < len(form.fields)):
+            return None
         if form.template is not None and not _numbers_suffice(form):
-            return slowly
+            return None
         what = self._what(form, [convert for convert in converts if convert is not None])
+        if any("\n" in literal for literal in what.literals):
+            return None
         head = self._json_head(form) if self._as_json else self._text_head()
-        return self._by_columns(layout, what, head, slowly)
+        return self._by_columns(step_of(size), columns, what, head)
 
-    def _by_columns(self, layout: Struct, what: _What, head: Callable[[bytes], str | None], slowly: Make) -> Make:
+    def _by_columns(self, step: int, columns: list[Column], what: _What, head: Callable[[bytes], str | None]) -> Make:
         """What stands before the values is the same for many records but for the time, which ``head`` leaves out."""
-        heads: dict[bytes, str] = {}
-        unpack, fill = layout.iter_unpack, self._fill_json if self._as_json else self._fill_text
+        heads: dict[bytes, str | None] = {}
+        words_of_each = step >> 3
+        about_of_each = Struct(f"<{_ABOUT_AT.start << 3}x{_ABOUT.size}s{step - (_FAULTS_AT << 3)}x")
+        stamps = self._stamps_json if self._as_json else self._stamps_text
 
-        def lines(data: bytes) -> Decoded:
-            times, abouts, faults, *values = zip(*unpack(data), strict=True)
-            if any(faults):
-                return slowly(data)
+        def make(data: bytes) -> Lines | None:
+            words = memoryview(data).cast("Q")
+            faults = words[_FAULTS_AT::words_of_each]
+            if faults[0] or not alike(faults):
+                return None
+            abouts: Sequence[bytes] = (data[_ABOUT_AT.start << 3 : _FAULTS_AT << 3],)
+            if not all(alike(words[at::words_of_each]) for at in _ABOUT_AT):
+                abouts = list(chain.from_iterable(about_of_each.iter_unpack(data)))
             if len(heads) > _MOST_HEADS:
                 heads.clear()
             for about in set(abouts).difference(heads):
-                found = head(about)
-                if found is None:
-                    return slowly(data)
-                heads[about] = found
-            return fill(times, map(heads.__getitem__, abouts), what.template, what.columns(values, abouts))
+                begin = head(about)
+                heads[about] = None if begin is None or "\n" in begin else begin + what.literals[0]
+            befores = [heads[about] for about in abouts]
+            if None in befores:
+                return None
+            times = words[_TIME_AT::words_of_each].tolist()
+            ascend = times == sorted(times)
+            values = what.columns([column(data) for column in columns], abouts)
+            return Lines(times, ascend, interleaved(*stamps(times, ascend), befores, values, what.literals))
 
-        return lines
+        return make
 
     def _text_head(self) -> Callable[[bytes], str | None]:
         aspect, points = self._decoder.schema.aspect, self._decoder.schema.points
@@ -136,16 +209,38 @@ class LineDecoder:
 
         return head
 
-    def _fill_text(
-        self, times: Sequence[int], heads: Iterable[str], template: str, columns: list[Iterable[object]]
-    ) -> Decoded:
-        begin, second = self._decoder.second(times[0])
-        if begin <= min(times) and max(times) < begin + _SECOND:
-            micros = [(time_ns - begin) // 1000 for time_ns in times]
-            texts = map(f"{second}.%06d%s{template}".__mod__, zip(micros, heads, *columns, strict=True))
-        else:
-            texts = map(f"%s%s{template}".__mod__, zip(map(self._decoder.clock, times), heads, *columns, strict=True))
-        return list(zip(times, texts, strict=True))
+    def _stamps_text(self, times: list[int], ascend: bool) -> Stamps:
+        """Local times of day."""
+        first, last = times[0], times[-1]
+        if ascend and len(times) >= _MANY and last - first < len(times) * _DENSE:
+            return self._stamps_by_milliseconds(times)
+        begin, second = self._decoder.second(first)
+        if not ascend:
+            first, last = min(times), max(times)
+        if begin <= first and last < begin + _SECOND:
+            micros = [(time_ns - begin) // _MICROSECOND for time_ns in times]
+            return [f"\n{second}."], list(map("%06d".__mod__, micros))
+        return ["\n"], list(map(self._decoder.clock, times))
+
+    def _stamps_by_milliseconds(self, times: list[int]) -> Stamps:
+        """The same of times that ascend, many of them in a millisecond."""
+        if not _THREE_DIGITS:
+            _THREE_DIGITS.extend(f"{number:03}" for number in range(1000))
+        digits, done = _THREE_DIGITS, 0
+        befores: list[str] = []
+        stamps: list[str] = []
+        while done < len(times):
+            begin, second = self._decoder.second(times[done])
+            number = (times[done] - begin) // _MILLISECOND
+            begin += number * _MILLISECOND
+            end = bisect_left(times, begin + _MILLISECOND, done)
+            befores += [f"\n{second}.{digits[number]}"] * (end - done)
+            stamps += [digits[(time_ns - begin) // _MICROSECOND] for time_ns in times[done:end]]
+            done = end
+        return befores, stamps
+
+    def _stamps_json(self, times: list[int], _: bool) -> Stamps:
+        return ['\n{"time_ns": '], list(map(repr, times))
 
     def _json_head(self, form: Format) -> Callable[[bytes], str | None]:
         from klasy.log.format_json import point_json
@@ -168,15 +263,9 @@ class LineDecoder:
 
         return head
 
-    def _fill_json(
-        self, times: Sequence[int], heads: Iterable[str], template: str, columns: list[Iterable[object]]
-    ) -> Decoded:
-        texts = map(f'{{"time_ns": %d%s{template}}}'.__mod__, zip(times, heads, *columns, strict=True))
-        return list(zip(times, texts, strict=True))
-
     def _conversion(self, entry: Field) -> Convert | None:
         """What makes of an unpacked value what a template takes; None where that is for others to do."""
-        if entry.kind == "int" and (entry.size, entry.signed) in _NUMBERS:
+        if entry.kind == "int" and (entry.size, entry.signed) in NUMBERS:
             return _itself
         if entry.kind == "string":
             return _string
@@ -190,22 +279,23 @@ class LineDecoder:
         """What fills in the values of a format: its message, or each under its name."""
         if form.template is not None:
             return self._message(form, converts)
-        parts = []
-        shows: list[Convert] = []
+        literals: list[str] = []
+        shows: list[Show] = []
         for entry, convert in zip(form.fields, converts, strict=True):
             if self._as_json:
-                parts.append(f"{_dumps(entry.name)}: ".replace("%", "%%") + "%s")
+                literals.append(f"{_dumps(entry.name)}: ")
                 shows.append(_as_json(entry, convert))
             elif entry.kind == "call":
-                parts.append("%s")
-                shows.append(_itself)
+                literals.append("")
+                shows.append(repr)
             else:
-                parts.append(f"{entry.name} = ".replace("%", "%%") + "%s")
+                literals.append(f"{entry.name} = ")
                 shows.append(_as_text(entry, convert))
-        template = ", ".join(parts)
+        literals = [f", {literal}" if at else literal for at, literal in enumerate(literals)]
         if self._as_json:
-            template = f'"values": {{{template}}}'
-        return _What(template, shows, of_call=self._of_call(form))
+            literals = ['"values": {' + "".join(literals[:1]), *literals[1:]]
+        literals.append("}}" if self._as_json else "")
+        return _What(literals, shows, of_call=self._of_call(form))
 
     def _of_call(self, form: Format) -> Callable[[bytes, bytes], str] | None:
         """What shows a system call, of what a record says of its join point and of the call; None where there is none.
@@ -226,70 +316,62 @@ class LineDecoder:
         pieces = printf.parse((form.template or "").removesuffix("\n"))
         directives = printf.directives(pieces)
         bare = [_bare(directive, entry) for directive, entry in zip(directives, form.fields, strict=True)]
-        as_json = self._as_json
-        if None not in bare:
-            template = "".join(
-                piece.replace("%", "%%") if isinstance(piece, str) else _PLAIN[piece.kind] for piece in pieces
-            )
-            shown = f'"message": {_dumps(template)}' if as_json else harmless(template)
-            return _What(shown, [show for show in bare if show is not None])
-        sizes = [entry.size for entry in form.fields]
+        begin, end = ('"message": ', "}") if self._as_json else ("", "")
+        shown = _string_json if self._as_json else harmless
+        if None in bare:
+            sizes = [entry.size for entry in form.fields]
 
-        def message(*values: int | bytes) -> str:
-            given = [(convert(value), size) for convert, value, size in zip(converts, values, sizes, strict=True)]
-            text = printf.render(pieces, given)
-            return f'"message": {_string_json(text)}' if as_json else harmless(text)
+            def message(*values: int | bytes) -> str:
+                given = [(convert(value), size) for convert, value, size in zip(converts, values, sizes, strict=True)]
+                return shown(printf.render(pieces, given))
 
-        return _What("%s", [], message)
+            return _What([begin, end], [], message)
+        quote = 1 if self._as_json else 0
+        literals = [begin + '"' * quote]
+        for piece in pieces:
+            if isinstance(piece, str):
+                text = shown(piece)
+                literals[-1] += text[quote : len(text) - quote]
+            else:
+                literals.append("")
+        literals[-1] += '"' * quote + end
+        return _What(literals, [show for show in bare if show is not None])
+
+
+def _portions(kind: Kind, data: bytes) -> Iterator[bytes]:
+    """Records of one kind, some at a time."""
+    most = step_of(kind[0]) * _PORTION
+    return (data[at : at + most] for at in range(0, len(data), most))
 
 
 class _What:
-    """How values become text: Python's template, and what makes of each value what it takes; or of all one string."""
+    """How values become text: what stands before, between and behind them, and what shows each; or all as one."""
 
     def __init__(
         self,
-        template: str,
-        shows: list[Convert],
+        literals: list[str],
+        shows: list[Show],
         whole: Callable[..., str] | None = None,
         of_call: Callable[[bytes, bytes], str] | None = None,
     ) -> None:
         """``of_call``: what shows the last value, a system call, of which the join point must be known."""
-        self.template = template
+        self.literals = literals
         self._shows = shows
         self._whole = whole
         self._of_call = of_call
 
-    def columns(self, values: Sequence[Sequence[int | bytes]], abouts: Sequence[bytes]) -> list[Iterable[object]]:
-        """What the template takes, of as many records as each column of values has."""
-        if self._whole is not None:
-            return [map(self._whole, *values)]
-        found: list[Iterable[object]] = [
-            column if show is _itself else map(show, column) for show, column in zip(self._shows, values, strict=True)
-        ]
-        if self._of_call is not None:
-            calls: Sequence[bytes] = values[-1]  # type: ignore[assignment]  # see _layout
-            found[-1] = map(self._of_call, abouts, calls)
+    def columns(self, values: list[list[Any]], abouts: Sequence[bytes]) -> list[Texts]:
+        """The texts between the literals, of as many records as each column of values has. ``abouts``: of each record,
+        or of all.
+        """
+        whole = self._whole
+        if whole is not None:
+            return [texts(list(zip(*values, strict=True)), lambda row: whole(*row))]
+        calls = None if self._of_call is None else values.pop()
+        found: list[Texts] = [texts(column, show) for show, column in zip(self._shows, values, strict=False)]
+        if calls is not None and self._of_call is not None:
+            found.append(list(map(self._of_call, abouts if len(abouts) > 1 else repeat(abouts[0]), calls)))
         return found
-
-
-def _layout(form: Format, size: int) -> Struct | None:
-    """What there is from one record of a run to the next: time, all else that a head tells, faults and the values.
-
-    None where they do not lie in their order.
-    """
-    codes, at = "", HEADER_SIZE
-    for entry in form.fields:
-        if entry.offset < at:
-            return None
-        width, number = entry.size, _NUMBERS.get((entry.size, entry.signed))
-        if entry.kind == "call":  # all that is left
-            width = size - entry.offset
-            if width < CALL_SIZE:
-                return None
-        codes += f"{entry.offset - at}x{number if number and entry.kind not in _BYTES else f'{width}s'}"
-        at = entry.offset + width
-    room = step_of(size) - RUN_HEAD
-    return Struct(f"<{RUN_HEAD}xQ{_ABOUT.size}sQ{codes}{room - at}x") if at <= room else None
 
 
 def _numbers_suffice(form: Format) -> bool:
@@ -301,19 +383,20 @@ def _numbers_suffice(form: Format) -> bool:
     )
 
 
-_PLAIN = {"d": "%d", "i": "%d", "u": "%d", "x": "%x", "X": "%X"}  # directives that Python shows alike
+_PLAIN: dict[str, Show] = {"d": repr, "i": repr, "u": repr, "x": "%x".__mod__, "X": "%X".__mod__}  # Python's like ours
 
 
-def _bare(directive: printf.Directive, entry: Field) -> Convert | None:
-    """What makes of a number what Python's directive shows as ours does; None where there is none."""
+def _bare(directive: printf.Directive, entry: Field) -> Show | None:
+    """What shows a number as a directive does, where Python has that at hand; else None."""
     if entry.kind != "int" or directive.kind not in _PLAIN or directive.flags or directive.width:
         return None
     if directive.precision is not None:
         return None
+    show = _PLAIN[directive.kind]
     if directive.kind in "di" or not entry.signed:
-        return _itself
+        return show
     mask = (1 << 8 * entry.size) - 1
-    return lambda value: int(value) & mask
+    return lambda value: show(value & mask)
 
 
 def _call_json(call: Call) -> str:
@@ -342,19 +425,19 @@ def _string_json(text: str) -> str:
     return _dumps(text_json(text))
 
 
-def _as_text(entry: Field, convert: Convert) -> Convert:
+def _as_text(entry: Field, convert: Convert) -> Show:
     """What shows a value on its own, as value_text does."""
     if entry.kind == "string":
         return lambda value: quoted(str(convert(value)))
     if entry.kind == "pointer":
-        return lambda value: f"{int(value):#x}" if value else "NULL"
-    return _itself
+        return lambda value: f"{value:#x}" if value else "NULL"
+    return repr
 
 
-def _as_json(entry: Field, convert: Convert) -> Convert:
+def _as_json(entry: Field, convert: Convert) -> Show:
     """The same as value_json does."""
     if entry.kind == "string":
         return lambda value: _string_json(str(convert(value)))
     if entry.kind == "pointer":
-        return lambda value: f'"{int(value):#x}"'
-    return _itself
+        return lambda value: f'"{value:#x}"'
+    return repr

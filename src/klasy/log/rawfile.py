@@ -34,7 +34,7 @@ from klasy.kernel.kallsyms import Symbols
 from klasy.kernel.model import Clone, Function
 from klasy.log.decode import Decoder
 from klasy.log.event import LogPoint, Schema
-from klasy.log.lines import LineDecoder
+from klasy.log.lines import LineDecoder, ascending
 from klasy.log.symbolize import Symbolizer
 from klasy.log.userspace import UserSymbols
 from klasy.plain import TYPE_CHECKING, asdict
@@ -193,13 +193,17 @@ class RawFile:
             Decoder(_schema(source), self.types, self.symbols, wall_offset=offset) for source in document["sources"]
         ]
 
-    def lines(self, show: Callable[[LogEvent], str], *, as_json: bool) -> Iterator[list[str]]:
-        """The records as lines, some at a time, as LogReader.lines has them.
+    def texts(self, show: Callable[[LogEvent], str], *, as_json: bool) -> Iterator[str | list[str]]:
+        """The records as lines, some at a time, as LogReader.texts has them.
 
         Raises InputError, SystemRefusal for a malformed record, after the lines of those before it.
         """
         decoders = [LineDecoder(decoder, show, as_json=as_json) for decoder in self._decoders]
         for part in self.runs():
+            texts = _texts(decoders, part)
+            if texts is not None:
+                yield from texts
+                continue
             found: list[tuple[int, str]] = []
             problem: KlasyError | None = None
             try:
@@ -275,6 +279,18 @@ class RawFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _texts(decoders: Sequence[LineDecoder], part: Sequence[tuple[int, Run]]) -> list[str] | None:
+    """Records as texts of lines, where they are of one source, come in the order of time and are good."""
+    sources = {source for source, _ in part}
+    if len(sources) != 1 or max(sources) >= len(decoders):
+        return None
+    try:
+        lines = decoders[sources.pop()].lines([run for _, run in part])
+    except (*_MALFORMED, KlasyError):
+        return None
+    return [some.text for some in lines] if lines is not None and ascending(lines) else None
 
 
 def _split(body: bytes) -> tuple[str | None, bytes]:

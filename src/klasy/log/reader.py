@@ -53,7 +53,7 @@ class LogReader(Closing):
         locks: str = LOCKS,
     ) -> None:
         self._streams: list[_Stream] = []
-        self._batch: list[Any] | None = []  # None: records of one stream as they lie there
+        self._batch: list[Any] | None = []  # None: records of one stream in the order in which they lie there
         self._looked = time.monotonic()
         self._show: tuple[Callable[[LogEvent], str], bool] | None = None
         self._line_decoders: list[LineDecoder] = []
@@ -79,13 +79,27 @@ class LogReader(Closing):
 
     def lines(self, show: Callable[[LogEvent], str], *, as_json: bool, keep: bool = False) -> Iterator[list[str]]:
         """The same as ``show`` shows it (as JSON or as text), and faster than event by event."""
+        decoders = self._decoders(show, as_json)
+        for batch in self._batches([decoder.decode for decoder in decoders], keep):
+            yield [text for _, text in batch]
+
+    def texts(self, show: Callable[[LogEvent], str], *, as_json: bool, keep: bool = False) -> Iterator[str | list[str]]:
+        """The same, where it can be had for less as one text, in which each line has its end."""
+        if len(self._streams) > 1:
+            yield from self.lines(show, as_json=as_json, keep=keep)
+            return
+        self._batch = None
+        for batch in self._streams[0].texts(self._decoders(show, as_json)[0], keep):
+            self._batch = None if isinstance(batch, str) else batch
+            yield batch if isinstance(batch, str) else [text for _, text in batch]
+
+    def _decoders(self, show: Callable[[LogEvent], str], as_json: bool) -> list[LineDecoder]:
         from klasy.log.lines import LineDecoder
 
         if self._show != (show, as_json):
             self._show = show, as_json
             self._line_decoders = [LineDecoder(stream.decoder, show, as_json=as_json) for stream in self._streams]
-        for batch in self._batches([decoder.decode for decoder in self._line_decoders], keep):
-            yield [text for _, text in batch]
+        return self._line_decoders
 
     def raw(self, *, keep: bool = False) -> Iterator[memoryview | list[tuple[int, Run]]]:
         """The same as it lies in the buffers, each record with the number of the source it comes from.
@@ -206,6 +220,31 @@ class _Stream:
         self._taken = self._decode(runs)
         # They lie in the order in which they were begun; each took the time a moment before that.
         self.pending = sorted(filter(None, self._taken), key=_time)
+
+    def texts(self, decoder: LineDecoder, keep: bool) -> Iterator[str | list[tuple[int, str]]]:
+        """The records as lines, some at a time: as one text, or each with its time, in the order of that."""
+        from klasy.log.lines import ascending
+
+        self.begin()
+        while True:
+            self.decoder.look_at_clock()
+            self._start = self.reader.position if self._position is None else self._position
+            runs, self._position = self.reader.peek(_BATCH, self._start)
+            lines = decoder.lines(runs)
+            gapless = self._position - self._start == sum(len(run.data) for run in runs)
+            if lines is not None and gapless and ascending(lines):
+                for some in lines:
+                    yield some.text
+                    self._start += len(some.times) * runs[0].step
+                    if not keep:
+                        self.reader.consume(self._start)
+            else:
+                self._taken = decoder.decode(runs) if lines is None else [one for some in lines for one in some.each()]
+                yield sorted(filter(None, self._taken), key=_time)
+                if not keep:
+                    self.reader.consume(self._position)
+            if sum(run.number for run in runs) < _BATCH:
+                return
 
     def stretches(self, keep: bool) -> Iterator[memoryview]:
         """The records as they lie in the buffer, some at a time."""

@@ -40,7 +40,9 @@ def shown(path):
     file = RawFile(str(path))
     try:
         show = lambda event: event_text(event, file.symbols)  # noqa: E731
-        return [line for lines in file.lines(show, as_json=False) for line in lines], file.cut
+        parts = file.texts(show, as_json=False)
+        lines = (part.split("\n")[:-1] if isinstance(part, str) else part for part in parts)
+        return [line for some in lines for line in some], file.cut
     finally:
         file.close()
 
@@ -55,6 +57,19 @@ def test_the_same_lines(tmp_path):
     assert "ext_free+0x5 [ext4]" in live[1]
     others = [line.replace(" a: ", " b: ") for line in live]
     assert shown(path) == ([line for both in zip(live, others, strict=True) for line in both], False)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("named", [False, True])
+def test_the_order_of_time(tmp_path, order, named):
+    """Whether the records are shown one by one (with names of code) or all together."""
+    wanted = schema(*SCHEMA.formats[0].fields[: 3 if named else 2])
+    ones = [RECORDS[n] if named else RECORDS[n][:-8] for n in order]
+    head = rawfile.head([wanted], release="6.1", wall_offset=10**18, symbols=tables, types=lambda _: b"")
+    path = tmp_path / "log"
+    path.write_bytes(head + rawfile.encoded(0, run(*ones)))
+    decoder = Decoder(wanted, lambda _: None, SYMBOLS, wall_offset=10**18)
+    assert shown(path)[0] == [event_text(decoder.decode(one), SYMBOLS) for one in sorted(ones)]
 
 
 @pytest.mark.parametrize("missing", [1, 40, 75])
