@@ -182,7 +182,7 @@ def _log(checker: AdviceChecker, body: ast.CBody, tokens: Sequence[_Token], at: 
         checker.error("missing-parenthesis", "this 'log' is not closed", _span(body, word.start, word.end))
         return None
     whole = _span(body, word.start, tokens[at + 1].end)
-    if not arguments or any(token.kind != "string" for token in arguments[0]):
+    if not (arguments and arguments[0]) or any(token.kind != "string" for token in arguments[0]):
         checker.error("log-in-c", "in C 'log' needs a format first", whole, 'log("%d %s", number, string)')
         return None
     first, values = arguments[0], arguments[1:]
