@@ -244,7 +244,7 @@ class ExprChecker:
         self.error("unknown-name", f"'{name}' is not known here", node.span, *hints)
 
     def where_bound(self, name: str) -> str:
-        """How what a join point has comes to be known under a name; "" outside of advice."""
+        """How something comes to be known under a name; "" where there is nothing to say."""
         return ""
 
     def _constants(self) -> list[str]:

@@ -62,6 +62,10 @@ class FunctionChecker(AdviceChecker):
         sound = sound and len(self.bag.errors) == count
         return Typed(tuple(self.parameters.values()), self.result, kind or VOID, body if sound else None)
 
+    def where_bound(self, name: str) -> str:
+        """How a function comes to know what the advice that calls it does."""
+        return f"a function knows what it is given: take it as a parameter, {_name(self.decl)}(.., TYPE {name})"
+
     def returned(self, node: ast.Return) -> tree.Stmt | None:
         """``return``, with the value that lang has made sure is there, or is not."""
         if node.value is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import struct
 from array import array
+from bisect import bisect_right
 from functools import cached_property
 
 from klasy.btf.types import Btf
@@ -82,20 +83,33 @@ class SnapshotKernel(KernelImage):
 
     @cached_property
     def _ranges(self) -> list[tuple[int, bytes]]:
-        """The memory it holds."""
+        """The memory it holds, by address; none of it twice."""
         data = self._parts["memory"]
-        ranges = []
+        found = []
         at = 0
         while at < len(data):
             address, length = _RANGE.unpack_from(data, at)
             at += _RANGE.size + length
-            ranges.append((address, bytes(data[at - length : at])))
+            found.append((address, bytes(data[at - length : at])))
+        ranges: list[tuple[int, bytes]] = []
+        for address, piece in sorted(found):
+            start, before = ranges[-1] if ranges else (0, b"")
+            if address < start + len(before):  # a module's tables, whose ends nobody tells, may reach into others
+                ranges[-1] = start, before + piece[start + len(before) - address :]
+            else:
+                ranges.append((address, piece))
         return ranges
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [start for start, _ in self._ranges]
 
     def read(self, address: int, size: int) -> bytes:
         """Memory. Raises KernelRefused for what the snapshot does not hold."""
-        for start, data in self._ranges:
-            if start <= address and address + size <= start + len(data):
+        at = bisect_right(self._starts, address) - 1
+        if at >= 0:
+            start, data = self._ranges[at]
+            if address + size <= start + len(data):
                 return data[address - start : address - start + size]
         holder = self.object_at(address)
         if holder and address + size <= holder[1].end:
