@@ -1,8 +1,9 @@
 """Why kprobes cannot be put at the entries of functions, for thousands of them at once.
 
 What is asked of each is what :mod:`klasy.kernel.traceable` asks, which also answers wherever the tables do not settle
-it: here are only the functions that ftrace lists by a name that no other function of their object has, that nothing on
-the blacklist covers, and whose text begins with ftrace's hook. That text is read in few large pieces.
+it. They do where a function has one name, which is no copy's or piece's: if the blacklist covers it; if ftrace does not
+list it; and if ftrace lists it by a name that no other function of its object has, and its text begins with a hook.
+That text is read in few large pieces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from bisect import bisect_right
 
 from klasy.errors import SystemRefusal
 from klasy.kernel import arch_x86_64 as arch
+from klasy.kernel import traceable
 from klasy.kernel.model import Way
 from klasy.plain import TYPE_CHECKING
 
@@ -32,28 +34,34 @@ def entry_refusals(kernel: KernelImage, functions: Iterable[Function]) -> dict[i
         by_module.setdefault(function.module, []).append(function)
     starts, ends = kernel.traceability.blacklisted
     for module, here in by_module.items():
-        symbols = kernel.symbols[module]
-        plain = _plain(symbols, here)
-        codes = _codes(kernel, plain)
-        hooked: dict[bytes, bool] = {}
-        for function, code in zip(plain, codes, strict=True):
+        traced = []
+        for function, hooked in _plain(kernel.symbols[module], here):
             address = function.address
-            known = hooked.get(code)
-            if known is None:
-                known = hooked[code] = arch.ftrace_offset(code) is not None
             at = bisect_right(starts, address) - 1
-            if known and (at < 0 or address >= ends[at]):
-                found[address] = None
+            if at >= 0 and address < ends[at]:
+                found[address] = traceable.BLACKLIST
+            elif not hooked:
+                found[address] = traceable.NOTRACE
+            else:
+                traced.append(function)
+        hooks: dict[bytes, bool] = {}
+        for function, code in zip(traced, _codes(kernel, traced), strict=True):
+            known = hooks.get(code)
+            if known is None:
+                known = hooks[code] = arch.ftrace_offset(code) is not None
+            if known:
+                found[function.address] = None
         for function in here:
             if function.address not in found:
                 found[function.address] = kernel.refusal(function.address, function, Way.KPROBE)
     return found
 
 
-def _plain(symbols: Symbols, functions: Sequence[Function]) -> list[Function]:
-    """The functions of an object that ftrace lists by the only name they have, and nobody else; by address.
+def _plain(symbols: Symbols, functions: Sequence[Function]) -> list[tuple[Function, bool]]:
+    """The functions of an object that its tables settle, by address, with whether ftrace lists them.
 
-    Of several names of one place, and of the compiler's copies and pieces, more is to be asked.
+    They have one name, and those that ftrace lists share it with nobody. Of several names of one place, and of the
+    compiler's copies and pieces, more is to be asked.
     """
     listed = symbols.listed
     if listed is None:
@@ -64,14 +72,13 @@ def _plain(symbols: Symbols, functions: Sequence[Function]) -> list[Function]:
         start = function.address - base
         index = bisect_right(starts, start) - 1
         if (
-            listed[index]
-            and shares[index] == 1
-            and sizes[index] >= arch.ENTRY_BYTES
-            and starts[index] == start
+            starts[index] == start
             and (index == 0 or starts[index - 1] != start)
+            and sizes[index] >= arch.ENTRY_BYTES
+            and (not listed[index] or shares[index] == 1)
             and "." not in function.name
         ):
-            found.append(function)
+            found.append((function, bool(listed[index])))
     return found
 
 

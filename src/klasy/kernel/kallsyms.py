@@ -181,7 +181,7 @@ class Symbols:
         text = rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?"
         if parts[0]:  # a name begins behind a zero, and ends before one: all are found in one pass
             places, at, indices = self.places, 0, []
-            for hit in re.finditer(rb"\0(?:" + text + rb")(?=\0)", self.names):
+            for hit in re.finditer(rb"\0" + text + rb"(?=\0)", self.names):
                 at = bisect_left(places, hit.start() + 1, at)
                 indices.append(at)
             return indices

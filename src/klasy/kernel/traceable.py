@@ -86,8 +86,8 @@ NORETURN = frozenset(
 _NO_RETURN_PROBE = frozenset(("__switch_to",))
 
 _OUTSIDE = Refusal("not-in-function", "the address does not lie in the function")
-_BLACKLIST = Refusal("blacklist", "it is on the kernel's list of what must not be probed (probes depend on it)")
-_NOTRACE = Refusal(
+BLACKLIST = Refusal("blacklist", "it is on the kernel's list of what must not be probed (probes depend on it)")
+NOTRACE = Refusal(
     "notrace",
     "it was compiled without a hook for tracing (notrace, which 'inline' implies in the kernel), and the kernel lets "
     "nothing in such a function be probed",
@@ -140,7 +140,7 @@ class Traceability:
         if way is Way.KRETPROBE:
             if function.name in NORETURN:
                 return _NORETURN
-            return _BLACKLIST if function.name in _NO_RETURN_PROBE else self._kprobe(address, function)
+            return BLACKLIST if function.name in _NO_RETURN_PROBE else self._kprobe(address, function)
         if way is Way.FEXIT and function.name in NORETURN:
             return _NORETURN
         return self._trampoline(function)
@@ -159,17 +159,17 @@ class Traceability:
         if function.address not in self._closed:
             self._closed[function.address] = self._closed_to_kprobes(function)
         refusal = self._closed[function.address]
-        if refusal is _BLACKLIST or self._listed(address):
-            return _BLACKLIST
+        if refusal is BLACKLIST or self._listed(address):
+            return BLACKLIST
         return refusal or (_STATIC_CALL if address in self._sites_in(function.module).static_calls else None)
 
     def _closed_to_kprobes(self, function: Function) -> Refusal | None:
         """Why no instruction of a function but its first may be probed, or None."""
         base, dot, _ = self._first_name(function).partition(".")
         if dot and base in self._listed_names and self._base_is_listed(function):
-            return _BLACKLIST
+            return BLACKLIST
         if self.notrace(function):
-            return _NOTRACE
+            return NOTRACE
         if function.module is not None and function.end == self._kernel.symbols[function.module].end:
             code = self._kernel.text(function.address, function.size)
             return _HOLE if self._ends_at_a_hole(function, code) else None
@@ -177,9 +177,9 @@ class Traceability:
 
     def _kprobe(self, address: int, function: Function) -> Refusal | None:
         if self._blacklisted(address, function):
-            return _BLACKLIST
+            return BLACKLIST
         if self.notrace(function):
-            return _NOTRACE
+            return NOTRACE
         offset = address - function.address
         entry = self._kernel.text(function.address, min(arch.ENTRY_BYTES, function.size))
         hook = arch.ftrace_offset(entry) if self._kernel.has_ftrace_site(function.address) else None
@@ -297,7 +297,7 @@ class Traceability:
         if function.clone is not Clone.NONE:
             return _CLONE
         if not self._kernel.has_ftrace_site(function.address):
-            return _NOTRACE  # before what has to be looked for: of thousands many are such
+            return NOTRACE  # before what has to be looked for: of thousands many are such
         btf = function.btf
         if btf is None:
             return _NO_BTF

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from klasy.match.matched import AdviceMatch, Outcome
     from klasy.match.matcher import AdviceMatcher, _Conjunct
 
+_FOR_ALL = frozenset({"blacklist", "notrace"})  # codes of what closes a function to trampolines as it does to kprobes
+
 
 def match_executions(
     matcher: AdviceMatcher, conjunct: _Conjunct, functions: Mapping[int, Function], result: AdviceMatch
@@ -71,7 +73,11 @@ def plan_befores(
     for one in todo:
         advice, match = one
         address = match.shadow.address
-        if refusals[address] is not None or address in flows:
+        refusal = refusals[address]
+        if refusal is not None and refusal.code in _FOR_ALL and address not in flows:
+            executions.planner.unreached(advice, match.shadow, refusal)
+            continue
+        if refusal is not None or address in flows:
             rest.append(one)
             continue
         body = bodies.get(address)

@@ -32,6 +32,8 @@ def whole(plan: Plan, probe: Probe) -> list[list[int] | None]:
     if probe.condition is not None or plan.filter:
         return [None] * len(probe.points)
     unconditional = [arm for arm in probe.arms if arm.guard is None]
+    if not unconditional:
+        return [None] * len(probe.points)
     if probe.locator is Locator.ADDRESS:
         at = [[arm.by_address.get(point.address) for arm in unconditional] for point in probe.points]
         return [next(([i] for i in ids if i is not None), None) for ids in at]
