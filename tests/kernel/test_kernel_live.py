@@ -13,6 +13,8 @@ import pytest
 from support.waiting import wait_for
 
 from klasy.errors import NotRoot
+from klasy.kernel import arch_x86_64 as arch
+from klasy.kernel.bodies import jumped_to
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import CallKind, Clone, Way
 from klasy.kernel.patchsites import PatchSites
@@ -70,6 +72,27 @@ def test_calls_are_kept(kernel, tmp_path, monkeypatch):
             without_text().callers(kernel.functions("ip_output"))
     finally:
         subprocess.run(["modprobe", "-r", "dummy"], check=True)
+
+
+def test_where_bodies_are_jumped_to(kernel, tmp_path, monkeypatch):
+    """What leads to places behind hooks is the same when it is kept of all of them as when it is sought of some."""
+    monkeypatch.setenv("KLASY_CACHE", str(tmp_path))
+    keeping = LiveKernel()
+    far = set(keeping.far_into_bodies())
+    (kept,) = tmp_path.glob("bodies-*")
+    again = LiveKernel()
+    monkeypatch.setattr(again, "object_text", None)
+    assert set(again.far_into_bodies()) == far
+    rng = random.Random(7)
+    functions = [f for f in kernel.functions("*") if f.clone is not Clone.COLD and kernel.has_hook(f)]
+    sample = rng.sample(functions, 3000)
+    places = far | {f.address + 5 + arch.entry_offset(kernel.text(f.address, 4)) for f in sample}
+    branched = {target for *_, target in kernel.branches_to(places)}
+    assert jumped_to(again, places) == branched
+    assert far <= branched < places
+    assert far
+    kept.write_bytes(kept.read_bytes()[:-8] + b"damaged!")
+    assert set(LiveKernel().far_into_bodies()) == far
 
 
 def test_callers_in_live_text(kernel):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from klasy.errors import SystemRefusal
 from klasy.kernel import arch_x86_64 as arch
+from klasy.kernel import branches
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.model import Clone, Way
 from klasy.kernel.patchsites import PatchSites
@@ -41,7 +42,9 @@ def bodies(kernel: KernelImage, functions: Iterable[Function]) -> dict[int, int]
             at = _behind_hook(kernel, function)
             if at is not None:
                 found[function.address] = at
-        others = _targets(kernel, set(found.values()), {f.module for f in functions if f.address in found})
+        others = jumped_to(kernel, set(found.values())) | _made_jumps(
+            kernel, {f.module for f in functions if f.address in found}
+        )
     except SystemRefusal:
         return {}  # some text cannot be read: a snapshot of a part of it
     return {entry: at for entry, at in found.items() if at not in others}
@@ -63,10 +66,59 @@ def only_from_before(kernel: KernelImage, places: Mapping[int, Function]) -> set
 
 def _targets(kernel: KernelImage, places: set[int], modules: set[str | None]) -> set[int]:
     """Where jumps lead to: of some places in the text of ``modules`` those, and others. Raises SystemRefusal."""
-    found = {target for *_, target in kernel.branches_to(places)}
+    return {target for *_, target in kernel.branches_to(places)} | _made_jumps(kernel, modules)
+
+
+def _made_jumps(kernel: KernelImage, modules: set[str | None]) -> set[int]:
+    """Where the kernel itself may jump to in the text of the kernel proper and of ``modules``."""
+    found: set[int] = set()
     for module in {None, *modules}:
         sites = PatchSites(kernel, module)
         found.update(sites.jumps.values(), sites.fixups)
+    return found
+
+
+def jumped_to(kernel: KernelImage, places: set[int]) -> set[int]:
+    """Those of some places behind hooks that a branch in any text leads to. Raises SystemRefusal.
+
+    What leads there from afar is known of all functions, for it takes a look at all text. A jump with a distance of 8
+    bits is near by.
+    """
+    found = places.intersection(kernel.far_into_bodies()) if places else set()
+    for place in places - found:
+        holder = kernel.object_at(place)
+        if holder is None:
+            continue
+        low = max(holder[1].base, place - branches.SHORT_REACH)
+        window = kernel.text(low, min(holder[1].end, place + branches.SHORT_REACH) - low)
+        if any(_is_jump(kernel, low + at, place) for at in branches.short_candidates(window, place - low)):
+            found.add(place)
+    return found
+
+
+def _is_jump(kernel: KernelImage, opcode: int, target: int) -> bool:
+    """Whether what looks like a jump to a place is an instruction of a function."""
+    function = kernel.function_at(opcode)
+    if function is None:
+        return False
+    start = function.address
+    return bool(branches.confirm(kernel.text(start, function.size), 0, [(opcode - start, target - start)]))
+
+
+def far_into_bodies(kernel: KernelImage) -> set[int]:
+    """Where branches with a 32-bit distance lead to behind the hooks of functions. Raises SystemRefusal.
+
+    All places are looked at where a hook could end, be there one or not.
+    """
+    wanted: set[int] = set()
+    for start, _, module in kernel.objects:
+        for behind in (arch.FENTRY_CALL_BYTES, arch.ENTRY_BYTES):
+            wanted.update(map((start + behind).__add__, kernel.symbols[module].starts))
+    targets, found = frozenset(wanted), set()
+    for start, _, module in kernel.objects:
+        code = kernel.object_text(module)
+        places = sorted({(at, target - start) for at, target in branches.far_candidates(code, targets, start)})
+        found.update([target for *_, target in kernel.confirmed(module, code, places)])
     return found
 
 

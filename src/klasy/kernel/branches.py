@@ -29,9 +29,9 @@ _MANY_TARGETS = 16  # from here on one pass over all branches is quicker than a 
 _CHUNK = 1 << 20  # bytes searched at a time in such a pass
 _ESCAPED = b"\x0f"
 _FAR_OPCODES = (b"\xe8", b"\xe9", _ESCAPED)
-_CONDITIONAL = frozenset(bytes([second]) for second in range(0x80, 0x90))
-_FOUR = 4  # bytes of a distance
-_SHORT_REACH = 130  # bytes; a little more than a jump with an 8-bit distance can go
+_CONDITIONAL = frozenset(range(0x80, 0x90))  # their second bytes
+_ONE, _FOUR = 1, 4  # bytes: of an opcode, of a distance
+SHORT_REACH = 130  # bytes; a little more than a jump with an 8-bit distance can go
 _SHORT_OPCODE = re.compile(rb"[\x70-\x7f\xeb]")
 _A_FEW_INSTRUCTIONS = 40  # bytes: by then who began in the middle of one has fallen into step
 
@@ -59,12 +59,22 @@ def candidates(code: bytes, targets: Collection[int]) -> list[tuple[int, int]]:
             found += [(at, target) for at in _near_and_far(code, target)]
     else:
         wanted = frozenset(targets)
-        for start in range(0, len(code), _CHUNK):
-            found += _all_far(code, start, wanted)
+        found += far_candidates(code, wanted)
     for target in targets:
-        if -_SHORT_REACH <= target <= len(code) + _SHORT_REACH:
-            found += [(at, target) for at in _short(code, target)]
+        if -SHORT_REACH <= target <= len(code) + SHORT_REACH:
+            found += [(at, target) for at in short_candidates(code, target)]
     return sorted(set(found))
+
+
+def far_candidates(code: bytes, targets: frozenset[int], base: int = 0) -> list[tuple[int, int]]:
+    """Where a branch with a 32-bit distance to one of many places may be: (offset of the opcode, target).
+
+    The targets are counted from ``base`` before the code.
+    """
+    found: list[tuple[int, int]] = []
+    for start in range(0, len(code), _CHUNK):
+        found += _all_far(code, start, targets, base)
+    return found
 
 
 def _near_and_far(code: bytes, target: int) -> list[int]:
@@ -95,7 +105,7 @@ def _opcode_before(code: bytes, place: int) -> int:
     return -1
 
 
-def _all_far(code: bytes, start: int, targets: frozenset[int]) -> list[tuple[int, int]]:
+def _all_far(code: bytes, start: int, targets: frozenset[int], base: int) -> list[tuple[int, int]]:
     """Branches with a 32-bit distance to any of many targets, whose opcode begins in the chunk from ``start`` on.
 
     Every step runs over a whole list in C: there is a byte that may be an opcode in every thirty, but a branch to one
@@ -108,20 +118,23 @@ def _all_far(code: bytes, start: int, targets: frozenset[int]) -> list[tuple[int
         sums = map(len, parts[:-1])
         ends = list(accumulate(map(add, sums, repeat(len(opcode))), initial=start))[1:]  # of the opcodes
         if opcode == _ESCAPED:
-            ends = [end + 1 for end in ends if code[end : end + 1] in _CONDITIONAL]
+            while ends and ends[-1] >= len(code):
+                ends.pop()
+            conditional = map(_CONDITIONAL.__contains__, map(code.__getitem__, ends))
+            ends = list(map(_ONE.__add__, compress(ends, conditional)))
         while ends and ends[-1] + 4 > len(code):
             ends.pop()
         behind = list(map(_FOUR.__add__, ends))
         distances = memoryview(b"".join(map(code.__getitem__, map(slice, ends, behind)))).cast("i")
-        reached = list(map(add, distances, behind))
+        reached = list(map(add, distances, map(base.__add__, behind) if base else behind))
         hits = compress(zip(ends, reached, strict=True), map(targets.__contains__, reached))
         size = 2 if opcode == _ESCAPED else 1
         found += [(end - size, target) for end, target in hits]
     return found
 
 
-def _short(code: bytes, target: int) -> list[int]:
-    """Opcode offsets of jumps with an 8-bit distance."""
+def short_candidates(code: bytes, target: int) -> list[int]:
+    """Where a jump with an 8-bit distance to an offset may be: the opcodes' offsets."""
     low, high = max(0, target - 2 - 127), min(len(code) - 2, target - 2 + 128)
     found = []
     for match in _SHORT_OPCODE.finditer(code, low, max(low, high + 1)):

@@ -306,7 +306,7 @@ class KernelImage:
     def functions(self, pattern: str) -> list[Function]:
         """Functions whose base name or symbol matches a glob, clones included, by address."""
         found: list[Function] = []
-        for _, _, module in self._objects:
+        for _, _, module in self.objects:
             found += self._functions_at(module, self.symbols[module].matching(pattern))
         return found
 
@@ -327,13 +327,13 @@ class KernelImage:
         return self._functions_at(module, (index,))[0]
 
     @cached_property
-    def _objects(self) -> list[tuple[int, int, str | None]]:
+    def objects(self) -> list[tuple[int, int, str | None]]:
         """Where the text of the kernel and of each module lies."""
         return sorted((s.base, s.end, module) for module, s in self.symbols.items() if len(s))
 
     def object_at(self, address: int) -> tuple[str | None, Symbols] | None:
         """The kernel proper (None) or the module whose text holds an address."""
-        for start, end, module in self._objects:
+        for start, end, module in self.objects:
             if start <= address < end:
                 return module, self.symbols[module]
         return None
@@ -445,7 +445,7 @@ class KernelImage:
                 wanted.setdefault(callee.address, callee)
         found: list[CallSite] = []
         branches = self.branches_to(wanted.keys())
-        for start, end, module in self._objects if branches else ():
+        for start, end, module in self.objects if branches else ():
             low, high = bisect_left(branches, (start,)), bisect_left(branches, (end,))
             found += self._sites(module, branches[low:high], wanted)
         return found
@@ -455,26 +455,34 @@ class KernelImage:
         from klasy.kernel import branches
 
         found: list[Reached] = []
-        for start, _, module in self._objects if targets else ():
-            starts, sizes = self.symbols[module].starts, self.symbols[module].sizes
+        for start, _, module in self.objects if targets else ():
             code = self.object_text(module)
-            here: list[tuple[int, int]] = []
-            entry, behind = None, 0
-            for place in [*branches.candidates(code, [address - start for address in targets]), (len(code), 0)]:
-                if place[0] >= behind:
-                    if here and entry is not None:
-                        found += [
-                            (start + at, length, call, start + target)
-                            for at, length, call, target in branches.confirm(code, entry, here)
-                            if target is not None
-                        ]
-                    here = []
-                    index = bisect_right(starts, place[0]) - 1
-                    entry, behind = None, place[0] + 1
-                    if index >= 0 and place[0] < starts[index] + sizes[index]:
-                        entry, behind = starts[index], starts[index] + sizes[index]
-                here.append(place)
+            found += self.confirmed(module, code, branches.candidates(code, [address - start for address in targets]))
         return found
+
+    def confirmed(self, module: str | None, code: bytes, places: Sequence[tuple[int, int]]) -> Iterator[Reached]:
+        """Those candidates in the text of an object, ``code``, that are calls and jumps.
+
+        They are given by place; places and targets as offsets.
+        """
+        from klasy.kernel import branches
+
+        symbols = self.symbols[module]
+        start, starts, sizes = symbols.base, symbols.starts, symbols.sizes
+        here: list[tuple[int, int]] = []
+        entry, behind = None, 0
+        for place in [*places, (len(code), 0)]:
+            if place[0] >= behind:
+                if here and entry is not None:
+                    for at, length, call, target in branches.confirm(code, entry, here):
+                        if target is not None:
+                            yield start + at, length, call, start + target
+                here = []
+                index = bisect_right(starts, place[0]) - 1
+                entry, behind = None, place[0] + 1
+                if index >= 0 and place[0] < starts[index] + sizes[index]:
+                    entry, behind = starts[index], starts[index] + sizes[index]
+            here.append(place)
 
     def _sites(
         self, module: str | None, branches: Sequence[Reached], wanted: Mapping[int, Function]
@@ -566,6 +574,12 @@ class KernelImage:
         from klasy.kernel.bodies import bodies
 
         return bodies(self, functions)
+
+    def far_into_bodies(self) -> Collection[int]:
+        """Of the places behind the hooks of functions those that a branch with a 32-bit distance leads to."""
+        from klasy.kernel.bodies import far_into_bodies
+
+        return far_into_bodies(self)
 
     def only_from_before(self, places: Mapping[int, Function]) -> Collection[int]:
         """Those of some places in functions that nothing leads to but the instruction before, for sure."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from klasy.kernel.tracepoints import Tracepoints
 
 _SYMBOLS_VERSION = 6
+_BODIES_VERSION = 1
 _CHUNK = 1 << 16
 _PAGE = 4096
 _KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
@@ -225,14 +226,43 @@ class LiveKernel(KernelImage):
     @cached_property
     def _caller_index(self) -> CallerIndex | None:
         """The calls that were found before in text as it is now; None where it cannot be told whether it changed."""
+        if self._text_key is None:
+            return None
+        from klasy.kernel.callerindex import CallerIndex
+
+        return CallerIndex(f"callers-{self.build_id}", self._text_key)
+
+    @cached_property
+    def _text_key(self) -> bytes | None:
+        """What changes whenever calls and jumps in text do, see callerindex.py; None where that cannot be told."""
         modules = [(module, self.module_id(module)) for module in self._module_bases]
         boot = contents(f"{self._proc}/sys/kernel/random/boot_id")
         if not self._use_cache or not boot or not all(build for _, build in modules):
             return None
-        from klasy.kernel.callerindex import CallerIndex
-
         loaded = "".join(f"{module} {build} {self._module_bases[module]:x}\n" for module, build in sorted(modules))
-        return CallerIndex(f"callers-{self.build_id}", b"".join((boot, loaded.encode(), self._trampolines())))
+        return b"".join((boot, loaded.encode(), self._trampolines()))
+
+    def far_into_bodies(self) -> Collection[int]:
+        """As of every kernel, kept while text stays as it is: to look at all of it takes seconds."""
+        return self._far_into_bodies
+
+    @cached_property
+    def _far_into_bodies(self) -> frozenset[int]:
+        from array import array
+
+        key, name = self._text_key, f"bodies-{self.build_id}"
+        kept = caches.load(name, _BODIES_VERSION) if key is not None else None
+        if kept is not None:
+            with suppress(KeyError, ValueError):
+                parts = caches.unpack(kept)
+                if bytes(parts["key"]) == key:
+                    return frozenset(array("Q", bytes(parts["places"])))
+        found = frozenset(super().far_into_bodies())
+        guessed = any(covered.first is None for covered in self.probed().values())
+        if key is not None and not guessed:
+            places = array("Q", sorted(found)).tobytes()
+            caches.store(name, _BODIES_VERSION, caches.pack({"key": key, "places": places}))
+        return found
 
     def _trampolines(self) -> bytes:
         """What static calls call now."""
