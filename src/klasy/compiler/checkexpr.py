@@ -148,10 +148,13 @@ class ExprChecker:
     def type_of(self, ref: ast.TypeRef) -> CType | None:
         """A type as written."""
         try:
-            return self.types.written(ref)
+            found = self.types.written(ref)
         except TypeRefError as error:
             error.report(self.bag)
             return None
+        while self.types.unsure:
+            self.bag.warning("ambiguous-type", self.types.unsure.pop(), ref.span)
+        return found
 
     def lookup(self, name: str) -> tree.Variable | None:
         """The variable that a name means here."""

@@ -14,7 +14,7 @@ from klasy.match.pointcut import walk
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container, Iterable
 
     from klasy.compiler import ir
     from klasy.compiler.observed import DataNames
@@ -101,7 +101,9 @@ def _checkers(
         of_programs = give_types(aspect, types)
     for advice in aspect.advice:
         data = _data_names(advice, plan) if any(isinstance(part, Access) for part in walk(advice.pointcut)) else None
-        mine = of_programs.get(advice.index) or types.in_modules(near.get(advice.index, ()))
+        mine = of_programs.get(advice.index) or types.in_code(
+            near.get(advice.index, ()), _mentioned(kernel, plan, advice)
+        )
         checkers.append(AdviceChecker(mine, bag, advice, formats, data))
         checkers[-1].watching = data is not None and data.by_register
     if checkers and any("watch" in file.text for file in (aspect.source, *aspect.imports)):  # which is rare
@@ -133,6 +135,17 @@ def _near(plan: Plan) -> dict[int, set[str | None]]:
         elif (function := shadow.callee or shadow.function) is not None and not function.in_program:
             near.add(function.module)
     return found
+
+
+def _mentioned(kernel: Kernel, plan: Plan | None, advice: Advice) -> Callable[[], Iterable[int]]:
+    """The structs of the kernel proper that functions and members of an advice's join points have to do with."""
+
+    def ids() -> Iterable[int]:
+        from klasy.match.modules import structs_of
+
+        return structs_of(kernel, [p.shadow for p in plan.joinpoints if p.advice == advice.index]) if plan else ()
+
+    return ids
 
 
 def _check_uncalled(aspect: Aspect, checkers: list[AdviceChecker]) -> None:

@@ -286,23 +286,34 @@ class Types:
     """The types of a kernel, made from its BTF.
 
     ``near`` are the modules (None: the kernel proper) whose code the names stand in: what such a module defines for
-    itself is meant before what the kernel calls so. ``sure``: they are known; else matching failed. ``handed`` is what
-    is collected for those who show values later: the types of modules in the fields of records, as BTF of their own.
+    itself is meant before what the kernel calls so. ``mentioned`` gives the structs of the kernel proper that this code
+    has to do with, by which several of one name are told apart. ``sure``: they are known; else matching failed.
+    ``handed`` is what is collected for those who show values later: the types of modules in the fields of records, as
+    BTF of their own.
     """
 
     of_program = False  # a user program's before the kernel's: a programtypes.ProgramTypes
 
-    def __init__(self, kernel: Kernel, near: Iterable[str | None] = (), *, sure: bool = True) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        near: Iterable[str | None] = (),
+        mentioned: Callable[[], Iterable[int]] = tuple,
+        *,
+        sure: bool = True,
+    ) -> None:
         self.kernel = kernel
         self.near = tuple(sorted(set(near), key=lambda module: module or ""))
         self.sure = sure
         self.handed: dict[str, bytes] = {}
+        self.mentioned = mentioned
+        self.unsure: list[str] = []  # what is to be told of the name that was asked for last
         self._made: dict[tuple[int, int], CType] = {}
 
-    def in_modules(self, near: Iterable[str | None]) -> Types:
-        """The same types, as names in the code of other modules mean them."""
-        other = Types(self.kernel, near, sure=self.sure)
-        other._made, other.handed = self._made, self.handed
+    def in_code(self, near: Iterable[str | None], mentioned: Callable[[], Iterable[int]]) -> Types:
+        """The same types, as names in other code mean them."""
+        other = Types(self.kernel, near, mentioned, sure=self.sure)
+        other._made, other.handed, other.unsure = self._made, self.handed, self.unsure
         return other
 
     # --- from BTF
@@ -391,13 +402,34 @@ class Types:
 
         btf = self.kernel.btf
         if not any(self.near) and btf.find(ref.name, *NAMED):
-            found = self.of(btf, find_base(btf, ref))
+            found = self.of(btf, self._one_of(ref, find_base(btf, ref)))
             if not isinstance(found, Incomplete):
                 return found
         from klasy.match.modules import meaning
 
         meant = meaning(self.kernel, ref, self.near, sure=self.sure)
         return self.of(meant.btf, meant.type_id) if meant is not None else None
+
+    def _one_of(self, ref: TypeRef, first: int) -> int:
+        """Of several types of the kernel proper with one name that which the functions at hand have to do with; else
+        the ``first`` of them. Raises match.typeref.TypeRefError where they have to do with several.
+        """
+        btf = self.kernel.btf
+        kind = btf.type(first)
+        if not isinstance(kind, btf_types.Struct) or len(btf.find(kind.name, type(kind))) == 1:
+            return first
+        from klasy.match import modules
+
+        found = modules.namesakes(self.kernel, first)
+        if len(found) == 1:
+            return first
+        meant = modules.told_apart(ref, found, self.mentioned())
+        if meant is None and self.sure:
+            self.unsure.append(
+                f"the kernel has {len(found)} different types '{btf.c_name(first)}' (of {modules.sizes(found)} bytes): "
+                "the first is taken"
+            )
+        return meant.type_id if meant is not None else first
 
     def complete(self, incomplete: Incomplete) -> Struct | None:
         """The definition of a struct that was only declared where it was met, if there is exactly one."""

@@ -105,7 +105,7 @@ class _Members:
                 found = replace(found, hints=(*found.hints, NOT_LOADED))
             bag.items.append(found)
             return []
-        everyone = [*([kernels] if kernels is not None and (known or not own) else []), *own]
+        everyone = [*self._of_kernel(kernels if known or not own else None), *own]
         if path and not is_glob(path[0]):
             everyone = [each for each in everyone if not self._lacks(each, path[0])] or everyone[:1]
         members: list[tuple[Member, MemberData]] = []
@@ -117,6 +117,11 @@ class _Members:
             self.structs.append(each)
             members += mine
         return members
+
+    def _of_kernel(self, first: modules.Meaning | None) -> list[modules.Meaning]:
+        if first is None:
+            return []
+        return modules.namesakes(self.matcher.kernel, first.type_id) if first.whole else [first]
 
     def _lacks(self, struct: modules.Meaning | None, name: str) -> bool:
         return struct is not None and find_member(struct.btf, struct.type_id, name) is None

@@ -7,7 +7,7 @@ the kernel has too (``struct console`` of virtio_console), and copies of the ker
 from __future__ import annotations
 
 from klasy.btf.alike import alike
-from klasy.btf.types import Fwd, Struct, Union
+from klasy.btf.types import Fwd, Ptr, Struct, Union
 from klasy.diag import Diagnostic, Severity
 from klasy.match.pointcut import KERNEL_PROPER
 from klasy.match.typeref import NAMED, TypeRefError, find_base, spelled
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
+    from klasy.match.shadow import Shadow
 
 
 class Meaning(NamedTuple):
@@ -39,6 +40,54 @@ def of_kernel(kernel: Kernel, ref: TypeRef) -> Meaning | None:
     if not kernel.btf.find(ref.name, *NAMED):
         return None  # find_base would look for names near it, which takes long
     return Meaning(None, kernel.btf, find_base(kernel.btf, ref))
+
+
+def namesakes(kernel: Kernel, first: int) -> list[Meaning]:
+    """The different types of the kernel proper of one kind and name, of which ``first`` is the first; that one first.
+
+    The kernel's source has some twenty such names, each in files that do not know each other.
+    """
+    btf = kernel.btf
+    found = btf.type(first)
+    ids = btf.find(found.name, type(found)) if isinstance(found, Struct) else []
+    return distinct([Meaning(None, btf, first), *(Meaning(None, btf, each) for each in ids if each != first)])
+
+
+def told_apart(ref: TypeRef, meanings: list[Meaning], mentioned: Iterable[int]) -> Meaning | None:
+    """Which of :func:`namesakes` is meant where some types of the kernel proper are mentioned: the one among them.
+
+    None where none is. Raises TypeRefError where several are.
+    """
+    btf = meanings[0].btf
+    first = btf.type(meanings[0].type_id)
+    assert isinstance(first, Struct)
+    there = set(mentioned).intersection(btf.find(first.name, type(first)))
+    found = [each for each in meanings if any(_are_one(each, Meaning(None, btf, one)) for one in there)]
+    if len(found) > 1:
+        raise TypeRefError(_several(ref, found))
+    return found[0] if found else None
+
+
+def structs_of(kernel: Kernel, shadows: Iterable[Shadow]) -> set[int]:
+    """The structs of the kernel proper that functions take or give, or whose members are accessed, by id."""
+    btf = kernel.btf
+    found: set[int] = set()
+    for proto in {one.proto for shadow in shadows if (one := shadow.callee or shadow.function) and not one.module}:
+        if proto is not None:
+            kind = btf.proto(proto)
+            found.update(_pointed_to(btf, each) for each in (kind.ret, *(p.type_id for p in kind.params)))
+    for shadow in shadows:
+        if shadow.access is not None:
+            found.update(member.struct for member in shadow.access.members if member.module is None)
+    return found
+
+
+def _pointed_to(btf: Btf, type_id: int) -> int:
+    kind = btf.resolved(type_id)
+    while isinstance(kind, Ptr):
+        type_id = kind.type_id
+        kind = btf.resolved(type_id)
+    return btf.resolve(type_id)
 
 
 def own(kernel: Kernel, ref: TypeRef, modules: Iterable[str], kernels: Meaning | None) -> list[Meaning]:
@@ -115,13 +164,20 @@ def meaning(kernel: Kernel, ref: TypeRef, near: Iterable[str | None], *, sure: b
     return found[0] if found else None
 
 
+def sizes(found: Iterable[Meaning]) -> str:
+    """What types of one name can be told apart by, for messages."""
+    return ", ".join(str(each.btf.size_of(each.type_id)) for each in found)
+
+
 def _several(ref: TypeRef, found: list[Meaning]) -> Diagnostic:
     name = spelled(replace(ref, pointers=0, array=(), const=False, volatile=False))
     owners = list(dict.fromkeys(each.module for each in found))
     if len(owners) == 1:
-        sizes = ", ".join(str(each.btf.size_of(each.type_id)) for each in found)
-        message = f"module {owners[0]} has {len(found)} different types '{name}' (of {sizes} bytes)"
-        return Diagnostic(Severity.ERROR, "ambiguous-type", message, ref.span)
+        (owner,) = owners
+        who_has = f"module {owner} has" if owner is not None else "this advice is woven into functions of"
+        message = f"{who_has} {len(found)} different types '{name}' (of {sizes(found)} bytes)"
+        hints = () if owner is not None else ("write an advice for the functions of each",)
+        return Diagnostic(Severity.ERROR, "ambiguous-type", message, ref.span, hints)
     who = [f"module {owner}" if owner is not None else "the kernel proper" for owner in owners]
     message = f"'{name}' is one type in {', another in '.join(who)}"
     globs = " or ".join(f"withinmodule({owner or KERNEL_PROPER})" for owner in owners)
