@@ -52,6 +52,7 @@ BUNDLES = (
     (
         "klasy.weaver.build",
         "klasy.backend.bytecode.emit",
+        "klasy.backend.bytecode.task",
         "klasy.compiler.driver",
         "klasy.lang.parser",
         "klasy.lang.resolve",

@@ -9,7 +9,7 @@ A record in the ring buffer is a header and the values of one ``log``:
         14     2  cpu
         16     4  pid         process (tgid)
         20     4  tid         thread (pid in the kernel's words)
-        24    16  comm        NUL-padded
+        24    16  comm        ends at the first NUL; what is behind that says nothing
         40     8  faults      bit i: a load failed while value i was computed (values from 63 on share bit 63)
         48     .  the values, each at its field's offset from the record's start; the whole padded to 8 bytes
 

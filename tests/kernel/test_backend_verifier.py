@@ -8,7 +8,7 @@ import pytest
 from support.backend import generate, plan, probe
 from support.bpf_kernel import no_leaks  # noqa: F401
 from support.irgen import Generator
-from support.livebackend import live, loaded
+from support.livebackend import LiveKernel, live, loaded
 
 from klasy.backend import show
 from klasy.compiler import ircheck
@@ -18,6 +18,7 @@ from klasy.match.mechanism import Context
 from klasy.match.plan import Point
 
 READ = live("vfs_read")
+KERNEL = LiveKernel()
 PROGRAMS = 25
 
 
@@ -31,7 +32,7 @@ def test_the_verifier_accepts_random_programs(context: Context) -> None:
         program = Generator(random, random.choice([5, 20, 40, 80])).make()
         ircheck.require(program)
         try:
-            artifact = generate([program], plan(one))
+            artifact = generate([program], plan(one), random.choice([None, KERNEL]))
         except InputError as error:
             assert {d.code for d in error.diagnostics} == {"advice-too-large"}  # noqa: PT017
             continue

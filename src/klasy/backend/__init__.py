@@ -27,13 +27,15 @@ def generate(
     """The artifact of a compiled plan. Deterministic. Raises InputError where an advice is too large for BPF.
 
     ``kernel``: the one it is for. Without it, calls that are told apart by their return address are taken for calls
-    from unknown places where a kretprobe of someone else is on the callee. ``c_code``: what a compiler made of the
+    from unknown places where a kretprobe of someone else is on the callee, and what records say of the task costs more.
+    ``c_code``: what a compiler made of the
     advice in C.
     """
     from klasy.backend.artifact import Artifact
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.emit import generate_program
     from klasy.backend.bytecode.rethook import find_rethook
+    from klasy.backend.bytecode.task import find_task
     from klasy.compiler import ir
     from klasy.match.plan import Locator, MarkRole  # who weaves what was kept needs no plan
     from klasy.match.runs import must_count
@@ -46,6 +48,8 @@ def generate(
     counters = Counters(plan, options.cpus)
     by_return = any(p.locator is Locator.DISPATCH or p.role is MarkRole.TAIL for p in plan.probes)
     rethook = find_rethook(kernel) if kernel is not None and by_return else None
+    logs = any(isinstance(op, ir.Emit) for program in compiled.programs for op in program.ops())
+    task = find_task(kernel) if kernel is not None and logs else None
     generated = [
         generate_program(
             plan,
@@ -56,6 +60,7 @@ def generate(
             count_runs=options.count_runs and must_count(plan, plan.probes[program.probe]),
             c_code=c_code,
             budget=options.budget,
+            task=task,
         )
         for program in compiled.programs
     ]

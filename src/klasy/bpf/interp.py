@@ -68,6 +68,7 @@ class Machine:
         self.now = 1_000_000_000
         self.pid_tgid = 1234 << 32 | 1235
         self.task = 0xFFFF_8880_0000_1000
+        self.task_struct = Region("task_struct", 0xFFFF_8880_7000_0000, bytearray(1 << 14), writable=False)
         self.uid_gid = 100 << 32 | 1000
         self.comm = b"interp"
         self.cpu = 0
@@ -269,7 +270,8 @@ class Machine:
     # -- memory ------------------------------------------------------------------------------------------------
 
     def _find(self, address: int, size: int) -> tuple[Region, int] | None:
-        for region in (self._context, *self._frames, *(r for m in self.maps.values() for r in m.regions())):
+        own = self._context, *self._frames, self.task_struct
+        for region in (*own, *(r for m in self.maps.values() for r in m.regions())):
             offset = region.offset(address, size)
             if offset is not None:
                 return region, offset

@@ -105,6 +105,7 @@ _DEFAULTS: dict[str, Helper] = {
     "probe_read_user_str": _probe_read_str("user"),
     "ktime_get_ns": lambda m, *_: m.now,
     "get_current_task": lambda m, *_: m.task,
+    "get_current_task_btf": lambda m, *_: m.task_struct.base,
     "get_current_pid_tgid": lambda m, *_: m.pid_tgid,
     "get_current_uid_gid": lambda m, *_: m.uid_gid,
     "get_current_comm": _comm,

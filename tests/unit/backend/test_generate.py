@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
+from struct import pack
 
 import pytest
 from support.backend import ENTRY, Runner, function, generate, guarded, plan, probe, registers
@@ -15,12 +17,15 @@ from klasy.compiler import Compiled, ir
 from klasy.compiler.builder import Builder
 from klasy.compiler.ireval import World
 from klasy.errors import InputError
+from klasy.flow.sites import kernel_member
+from klasy.kernel.snapshot import SnapshotKernel
 from klasy.match.mechanism import Context
 from klasy.match.plan import Argument, Locator, Point
 from klasy.record import HEADER, HEADER_SIZE
 from klasy.source import Span
 
 PROBE = probe(Context.SITE)
+SNAPSHOTS = Path(__file__).parents[2] / "data" / "kernels"
 
 
 def program(*ops: ir.Op) -> ir.Program:
@@ -87,6 +92,22 @@ def test_the_header_of_a_record() -> None:
     runner.run(registers())
     (record,) = runner.maps[MAP_EVENTS].records
     assert HEADER.unpack(record) == (123456789012, 2, 3, 3, 42, 43, b"bash".ljust(16, b"\0"), 0)
+
+
+@pytest.mark.parametrize("release", ["6.1", "6.12"])
+def test_the_task_where_the_kernel_keeps_it(release: str) -> None:
+    """Of a kernel whose types tell the place, process, thread and name come out of its task_struct."""
+    kernel = SnapshotKernel.load(str(SNAPSHOTS / f"{release}.snapshot"))
+    artifact = generate([program(emit(88, ir.CommField(66)))], plan(PROBE), kernel)
+    assert "get_current_comm" not in show(artifact)
+    runner = Runner(artifact)
+    for name, value in (("tgid", pack("<I", 42)), ("pid", pack("<I", 43)), ("comm", b"bash\0old name\0\0\0")):
+        at = kernel_member(kernel, "task_struct", name).offset
+        runner.machine.task_struct.data[at : at + len(value)] = value
+    runner.run(registers())
+    (record,) = runner.maps[MAP_EVENTS].records
+    assert HEADER.unpack_from(record)[4:] == (42, 43, b"bash\0old name\0\0\0", 0)
+    assert record[66:82] == b"bash\0old name\0\0\0"
 
 
 def test_every_byte_of_a_record_is_written() -> None:

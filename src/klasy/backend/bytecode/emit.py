@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.rethook import Rethook
     from klasy.backend.bytecode.states import StateCode
     from klasy.backend.bytecode.syscalls import CallCode
+    from klasy.backend.bytecode.task import Task
     from klasy.backend.maps import Budget
     from klasy.bpf.insn import Instruction, Reg
     from klasy.match.plan import Plan, Probe
@@ -80,14 +81,16 @@ def generate_program(
     count_runs: bool = False,
     c_code: Mapping[int, Sequence[Instruction]] | None = None,
     budget: Budget | None = None,
+    task: Task | None = None,
 ) -> Generated:
     """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
 
     ``rethook``: how to look behind kretprobes of others. ``states``: where the aspect has any. ``count_runs``: the
-    program counts how often it runs. ``c_code``: the functions of advice in C.
+    program counts how often it runs. ``c_code``: the functions of advice in C. ``task``: what records say of the task
+    is read from there.
     """
     return _Generator(
-        plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code, budget=budget
+        plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code, budget=budget, task=task
     ).run()
 
 
@@ -103,8 +106,10 @@ class _Generator:
         count_runs: bool,
         c_code: Mapping[int, Sequence[Instruction]] | None,
         budget: Budget | None,
+        task: Task | None,
     ) -> None:
         self.budget = budget
+        self.task = task
         self.counters = counters
         self.begun = 0  # the stack's word for when the run began
         self.plan = plan
@@ -147,6 +152,7 @@ class _Generator:
         self.begun = -allocation.stack_bytes - 8
         space = "kernel" if not self.probe.in_program else "" if self.program.kernel_memory else "user"
         e = Emitter(allocation, space=space)
+        e.task = self.task
         if self.calls is not None and self.ends_calls:
             from klasy.backend.bytecode.syscalls import looks_up
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from klasy.backend.bytecode.code import Local
     from klasy.backend.bytecode.regs import Allocation, Place
+    from klasy.backend.bytecode.task import Task
     from klasy.compiler.ir import Operand
 
 OUT = "out"  # the label of the program's end
@@ -60,6 +61,7 @@ class Emitter:
         self.space = space
         self.ends_calls = False  # of system calls that are over: the program has the account of it
         self.names = False  # and strings that were noted for it
+        self.task: Task | None = None  # where the kernel keeps what records say of the task, if that is known
         self._cold: list[tuple[object, Callable[[], None]]] = []
 
     # --- operands and results

@@ -1,6 +1,7 @@
 """Writing a log record: reserve room in the ring buffer, header, values, submit.
 
-Every byte of a record is written: what no value covers, and what lies behind the end of a string, is zero.
+Every byte of a record is written: what no value covers, and what lies behind the end of a string, is zero; but behind
+that of the task's name is what the kernel has there.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from klasy.backend.artifact import MAP_EVENTS
 from klasy.backend.bytecode.emitter import fits_immediate
 from klasy.backend.bytecode.origin import OF_TRACEPOINTS
+from klasy.backend.bytecode.task import who
 from klasy.bpf.insn import (
     R0,
     R1,
@@ -102,10 +104,13 @@ class RecordWriter:
         self._value(OFFSET_JOINPOINT, 4, op.joinpoint)
         self._value(OFFSET_FORMAT, 2, op.format)
         e.asm.emit(call("get_smp_processor_id"), store(self._base(), OFFSET_CPU, R0, 2))
-        e.asm.emit(call("get_current_pid_tgid"))
-        base = self._base()
-        e.asm.emit(store(base, OFFSET_TID, R0, 4), rsh(R0, 32), store(base, OFFSET_PID, R0, 4))
-        self._comm(OFFSET_COMM)
+        if e.task is not None:
+            who(e, e.task, self._base)
+        else:
+            e.asm.emit(call("get_current_pid_tgid"))
+            base = self._base()
+            e.asm.emit(store(base, OFFSET_TID, R0, 4), rsh(R0, 32), store(base, OFFSET_PID, R0, 4))
+            self._comm(OFFSET_COMM)
         self._faults()
 
     def _faults(self) -> None:
