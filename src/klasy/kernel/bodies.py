@@ -138,11 +138,11 @@ def _behind_hook(kernel: KernelImage, function: Function) -> int | None:
 
 def _jumps_anywhere(code: bytes, start: int) -> bool:
     """Whether a jump through a register or memory is in the code of a function from ``start`` on."""
-    at = code.find(_GROUP5, start)
+    at, known = code.find(_GROUP5, start), start  # an instruction begins there
     while 0 <= at < len(code) - 1:
         if code[at + 1] >> 3 & 7 in (4, 5):
-            begin = insn.boundary(code, start, at)
-            if begin == at or insn.only_prefixes(code, begin, at):
+            known = insn.boundary(code, known, at)
+            if known == at or insn.only_prefixes(code, known, at):
                 return True
         at = code.find(_GROUP5, at + 1)
     return False

@@ -175,7 +175,9 @@ class Symbols:
         if "*" not in pattern:
             literal = pattern.encode()
             return [self._index(p) for p in self._places_of(literal) if self._ends(p + len(literal), b"\0.")]
-        import re  # here and below, not in the head: what names one function exactly needs none of it
+        if pattern.find("*") == len(pattern) - 1:
+            return [self._index(place) for place in self._places_of(pattern[:-1].encode())]
+        import re  # here and below, not in the head: what is named exactly, or by its beginning, needs none of it
 
         parts = pattern.encode().split(b"*")
         text = rb"[^\0]*".join(map(re.escape, parts)) + rb"(?:\.[^\0]*)?"
@@ -314,14 +316,31 @@ def note_traceable(tables: Mapping[str | None, Symbols], available: bytes) -> No
         return
     own: set[bytes] = set()
     modules: dict[str, set[bytes]] = {}
-    for line in available.splitlines():
-        name, space, module = line.partition(b" [")
+    module = available.find(b" [")  # most lines are before that of the first
+    first = available.rfind(b"\n", 0, module) + 1 if module >= 0 else len(available)
+    own.update(available[:first].splitlines())
+    for line in available[first:].splitlines():
+        name, space, label = line.partition(b" [")
         if space:
-            modules.setdefault(module[:-1].decode(), set()).add(name)
+            modules.setdefault(label[:-1].decode(), set()).add(name)
         else:
             own.add(name)
     for module_name, symbols in tables.items():
         symbols.note_listed(own if module_name is None else modules.get(module_name, frozenset()))
+
+
+def places(listing: bytes, names: Iterable[str]) -> dict[str, int]:
+    """The addresses of some symbols of the kernel proper, whatever they are, as far as a listing has them."""
+    found = {}
+    for name in names:
+        wanted = b" %s\n" % name.encode()
+        at = listing.find(wanted)
+        while at >= 0:
+            digits, _, kind = listing[listing.rfind(b"\n", 0, at) + 1 : at].partition(b" ")
+            if len(kind) == 1:
+                found[name] = int(digits, 16)
+            at = listing.find(wanted, at + 1)
+    return found
 
 
 # --- other symbols --------------------------------------------------------------------------------------------------

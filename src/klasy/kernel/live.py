@@ -164,11 +164,7 @@ class LiveKernel(KernelImage):
             raise KernelLacks(hidden.message, hint=hidden.hint) from None
         found.update(kallsyms.module_symbols(self.listing, self._module_bases))
         kallsyms.note_traceable(found, contents(f"{self._sys}/kernel/tracing/available_filter_functions"))
-        import re  # here, for what finds the symbols kept needs none of it
-
-        named = "|".join(_PLACES).encode()
-        for line in re.finditer(rb"^([0-9a-f]+) \w (" + named + rb")$", self.listing, re.MULTILINE):
-            self._places[line[2].decode()] = int(line[1], 16)
+        self._places.update(kallsyms.places(self.listing, _PLACES))
         return found
 
     def _keep(

@@ -14,6 +14,8 @@ from klasy.kernel.kallsyms import (
     kernel_symbols,
     lookup,
     module_symbols,
+    note_traceable,
+    places,
     text_start,
 )
 from klasy.kernel.model import Clone, DataSymbol
@@ -174,6 +176,40 @@ def test_modules_that_initialised_under_ftrace():
     assert b"mod_a" in LISTING
     found = module_symbols(LISTING + freed, {"mod": MODULE})
     assert found["mod"].all_names() == module_symbols(LISTING, {"mod": MODULE})["mod"].all_names()
+
+
+@pytest.mark.parametrize(
+    ("available", "own", "inside"),
+    [
+        (b"", None, None),
+        (b"kfree\nlast\n", {"kfree", "last"}, set()),
+        (b"kfree\nrun [m]\n", {"kfree"}, {"run"}),
+        (b"run [m]\nkfree [m]\nstop [other]\nlast\n", {"last"}, {"run"}),
+    ],
+)
+def test_what_ftrace_lists(available, own, inside):
+    """A name stands for a function of the object that is named with it, wherever in the list it is."""
+    module = Symbols.build(MODULE, [MODULE, MODULE + 16], [MODULE + 16, MODULE + 32], [b"run", b"stop"])
+    tables = {None: kernel_symbols(LISTING), "m": module}
+    note_traceable(tables, available)
+    for names, table in ((own, tables[None]), (inside, module)):
+        if names is None:
+            assert table.listed is None
+        else:
+            listed = {table.name(i) for i in range(len(table)) if table.listed[i]}
+            assert listed == names
+
+
+def test_places_of_symbols():
+    """Symbols of the kernel proper by name, whatever their type; not of modules, nor ends of other names."""
+    more = b"ffffffffc0400000 d count\t[m]\nffffffff90300000 d discount\n"
+    wanted = ("count", "jiffies", "end", "absent", "t_start", "runqueues")
+    assert places(LISTING + more, wanted) == {
+        "count": 0xFFFF_FFFF_9020_0040,
+        "jiffies": 0xFFFF_FFFF_9020_0000,
+        "end": 0xFFFF_FFFF_9020_0048,
+        "runqueues": 0x40,
+    }
 
 
 def test_hidden_addresses():
