@@ -30,6 +30,11 @@ MOST_FOREIGN_TAILS = 64
 # One probe for each callee up to this number, so that each shows its own calls from unknown places.
 MOST_ENTRIES = 16
 
+# Of probes at calls, by whether they write marks; the same for all, as to compare them is dear.
+_SITE = tuple(
+    [Kind(Mechanism.KPROBE, Context.SITE, Locator.ADDRESS, use, MarkRole.CALL) for use in (MarkUse.NONE, MarkUse.WRITE)]
+)
+
 _BEHIND_NOTHING = Refusal("does-not-return", "nothing is behind this call: it does not return")
 
 
@@ -71,6 +76,7 @@ class CallPlanner:
         self.exits: list[_Dispatch] = []
         self.marked_tails: dict[int, CallSite] = {}
         self._caller_of: dict[int, Function] = {}
+        self._refusals: dict[int, Refusal | None] = {}
         self._tail_kinds: dict[tuple[bool, int | None], Kind] = {}
 
     def plan(self) -> None:
@@ -146,7 +152,9 @@ class CallPlanner:
     def _site_refusal(self, match: Match) -> Refusal | None:
         site = match.shadow.site
         assert site is not None
-        return self.kernel.site_refusal(site)
+        if site.address not in self._refusals:
+            self._refusals[site.address] = self.kernel.site_refusal(site)
+        return self._refusals[site.address]
 
     def _dispatch_refusal(
         self, match: AdviceMatch, callee: Function, calls: Sequence[Match], indirect: Sequence[IndirectSite]
@@ -202,7 +210,7 @@ class CallPlanner:
             if refusal is not None:
                 self.planner.unreached(match.advice, found.shadow, refusal)
                 continue
-            kind = self._tail_kind(site) if site.kind is CallKind.TAIL else _site_kind(site.address in marked_calls)
+            kind = self._tail_kind(site) if site.kind is CallKind.TAIL else _SITE[site.address in marked_calls]
             draft = self.probes.point(kind, site.address, site.caller)
             arm = self.probes.arm(draft, match.advice, found.outcome)
             arm.by_address[site.address] = self.probes.joinpoint(match.advice, found.shadow, "kprobe", why)
@@ -226,7 +234,7 @@ class CallPlanner:
             if refusal is not None:
                 self.planner.unreached(match.advice, found.shadow, refusal)
         for address in marked:
-            self.probes.point(_site_kind(True), address, self._caller_of[address])
+            self.probes.point(_SITE[True], address, self._caller_of[address])
         return marked
 
     def _after_call(self, match: AdviceMatch, found: Match, why: str, site: CallSite) -> Refusal | None:
@@ -369,11 +377,6 @@ class CallPlanner:
             if arm.otherwise is None:
                 shadow = Shadow(JoinPointKind.CALL, None, 0, named)
                 arm.otherwise = probes.joinpoint(advice, shadow, mechanism, f"{why}; indirect, or from code not known")
-
-
-def _site_kind(marked: bool) -> Kind:
-    mark = MarkUse.WRITE if marked else MarkUse.NONE
-    return Kind(Mechanism.KPROBE, Context.SITE, Locator.ADDRESS, mark, MarkRole.CALL)
 
 
 @dataclass(frozen=True, slots=True)
