@@ -307,10 +307,11 @@ class AdviceMatcher:
                 self._match_inlined(conjunct, result)
             return
         callees = self.named(conjunct.calls)
-        if result.callees:
+        if type(callees) is dict:
             result.callees.update(callees)
-        else:
-            result.callees = callees  # of all functions there are it is not to make objects
+        elif type(result.callees) is dict:  # of all functions there are it is not to make objects: these come to them
+            callees.update(result.callees)
+            result.callees = callees
         if not conjunct.asks_where and len(callees) > MOST_SHADOWS:
             from klasy.match import lint
 
