@@ -167,7 +167,12 @@ class _Members:
                 return []
             if one.bits:  # not of a flexible array
                 found.append((one, MemberData(str(one), DataType(self.btf, one.type_id))))
-        if not found:
+        if not found and chosen and not is_glob(last):
+            self.fail(
+                "not-a-member", f"'{self.btf.c_name(inner)}.{last}' is an array of no length that is known",
+                "what it holds lies behind the object, where no access can be told from others",
+            )  # fmt: skip
+        elif not found:
             self._absent(inner, last)
         return found
 

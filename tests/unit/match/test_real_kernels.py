@@ -125,3 +125,10 @@ def test_withinmodule(kernel: SnapshotKernel) -> None:
     made = plan(kernel, "before(): call(consume_skb) && withinmodule(tun) { log(1); }")
     assert {j.shadow.module for j in made.joinpoints} == {"tun"}
     assert codes(kernel, "before(): call(consume_skb) && withinmodule(tum) { log(1); }") == ["unknown-module"]
+
+
+def test_members_behind_the_object(kernel: SnapshotKernel) -> None:
+    """An array without a length, at the end of a struct, cannot be named; the message does not say it is no member."""
+    text = messages(kernel, "before(): get(struct linux_dirent64.d_name) { }")
+    assert "'struct linux_dirent64.d_name' is an array of no length that is known [not-a-member]" in text
+    assert codes(kernel, "before(): get(struct linux_dirent64.d_nam) { }") == ["unknown-member"]
