@@ -155,6 +155,8 @@ def emulators_fault(insn: Insn, registers: tuple[int, ...], watched: int, length
     An unaligned store within a page is taken for one that reaches up to it from the page's start
     (store_helper_unaligned); an unaligned load is made of the two aligned ones around it (load_helper).
     """
+    if not insn.kind:  # it accesses no memory: the trap came late
+        return False
     address = _address(insn, dict(zip(REGISTERS, registers, strict=True)))
     if address is None or not address % insn.width:
         return False

@@ -87,6 +87,7 @@ def test_emulators_fault() -> None:
     assert emulators_fault(load, registers(si=BASE + 4), BASE + 0x14, 4)
     assert not emulators_fault(load, registers(si=BASE + 4), BASE + 0x18, 4)
     assert not emulators_fault(load, registers(si=BASE), BASE + 0x14, 4)
+    assert not emulators_fault(decode("83e207"), registers(dx=4), BASE, 4)  # and edx, 7: it accesses no memory
 
 
 def site(place: str, function: str, count: int, **more: Any) -> dict[str, Any]:
