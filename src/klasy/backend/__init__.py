@@ -28,8 +28,7 @@ def generate(
 
     ``kernel``: the one it is for. Without it, calls that are told apart by their return address are taken for calls
     from unknown places where a kretprobe of someone else is on the callee, and what records say of the task costs more.
-    ``c_code``: what a compiler made of the
-    advice in C.
+    ``c_code``: what a compiler made of the advice in C.
     """
     from klasy.backend.artifact import Artifact
     from klasy.backend.bytecode.counters import Counters

@@ -32,13 +32,12 @@ def entry_refusals(kernel: KernelImage, functions: Iterable[Function]) -> dict[i
     by_module: dict[str | None, list[Function]] = {}
     for function in functions:
         by_module.setdefault(function.module, []).append(function)
-    starts, ends = kernel.traceability.blacklisted
+    listed = kernel.traceability.listed
     for module, here in by_module.items():
         traced = []
         for function, hooked in _plain(kernel.symbols[module], here):
             address = function.address
-            at = bisect_right(starts, address) - 1
-            if at >= 0 and address < ends[at]:
+            if listed(address):
                 found[address] = traceable.BLACKLIST
             elif not hooked:
                 found[address] = traceable.NOTRACE

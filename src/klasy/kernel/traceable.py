@@ -150,8 +150,8 @@ class Traceability:
     def site_refusal(self, site: CallSite) -> Refusal | None:
         """Why a call instruction cannot be probed, or None.
 
-        Nothing is decoded that was to find it; and no jump to another function is a
-        jump label, which goes on in its own.
+        Nothing is decoded that was to find it; and no jump to another function is a jump label, which goes on in its
+        own.
         """
         function, address = site.caller, site.address
         if site.kind is CallKind.INDIRECT or address < function.address + arch.ENTRY_BYTES:
@@ -159,7 +159,7 @@ class Traceability:
         if function.address not in self._closed:
             self._closed[function.address] = self._closed_to_kprobes(function)
         refusal = self._closed[function.address]
-        if refusal is BLACKLIST or self._listed(address):
+        if refusal is BLACKLIST or self.listed(address):
             return BLACKLIST
         return refusal or (_STATIC_CALL if address in self._sites_in(function.module).static_calls else None)
 
@@ -209,7 +209,7 @@ class Traceability:
         return not any(start in behind for start in self._kernel.module_sections(function.module).values())
 
     @cached_property
-    def blacklisted(self) -> tuple[list[int], list[int]]:
+    def _ranges(self) -> tuple[list[int], list[int]]:
         """The blacklist: starts, ascending, and ends."""
         ranges = []
         for line in self._kernel.blacklist().splitlines():
@@ -218,18 +218,19 @@ class Traceability:
         ranges.sort()
         return [start for start, _ in ranges], [end for _, end in ranges]
 
-    def _listed(self, address: int) -> bool:
-        starts, ends = self.blacklisted
+    def listed(self, address: int) -> bool:
+        """Whether an address is on the blacklist."""
+        starts, ends = self._ranges
         at = bisect_right(starts, address) - 1
         return at >= 0 and address < ends[at]
 
     def _blacklisted(self, address: int, function: Function) -> bool:
         """Whether an address, or the function from which its piece was split off, is on the blacklist."""
-        return self._listed(address) or self._base_is_listed(function)
+        return self.listed(address) or self._base_is_listed(function)
 
     def _base_is_listed(self, function: Function) -> bool:
         base = self._base_of_piece(function)
-        return base is not None and self._listed(base)
+        return base is not None and self.listed(base)
 
     @cached_property
     def _listed_names(self) -> frozenset[str]:
@@ -238,7 +239,7 @@ class Traceability:
         To look a name up among all takes long, and most pieces are those of functions that are not listed.
         """
         found: set[str] = set()
-        starts, ends = self.blacklisted
+        starts, ends = self._ranges
         for symbols in self._kernel.symbols.values():
             inside = slice(bisect_left(starts, symbols.base), bisect_left(starts, symbols.end))
             for start, end in zip(starts[inside], ends[inside], strict=True):

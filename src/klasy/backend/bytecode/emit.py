@@ -151,8 +151,7 @@ class _Generator:
         allocation = self._allocation()
         self.begun = -allocation.stack_bytes - 8
         space = "kernel" if not self.probe.in_program else "" if self.program.kernel_memory else "user"
-        e = Emitter(allocation, space=space)
-        e.task = self.task
+        e = Emitter(allocation, space=space, task=self.task)
         if self.calls is not None and self.ends_calls:
             from klasy.backend.bytecode.syscalls import looks_up
 

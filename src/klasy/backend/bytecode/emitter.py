@@ -54,14 +54,16 @@ def fits_immediate(value: int) -> bool:
 class Emitter:
     """Writes instructions into ``asm``."""
 
-    def __init__(self, allocation: Allocation, *, space: str = "kernel") -> None:
-        """``space``: whose memory pointers lead to, "kernel" or "user"; "" where an address tells."""
+    def __init__(self, allocation: Allocation, *, space: str = "kernel", task: Task | None = None) -> None:
+        """``space``: whose memory pointers lead to, "kernel" or "user"; "" where an address tells. ``task``: where the
+        kernel keeps what records say of the task, if that is known.
+        """
         self.asm = Assembler()
         self.allocation = allocation
         self.space = space
         self.ends_calls = False  # of system calls that are over: the program has the account of it
         self.names = False  # and strings that were noted for it
-        self.task: Task | None = None  # where the kernel keeps what records say of the task, if that is known
+        self.task = task
         self._cold: list[tuple[object, Callable[[], None]]] = []
 
     # --- operands and results
