@@ -13,7 +13,7 @@ from bisect import bisect_right
 from klasy.errors import SystemRefusal
 from klasy.flow import decode as d
 from klasy.kernel import insn_x86_64 as insn
-from klasy.kernel.image import RETURN_THUNKS
+from klasy.kernel.callsites import RETURN_THUNKS
 from klasy.kernel.kallsyms import clone_of
 from klasy.kernel.model import Clone
 from klasy.kernel.patchsites import PatchSites

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from klasy.errors import SystemRefusal
 from klasy.kernel import arch_x86_64 as arch
-from klasy.kernel import branches
+from klasy.kernel import branches, callsites
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.model import Clone, Way
 from klasy.kernel.patchsites import PatchSites
@@ -118,7 +118,7 @@ def far_into_bodies(kernel: KernelImage) -> set[int]:
     for start, _, module in kernel.objects:
         code = kernel.object_text(module)
         places = sorted({(at, target - start) for at, target in branches.far_candidates(code, targets, start)})
-        found.update([target for *_, target in kernel.confirmed(module, code, places)])
+        found.update([target for *_, target in callsites.confirmed(kernel, module, code, places)])
     return found
 
 

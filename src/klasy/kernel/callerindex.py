@@ -17,7 +17,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from klasy.kernel.image import Reached
+    from klasy.kernel.callsites import Reached
 
 _VERSION = 1
 _CALL = 0x80  # beside the length of the instruction, which has four bits

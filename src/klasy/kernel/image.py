@@ -12,106 +12,25 @@ from bisect import bisect_left, bisect_right
 from klasy.btf.types import Btf, Func
 from klasy.errors import KernelLacks
 from klasy.kernel import arch_x86_64 as arch
-from klasy.kernel.kallsyms import Symbols, clone_of
-from klasy.kernel.model import CallKind, CallSite, Clone, Function
+from klasy.kernel.function import KernelFunction
+from klasy.kernel.model import Clone
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from klasy.kernel.branches import Branch
+    from klasy.kernel.callsites import Reached
     from klasy.kernel.debugfiles import DebugInfo
     from klasy.kernel.dwarf_source import ObjectDebug
     from klasy.kernel.inlined import Inlined
+    from klasy.kernel.kallsyms import Symbols
     from klasy.kernel.kprobes import Covered
-    from klasy.kernel.model import DataSymbol, Place, Refusal, Way
+    from klasy.kernel.model import CallSite, DataSymbol, Function, Place, Refusal, Way
     from klasy.kernel.references import Reference
     from klasy.kernel.traceable import Traceability
     from klasy.kernel.tracepoints import Tracepoints
 
-    Reached = tuple[int, int, bool, int]  # a branch: address, length, whether it is a call, address it leads to
-
-# Ways to return and to call through a pointer that the kernel's mitigations put into the place of the instructions
-RETURN_THUNKS = frozenset(
-    ("__x86_return_thunk", "retbleed_return_thunk", "srso_return_thunk", "srso_alias_return_thunk", "its_return_thunk")
-)
 _MANY_NAMES = 2_000
-INDIRECT_THUNK = "__x86_indirect_"
-
-
-class KernelFunction(Function):
-    """A function of a ``KernelImage``.
-
-    Its names and its prototype are looked up when asked for: of the thousands of callers of a function most are only
-    counted.
-    """
-
-    __slots__ = ("_index", "_kernel", "_symbols")
-    _index: int
-    _kernel: KernelImage
-    _symbols: Symbols
-
-    def __init__(
-        self, kernel: KernelImage, module: str | None, symbols: Symbols, index: int, name: str | None = None
-    ) -> None:
-        _set_kernel(self, kernel)
-        _set_symbols(self, symbols)
-        _set_index(self, index)
-        _set_address(self, symbols.base + symbols.starts[index])
-        _set_size(self, symbols.sizes[index])
-        _set_module(self, module)
-        if name is not None:
-            _set_name(self, name)
-            if "." not in name:
-                _set_base(self, name)
-                _set_clone(self, Clone.NONE)
-
-    def __getattr__(self, attribute: str) -> Any:
-        """What was not looked up so far: this is called where a slot is empty."""
-        if attribute == "name":
-            found: object = self._symbols.name(self._index)
-        elif attribute == "duplicates":
-            found = self._symbols.shares[self._index]
-        elif attribute in ("base", "clone"):
-            base, clone = clone_of(self.name)
-            found = base if attribute == "base" else clone
-        else:
-            raise AttributeError(attribute)
-        object.__setattr__(self, attribute, found)
-        return found
-
-    @property
-    def first(self) -> tuple[Symbols, int]:
-        """Its place in its object's table, or that of the first of several names that it has."""
-        return self._symbols, self._symbols.first_at(self._index)
-
-    @property
-    def proto(self) -> int | None:
-        """The id of its BTF_KIND_FUNC."""
-        return self._kernel.proto_of(self)
-
-    @property
-    def btf(self) -> Btf | None:
-        """The types its prototype is among."""
-        return self._kernel.btf_of(self.module)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, KernelFunction) and (self.address, self.name) == (other.address, other.name)
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
-    def __repr__(self) -> str:
-        return f"KernelFunction({self} at {self.address:#x}, {self.size} bytes)"
-
-
-# The slots' own way to be set; the class lets nothing be changed.
-_set_kernel = KernelFunction.__dict__["_kernel"].__set__
-_set_symbols = KernelFunction.__dict__["_symbols"].__set__
-_set_index = KernelFunction.__dict__["_index"].__set__
-_set_address, _set_size, _set_module = (Function.__dict__[name].__set__ for name in ("address", "size", "module"))
-_set_name, _set_base, _set_clone = (Function.__dict__[name].__set__ for name in ("name", "base", "clone"))
 
 
 class KernelImage:
@@ -312,7 +231,7 @@ class KernelImage:
 
     def _functions_at(self, module: str | None, indices: Sequence[int]) -> list[KernelFunction]:
         """Functions of the kernel proper or a module by their places in its table. Of one place there is one object."""
-        made, symbols = self._functions.setdefault(module, {}), self.symbols[module]
+        made, symbols = self.made(module), self.symbols[module]
         names = symbols.all_names() if len(indices) > _MANY_NAMES else None  # all at once are quicker than one by one
         found = []
         for index in indices:
@@ -322,6 +241,10 @@ class KernelImage:
                 function = made[index] = KernelFunction(self, module, symbols, index, name)
             found.append(function)
         return found
+
+    def made(self, module: str | None) -> dict[int, KernelFunction]:
+        """The functions of the kernel proper or a module that there are objects of so far, by their places."""
+        return self._functions.setdefault(module, {})
 
     def _function(self, module: str | None, index: int) -> KernelFunction:
         return self._functions_at(module, (index,))[0]
@@ -439,112 +362,21 @@ class KernelImage:
 
     def callers(self, callees: Iterable[Function]) -> list[CallSite]:
         """All DIRECT and TAIL sites that reach one of the functions' entries. By address."""
-        wanted: dict[int, Function] = {}
-        for callee in callees:
-            if callee.clone is not Clone.COLD:
-                wanted.setdefault(callee.address, callee)
-        found: list[CallSite] = []
-        branches = self.branches_to(wanted.keys())
-        for start, end, module in self.objects if branches else ():
-            low, high = bisect_left(branches, (start,)), bisect_left(branches, (end,))
-            found += self._sites(module, branches[low:high], wanted)
-        return found
+        from klasy.kernel import callsites
+
+        return callsites.callers(self, callees)
 
     def branches_to(self, targets: Collection[int]) -> list[Reached]:
         """The calls and jumps in all text that lead to one of some addresses. By address."""
-        from klasy.kernel import branches
+        from klasy.kernel import callsites
 
-        found: list[Reached] = []
-        for start, _, module in self.objects if targets else ():
-            code = self.object_text(module)
-            found += self.confirmed(module, code, branches.candidates(code, [address - start for address in targets]))
-        return found
-
-    def confirmed(self, module: str | None, code: bytes, places: Sequence[tuple[int, int]]) -> Iterator[Reached]:
-        """Those candidates in the text of an object, ``code``, that are calls and jumps.
-
-        They are given by place; places and targets as offsets.
-        """
-        from klasy.kernel import branches
-
-        symbols = self.symbols[module]
-        start, starts, sizes = symbols.base, symbols.starts, symbols.sizes
-        here: list[tuple[int, int]] = []
-        entry, behind = None, 0
-        for place in [*places, (len(code), 0)]:
-            if place[0] >= behind:
-                if here and entry is not None:
-                    for at, length, call, target in branches.confirm(code, entry, here):
-                        if target is not None:
-                            yield start + at, length, call, start + target
-                here = []
-                index = bisect_right(starts, place[0]) - 1
-                entry, behind = None, place[0] + 1
-                if index >= 0 and place[0] < starts[index] + sizes[index]:
-                    entry, behind = starts[index], starts[index] + sizes[index]
-            here.append(place)
-
-    def _sites(
-        self, module: str | None, branches: Sequence[Reached], wanted: Mapping[int, Function]
-    ) -> Iterator[CallSite]:
-        """The call sites that branches in the text of the kernel proper or of a module are."""
-        symbols = self.symbols[module]
-        starts, base = symbols.starts, symbols.base
-        direct, tail = CallKind.DIRECT, CallKind.TAIL
-        made = self._functions.setdefault(module, {})
-        caller, behind = None, 0
-        for address, length, call, target in branches:
-            if address >= behind or caller is None:
-                index = bisect_right(starts, address - base) - 1
-                if index and starts[index - 1] == starts[index]:
-                    index = symbols.first_at(index)
-                caller = made.get(index)
-                if caller is None:
-                    caller = made[index] = KernelFunction(self, module, symbols, index)
-                behind = caller.end
-            callee = wanted[target]
-            if call:
-                yield CallSite(address, length, direct, caller, callee)
-            elif _is_tail_call(caller, callee):
-                yield CallSite(address, length, tail, caller, callee)
+        return callsites.branches_to(self, targets)
 
     def calls_in(self, functions: Iterable[Function]) -> list[CallSite]:
         """All call sites, INDIRECT ones included, in the text of the functions. By address."""
-        from klasy.kernel import branches
+        from klasy.kernel import callsites
 
-        found: dict[int, CallSite] = {}
-        for function in functions:
-            code = self.text(function.address, function.size)
-            traced = self._tracer_call(function.address, code)
-            for branch in branches.calls(code, 0, len(code)):
-                site = self._any_site(branch, function) if branch.at != traced else None
-                if site is not None:
-                    found.setdefault(site.address, site)
-        return sorted(found.values(), key=lambda site: site.address)
-
-    def _tracer_call(self, start: int, code: bytes) -> int | None:
-        """The offset of the call that a tracer put at the beginning of a function, or None.
-
-        Told from an ordinary first call by where it goes: to ftrace's entry, or out of all known text.
-        """
-        found = arch.ftrace_offset(code)
-        if found is None or found[1] is None:
-            return None
-        target = self.function_at(start + found[1])
-        return found[0] if target is None or target.name in arch.FTRACE_ENTRIES else None
-
-    def _any_site(self, branch: Branch, caller: Function) -> CallSite | None:
-        if branch.target is None:
-            return CallSite(caller.address + branch.at, branch.length, CallKind.INDIRECT, caller, None)
-        target = caller.address + branch.target
-        callee = self.function_at(target)
-        if callee is None or callee.address != target:
-            return None
-        if callee.name.startswith(INDIRECT_THUNK):
-            if not branch.call:
-                return None  # a tail call through a pointer: it returns to the caller's caller
-            return CallSite(caller.address + branch.at, branch.length, CallKind.INDIRECT, caller, None)
-        return _site(branch, caller.address, caller, callee)
+        return callsites.calls_in(self, functions)
 
     # --- what can be probed
 
@@ -614,25 +446,12 @@ class KernelImage:
                 return bool(symbols.listed[index])  # no other function can be meant
         code = self.text(address, arch.ENTRY_BYTES)
         found = arch.ftrace_offset(code)
-        return found is not None and (found[1] is None or self._tracer_call(address, code) is not None)
+        if found is None or found[1] is None:
+            return found is not None
+        from klasy.kernel.callsites import tracer_call
+
+        return tracer_call(self, address, code) is not None
 
 
 def _signed(distance: bytes) -> int:
     return int.from_bytes(distance, "little", signed=True)
-
-
-def _site(branch: Branch, start: int, caller: Function, callee: Function) -> CallSite | None:
-    """The call site that a branch is, or None where it stays within one function of the source."""
-    if branch.call:
-        return CallSite(start + branch.at, branch.length, CallKind.DIRECT, caller, callee)
-    if _is_tail_call(caller, callee):
-        return CallSite(start + branch.at, branch.length, CallKind.TAIL, caller, callee)
-    return None
-
-
-def _is_tail_call(caller: Function, callee: Function) -> bool:
-    """Whether a jump leaves the function of the source."""
-    if callee.clone is Clone.COLD or callee.name in RETURN_THUNKS or callee.address == caller.address:
-        return False  # to a piece without an entry, a return, a loop around the whole function
-    # from a piece back to the function
-    return not (caller.clone is Clone.COLD and (caller.base, caller.module) == (callee.base, callee.module))

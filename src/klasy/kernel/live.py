@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmap import mmap
 
     from klasy.kernel.callerindex import CallerIndex
-    from klasy.kernel.image import Reached
+    from klasy.kernel.callsites import Reached
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.tracepoints import Tracepoints
 
