@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from klasy.kernel.model import Function
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.planner import Planner
 
     Ranges = tuple[tuple[int, int], ...]
@@ -42,7 +43,7 @@ _EVERYWHERE = ((0, 1 << 64),)
 # --- matching
 
 
-def match_accesses(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
+def match_accesses(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to data."""
     node = matcher.form.leaves[conjunct.accesses[0]]
     assert isinstance(node, ast.Access)
@@ -71,7 +72,7 @@ def match_accesses(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMa
         _add(matcher, result, new, node)
 
 
-def is_sound(matcher: AdviceMatcher, conjunct: _Conjunct, *, of_object: bool) -> bool:
+def is_sound(matcher: AdviceMatcher, conjunct: Conjunct, *, of_object: bool) -> bool:
     """Whether a conjunct can select accesses to data; else errors were reported. ``of_object``: it can bind one."""
     form, bag = matcher.form, matcher.bag
     before = len(bag.errors)
@@ -160,7 +161,7 @@ def _add(matcher: AdviceMatcher, result: AdviceMatch, new: AccessMatch, node: as
 # --- within, as ranges of addresses
 
 
-def ranges_of(matcher: AdviceMatcher, conjunct: _Conjunct) -> Ranges | None:
+def ranges_of(matcher: AdviceMatcher, conjunct: Conjunct) -> Ranges | None:
     """Where the accesses of a conjunct may come from; None: anywhere. Empty where an error was reported."""
     if not any(
         isinstance(matcher.form.leaves[x.leaf], ast.Within | ast.WithinModule | ast.WithinFile)

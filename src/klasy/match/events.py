@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from klasy.btf.types import Btf
     from klasy.kernel.model import Kernel
     from klasy.kernel.tracepoints import EventFormat, Field
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.planner import Planner
     from klasy.source import Span
 
@@ -61,7 +62,7 @@ class Misfit(Exception):
 # --- matching
 
 
-def match_events(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
+def match_events(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects events."""
     found = _selected(matcher, conjunct) if _is_sound(matcher, conjunct) else []
     binds = _Binds(matcher, conjunct)
@@ -92,7 +93,7 @@ def match_events(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatc
         )
 
 
-def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
+def _is_sound(matcher: AdviceMatcher, conjunct: Conjunct) -> bool:
     form, bag, advice = matcher.form, matcher.bag, matcher.advice
     before = len(bag.errors)
     span = form.leaves[conjunct.events[0]].span
@@ -123,7 +124,7 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
     return len(bag.errors) == before
 
 
-def _selected(matcher: AdviceMatcher, conjunct: _Conjunct) -> list[tuple[str, str]]:
+def _selected(matcher: AdviceMatcher, conjunct: Conjunct) -> list[tuple[str, str]]:
     """The events that a conjunct names. Empty where an error was reported."""
     names = matcher.kernel.tracepoints.names()
     wanted: list[ast.Event] = []
@@ -145,7 +146,7 @@ def _selected(matcher: AdviceMatcher, conjunct: _Conjunct) -> list[tuple[str, st
     return left
 
 
-def _negated(matcher: AdviceMatcher, conjunct: _Conjunct) -> Iterable[ast.Pointcut]:
+def _negated(matcher: AdviceMatcher, conjunct: Conjunct) -> Iterable[ast.Pointcut]:
     return (matcher.form.leaves[literal.leaf] for literal in conjunct.literals if not literal.positive)
 
 
@@ -213,7 +214,7 @@ class _Fault(NamedTuple):
 class _Binds:
     """Finds what the parameters of an advice are at events."""
 
-    def __init__(self, matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
+    def __init__(self, matcher: AdviceMatcher, conjunct: Conjunct) -> None:
         self.kernel: Kernel = matcher.kernel
         self.guard = matcher.guard(conjunct)
         leaf = matcher.form.leaves[conjunct.events[0]]

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from klasy.kernel.inlined import Copy, Inlined
     from klasy.kernel.model import Kernel
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.planner import Planner
 
 _CLASSES: dict[str, tuple[type[Type], ...]] = {
@@ -39,7 +40,7 @@ _NO_END = {
 }
 
 
-def match_inlined(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
+def match_inlined(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatch) -> None:
     """Match the inlined copies of the function that a conjunct's ``execution`` designators name."""
     signatures = {leaf: matcher.signature(leaf) for leaf in conjunct.executions}
     exact = [signature.name for signature in signatures.values() if not is_glob(signature.name)]
@@ -85,7 +86,7 @@ def match_inlined(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMat
 
 def _match_copies(
     matcher: AdviceMatcher,
-    conjunct: _Conjunct,
+    conjunct: Conjunct,
     result: AdviceMatch,
     found: tuple[Function, Sequence[Binding], Sequence[Copy]],
 ) -> None:
@@ -117,7 +118,7 @@ def _match_copies(
         result.inlined.append(Match(shadow, matcher.shared(Outcome(bound, guard))))
 
 
-def _lies(matcher: AdviceMatcher, conjunct: _Conjunct, around: Function, name: str) -> bool:
+def _lies(matcher: AdviceMatcher, conjunct: Conjunct, around: Function, name: str) -> bool:
     """Whether what else a conjunct asks, before run time, holds of a copy in a function."""
     bits = matcher.bits(around)
     for literal in conjunct.literals:

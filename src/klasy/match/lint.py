@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import CallSite, Function
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch, Matched
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.plan import JoinPoint, Unreached
     from klasy.source import Span
 
@@ -23,7 +24,7 @@ _SHOWN = 5
 _MOST_LOOKED_UP = 50
 
 
-def report_kinds(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
+def report_kinds(matcher: AdviceMatcher, conjunct: Conjunct) -> None:
     """An alternative that selects no kind of join point, or two at once."""
     kinds = {"a call": conjunct.calls, "an execution": conjunct.executions, "an access to data": conjunct.accesses}
     kinds |= {"an event": conjunct.events, "a system call": conjunct.syscalls, "an instruction": conjunct.places}
@@ -119,7 +120,7 @@ def report_dead_arms(matcher: AdviceMatcher) -> None:
             _report_empty(matcher, conjunct)
 
 
-def _report_empty(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
+def _report_empty(matcher: AdviceMatcher, conjunct: Conjunct) -> None:
     leaves = [literal.leaf for literal in conjunct.literals]
     span = _span_of(matcher, leaves)
     kinds = [*(conjunct.calls or conjunct.executions), *conjunct.args]
@@ -139,7 +140,7 @@ def _report_empty(matcher: AdviceMatcher, conjunct: _Conjunct) -> None:
         _report_no_call(matcher, conjunct, span)
 
 
-def _report_no_execution(matcher: AdviceMatcher, conjunct: _Conjunct, span: Span) -> None:
+def _report_no_execution(matcher: AdviceMatcher, conjunct: Conjunct, span: Span) -> None:
     functions = matcher.named(conjunct.executions)
     names = _listed([function.name for function in functions.values()])
     if not functions:
@@ -162,7 +163,7 @@ def _report_no_execution(matcher: AdviceMatcher, conjunct: _Conjunct, span: Span
         _report(matcher, span, f"nothing is left of {names}: all of it is excluded", [])
 
 
-def _report_no_call(matcher: AdviceMatcher, conjunct: _Conjunct, span: Span) -> None:
+def _report_no_call(matcher: AdviceMatcher, conjunct: Conjunct, span: Span) -> None:
     callees = matcher.named(conjunct.calls)
     if not callees:
         _report(matcher, span, "no function matches all of these at once", [])

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
+    from klasy.match.conjunct import Conjunct
     from klasy.match.execution import ExecutionPlanner
     from klasy.match.matched import AdviceMatch, Outcome
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
 
 _FOR_ALL = frozenset({"blacklist", "notrace"})  # codes of what closes a function to trampolines as it does to kprobes
 
 
 def match_executions(
-    matcher: AdviceMatcher, conjunct: _Conjunct, functions: Mapping[int, Function], result: AdviceMatch
+    matcher: AdviceMatcher, conjunct: Conjunct, functions: Mapping[int, Function], result: AdviceMatch
 ) -> bool:
     """Match the executions of functions; whether that was done: only one designator may ask something of them.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.lang import ast
 from klasy.match.bind import Binder
+from klasy.match.conjunct import Conjunct, sort_out
 from klasy.match.glob import is_glob, matches
 from klasy.match.guard import both, either, negated
 from klasy.match.matched import AdviceMatch, IndirectSite, Match, Matched, Outcome
@@ -18,7 +19,7 @@ from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, Literal, NormalFor
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.signature import Signatures
 from klasy.match.sites import Sites
-from klasy.plain import TYPE_CHECKING, dataclass, field
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -80,31 +81,6 @@ def _drop_repetitions(bag: DiagnosticBag) -> None:
     bag.items[:] = kept
 
 
-@dataclass(eq=False)
-class _Conjunct:
-    """One conjunct with its signatures resolved."""
-
-    index: int
-    literals: tuple[Literal, ...]
-    calls: list[int] = field(default_factory=list)
-    executions: list[int] = field(default_factory=list)
-    accesses: list[int] = field(default_factory=list)
-    events: list[int] = field(default_factory=list)
-    syscalls: list[int] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    withins: list[int] = field(default_factory=list)
-    modules: list[int] = field(default_factory=list)
-    files: list[int] = field(default_factory=list)
-    args: list[int] = field(default_factory=list)
-    usable: bool = True
-    hits: int = 0
-
-    @property
-    def asks_where(self) -> bool:
-        """Whether it restricts where join points lie."""
-        return bool(self.withins or self.modules or self.files)
-
-
 class AdviceMatcher:
     """Matches one advice."""
 
@@ -121,7 +97,7 @@ class AdviceMatcher:
         self.form = NormalForm((), ())
         self.resolved: dict[int, Resolved] = {}
         self.args: dict[int, Arguments] = {}
-        self.conjuncts: list[_Conjunct] = []
+        self.conjuncts: list[Conjunct] = []
         self.where: list[int] = []  # the leaves that ask where a join point lies
         self._files: dict[int, Callable[[Function], bool]] = {}  # of withinfile: whether a function lies there
         self.answerable = True  # whether what is asked of source files can be told
@@ -151,7 +127,7 @@ class AdviceMatcher:
             from klasy.match import programs
 
             programs.check_side(self)
-        self.conjuncts = [self._conjunct(i, literals) for i, literals in enumerate(form.conjuncts)]
+        self.conjuncts = [self._conjunct(i) for i in range(len(form.conjuncts))]
         self.binder = Binder(self.advice, form, self.resolved, self.bag, self.signatures.prototype)
         if self.flows is not None:
             self.binder.elsewhere.update(self.flows.bound(form))
@@ -219,43 +195,12 @@ class AdviceMatcher:
         hints.append("the kernel proper is 'vmlinux'; code of modules can be woven into once they are loaded")
         self.bag.error("unknown-module", f"no module '{leaf.glob}' is loaded", leaf.span, hints=hints)
 
-    def _conjunct(self, index: int, literals: tuple[Literal, ...]) -> _Conjunct:
-        conjunct = _Conjunct(index, literals, usable=self.answerable)
-        for literal in literals:
-            leaf = self.form.leaves[literal.leaf]
-            if literal.leaf in self.resolved and self.resolved[literal.leaf].failed:
-                conjunct.usable = False
-            if not literal.positive:
-                continue
-            if isinstance(leaf, ast.Call):
-                conjunct.calls.append(literal.leaf)
-            elif isinstance(leaf, ast.Execution):
-                conjunct.executions.append(literal.leaf)
-            elif isinstance(leaf, ast.Access):
-                conjunct.accesses.append(literal.leaf)
-            elif isinstance(leaf, ast.Syscall):
-                conjunct.syscalls.append(literal.leaf)
-            elif isinstance(leaf, ast.Event):
-                conjunct.events.append(literal.leaf)
-            elif isinstance(leaf, ast.At):
-                conjunct.places.append(literal.leaf)
-            elif isinstance(leaf, ast.Within):
-                conjunct.withins.append(literal.leaf)
-            elif isinstance(leaf, ast.WithinModule):
-                conjunct.modules.append(literal.leaf)
-            elif isinstance(leaf, ast.WithinFile):
-                conjunct.files.append(literal.leaf)
-            elif isinstance(leaf, ast.Args):
-                conjunct.args.append(literal.leaf)
-        kinds = (
-            conjunct.calls,
-            conjunct.executions,
-            conjunct.accesses,
-            conjunct.events,
-            conjunct.syscalls,
-            conjunct.places,
-        )
-        if sum(map(bool, kinds)) != 1:
+    def _conjunct(self, index: int) -> Conjunct:
+        conjunct = sort_out(self.form, index)
+        leaves = [literal.leaf for literal in conjunct.literals]
+        failed = any(leaf in self.resolved and self.resolved[leaf].failed for leaf in leaves)
+        conjunct.usable = self.answerable and not failed
+        if conjunct.kinds != 1:
             from klasy.match import lint
 
             lint.report_kinds(self, conjunct)
@@ -264,7 +209,7 @@ class AdviceMatcher:
 
     # --- candidates
 
-    def _match_conjunct(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
+    def _match_conjunct(self, conjunct: Conjunct, result: AdviceMatch) -> None:
         if conjunct.places:
             from klasy.match.places import match_places
 
@@ -334,7 +279,7 @@ class AdviceMatcher:
 
         return Late(lambda: {address: each.function for address, each in found.items()}, find)
 
-    def _match_many(self, conjunct: _Conjunct, functions: Mapping[int, Function], result: AdviceMatch) -> bool:
+    def _match_many(self, conjunct: Conjunct, functions: Mapping[int, Function], result: AdviceMatch) -> bool:
         from klasy.match.many import match_executions
 
         return match_executions(self, conjunct, functions, result)
@@ -354,13 +299,13 @@ class AdviceMatcher:
         assert isinstance(node, ast.Execution)
         return node.signature
 
-    def _match_inlined(self, conjunct: _Conjunct, result: AdviceMatch) -> None:
+    def _match_inlined(self, conjunct: Conjunct, result: AdviceMatch) -> None:
         if any(self.kernel.inlined(self.signature(leaf).name) for leaf in conjunct.executions):
             from klasy.match.inlined import match_inlined
 
             match_inlined(self, conjunct, result)
 
-    def _candidate_sites(self, conjunct: _Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
+    def _candidate_sites(self, conjunct: Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
         many = any(self.resolved[leaf].every for leaf in conjunct.calls) or len(callees) > _MANY_CALLEES
         area = self._area(conjunct, many)
         if area is not None and (many or sum(f.size for f in area.values()) <= _LITTLE_TEXT):
@@ -368,7 +313,7 @@ class AdviceMatcher:
             return [site for site in found if site.callee is not None and site.callee.address in callees]
         return self.sites.callers(callees)
 
-    def _area(self, conjunct: _Conjunct, modules_too: bool) -> dict[int, Function] | None:
+    def _area(self, conjunct: Conjunct, modules_too: bool) -> dict[int, Function] | None:
         """The functions in which a conjunct's join points must lie, pieces included; None: anywhere.
 
         ``modules_too``: those of the modules that it names are worth gathering.
@@ -388,11 +333,11 @@ class AdviceMatcher:
             area = {a: f for a, f in area.items() if all(self.bits(f)[place] for place in places)}
         return {a: f for a, f in area.items() if all(matches(glob, f.module or KERNEL_PROPER) for glob in globs)}
 
-    def _globs(self, conjunct: _Conjunct) -> list[str]:
+    def _globs(self, conjunct: Conjunct) -> list[str]:
         leaves = (self.form.leaves[leaf] for leaf in conjunct.modules)
         return [leaf.glob for leaf in leaves if isinstance(leaf, ast.WithinModule)]
 
-    def _lets_kernel_in(self, conjunct: _Conjunct) -> bool:
+    def _lets_kernel_in(self, conjunct: Conjunct) -> bool:
         return all(matches(glob, KERNEL_PROPER) for glob in self._globs(conjunct))
 
     # --- tests
@@ -469,7 +414,7 @@ class AdviceMatcher:
 
     def _evaluate(self, key: _Key, target: Function) -> Outcome | None:
         kind, _, bits = key
-        alternatives: list[tuple[_Conjunct, tuple[Binding, ...]]] = []
+        alternatives: list[tuple[Conjunct, tuple[Binding, ...]]] = []
         for conjunct in self.conjuncts:
             if not conjunct.usable or not self._holds(conjunct, kind, target, bits):
                 continue
@@ -491,7 +436,7 @@ class AdviceMatcher:
             self._combined[same] = self._combine(alternatives, target)
         return self._combined[same]
 
-    def _combine(self, alternatives: list[tuple[_Conjunct, tuple[Binding, ...]]], target: Function) -> Outcome:
+    def _combine(self, alternatives: list[tuple[Conjunct, tuple[Binding, ...]]], target: Function) -> Outcome:
         (conjunct, bindings), *rest = alternatives
         guard = self.guard(conjunct)
         for conjunct, others in rest:
@@ -504,7 +449,7 @@ class AdviceMatcher:
         """An outcome that equals it: the same for all."""
         return self._shared.setdefault(outcome, outcome)
 
-    def _holds(self, conjunct: _Conjunct, kind: bool, target: Function, bits: _Bits | None) -> bool:
+    def _holds(self, conjunct: Conjunct, kind: bool, target: Function, bits: _Bits | None) -> bool:
         """Whether all that can be told before run time of a conjunct is so."""
         for literal in conjunct.literals:
             leaf = self.form.leaves[literal.leaf]
@@ -524,7 +469,7 @@ class AdviceMatcher:
                 return False
         return True
 
-    def guard(self, conjunct: _Conjunct) -> ast.Expr | None:
+    def guard(self, conjunct: Conjunct) -> ast.Expr | None:
         """What a conjunct leaves to run time."""
         guard: ast.Expr | None = None
         for literal in conjunct.literals:

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from klasy.flow.sites import Access, Member, Unknown
     from klasy.flow.stored import Stored
     from klasy.kernel.model import Function
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.planner import Planner
 
 _KINDS = {
@@ -220,7 +221,7 @@ def report_target(matcher: AdviceMatcher, leaf: int) -> None:
     )
 
 
-def match_members(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, result: AdviceMatch) -> None:
+def match_members(matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to members of a type."""
     conjunct.usable = False  # what is wrong is said here
     members = _Members(matcher, node, _named(matcher, conjunct))
@@ -263,13 +264,13 @@ def _is_of_kind(access: Access | Unknown, kind: JoinPointKind) -> bool:
     return (kind is not JoinPointKind.GET or access.reads) and (kind is not JoinPointKind.SET or access.writes)
 
 
-def _named(matcher: AdviceMatcher, conjunct: _Conjunct) -> list[str]:
+def _named(matcher: AdviceMatcher, conjunct: Conjunct) -> list[str]:
     """The modules that a conjunct names; none where it names no module."""
     globs = [leaf.glob for i in conjunct.modules if isinstance(leaf := matcher.form.leaves[i], ast.WithinModule)]
     return [m for m in sorted(matcher.kernel.modules()) if globs and all(matches(glob, m) for glob in globs)]
 
 
-def _where(matcher: AdviceMatcher, conjunct: _Conjunct) -> Callable[[str | None, int], bool] | None:
+def _where(matcher: AdviceMatcher, conjunct: Conjunct) -> Callable[[str | None, int], bool] | None:
     """Which functions need to be looked at, where a conjunct asks for some only."""
     if not conjunct.asks_where:
         return None
@@ -292,7 +293,7 @@ def _where(matcher: AdviceMatcher, conjunct: _Conjunct) -> Callable[[str | None,
     return where
 
 
-def _may_lie(matcher: AdviceMatcher, conjunct: _Conjunct, address: int) -> bool:
+def _may_lie(matcher: AdviceMatcher, conjunct: Conjunct, address: int) -> bool:
     if not matcher.where:
         return True
     function = matcher.kernel.function_at(address)
@@ -320,7 +321,7 @@ def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, funct
     )
 
 
-def _lies_where_asked(matcher: AdviceMatcher, conjunct: _Conjunct, function: Function) -> bool:
+def _lies_where_asked(matcher: AdviceMatcher, conjunct: Conjunct, function: Function) -> bool:
     bits = matcher.bits(function)
     return all(
         bits[matcher.where.index(literal.leaf)] == literal.positive
@@ -360,7 +361,7 @@ def _add(matcher: AdviceMatcher, result: AdviceMatch, new: MemberMatch, node: as
 
 
 def _bindings(
-    matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, structs: list[modules.Meaning]
+    matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, structs: list[modules.Meaning]
 ) -> tuple[Binding, ...] | None:
     """The parameters that are the object, one of ``structs``; None where an error was reported."""
     params = matcher.binder.params

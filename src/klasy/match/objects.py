@@ -19,15 +19,16 @@ from klasy.match.typeref import TypeRefError, base_in
 from klasy.plain import TYPE_CHECKING, pattern
 
 if TYPE_CHECKING:
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.planner import Planner
 
 _STEP = pattern(r"->\w+|[\w*%]+|\[\d+\]")
 _GROUP = 64  # apart from the watches of globals
 
 
-def match_watched(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, result: AdviceMatch) -> None:
+def match_watched(matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, result: AdviceMatch) -> None:
     """Match a conjunct that selects accesses to watched objects."""
     if not is_sound(matcher, conjunct, of_object=True):
         conjunct.usable = False
@@ -56,7 +57,7 @@ def match_watched(matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access,
 
 
 def _bindings(
-    matcher: AdviceMatcher, conjunct: _Conjunct, node: ast.Access, member: WatchedMember
+    matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, member: WatchedMember
 ) -> tuple[Binding, ...] | None:
     """What the parameters of the advice are: the object, by ``watched x->m`` or ``target(x)``. None after an error."""
     names = {node.data.name} if node.data.name else set()

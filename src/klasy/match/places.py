@@ -16,8 +16,9 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.kernel.model import Function, Kernel
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
     from klasy.match.planner import Planner
 
 LONGEST_INSTRUCTION = 15  # bytes (Intel SDM volume 2, 2.3.11)
@@ -25,7 +26,7 @@ SITE = Kind(Mechanism.KPROBE, Context.SITE, Locator.ADDRESS)
 ENTRY = Kind(Mechanism.KPROBE, Context.ENTRY, Locator.ADDRESS)
 
 
-def match_places(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
+def match_places(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects instructions."""
     if not _is_sound(matcher, conjunct):
         conjunct.usable = False
@@ -57,7 +58,7 @@ def match_places(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatc
             result.places[address] = Match(shadow, matcher.shared(Outcome(bindings, guard)))
 
 
-def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
+def _is_sound(matcher: AdviceMatcher, conjunct: Conjunct) -> bool:
     bag, advice = matcher.bag, matcher.advice
     before = len(bag.errors)
     if advice.kind is not ast.AdviceKind.BEFORE:
@@ -78,7 +79,7 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
     return len(bag.errors) == before
 
 
-def _lies(matcher: AdviceMatcher, conjunct: _Conjunct, function: Function) -> bool:
+def _lies(matcher: AdviceMatcher, conjunct: Conjunct, function: Function) -> bool:
     """Whether ``within`` and the like let a function in."""
     bits = matcher.bits(function)
     for literal in conjunct.literals:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
     from klasy.kernel.syscalls import Syscall
     from klasy.kernel.tracepoints import Field
+    from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
-    from klasy.match.matcher import AdviceMatcher, _Conjunct
+    from klasy.match.matcher import AdviceMatcher
 
 _RESULT_SIZES = (4, 8)
 
 
-def match_syscalls(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMatch) -> None:
+def match_syscalls(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatch) -> None:
     """Match a conjunct that selects system calls."""
     found = _selected(matcher, conjunct) if _is_sound(matcher, conjunct) else []
     misfits: list[Misfit] = []
@@ -53,7 +54,7 @@ def match_syscalls(matcher: AdviceMatcher, conjunct: _Conjunct, result: AdviceMa
             matcher.bag.error(first.code, first.message, first.span, hints=first.hints)
 
 
-def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
+def _is_sound(matcher: AdviceMatcher, conjunct: Conjunct) -> bool:
     form, bag = matcher.form, matcher.bag
     before = len(bag.errors)
     for literal in conjunct.literals:
@@ -77,7 +78,7 @@ def _is_sound(matcher: AdviceMatcher, conjunct: _Conjunct) -> bool:
     return len(bag.errors) == before
 
 
-def _selected(matcher: AdviceMatcher, conjunct: _Conjunct) -> list[Syscall]:
+def _selected(matcher: AdviceMatcher, conjunct: Conjunct) -> list[Syscall]:
     """The calls that a conjunct names. Empty where an error was reported."""
     wanted: list[ast.Syscall] = []
     excluded: list[ast.Syscall] = []
@@ -116,7 +117,7 @@ def _report_unknown(matcher: AdviceMatcher, leaf: ast.Syscall) -> None:
     matcher.bag.error("unknown-syscall", f"there is no system call '{name}'", leaf.span, hints=hints)
 
 
-def _outcome(matcher: AdviceMatcher, conjunct: _Conjunct, call: Syscall) -> Outcome:
+def _outcome(matcher: AdviceMatcher, conjunct: Conjunct, call: Syscall) -> Outcome:
     """What is bound at a call. Raises Misfit where it does not offer what the advice takes."""
     leaf = matcher.form.leaves[conjunct.syscalls[0]]
     assert isinstance(leaf, ast.Syscall)
