@@ -11,8 +11,12 @@ they are counted. The parts, each upon those before it:
     seeds              prototypes, per-CPU variables
     state, transfer    values of registers and slots, and their flow through a function
     debuginfo          which of the values are variables, where debug information is installed
-    infer              types of values: forward from what is known, back from what they are given to
+    lattice            what can be known of a value's type, and what two values have in common
+    derivation         how sure a type is, and in words where it comes from
+    hints              what values are given to, which says what they are
     webs, enlarge      variables, and the objects that what is known of them is a part of
+    infer              types of values: forward from what is known, back from hints, and out to whole variables
+    rows               the accesses of a function, typed
     engine             one function; what has no prototype asks its callers
     index, workers     many functions, in several processes, kept by build id
     candidates, reach  which functions are worth a look

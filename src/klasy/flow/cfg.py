@@ -144,10 +144,10 @@ class Unit:
 
     def _sweep(self, start: int, end: int, leaders: set[int], stops: dict[int, tuple[int, ...]]) -> list[int]:
         """Decode a piece; where it jumps out of itself."""
-        code, known, labels = self.text.code, d._known, self.text.labels
+        code, known, labels = self.text.code, d.known, self.text.labels
         outside: list[int] = []
         leaders.add(start)
-        match = insn._one().match
+        match = insn.one_instruction().match
         ats, ends, ops = self.at, self.end, self.ops
         place = start
         while place < end and (found := match(code, place, end)):

@@ -19,7 +19,7 @@ from klasy.btf.types import Struct, Union
 from klasy.dwarf.elf import DwarfError
 from klasy.flow import decode as d
 from klasy.flow import state
-from klasy.flow.state import _SHIFT, constant_of
+from klasy.flow.state import SHIFT, constant_of
 from klasy.kernel.variables import FRAME, Variables
 from klasy.plain import TYPE_CHECKING
 
@@ -90,10 +90,10 @@ class Facts:
         found: dict[int, dict[Place, str]] = {}
 
         def note(key: Key, place: int, number: int) -> None:
-            if number >> _SHIFT >= state.FIRST:
+            if number >> SHIFT >= state.FIRST:
                 for (type_id, offset), name in self._live(key, place):
                     there = type_id, offset - constant_of(number)
-                    found.setdefault(number >> _SHIFT, {}).setdefault(there, name)
+                    found.setdefault(number >> SHIFT, {}).setdefault(there, name)
 
         for here, address, _, _, _, register, added in flow.accesses:
             note((register, None), at[here], address - added)

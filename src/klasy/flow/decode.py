@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 NO_EFFECT: Effect = (NOTHING, 0, NONE, NONE, None, 0)
 NO_OP: Op = (*NO_EFFECT, 0)
 
-_known: dict[bytes, Op] = {}
+known: dict[bytes, Op] = {}  # what ``decode`` found: who asks for millions looks here first
 _MOST_KNOWN = 1 << 16  # some 30 MB; the most frequent are soon known again
 
 
@@ -83,14 +83,14 @@ def _decoder() -> type[Decoder]:
 
 def decode(code: bytes) -> Op:
     """What one instruction does. ``code`` holds it wholly and nothing else."""
-    found = _known.get(code)
+    found = known.get(code)
     if found is None:
         effect = _decoder()(code).op()
         touched = access(code) & (READ | WRITE) if effect[4] is not None else 0
         # What names a place and leaves all as it is: nop, prefetch, clflush ..
         found = NO_OP if effect[0] == OTHER and not effect[5] and not touched else (*effect, touched)
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
         if found[4] is None or found[4][0] != IP:  # each address that code names would be remembered for itself
-            _known[code] = found
+            known[code] = found
     return found

@@ -7,7 +7,9 @@ arguments from its callers, where they all agree: ``Engine.callers`` says who th
 from __future__ import annotations
 
 from klasy.flow import cfg, infer, seeds, transfer
-from klasy.flow.state import _SHIFT, FIRST
+from klasy.flow.lattice import NOT_YET, is_small, meet
+from klasy.flow.rows import rows_of
+from klasy.flow.state import FIRST, SHIFT
 from klasy.kernel.kallsyms import clone_of
 from klasy.plain import TYPE_CHECKING
 
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from klasy.flow.debuginfo import DebugFacts
-    from klasy.flow.infer import Row
+    from klasy.flow.lattice import Known
     from klasy.flow.members import Place
+    from klasy.flow.rows import Row
     from klasy.kernel.image import KernelImage
 
 _DEEPEST = 2  # callers of callers
@@ -129,17 +132,17 @@ class Engine:
             return {}
         self._arguments[address] = {}  # for what calls itself
         types = self.seeds.types_of(module)
-        agreed: dict[int, infer.Known] = {}
+        agreed: dict[int, Known] = {}
         for caller in self.callers.get(address, ()):
             known = self.infer(cfg.Unit(self.text(module), caller), depth + 1)
             for _, target, direct, arguments in known.flow.calls:
                 if direct and target == address:
                     for place, number in enumerate(arguments):
                         here = known.place_of(number)
-                        if number >> _SHIFT < FIRST and here is None and _is_null(number):
+                        if number >> SHIFT < FIRST and here is None and is_small(number):
                             continue
-                        agreed[place] = infer.meet(types, agreed[place], here) if place in agreed else here
-        found = {place: known for place, known in agreed.items() if known is not None and known != infer.NOT_YET}
+                        agreed[place] = meet(types, agreed[place], here) if place in agreed else here
+        found = {place: known for place, known in agreed.items() if known is not None and known != NOT_YET}
         if depth == 0:
             self._arguments[address] = found
         else:
@@ -148,11 +151,7 @@ class Engine:
 
     def rows(self, unit: cfg.Unit) -> list[Row]:
         """The accesses of a function."""
-        return self.infer(unit).rows()
-
-
-def _is_null(number: int) -> bool:
-    return infer.is_small(number)
+        return rows_of(self.infer(unit))
 
 
 def find_callers(engine: Engine, module: str | None, indices: Iterable[int]) -> Mapping[int, list[int]]:

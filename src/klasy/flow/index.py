@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from klasy.flow.answers import Answer
-    from klasy.flow.infer import Row
     from klasy.flow.reach import Reach
+    from klasy.flow.rows import Row
     from klasy.flow.sites import Member, Sites
     from klasy.kernel.image import KernelImage
 

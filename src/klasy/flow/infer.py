@@ -3,83 +3,35 @@
 A symbol's type is a *place* (``members``): what it points to, or None. Forward, a load of a pointer member gives what
 the member points to, a join what all its values agree in, and so on, from the least to the most that can be known
 false (an optimistic fixpoint over ``meet``). Back, a value of which nothing is known, or only that it is a part of
-something, has the type of the parameter, result or member that it is given to: such *hints* are taken where all of a
-symbol's agree.
+something, has the type of the parameter, result or member that it is given to: such ``hints`` are taken where all of
+a symbol's agree.
 """
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from klasy.flow import decode as d
 from klasy.flow import state, webs
-from klasy.flow.enlarge import enlarge, is_link
-from klasy.flow.sites import AROUND, GIVEN, PROVED
-from klasy.flow.state import _SHIFT, CONSTANT, STACK, constant_of
-from klasy.plain import TYPE_CHECKING, NamedTuple
+from klasy.flow.derivation import reason
+from klasy.flow.enlarge import enlarge
+from klasy.flow.hints import hints
+from klasy.flow.lattice import NOT_YET, is_small, meet
+from klasy.flow.sites import AROUND, GIVEN
+from klasy.flow.state import CONSTANT, SHIFT, constant_of
+from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from klasy.flow.debuginfo import Facts
-    from klasy.flow.members import Place, Types
+    from klasy.flow.lattice import Known
+    from klasy.flow.members import Place
     from klasy.flow.seeds import Callee, Seeds
     from klasy.flow.transfer import Flow
 
-    Known = Place | None
-
-_LONGEST_REASON = 5
-NOT_YET = (-1, 0)  # of a symbol whose turn has not come: the top of the lattice
 _ROUNDS = 12
 _HINT_ROUNDS = 3
-_SMALLEST_ADDRESS = 4096  # constants nearer to zero are null and error codes: no objects, and at a join no objection
-
-
-def is_small(number: int) -> bool:
-    """Whether a value is a constant that is no address: null, or an error code."""
-    return number >> _SHIFT == CONSTANT and abs(constant_of(number)) < _SMALLEST_ADDRESS
-
-
-def _by_debug(variable: str) -> str:
-    return f"by debug information: variable '{variable}'"
-
-
-class Row(NamedTuple):
-    """One access: where, what, how. ``at`` is the instruction's offset in the text.
-
-    ``type_id`` 0: unknown, ``offset`` then the displacement. ``register`` (31: none) points ``shift`` bytes behind the
-    object's start before the instruction; ``moves``: the index chooses among objects. ``percpu``: relative to gs.
-    """
-
-    at: int
-    type_id: int
-    offset: int
-    shift: int
-    width: int
-    rw: int
-    register: int
-    percpu: bool
-    moves: bool
-    confidence: int
-    reason: str
-
-
-def meet(types: Types, first: Known, second: Known) -> Known:
-    """What two places have in common: the one that is a part of the other at the right offset, or nothing."""
-    if first == second:
-        return first
-    if first is None or second is None:
-        return None
-    if first == NOT_YET:
-        return second
-    if second == NOT_YET:
-        return first
-    if types.holds(second[0], second[1] - first[1], first[0]):
-        return first
-    if types.holds(first[0], first[1] - second[1], second[0]):
-        return second
-    return None
 
 
 class Inference:
@@ -115,8 +67,8 @@ class Inference:
         self.place: list[Known] = []
         self._users = self._find_users()
         self._larger: dict[tuple[frozenset[Place], frozenset[tuple[int, int]]], Known] = {}  # what enlarge found
-        self._told = facts
-        self._facts = facts.of_symbols(flow, self.types) if facts else {}  # the symbols that are variables
+        self.told = facts
+        self.facts = facts.of_symbols(flow, self.types) if facts else {}  # the symbols that are variables
         self._forward()
         for _ in range(_HINT_ROUNDS):
             before = self.hinted.copy()
@@ -152,20 +104,20 @@ class Inference:
         """The symbols whose types are asked for."""
         flow = self.flow
         for _, address, index, *_ in flow.accesses:
-            yield address >> _SHIFT
+            yield address >> SHIFT
             if index is not None:
-                yield index[0] >> _SHIFT
+                yield index[0] >> SHIFT
         for _, target, direct, arguments in flow.calls:
             callee = self.seeds.callee(target) if direct else None
             for number in arguments[: len(callee.parameters)] if callee and callee.known else arguments:
-                yield number >> _SHIFT
+                yield number >> SHIFT
             if not direct:
-                yield target >> _SHIFT
+                yield target >> SHIFT
         for address, number in flow.stores:
-            yield address >> _SHIFT
-            yield number >> _SHIFT
+            yield address >> SHIFT
+            yield number >> SHIFT
         for number in flow.returns:
-            yield number >> _SHIFT
+            yield number >> SHIFT
 
     def _sources(self, symbol: int) -> list[int]:
         """The symbols that a symbol's type follows from."""
@@ -173,33 +125,33 @@ class Inference:
         kind: int = values.kind[symbol]
         a: Any = values.a[symbol]
         if kind == state.JOIN:
-            return [number >> _SHIFT for number in a]
+            return [number >> SHIFT for number in a]
         if kind in (state.RESULT_INDIRECT, state.SCALED, state.NARROW):
-            return [a >> _SHIFT]
+            return [a >> SHIFT]
         if kind not in (state.LOADED, state.SUM, state.MASKED):
             return []
-        found = [a >> _SHIFT]
+        found = [a >> SHIFT]
         b: Any = values.b[symbol]
         index = b[0] if kind == state.LOADED else b if kind == state.SUM else None
         if index is not None:
-            found.append(index[0] >> _SHIFT)
+            found.append(index[0] >> SHIFT)
         # Of a sum, and of a load with its low bits masked, what was loaded from where counts, too.
         for source in found[:]:
             if values.kind[source] in (state.LOADED, state.NARROW):
                 address: Any = values.a[source]
-                found.append(address >> _SHIFT)
+                found.append(address >> SHIFT)
         return found
 
     def _forward(self, before: Mapping[int, Place] | None = None) -> None:
         """Find what follows from what is known. ``before``: what was hinted the last time, where only what follows from
         new hints is to be found."""
-        kinds, hinted, users, facts = self.flow.values.kind, self.hinted, self._users, self._facts
+        kinds, hinted, users, facts = self.flow.values.kind, self.hinted, self._users, self.facts
         if before is None:
             self.place = [None] * len(kinds)
             turn = sorted(users)
         else:
             turn = self._following([symbol for symbol, there in hinted.items() if before.get(symbol) != there])
-        place, evaluate = self.place, self._evaluate
+        place, evaluate = self.place, self.evaluate
         for symbol in turn:
             place[symbol] = NOT_YET
         # In order; then again what follows from what changed behind it.
@@ -253,7 +205,7 @@ class Inference:
 
     def place_of(self, number: int) -> Known:
         """What a value points to."""
-        symbol = number >> _SHIFT
+        symbol = number >> SHIFT
         if symbol == CONSTANT:
             return self._global(constant_of(number))
         found = self.place[symbol]
@@ -267,7 +219,8 @@ class Inference:
                 return type_id, address - start
         return None
 
-    def _evaluate(self, kind: int, symbol: int) -> Known:
+    def evaluate(self, kind: int, symbol: int) -> Known:
+        """What a symbol points to by what it is made from, whatever is hinted or told of itself."""
         values = self.flow.values
         a: Any = values.a[symbol]  # what it is depends on the kind
         b: Any = values.b[symbol]
@@ -295,7 +248,7 @@ class Inference:
         """A pointer without the flags in its low bits; of a join of null and such a pointer, that pointer."""
         if not -16 <= mask <= -2:
             return None
-        symbol = number >> _SHIFT
+        symbol = number >> SHIFT
         if symbol >= state.FIRST and self.flow.values.kind[symbol] == state.LOADED and not constant_of(number):
             address: Any = self.flow.values.a[symbol]
             place = self.place_of(address)
@@ -307,7 +260,7 @@ class Inference:
         return NOT_YET if self.place_of(number) == NOT_YET else None
 
     def _loaded(self, number: int, index: tuple[int, int] | None, gs: bool) -> Known:
-        symbol = number >> _SHIFT
+        symbol = number >> SHIFT
         if symbol == CONSTANT:
             constant = constant_of(number)
             if gs:
@@ -325,7 +278,7 @@ class Inference:
             if found is not None:
                 found = found[0], found[1] + constant_of(number)
         if index is not None:
-            found = self._by_distance(number, index[0]) or self.indexed(found, index)
+            found = self.by_distance(number, index[0]) or self.indexed(found, index)
         if found is None or found[1] < 0:
             return None
         return self.types.loaded(found[0], found[1])
@@ -368,12 +321,12 @@ class Inference:
 
     # --- sums: arrays, per-CPU offsets
 
-    def _multiple(self, number: int) -> int:
+    def multiple(self, number: int) -> int:
         """What a value is certainly a multiple of."""
         values = self.flow.values
         factor = 1
         for _ in range(4):
-            symbol = number >> _SHIFT
+            symbol = number >> SHIFT
             if symbol < state.FIRST or constant_of(number) or values.kind[symbol] != state.SCALED:
                 break
             factor *= values.b[symbol]  # type: ignore[operator]
@@ -393,7 +346,7 @@ class Inference:
             return place
         if place[0] == self.percpu and place[1] == 0 and scale == 1 and added is not None:
             return added
-        step = scale * self._multiple(number)
+        step = scale * self.multiple(number)
         size = self.types.size(place[0])
         if size and step % size == 0:
             return place
@@ -404,24 +357,24 @@ class Inference:
         """What a value points to with another one added."""
         place = self.place_of(number)
         if scale == 1:
-            found = self._by_distance(number, other)
+            found = self.by_distance(number, other)
             if found is not None:
                 return found
         if place is None and scale == 1:
             place, number, other = self.place_of(other), other, number
         return self.indexed(place, (other, scale))
 
-    def _by_distance(self, first: int, second: int) -> Known:
+    def by_distance(self, first: int, second: int) -> Known:
         """The object that lies where a pointer member and a distance member of another lead: skb->head + skb->end."""
         skb, head, end, info = self.seeds.shared_info
         values = self.flow.values
         for pointer, distance in ((first, second), (second, first)):
-            if pointer >> _SHIFT < state.FIRST or distance >> _SHIFT < state.FIRST:
+            if pointer >> SHIFT < state.FIRST or distance >> SHIFT < state.FIRST:
                 return None
-            if values.kind[distance >> _SHIFT] != state.NARROW or values.kind[pointer >> _SHIFT] != state.LOADED:
+            if values.kind[distance >> SHIFT] != state.NARROW or values.kind[pointer >> SHIFT] != state.LOADED:
                 continue
-            base: Any = values.a[pointer >> _SHIFT]
-            length: Any = values.a[distance >> _SHIFT]
+            base: Any = values.a[pointer >> SHIFT]
+            length: Any = values.a[distance >> SHIFT]
             if self.place_of(base) == (skb, head) and self.place_of(length) == (skb, end):
                 return info, constant_of(pointer) + constant_of(distance)
         return None
@@ -437,7 +390,7 @@ class Inference:
         of which something followed for 4,600, it was so for 3, each a member of a union (``key->payload.data[0]``) or
         a pointer with flags in its low bits (``folio->mapping``) that the source casts to the variable's type.
         """
-        fact = self._facts[symbol][0]
+        fact = self.facts[symbol][0]
         if now is None or now == NOT_YET:
             return fact
         best = self.types.larger(now, fact)
@@ -450,10 +403,9 @@ class Inference:
 
     def _take_hints(self) -> bool:
         """Give symbols of which too little is known the types of what they are given to; whether any was."""
-        hints = self._hints()
+        pending = list(hints(self).items())
         values = self.flow.values
         changed = False
-        pending = list(hints.items())
         for symbol, offered in pending:
             if symbol in self.hinted:
                 continue
@@ -472,61 +424,10 @@ class Inference:
             changed = True
             if values.kind[symbol] == state.JOIN:
                 for number in values.a[symbol]:  # type: ignore[attr-defined]
-                    source = number >> _SHIFT
+                    source = number >> SHIFT
                     if source >= state.FIRST and source not in self.hinted:
                         pending.append((source, {(best[0], best[1] - constant_of(number)): self.why[symbol][1]}))
         return changed
-
-    def _hints(self) -> dict[int, dict[Place, str]]:
-        """What symbols are given to: the places they would have, each with what says so."""
-        found: dict[int, dict[Place, str]] = {}
-
-        def hint(number: int, target: int, what: str) -> None:
-            symbol = number >> _SHIFT
-            if symbol >= state.FIRST and target and self.types.is_struct(target):
-                known = self.place_of(number)
-                if (
-                    known is not None
-                    and 0 <= known[1] < self.types.size(known[0])
-                    and meet(self.types, known, (target, 0)) is None
-                ):
-                    return  # C's casts: the head of a queue given as if it were one of its members
-                found.setdefault(symbol, {}).setdefault((target, -constant_of(number)), what)
-
-        for _, target, direct, arguments in self.flow.calls:
-            callee = self.seeds.called_from(self.module, target) if direct else self.called(target)
-            if callee is not None:
-                for number, parameter in zip(arguments, callee.parameters, strict=False):
-                    if parameter:
-                        hint(number, parameter, f"given to {callee.name or 'a function pointer'}")
-        for address, number in self.flow.stores:
-            if number >> _SHIFT >= state.FIRST:
-                place = self.place_of(address)
-                if place is not None and place[1] >= 0:
-                    member = self.types.loaded(place[0], place[1])
-                    if member is not None and not member[1]:
-                        hint(number, member[0], f"stored in a member of {self.types.name(place[0])}")
-        for number in self.flow.returns:
-            if self.result:
-                hint(number, self.result, "returned")
-        for symbol, (there, _) in self._facts.items():
-            if self.flow.values.kind[symbol] == state.JOIN and self.place[symbol] == there:
-                for source, place in self._assigned(symbol, there):
-                    found.setdefault(source, {}).setdefault(place, _by_debug(self._facts[symbol][1]))
-        return found
-
-    def _assigned(self, join: int, variable: Place) -> Iterator[tuple[int, Place]]:
-        """What is assigned to a variable, and is none itself, but for the nodes of lists: a value of which nothing is
-        known, as it is; one of which a part is known with what is added to it. An array's next element is neither."""
-        for number in self.flow.values.a[join]:  # type: ignore[attr-defined]
-            source, distance = number >> _SHIFT, constant_of(number)
-            if source < state.FIRST:
-                continue
-            if source in self._facts and not is_link(self.types, self._facts[source][0][0]):
-                continue  # a scheduling entity need not be a task's
-            there, now = (variable[0], variable[1] - distance), self.place[source]
-            if not distance if now is None else now != there and self.types.larger(now, there) == there:
-                yield source, there
 
     # --- around
 
@@ -534,7 +435,7 @@ class Inference:
         """Find the objects of variables of which too little is known; whether one was found."""
         changed = False
         types = self.types
-        for web in webs.webs(self, self._hints()):
+        for web in webs.webs(self, hints(self)):
             if not self._lacks(web):
                 continue
             beyond = not any(
@@ -555,7 +456,7 @@ class Inference:
                     continue
                 if now is not None and not types.holds(there[0], there[1] - now[1], now[0]):
                     continue
-                words = f"{self.reason(symbol)}, a part of {types.name(larger[0])}" if now else "the same variable"
+                words = f"{reason(self, symbol)}, a part of {types.name(larger[0])}" if now else "the same variable"
                 if symbol in self.why and self.why[symbol][0] == sure:
                     words = self.why[symbol][1]
                 self.why[symbol] = min(sure, self.why.get(symbol, (sure, ""))[0]), words
@@ -582,149 +483,3 @@ class Inference:
             if not all(0 <= start + use <= size - width for use, width in web.uses):
                 return True
         return False
-
-    def _is_told(self, symbol: int) -> bool:
-        """Whether only debug information says what a symbol points to."""
-        if symbol not in self._facts or self.place[symbol] != self._facts[symbol][0]:
-            return False
-        return self._evaluate(self.flow.values.kind[symbol], symbol) != self.place[symbol]
-
-    def confidence(self, symbol: int, depth: int = 0) -> int:
-        """How sure a symbol's type is: as the least sure of those it comes from."""
-        if symbol in self.why:
-            return self.why[symbol][0]
-        if self._is_told(symbol):
-            return PROVED
-        kind, operand = self.flow.values.kind[symbol], self.flow.values.a[symbol]
-        if depth > _LONGEST_REASON:
-            return GIVEN
-        if kind in (state.LOADED, state.SUM, state.MASKED):
-            return self.confidence(operand >> _SHIFT, depth + 1)  # type: ignore[operator]
-        if kind == state.JOIN:
-            sources = [number >> _SHIFT for number in operand]  # type: ignore[attr-defined]
-            sources = [source for source in sources if source >= state.FIRST and source != symbol]
-            if any(self.place[source] is None for source in sources):
-                return GIVEN
-            return min([self.confidence(source, depth + 1) for source in sources], default=PROVED)
-        return GIVEN if kind == state.ARGUMENT and operand in self.evidence else PROVED
-
-    def reason(self, symbol: int, depth: int = 0) -> str:
-        """In a few words, where a symbol's type comes from."""
-        if symbol in self.why:
-            return self.why[symbol][1]
-        if self._is_told(symbol):
-            return _by_debug(self._facts[symbol][1])
-        if symbol == CONSTANT:
-            return "a known variable"
-        values = self.flow.values
-        kind, operand = values.kind[symbol], values.a[symbol]
-        if depth > _LONGEST_REASON:
-            return ".."
-        if kind == state.ARGUMENT:
-            assert isinstance(operand, int)
-            place = self.arguments.get(operand)
-            shown = f" ({self.types.name(place[0])} *)" if place else ""
-            return f"argument {operand + 1} of {self.name}{shown}{self.evidence.get(operand, '')}"
-        if kind == state.RESULT:
-            return f"result of {self.seeds.callee(operand).name}"  # type: ignore[arg-type]
-        if kind == state.RESULT_INDIRECT:
-            return f"result of a call through {self.reason(operand >> _SHIFT, depth + 1)}"  # type: ignore[operator]
-        if kind == state.LOADED:
-            return self._reason_of_load(operand, depth)  # type: ignore[arg-type]
-        if kind == state.JOIN:
-            for number in operand:  # type: ignore[attr-defined]
-                source = number >> _SHIFT
-                if source >= state.FIRST and source != symbol and self.place[source] is not None:
-                    return self.reason(source, depth + 1)
-            return "a join"
-        if kind == state.SUM:
-            other: Any = values.b[symbol]
-            if self._by_distance(operand, other[0]):  # type: ignore[arg-type]
-                return "head + end of a struct sk_buff"
-        if kind in (state.SUM, state.MASKED):
-            return self.reason(operand >> _SHIFT, depth + 1)  # type: ignore[operator]
-        if kind == state.FILLED:
-            return f"filled in by {self.seeds.callee(operand).name}"  # type: ignore[arg-type]
-        return "unknown"
-
-    def _reason_of_load(self, address: int, depth: int) -> str:
-        symbol = address >> _SHIFT
-        place = self.place_of(address)
-        if symbol == CONSTANT and place is None and self.percpu:
-            place = self.percpu, constant_of(address)
-        if place is None:
-            return self.reason(symbol, depth + 1)
-        name = self.types.member_name(place[0], place[1])
-        if symbol == CONSTANT or place[0] == self.percpu:
-            return f"per-CPU {name}" if place[0] == self.percpu else name
-        return f"{self.reason(symbol, depth + 1)} -> {name}"
-
-    def rows(self) -> list[Row]:
-        """All accesses but those of stack slots and of nameless variables, typed or not."""
-        found: list[Row] = []
-        unit = self.flow.unit
-        ops, ats, size_of = unit.ops, unit.at, self.types.size
-        for here, address, index, width, rw, register, added in self.flow.accesses:
-            symbol = address >> _SHIFT
-            if symbol == STACK:
-                continue
-            m = ops[here][4]
-            gs = m is not None and m[4] == d.GS
-            place: Known
-            if symbol == CONSTANT:
-                place = (self.percpu, constant_of(address)) if gs and self.percpu else self.place_of(address)
-                if place is None:
-                    continue
-            else:
-                place = self.place_of(address)
-            moves = False
-            if index is not None and place is None:
-                place = self._by_distance(address, index[0])
-            elif index is not None and place is not None:
-                before = place
-                place = self.indexed(place, index)
-                size = size_of(before[0])
-                moves = bool(size) and index[1] * self._multiple(index[0]) % size == 0
-            if place is not None and not (place[1] >= 0 and place[1] + width <= size_of(place[0])):
-                place = None
-            told = None
-            if place is None and self._told and index is None and register >= 0:
-                told = self._told.at(register, ats[here], self.types)
-                if told is not None and 0 <= told[0][1] + added <= size_of(told[0][0]) - width:
-                    place = told[0][0], told[0][1] + added
-            if place is None:
-                found.append(
-                    Row(
-                        ats[here],
-                        0,
-                        constant_of(address) if index is None else added,
-                        0,
-                        width,
-                        rw,
-                        31,
-                        False,
-                        False,
-                        0,
-                        "",
-                    )
-                )
-                continue
-            if not self.types.is_struct(place[0]) and place[0] != self.percpu:
-                continue
-            shift = place[1] - added if symbol != CONSTANT else 0
-            found.append(
-                Row(
-                    ats[here],
-                    place[0],
-                    place[1],
-                    shift,
-                    width,
-                    rw,
-                    register if register >= 0 and symbol != CONSTANT else 31,
-                    gs,
-                    moves,
-                    self.confidence(symbol) if symbol >= state.FIRST and told is None else PROVED,
-                    self.reason(symbol) if told is None else _by_debug(told[1]),
-                )
-            )
-        return found

@@ -5,7 +5,7 @@ different values, is a *symbol*. A value is a symbol and a constant added to it,
 time where they are equal here. What type a symbol has is asked later (``infer``), once for each symbol.
 
 A value is one integer, since the transfer function handles millions: the symbol in the high bits, the constant, with
-a bias, in the low ``_SHIFT`` ones. Adding a constant to a value is adding two integers.
+a bias, in the low ``SHIFT`` ones. Adding a constant to a value is adding two integers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-_SHIFT = 44
-_BIAS = 1 << (_SHIFT - 1)
-_LOW = (1 << _SHIFT) - 1
+SHIFT = 44
+_BIAS = 1 << (SHIFT - 1)
+_LOW = (1 << SHIFT) - 1
 
 # Symbols that are the same in every function
 CONSTANT = 0  # nothing: the value is its constant
@@ -26,19 +26,19 @@ OPAQUE = 1  # anything that is no pointer to a known object: narrow results, sum
 STACK = 2  # the stack pointer at the function's entry
 FIRST = 3
 
-OPAQUE_VALUE = OPAQUE << _SHIFT | _BIAS
-STACK_VALUE = STACK << _SHIFT | _BIAS
+OPAQUE_VALUE = OPAQUE << SHIFT | _BIAS
+STACK_VALUE = STACK << SHIFT | _BIAS
 ZERO_VALUE = _BIAS
 
 
 def value(symbol: int, constant: int = 0) -> int:
     """A symbol plus a constant. Constants that are too large to be anything near an object make the value opaque."""
-    return (symbol << _SHIFT | _BIAS) + constant if -_BIAS <= constant < _BIAS else OPAQUE_VALUE
+    return (symbol << SHIFT | _BIAS) + constant if -_BIAS <= constant < _BIAS else OPAQUE_VALUE
 
 
 def symbol_of(number: int) -> int:
     """The symbol of a value."""
-    return number >> _SHIFT
+    return number >> SHIFT
 
 
 def constant_of(number: int) -> int:
@@ -89,12 +89,12 @@ class Values:
             self.kind[symbol] = kind
             self.a[symbol] = a
             self.b[symbol] = b
-        return symbol << _SHIFT | _BIAS
+        return symbol << SHIFT | _BIAS
 
     def known(self, key: Hashable) -> int | None:
         """The value made under a key, if it was."""
         symbol = self._by_key.get(key)
-        return None if symbol is None else symbol << _SHIFT | _BIAS
+        return None if symbol is None else symbol << SHIFT | _BIAS
 
 
 if TYPE_CHECKING:
@@ -125,33 +125,33 @@ def merge(values: Values, block: int, into: State, other: State) -> bool:
     if mine != theirs:
         for register in range(16):
             first, second = mine[register], theirs[register]
-            if first != second and first >> _SHIFT != OPAQUE:
+            if first != second and first >> SHIFT != OPAQUE:
                 join = values.known((~block, register))
                 if first != join:
                     mine[register] = _join(values, block, register, second)
                     changed = True
-                elif second >> _SHIFT == OPAQUE:
+                elif second >> SHIFT == OPAQUE:
                     mine[register] = OPAQUE_VALUE
                     changed = True
     slots, others = into[1], other[1]
     if slots != others:
         for place in slots.keys() | others.keys():
             here, there = slots.get(place), others.get(place)
-            if here == there or (here is not None and here >> _SHIFT == OPAQUE):
+            if here == there or (here is not None and here >> SHIFT == OPAQUE):
                 continue
             location = place - (1 << 32)
             if here is None or here != values.known((~block, location)):
                 # Who reads it behind finds what was put there: on the way of which nothing is known as on the other.
                 slots[place] = _join(values, block, location, ZERO_VALUE if there is None else there)
                 changed = True
-            elif there is not None and there >> _SHIFT == OPAQUE:
+            elif there is not None and there >> SHIFT == OPAQUE:
                 slots[place] = OPAQUE_VALUE
                 changed = True
     return changed
 
 
 def _join(values: Values, block: int, location: int, second: int) -> int:
-    if second >> _SHIFT == OPAQUE:
+    if second >> SHIFT == OPAQUE:
         return OPAQUE_VALUE
     return values.new((~block, location), block, JOIN, [])
 
@@ -159,10 +159,10 @@ def _join(values: Values, block: int, location: int, second: int) -> int:
 def collect_joins(values: Values, block: int, into: State, incoming: list[State]) -> None:
     """Note, after the fixpoint, what the joins of a block join."""
     for register, number in enumerate(into[0]):
-        symbol = number >> _SHIFT
+        symbol = number >> SHIFT
         if values.kind[symbol] == JOIN and values.known((~block, register)) == number:
             values.a[symbol] = list({state[0][register] for state in incoming})
     for place, number in into[1].items():
-        symbol = number >> _SHIFT
+        symbol = number >> SHIFT
         if values.kind[symbol] == JOIN and values.known((~block, place - (1 << 32))) == number:
             values.a[symbol] = list({state[1][place] for state in incoming if place in state[1]})

@@ -12,7 +12,6 @@ import re
 from klasy.flow import cfg, seeds, state
 from klasy.flow import decode as d
 from klasy.flow.state import (
-    _SHIFT,
     ARGUMENT,
     CONSTANT,
     FILLED,
@@ -25,6 +24,7 @@ from klasy.flow.state import (
     RESULT,
     RESULT_INDIRECT,
     SCALED,
+    SHIFT,
     STACK,
     SUM,
     ZERO_VALUE,
@@ -177,9 +177,9 @@ class Flow:
         if index < 0:
             return number, None, base
         other = registers[index]
-        if other >> _SHIFT == CONSTANT:
+        if other >> SHIFT == CONSTANT:
             return number + scale * constant_of(other), None, base
-        if scale == 1 and (base < 0 or number >> _SHIFT <= OPAQUE):
+        if scale == 1 and (base < 0 or number >> SHIFT <= OPAQUE):
             # the "index" may be the pointer, as in [rdx + symbol] or with the operands swapped
             return other + shift, ((number - shift, 1) if base >= 0 else None), index
         return number, (other, scale), base
@@ -204,7 +204,7 @@ class Flow:
                 address, index, pointer = self._address(m, ends[here], registers)
                 if rw:
                     accesses.append((here, address, index, width, rw, pointer, m[3]))
-                if address >> _SHIFT == STACK and index is None:
+                if address >> SHIFT == STACK and index is None:
                     if kind == d.STORE:
                         place = constant_of(address)
                         if width == 8:
@@ -234,7 +234,7 @@ class Flow:
                 if width == 8:
                     registers[to] = moved
                 else:
-                    registers[to] = moved if moved >> _SHIFT == CONSTANT and constant_of(moved) >= 0 else OPAQUE_VALUE
+                    registers[to] = moved if moved >> SHIFT == CONSTANT and constant_of(moved) >= 0 else OPAQUE_VALUE
             elif kind == d.OTHER:
                 if imm:
                     register = 0
@@ -251,7 +251,7 @@ class Flow:
                 address, index, _ = self._address(m, ends[here], registers)
                 registers[to] = address if index is None else new((ats[here], to), ats[here], SUM, address, index)
             elif kind == d.ADD_CONST:
-                if registers[to] >> _SHIFT != OPAQUE:
+                if registers[to] >> SHIFT != OPAQUE:
                     registers[to] += imm
             elif kind == d.ADD:
                 registers[to] = self._sum(ats[here], to, registers[to], registers[source])
@@ -259,12 +259,12 @@ class Flow:
                 self._transfer(here, op, into)
             elif kind == d.PUSH:
                 registers[d.SP] -= 8
-                if registers[d.SP] >> _SHIFT == STACK:
+                if registers[d.SP] >> SHIFT == STACK:
                     slots[constant_of(registers[d.SP])] = registers[source] if source >= 0 else OPAQUE_VALUE
             elif kind == d.POP:
                 stack = registers[d.SP]
                 if to >= 0:
-                    slot = slots.get(constant_of(stack)) if stack >> _SHIFT == STACK else None
+                    slot = slots.get(constant_of(stack)) if stack >> SHIFT == STACK else None
                     registers[to] = new((ats[here], to), ats[here]) if slot is None else slot
                 registers[d.SP] = registers[d.SP] + 8 if to != d.SP else registers[to]
             else:
@@ -272,13 +272,13 @@ class Flow:
         return into
 
     def _sum(self, at: int, to: int, first: int, second: int) -> int:
-        if second >> _SHIFT == CONSTANT:
-            return first + constant_of(second) if first >> _SHIFT != OPAQUE else first
-        if first >> _SHIFT == CONSTANT:
-            return second + constant_of(first) if second >> _SHIFT != OPAQUE else second
-        if first >> _SHIFT == OPAQUE and second >> _SHIFT == OPAQUE:
+        if second >> SHIFT == CONSTANT:
+            return first + constant_of(second) if first >> SHIFT != OPAQUE else first
+        if first >> SHIFT == CONSTANT:
+            return second + constant_of(first) if second >> SHIFT != OPAQUE else second
+        if first >> SHIFT == OPAQUE and second >> SHIFT == OPAQUE:
             return OPAQUE_VALUE
-        if first >> _SHIFT == OPAQUE:
+        if first >> SHIFT == OPAQUE:
             first, second = second, first
         return self.values.new((at, to), at, SUM, first, (second, 1))
 
@@ -289,23 +289,23 @@ class Flow:
         at, new = self.unit.at[here], self.values.new
         if kind == d.MASK:
             if to == d.SP:
-                if registers[to] >> _SHIFT == STACK:
+                if registers[to] >> SHIFT == STACK:
                     registers[to] = value(STACK, (constant_of(registers[to]) - _FRAME_GAP) & ~0xFFF)
-            elif registers[to] >> _SHIFT > OPAQUE:
+            elif registers[to] >> SHIFT > OPAQUE:
                 registers[to] = new((at, to), at, MASKED, registers[to], imm)
             else:
                 registers[to] = OPAQUE_VALUE
         elif kind == d.CHOOSE:
             if registers[to] != registers[source]:
                 both = [registers[to], registers[source]]
-                opaque = any(number >> _SHIFT == OPAQUE for number in both)
+                opaque = any(number >> SHIFT == OPAQUE for number in both)
                 registers[to] = OPAQUE_VALUE if opaque else new((at, to), at, JOIN, both)
         elif kind == d.CHOOSE_LOAD:
             loaded = new((at, 16 + to), at, LOADED, address, (index, False))
-            if address >> _SHIFT == STACK:
+            if address >> SHIFT == STACK:
                 loaded = slots.get(constant_of(address), OPAQUE_VALUE)
             both = [registers[to], loaded]
-            opaque = any(number >> _SHIFT == OPAQUE for number in both)
+            opaque = any(number >> SHIFT == OPAQUE for number in both)
             registers[to] = OPAQUE_VALUE if opaque else new((at, to), at, JOIN, both)
         elif kind == d.ADD_LOAD:
             loaded = new((at, 16 + to), at, LOADED, address, (index, op[4] is not None and op[4][4] == d.GS))
@@ -313,7 +313,7 @@ class Flow:
         elif kind == d.SCALE:
             registers[to] = new((at, to), at, SCALED, registers[source], imm) if imm else OPAQUE_VALUE
         elif kind == d.XCHG:
-            if address >> _SHIFT != STACK:
+            if address >> SHIFT != STACK:
                 self._now[2].append((address, registers[to]))
             registers[to] = new((at, to), at, LOADED, address, (index, False))
         elif kind == d.SWAP:
@@ -323,7 +323,7 @@ class Flow:
             slots.pop(constant_of(registers[d.SP]), None)
         elif kind == d.LEAVE:
             frame = registers[d.BP]
-            slot = slots.get(constant_of(frame)) if frame >> _SHIFT == STACK else None
+            slot = slots.get(constant_of(frame)) if frame >> SHIFT == STACK else None
             registers[d.SP] = frame + 8
             registers[d.BP] = OPAQUE_VALUE if slot is None else slot
         elif kind == d.STRING:
@@ -335,7 +335,7 @@ class Flow:
         count = 1
         if repeat:
             counter = registers[d.CX]
-            count = constant_of(counter) if counter >> _SHIFT == CONSTANT else self._aligned_count(here, registers)
+            count = constant_of(counter) if counter >> SHIFT == CONSTANT else self._aligned_count(here, registers)
         size = width * count if 0 <= count < 1 << 16 else 0
         read, written = _STRINGS[opcode]
         records = self._now[0]
@@ -346,9 +346,9 @@ class Flow:
             whole = size if opcode in (0xA4, 0xAA) or not repeat else width
             if whole:
                 records.append((here, start, None, whole, rw, register, 0))
-            if start >> _SHIFT == STACK and rw == WRITE:
+            if start >> SHIFT == STACK and rw == WRITE:
                 _forget(slots, constant_of(start), size or 4096)
-            registers[register] = start + size if size and start >> _SHIFT != OPAQUE else OPAQUE_VALUE
+            registers[register] = start + size if size and start >> SHIFT != OPAQUE else OPAQUE_VALUE
         if repeat:
             registers[d.CX] = ZERO_VALUE if opcode in (0xA4, 0xAA) else OPAQUE_VALUE
         if opcode == 0xAC:
@@ -358,7 +358,7 @@ class Flow:
         """How many words are written by what gcc makes of memset and memcpy of a constant length to an address that it
         does not know to be aligned: the first and the last word by themselves, and between them from the first multiple
         of 8 behind the start, so many as the distance from there to the end has. Objects begin at such multiples."""
-        to = registers[d.DI] >> _SHIFT
+        to = registers[d.DI] >> SHIFT
         if self.values.kind[to] != MASKED or self.values.b[to] != -_WORD:
             return 0
         at = self.unit.at[here]
@@ -425,7 +425,7 @@ class Flow:
         elif d.AX in clobbers:
             registers[d.AX] = new((at, d.AX), at, RESULT, target)
         for place, argument in enumerate(arguments):
-            if argument >> _SHIFT == STACK:
+            if argument >> SHIFT == STACK:
                 slot = constant_of(argument)
                 if slot >= 0:
                     continue
@@ -439,7 +439,7 @@ class Flow:
 def _with_null(out: State, register: int) -> State:
     """A state in which a register, and whatever has its value, is null."""
     number = out[0][register]
-    if number >> _SHIFT <= OPAQUE:
+    if number >> SHIFT <= OPAQUE:
         return out
     return (
         [ZERO_VALUE if held == number else held for held in out[0]],

@@ -13,7 +13,8 @@ from klasy.flow.state import constant_of, symbol_of
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.flow.infer import Inference, Known
+    from klasy.flow.infer import Inference
+    from klasy.flow.lattice import Known
     from klasy.flow.members import Place, Types
 
 

@@ -146,7 +146,8 @@ def _expression() -> bytes:
 
 
 @cache
-def _one() -> re.Pattern[bytes]:
+def one_instruction() -> re.Pattern[bytes]:
+    """What matches one whole instruction, and nothing where there is none."""
     import re  # here, for what probes entries only needs none of it
 
     return re.compile(_expression(), re.DOTALL)
@@ -161,7 +162,7 @@ def _many() -> re.Pattern[bytes]:
 
 def length(code: bytes, at: int) -> int | None:
     """Length of the instruction at an offset of ``code``, or None where there is no whole one."""
-    found = _one().match(code, at)
+    found = one_instruction().match(code, at)
     return found.end() - at if found else None
 
 
@@ -176,7 +177,7 @@ def boundary(code: bytes, start: int, limit: int) -> int:
 
 def instructions(code: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Offset and length of the instructions from ``start`` up to ``end``, up to the first that is none."""
-    match = _one().match
+    match = one_instruction().match
     while start < end and (found := match(code, start, end)):
         yield start, found.end() - start
         start = found.end()

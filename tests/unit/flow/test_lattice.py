@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakekernel import CTypes
 
-from klasy.flow import infer, state
+from klasy.flow import lattice, state
 from klasy.flow.members import Types
 
 
@@ -31,16 +31,16 @@ def structs():
 
 places = st.one_of(
     st.none(),
-    st.just(infer.NOT_YET),
+    st.just(lattice.NOT_YET),
     st.tuples(st.sampled_from(range(5)).map(lambda i: structs()[i]), st.integers(-8, 40)),
 )
 
 
 def below(first, second):
     """Whether a place says no more than another: it is nothing, the same, or a part of it."""
-    if first is None or second in (infer.NOT_YET, first):
+    if first is None or second in (lattice.NOT_YET, first):
         return True
-    if second is None or first == infer.NOT_YET:
+    if second is None or first == lattice.NOT_YET:
         return False
     return types().holds(second[0], second[1] - first[1], first[0])
 
@@ -48,13 +48,13 @@ def below(first, second):
 @given(places, places)
 def test_meet_commutes(first, second):
     """The order of two values at a join does not matter."""
-    assert infer.meet(types(), first, second) == infer.meet(types(), second, first)
+    assert lattice.meet(types(), first, second) == lattice.meet(types(), second, first)
 
 
 @given(places, places)
 def test_meet_is_below_both(first, second):
     """What a join has in common says no more than either value."""
-    found = infer.meet(types(), first, second)
+    found = lattice.meet(types(), first, second)
     assert below(found, first)
     assert below(found, second)
 
@@ -62,14 +62,14 @@ def test_meet_is_below_both(first, second):
 @given(places)
 def test_meet_is_idempotent(place):
     """A value joined with itself is itself."""
-    assert infer.meet(types(), place, place) == place
+    assert lattice.meet(types(), place, place) == place
 
 
 @given(places, places, places)
 def test_meet_is_monotone(first, second, third):
     """Knowing less of a value, one knows no more of the join; unless both are parts of the other at once."""
     if below(first, second):
-        assert below(infer.meet(types(), first, third), infer.meet(types(), second, third))
+        assert below(lattice.meet(types(), first, third), lattice.meet(types(), second, third))
 
 
 def new_values():
