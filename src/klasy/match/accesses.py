@@ -52,14 +52,16 @@ def match_accesses(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMat
 
         match_watched(matcher, conjunct, node, result)
         return
-    from klasy.match import members
+    from klasy.match.memberpattern import is_of_type
 
-    by_type = members.is_of_type(matcher, node.data)
+    by_type = is_of_type(matcher, node.data)
     if not is_sound(matcher, conjunct, of_object=by_type):
         conjunct.usable = False
         return
     if by_type:
-        members.match_members(matcher, conjunct, node, result)
+        from klasy.match.members import match_members
+
+        match_members(matcher, conjunct, node, result)
         return
     data = _data(matcher, node)
     ranges = ranges_of(matcher, conjunct)

@@ -12,7 +12,7 @@ from klasy.kernel.model import Refusal, Way
 from klasy.lang.ast import AdviceKind
 from klasy.match.matched import MemberMatch
 from klasy.match.mechanism import Context, Mechanism
-from klasy.match.members import MEMBER, Site, shadow_of, wanted, why
+from klasy.match.memberplan import MEMBER, Site, shadow_of, wanted, why
 from klasy.match.plan import Locator, MemberCode, Members
 from klasy.match.probes import Kind
 from klasy.match.shadow import JoinPointKind

@@ -174,14 +174,14 @@ def _report_no_call(matcher: AdviceMatcher, conjunct: Conjunct, span: Span) -> N
     if not conjunct.asks_where:
         _report(matcher, span, f"nothing is left of the calls of {names}: all of them are excluded", hints)
         return
-    area = matcher._area(conjunct, False)
+    area = matcher.area(conjunct, False)
     place = "there"
     if area is not None:
         bases = list(dict.fromkeys(function.base for function in area.values()))
         place = f"in {_listed(bases)}" if bases else "in both"
         hints += _calls_made(matcher, area, callees)
     else:
-        place = f"in {' and '.join(dict.fromkeys(matcher._globs(conjunct)))}" if conjunct.modules else "there"
+        place = f"in {' and '.join(dict.fromkeys(matcher.module_globs(conjunct)))}" if conjunct.modules else "there"
     _report(matcher, span, f"{names} {'is' if len(callees) == 1 else 'are'} not called {place}", hints)
 
 

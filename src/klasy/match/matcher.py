@@ -307,13 +307,13 @@ class AdviceMatcher:
 
     def _candidate_sites(self, conjunct: Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
         many = any(self.resolved[leaf].every for leaf in conjunct.calls) or len(callees) > _MANY_CALLEES
-        area = self._area(conjunct, many)
+        area = self.area(conjunct, many)
         if area is not None and (many or sum(f.size for f in area.values()) <= _LITTLE_TEXT):
             found = self.sites.calls_in(area)
             return [site for site in found if site.callee is not None and site.callee.address in callees]
         return self.sites.callers(callees)
 
-    def _area(self, conjunct: Conjunct, modules_too: bool) -> dict[int, Function] | None:
+    def area(self, conjunct: Conjunct, modules_too: bool) -> dict[int, Function] | None:
         """The functions in which a conjunct's join points must lie, pieces included; None: anywhere.
 
         ``modules_too``: those of the modules that it names are worth gathering.
@@ -327,18 +327,19 @@ class AdviceMatcher:
             area = {f.address: f for f in self.signatures.functions("*") if f.module is not None}
         else:
             return None
-        globs = self._globs(conjunct)
+        globs = self.module_globs(conjunct)
         if conjunct.files:
             places = [self.where.index(leaf) for leaf in conjunct.files]
             area = {a: f for a, f in area.items() if all(self.bits(f)[place] for place in places)}
         return {a: f for a, f in area.items() if all(matches(glob, f.module or KERNEL_PROPER) for glob in globs)}
 
-    def _globs(self, conjunct: Conjunct) -> list[str]:
+    def module_globs(self, conjunct: Conjunct) -> list[str]:
+        """The names, which may be globs, of the modules in which a conjunct's join points must lie."""
         leaves = (self.form.leaves[leaf] for leaf in conjunct.modules)
         return [leaf.glob for leaf in leaves if isinstance(leaf, ast.WithinModule)]
 
     def _lets_kernel_in(self, conjunct: Conjunct) -> bool:
-        return all(matches(glob, KERNEL_PROPER) for glob in self._globs(conjunct))
+        return all(matches(glob, KERNEL_PROPER) for glob in self.module_globs(conjunct))
 
     # --- tests
 
@@ -488,7 +489,7 @@ class AdviceMatcher:
         areas: dict[int, Function] = {}
         for conjunct in self.conjuncts:
             if conjunct.usable and conjunct.calls and conjunct.asks_where:
-                areas.update(self._area(conjunct, True) or {})
+                areas.update(self.area(conjunct, True) or {})
         if not areas or sum(f.size for f in areas.values()) > _LITTLE_TEXT:
             return []
         found = []

@@ -51,7 +51,7 @@ class Planner:
 
             plan_accesses(self)
         if any(match.members for match in self.matched.advice):
-            from klasy.match.members import plan_members
+            from klasy.match.memberplan import plan_members
 
             plan_members(self)
         if any(match.inlined for match in self.matched.advice):
