@@ -1,40 +1,16 @@
-"""Pointcut expressions: what they bind, and how named ones are put in place of their references.
-
-A pointcut binds the names of its advice's (or its own) parameters; a name in a signature that is no parameter is
-documentation. In ``&&`` each side may bind, no name twice; both arms of ``||`` must bind the same; ``!`` binds nothing.
-"""
+"""Pointcut expressions: their parts, and how named ones are put in place of their references."""
 
 from __future__ import annotations
 
 from klasy.diag import suggest
 from klasy.lang import ast
-from klasy.lang.typenames import is_basic
 from klasy.lang.walk import free_names, rename
-from klasy.plain import TYPE_CHECKING, dataclass, replace
+from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from klasy.diag import DiagnosticBag
     from klasy.source import Span
-
-
-@dataclass(frozen=True)
-class Binding:
-    """One place that binds a name, with the type written there, if one was."""
-
-    name: str
-    type: ast.TypeRef | None
-    span: Span
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What a pointcut binds. ``any``: it is not the aspect that names what is offered (``syscall``, ``event``, and
-    ``user`` without parameters), so any name may be."""
-
-    names: dict[str, Binding]
-    any: bool = False
 
 
 def designators(pointcut: ast.Pointcut) -> Iterator[ast.Pointcut]:
@@ -48,113 +24,6 @@ def designators(pointcut: ast.Pointcut) -> Iterator[ast.Pointcut]:
         yield pointcut
         if isinstance(pointcut, ast.Cflow):
             yield from designators(pointcut.operand)
-
-
-class Binder:
-    """Finds what a pointcut binds of a set of parameters, and says what is wrong with that."""
-
-    def __init__(
-        self, params: Mapping[str, ast.Param], named: Mapping[str, ast.PointcutDecl], bag: DiagnosticBag
-    ) -> None:
-        self.params = params
-        self.named = named
-        self.bag = bag
-
-    def bound(self, pointcut: ast.Pointcut) -> Bound:
-        """What is bound. A name that is bound wrongly counts as bound, to be reported once."""
-        if isinstance(pointcut, ast.And):
-            return self._both(self.bound(pointcut.left), self.bound(pointcut.right))
-        if isinstance(pointcut, ast.Or):
-            return self._either(pointcut)
-        if isinstance(pointcut, ast.Not):
-            inner = self.bound(pointcut.operand)
-            for binding in inner.names.values():
-                self.bag.error(
-                    "bound-under-not",
-                    f"'{binding.name}' cannot be bound under '!': there it stands for what did not happen",
-                    binding.span,
-                    hints=["in a signature under '!' write types only, or '..'"],
-                )
-            return Bound(inner.names)
-        if isinstance(pointcut, ast.Cflow):
-            return self.bound(pointcut.operand)
-        if isinstance(pointcut, ast.Syscall | ast.Event) or _names_parameters(pointcut):
-            return Bound({}, any=True)
-        found: dict[str, Binding] = {}
-        for binding in self._bindings(pointcut):
-            if binding.name not in self.params:
-                continue
-            if binding.name in found:
-                self._twice(found[binding.name], binding)
-            found[binding.name] = binding
-        return Bound(found)
-
-    def _bindings(self, pointcut: ast.Pointcut) -> Iterator[Binding]:
-        if isinstance(pointcut, ast.Call | ast.Execution):
-            for param in pointcut.signature.params or ():
-                if param.name:
-                    yield Binding(param.name, param.type, param.span)
-        elif isinstance(pointcut, ast.Access):
-            if pointcut.data.name:
-                yield Binding(pointcut.data.name, pointcut.data.type, pointcut.data.span)
-        elif isinstance(pointcut, ast.Target):
-            yield Binding(pointcut.name, None, pointcut.span)
-        elif isinstance(pointcut, ast.Args):
-            for param in pointcut.params:
-                name = ast.bound_name(param, self.params)
-                if name:
-                    yield Binding(name, param.type if param.name else None, param.span)
-        elif isinstance(pointcut, ast.PointcutRef):
-            declaration = self.named.get(pointcut.name)
-            for index, name in enumerate(pointcut.args):
-                params = declaration.params if declaration else ()
-                yield Binding(name, params[index].type if index < len(params) else None, pointcut.span)
-
-    def _both(self, left: Bound, right: Bound) -> Bound:
-        for name in left.names.keys() & right.names.keys():
-            self._twice(left.names[name], right.names[name])
-        return Bound({**left.names, **right.names}, left.any or right.any)
-
-    def _twice(self, first: Binding, second: Binding) -> None:
-        self.bag.error(
-            "bound-twice",
-            f"'{first.name}' is bound twice",
-            second.span,
-            related=[(first.span, "it is bound here already")] if first.span.start != second.span.start else [],
-        )
-
-    def _either(self, pointcut: ast.Or) -> Bound:
-        left, right = self.bound(pointcut.left), self.bound(pointcut.right)
-        for one, other, arm in ((left, right, pointcut.right), (right, left, pointcut.left)):
-            for name, binding in one.names.items():
-                if name not in other.names and not other.any:
-                    self.bag.error(
-                        "bound-in-one-arm",
-                        f"'{name}' is bound in one arm of '||' only: where the other matches, it would have no value",
-                        binding.span,
-                        hints=[f"bind '{name}' in both arms, or write two advice"],
-                        related=[(arm.span, "this arm does not bind it")],
-                    )
-        return Bound({**left.names, **right.names}, left.any and right.any)
-
-
-def types_disagree(one: ast.TypeRef, other: ast.TypeRef) -> bool:
-    """Whether two types, as written, cannot be one, whatever the kernel's typedefs are. ``const`` does not count."""
-    if any(c in t.name for t in (one, other) for c in "*%"):
-        return False  # wildcards: the matcher's business
-    depths = [t.pointers + len(t.array) for t in (one, other)]
-    if one.name == other.name and (one.tag == other.tag or ast.TagKind.NONE in (one.tag, other.tag)):
-        return depths[0] != depths[1]
-    settled = [t.tag is not ast.TagKind.NONE or is_basic(t.name) for t in (one, other)]
-    if not all(settled):
-        return False  # a typedef may be anything
-    # An enum may well be written as the integer that it is.
-    return not (ast.TagKind.ENUM in (one.tag, other.tag) and (is_basic(one.name) or is_basic(other.name)))
-
-
-def _names_parameters(pointcut: ast.Pointcut) -> bool:
-    """Whether the debug information of a user program may name what is bound, for the signature names nothing."""
-    return isinstance(pointcut, ast.User) and pointcut.signature.params is None
 
 
 class Expander:

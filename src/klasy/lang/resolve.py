@@ -7,10 +7,13 @@ or types that the kernel has.
 from __future__ import annotations
 
 from klasy.lang import ast
+from klasy.lang.bindings import check_bound
 from klasy.lang.body import BodyChecker, ExpressionChecker, settle_sizeof
-from klasy.lang.pointcuts import Binder, Bound, Expander, condition_names, designators, near, types_disagree
-from klasy.lang.vocabulary import CONTEXT_NAMES, DESIGNATORS, JOINPOINT
-from klasy.lang.walk import free_names, transform
+from klasy.lang.pointcuts import Expander, designators
+from klasy.lang.references import References
+from klasy.lang.scope import Scope, broken_places, is_broken
+from klasy.lang.vocabulary import CONTEXT_NAMES, JOINPOINT
+from klasy.lang.walk import free_names
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
@@ -18,23 +21,13 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from klasy.diag import DiagnosticBag
-    from klasy.lang.functions import Calls, Functions
+    from klasy.lang.functions import Calls
     from klasy.lang.inherit import Inheritance
     from klasy.source import Span
 
     N = TypeVar("N", bound=ast.Node)
 
 LONGEST_NAME = 128  # characters: a woven aspect is a directory of that name, and of a longer one while it is woven
-
-
-def broken_places(bag: DiagnosticBag) -> list[int]:
-    """The offsets of the errors in a bag."""
-    return [d.span.start for d in bag.errors if d.span is not None]
-
-
-def is_broken(node: ast.Node, broken: Sequence[int]) -> bool:
-    """Whether one of the errors is in a node, or right behind it, where something is missing."""
-    return any(node.span.start <= place <= node.span.end for place in broken)
 
 
 def resolve(
@@ -77,7 +70,12 @@ def resolve(
     if inheritance is not None:
         everything = {name: inheritance.whole(aspect) or aspect for name, aspect in everything.items()}
     scope = Scope(
-        {name: everything.get(name, known[name]) for name in known}, everything, broken=broken, lame=lame, whole=whole
+        {name: everything.get(name, known[name]) for name in known},
+        everything,
+        source=tree.source,
+        broken=broken,
+        lame=lame,
+        whole=whole,
     )
     found: list[ast.Aspect] = []
     for aspect in tree.aspects:
@@ -85,7 +83,7 @@ def resolve(
         if inheritance is not None and inherits:
             resolved = _resolve_inherited(aspect, tree, bag, scope, inheritance)
         else:
-            resolved = _AspectResolver(aspect, tree, bag, broken, scope).resolve()
+            resolved = _AspectResolver(aspect, tree, bag, scope).resolve()
         if resolved is not None:
             found.append(resolved)
     if tree.precedence:
@@ -119,82 +117,20 @@ def _resolve_inherited(
     start = len(bag.items)
     if whole.open:
         whole = replace(whole, pointcuts=(*whole.pointcuts, *standing_for(whole)))
-    resolved = _AspectResolver(whole, tree, bag, broken, scope).resolve()
+    resolved = _AspectResolver(whole, tree, bag, scope).resolve()
     tell_extends(whole, bag.items, start)
     if whole.abstract:
         return None
     return replace(resolved, extends=aspect.extends.span if aspect.extends is not None else None)
 
 
-class Scope:
-    """The aspects that those of a file can name: the file's own and those it imports."""
-
-    def __init__(
-        self,
-        visible: Mapping[str, ast.AspectDecl],
-        everything: Mapping[str, ast.AspectDecl],
-        *,
-        broken: Sequence[int],
-        lame: bool,
-        whole: bool,
-    ) -> None:
-        self.visible = visible
-        self.everything = everything
-        self.broken = broken
-        self.lame = lame
-        self.whole = whole
-        self._foreign: dict[str, ast.PointcutDecl] | None = None
-        self.functions: Functions | None = None
-        if any(aspect.functions for aspect in self.everything.values()):
-            from klasy.lang.functions import Functions  # few aspects have any
-
-            self.functions = Functions(self.everything)
-
-    def settled(self, node: N, aspect: ast.AspectDecl) -> N:
-        """A part of an aspect in which functions are called by their whole names."""
-        if self.functions is None:
-            return node
-        from klasy.lang.functions import settled
-
-        return settled(node, aspect, self.everything)
-
-    def foreign(self) -> dict[str, ast.PointcutDecl]:
-        """The named pointcuts of all aspects, as ``aspect.name``; and so do they refer to others."""
-        if self._foreign is None:
-            self._foreign = {
-                f"{aspect.name}.{declaration.name}": self.settled(_qualified(declaration, aspect.name), aspect)
-                for aspect in self.everything.values()
-                for declaration in aspect.pointcuts
-                if declaration.name is not None
-            }
-        return self._foreign
-
-    def visible_pointcuts(self) -> list[str]:
-        """All that could be written as ``aspect.name``."""
-        return [f"{a.name}.{p.name}" for a in self.visible.values() for p in a.pointcuts if p.name is not None]
-
-
-def _qualified(declaration: ast.PointcutDecl, aspect: str) -> ast.PointcutDecl:
-    """A pointcut as it is seen from another aspect."""
-
-    def change(node: ast.Node) -> ast.Node:
-        if isinstance(node, ast.PointcutRef) and "." not in node.name:
-            return replace(node, name=f"{aspect}.{node.name}")
-        return node
-
-    return transform(declaration, change)
-
-
 class _AspectResolver:
     """Resolves one aspect."""
 
-    def __init__(
-        self, aspect: ast.AspectDecl, tree: ast.File, bag: DiagnosticBag, broken: Sequence[int], scope: Scope
-    ) -> None:
+    def __init__(self, aspect: ast.AspectDecl, tree: ast.File, bag: DiagnosticBag, scope: Scope) -> None:
         self.aspect = aspect
         self.tree = tree
         self.bag = bag
-        self.broken = broken
         self.scope = scope
         self.named: dict[str, ast.PointcutDecl] = {}  # its own, and as `aspect.name` those of others that are used
         self.anonymous: ast.PointcutDecl | None = None
@@ -205,7 +141,7 @@ class _AspectResolver:
         # A syntax error outside the parts that came through: one is missing, so nothing can be said to be missing.
         self.incomplete = any(
             aspect.span.start <= place < aspect.span.end and not any(is_broken(p, (place,)) for p in parts)
-            for place in broken
+            for place in scope.broken
         )
 
     def resolve(self) -> ast.Aspect:
@@ -213,13 +149,13 @@ class _AspectResolver:
         self._collect()
         self._check_functions()
         for declaration in aspect.pointcuts:
-            if not self._broken(declaration):
+            if not self.scope.is_broken(declaration):
                 self._check_named(declaration)
-        self._check_recursion()
+        self.references.check_recursion()
         for state in aspect.state:
             self._check_state(state)
         for index, advice in enumerate(aspect.advice):
-            if not self._broken(advice):
+            if not self.scope.is_broken(advice):
                 self._check_advice(advice, index)
         if not aspect.advice and not self.incomplete and not aspect.abstract:
             self.bag.error("no-advice", f"aspect '{aspect.name}' has no advice, so it would do nothing",
@@ -234,9 +170,6 @@ class _AspectResolver:
             aspect.name, self.tree.source, advice_list, states, span=aspect.span, name_span=aspect.name_span,
             functions=self._functions(advice_list),
         )  # fmt: skip
-
-    def _broken(self, node: ast.Node) -> bool:
-        return node.span.file is self.tree.source and is_broken(node, self.broken)
 
     # --- declarations ---
 
@@ -271,10 +204,13 @@ class _AspectResolver:
                                hints=["choose another name for the state"])  # fmt: skip
             self.state.setdefault(state.name, state)
         self.own = dict(self.named)
-        if any("." in ref.name for ref in self._references()):
+        if any("." in ref.name for ref in self._written_references()):
             self.named |= self.scope.foreign()
+        self.references = References(
+            self.aspect, self.named, self.own, self.scope, self.bag, incomplete=self.incomplete
+        )
 
-    def _references(self) -> Iterator[ast.PointcutRef]:
+    def _written_references(self) -> Iterator[ast.PointcutRef]:
         exprs = [d.expr for d in self.aspect.pointcuts] + [a.pointcut for a in self.aspect.advice if a.pointcut]
         return (part for expr in exprs for part in designators(expr) if isinstance(part, ast.PointcutRef))
 
@@ -295,7 +231,7 @@ class _AspectResolver:
         from klasy.lang.functions import Calls, check_functions
 
         self.calls = Calls(self.aspect, functions, self.scope.visible)
-        check_functions(self.aspect, self.calls, self.state, self.bag, self._broken)
+        check_functions(self.aspect, self.calls, self.state, self.bag, self.scope.is_broken)
 
     def _functions(self, advice_list: Sequence[ast.Advice]) -> tuple[ast.FunctionDecl, ...]:
         """All that the aspect has, and all that its advice calls."""
@@ -331,231 +267,12 @@ class _AspectResolver:
         params = self._params(declaration.params)
         if declaration.name is None:
             # What it binds shows in each advice that uses it; here only what is wrong for all of them.
-            self._check_parts(declaration.expr, None)
+            self.references.check(declaration.expr, None)
             return
-        sound = self._check_parts(declaration.expr, params)
-        bound = self._check_bound(declaration.expr, params, "this pointcut") if sound else None
-        if bound:
+        sound = self.references.check(declaration.expr, params)
+        if sound:
+            check_bound(declaration.expr, params, self.named, "this pointcut", self.bag)
             self._check_conditions(declaration.expr, {n: p.span for n, p in params.items()})
-
-    def _check_recursion(self) -> None:
-        """Report each ring of pointcuts that use each other once, at its first member."""
-        reported: set[str] = set()
-
-        def visit(name: str, path: list[str]) -> None:
-            if name in path:
-                ring = path[path.index(name) :]
-                if not reported.intersection(ring):
-                    reported.update(ring)
-                    first = self.named[ring[0]]
-                    how = " uses ".join(f"'{n}'" for n in [*ring, name])
-                    self.bag.error("recursive-pointcut", f"a pointcut cannot use itself: {how}", first.span)
-                return
-            declaration = self.named.get(name)
-            if declaration:
-                for part in designators(declaration.expr):
-                    if isinstance(part, ast.PointcutRef):
-                        visit(part.name, [*path, name])
-
-        for name in self.own:
-            if name not in reported:
-                visit(name, [])
-
-    def _check_parts(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param] | None) -> bool:
-        """Check what stands in a pointcut by itself: references. False where one cannot be used."""
-        sound = True
-        for part in designators(pointcut):
-            if isinstance(part, ast.PointcutRef):
-                sound &= self._check_reference(part, params)
-        return sound
-
-    def _check_reference(self, reference: ast.PointcutRef, params: Mapping[str, ast.Param] | None) -> bool:
-        foreign = "." in reference.name
-        if foreign and self.scope.lame:
-            return False
-        declaration = self.named.get(reference.name)
-        if declaration is None or (foreign and not self._is_visible(reference)):
-            if declaration is None and not self.incomplete:
-                self._unknown_pointcut(reference)
-            return False
-        wanted, args = len(declaration.params), reference.args
-        if ".." in args[:-1]:
-            self.bag.error("wrong-arguments", "nothing can follow '..', which stands for all further arguments",
-                           reference.span)  # fmt: skip
-            return False
-        given = len(args) - (args[-1:] == ("..",))
-        if given > wanted or (given < wanted and args[-1:] != ("..",)):
-            plural = "" if wanted == 1 else "s"
-            self.bag.error(
-                "wrong-arguments",
-                f"pointcut '{reference.name}' takes {wanted or 'no'} argument{plural}, here {given or 'none'} "
-                f"{'is' if given <= 1 else 'are'} given",
-                reference.span,
-                related=[(declaration.span, "declared here")],
-            )
-            return False
-        if self._broken(declaration):
-            return False
-        return self._check_arguments(reference, declaration, params)
-
-    def _is_visible(self, reference: ast.PointcutRef) -> bool:
-        """Whether a pointcut of another aspect can be used here."""
-        aspect = reference.name.partition(".")[0]
-        if aspect not in self.scope.visible and reference.span.file is self.tree.source:  # else it was checked there
-            self._unknown_aspect(aspect, reference.span)
-            return False
-        declared = self.scope.everything[aspect]
-        if self._is_abstract(reference, declared):
-            return False
-        state = {s.name: s for s in declared.state}
-        for part in self._reachable(reference):
-            for name in free_names(part.condition) if isinstance(part, ast.If) else ():
-                if name.name in state and aspect != self.aspect.name:
-                    self.bag.error(
-                        "foreign-state",
-                        f"pointcut '{reference.name}' tests '{name.name}', which only its own aspect has",
-                        reference.span,
-                        related=[(name.span, "tested here")],
-                    )
-                    return False
-        return True
-
-    def _is_abstract(self, reference: ast.PointcutRef, aspect: ast.AspectDecl) -> bool:
-        """Whether a pointcut of another aspect is not whole until that is extended. Then an error is said."""
-        inner = [part.name for part in self._reachable(reference) if isinstance(part, ast.PointcutRef)]
-        opened = [name for name in inner if name not in self.named]
-        if not (aspect.abstract and (aspect.params or opened)) or aspect.name == self.aspect.name:
-            return False
-        why = f"leaves '{opened[0].partition('.')[2]}' open" if opened else "has parameters"
-        self.bag.error(
-            "abstract-aspect",
-            f"pointcut '{reference.name}' serves only aspects that extend '{aspect.name}', which {why}",
-            reference.span,
-            related=[(aspect.name_span, "the aspect")],
-        )
-        return True
-
-    def _unknown_aspect(self, name: str, span: Span) -> None:
-        hints = near(name, list(self.scope.visible))
-        known = self.scope.everything.get(name)
-        if known is not None:
-            hints = [f"it is in '{known.span.file.name}': this file must import it, too"]
-        self.bag.error("unknown-aspect", f"there is no aspect '{name}' here", span, hints=hints)
-
-    def _unknown_pointcut(self, reference: ast.PointcutRef) -> None:
-        aspect, _, name = reference.name.rpartition(".")
-        if aspect and aspect not in self.scope.visible:
-            self._unknown_aspect(aspect, reference.span)
-            return
-        if aspect:
-            message = f"aspect '{aspect}' has no pointcut '{name}'"
-            hints = near(reference.name, self.scope.visible_pointcuts())
-        else:
-            message = f"there is no pointcut '{name}'"
-            others = [each for each in self.scope.visible_pointcuts() if each.partition(".")[2] == name]
-            hints = near(name, [*self.own, *DESIGNATORS])
-            if others:
-                hints = [f"aspect '{others[0].partition('.')[0]}' has one of that name: '{others[0]}'"]
-        self.bag.error("unknown-pointcut", message, reference.span, hints=hints)
-
-    def _check_arguments(
-        self,
-        reference: ast.PointcutRef,
-        declaration: ast.PointcutDecl,
-        params: Mapping[str, ast.Param] | None,
-    ) -> bool:
-        sound = True
-        conditions = condition_names(declaration.expr)
-        for index, param in enumerate(declaration.params):
-            argument = reference.args[index] if index < len(reference.args) else ".."
-            if argument in ("*", ".."):
-                if param.name in conditions:
-                    self.bag.error(
-                        "argument-needed",
-                        f"pointcut '{reference.name}' tests '{param.name}' in 'if', so a name must be given for it",
-                        reference.span,
-                        related=[(conditions[param.name], "tested here")],
-                    )
-                    sound = False
-                if argument == "..":
-                    continue
-            elif params is not None and argument not in params:
-                from klasy.lang.printer import print_declaration
-
-                self.bag.error(
-                    "unknown-name",
-                    f"'{argument}' is no parameter here, so pointcut '{reference.name}' cannot bind it",
-                    reference.span,
-                    hints=near(argument, list(params))
-                    or [f"add a parameter: '{print_declaration(param.type, argument)}'"],
-                )
-                sound = False
-        return sound
-
-    # --- bindings ---
-
-    def _check_bound(
-        self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param], whose: str, *, returning: ast.Param | None = None
-    ) -> Bound:
-        """Check that a pointcut binds each parameter, rightly and with its type."""
-        bound = Binder(params, self.named, self.bag).bound(pointcut)
-        for name, binding in bound.names.items():
-            wanted = params[name].type
-            if binding.type and types_disagree(binding.type, wanted):
-                self.bag.error(
-                    "type-mismatch",
-                    f"'{name}' is '{_written(wanted)}' here, but the pointcut binds '{_written(binding.type)}'",
-                    params[name].span,
-                    related=[(binding.span, "bound here")],
-                )
-        if returning and returning.name in bound.names and params[returning.name] is returning:
-            self.bag.error("bound-twice", f"'{returning.name}' is the result, and bound by the pointcut too",
-                           returning.span, related=[(bound.names[returning.name].span, "bound here")])  # fmt: skip
-        for name, param in params.items():
-            if name not in bound.names and not bound.any and param is not returning:
-                hint = self._how_to_bind(param, pointcut, set(bound.names))
-                self.bag.error(
-                    "unbound-parameter",
-                    f"{whose} does not bind the parameter '{name}'",
-                    param.span,
-                    hints=[hint],
-                    related=[(pointcut.span, "the pointcut")],
-                )
-        return bound
-
-    def _how_to_bind(self, param: ast.Param, pointcut: ast.Pointcut, bound: set[str]) -> str:
-        from klasy.lang.printer import print_declaration  # only errors need it
-
-        wanted = print_declaration(param.type, param.name)
-        offered: list[str] = []
-        functions: list[str] = []
-        for part in designators(pointcut):
-            if isinstance(part, ast.Call | ast.Execution):
-                functions.append(part.signature.name)
-                for index, pattern in enumerate(part.signature.params or ()):
-                    if pattern.name:
-                        offered.append(pattern.name)
-                    elif pattern.type and pattern.type.name == param.name and not pattern.type.pointers:
-                        place = f"parameter {index + 1} of '{part.signature.name}'"
-                        return f"in a signature a lone word is a type: write '{wanted}' for {place}"
-            elif isinstance(part, ast.Within) and any(p.name == param.name for p in part.signature.params or ()):
-                return "'within' binds nothing: the function that it names is not the one that is called"
-            elif isinstance(part, ast.Access) and part.data.name:
-                offered.append(part.data.name)
-        offered = [name for name in offered if name not in bound]
-        hints = near(param.name, offered)
-        if hints:
-            return hints[0]
-        if len(offered) == 1:
-            return f"the pointcut names '{offered[0]}'"
-        if (
-            not functions
-            and param.type.pointers
-            and any(isinstance(part, ast.Access) for part in designators(pointcut))
-        ):
-            return f"'&& target({param.name})' binds the object whose member is accessed"
-        function = functions[0] if len(functions) == 1 else "f"
-        return f"name it in the signature: '{function}({wanted}, ..)'"
 
     def _check_conditions(self, pointcut: ast.Pointcut, variables: Mapping[str, Span]) -> None:
         data = any(isinstance(p, ast.Access) for p in designators(pointcut))
@@ -605,58 +322,23 @@ class _AspectResolver:
                     advice.head,
                     hints=hints,
                 )
-        elif advice.pointcut is None and declaration and self._broken(declaration):
+        elif advice.pointcut is None and declaration and self.scope.is_broken(declaration):
             pass
         else:
             own = advice.pointcut is not None
-            sound = self._check_parts(pointcut, params) if own else self._anonymous_is_sound(pointcut, params)
+            sound = self.references.check(pointcut, params) if own else self.references.check_names(pointcut, params)
             if sound:
                 whose = "this advice's pointcut" if own else "the aspect's pointcut"
-                self._check_bound(pointcut, params, whose, returning=advice.returning)
+                check_bound(pointcut, params, self.named, whose, self.bag, returning=advice.returning)
                 self._check_conditions(pointcut, variables)
-                self._check_capture(pointcut, params)
+                self.references.check_capture(pointcut, params)
         if isinstance(advice.body, ast.Block):
-            data = pointcut is not None and any(isinstance(p, ast.Access) for p in self._reachable(pointcut))
+            data = pointcut is not None and any(isinstance(p, ast.Access) for p in self.references.reachable(pointcut))
             around = advice.kind is ast.AdviceKind.AROUND
             checker = BodyChecker(self.bag, self.state, variables, data=data, around=around)
             checker.calls = self.calls
             checker.scopes.insert(0, self.constants)
             checker.body(advice.body)
-
-    def _anonymous_is_sound(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param]) -> bool:
-        """References in an anonymous pointcut were checked at its declaration, but for the names they are given."""
-        sound = True
-        for part in designators(pointcut):
-            if isinstance(part, ast.PointcutRef):
-                declaration = self.named.get(part.name)
-                sound &= declaration is not None and self._check_arguments(part, declaration, params)
-        return sound
-
-    def _reachable(self, pointcut: ast.Pointcut, seen: frozenset[str] = frozenset()) -> list[ast.Pointcut]:
-        """All designators of a pointcut and of the named ones it uses."""
-        found: list[ast.Pointcut] = []
-        for part in designators(pointcut):
-            found.append(part)
-            if isinstance(part, ast.PointcutRef) and part.name in self.named and part.name not in seen:
-                found += self._reachable(self.named[part.name].expr, seen | {part.name})
-        return found
-
-    def _check_capture(self, pointcut: ast.Pointcut, params: Mapping[str, ast.Param]) -> None:
-        """A named pointcut's condition means its own names: a parameter of the advice must not catch one."""
-        for part in self._reachable(pointcut):
-            if not isinstance(part, ast.PointcutRef) or part.name not in self.named:
-                continue
-            declaration = self.named[part.name]
-            own = {p.name for p in declaration.params}
-            for name, span in condition_names(declaration.expr).items():
-                if name in params and name not in own:
-                    self.bag.error(
-                        "captured-name",
-                        f"pointcut '{part.name}' tests '{name}', which this parameter would hide",
-                        params[name].span,
-                        hints=["give the parameter another name"],
-                        related=[(span, "tested here")],
-                    )
 
     # --- result ---
 
@@ -672,8 +354,3 @@ class _AspectResolver:
             index, advice.kind, advice.params, advice.returning, expanded, body,
             span=advice.span, head=advice.head,
         )  # fmt: skip
-
-
-def _written(type_: ast.TypeRef) -> str:
-    """A type as it was written, on one line."""
-    return " ".join(type_.span.text.split())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from klasy.diag import DiagnosticBag
 from klasy.lang.imports import Importer, tell_imports
-from klasy.lang.resolve import broken_places, has_inheritance, resolve
+from klasy.lang.resolve import has_inheritance, resolve
+from klasy.lang.scope import broken_places
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
