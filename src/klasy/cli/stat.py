@@ -73,7 +73,7 @@ class StateOutput:
 
         decoder, symbols = state_decoder()
         self._learn = decoder.learn
-        self._as_json = as_json
+        self.as_json = as_json
         self.clears = clear
         if as_json:
             from klasy.cli.statjson import StateJson
@@ -97,7 +97,7 @@ class StateOutput:
         held = read(aspects, take=self.clears)
         self._learn(woven for woven, _ in held)
         found = [(woven.name, contents) for woven, contents in held]
-        if self._as_json:
+        if self.as_json:
             import json
 
             document = {"aspects": [self._json.aspect(name, contents) for name, contents in found]}
@@ -126,15 +126,13 @@ def _follow(output: StateOutput, aspects: Sequence[WovenAspect]) -> None:
     from klasy.cli.reading import write_lines
 
     identities = [identity(woven) for woven in aspects]
-    drawn = sys.stdout.isatty() and not output._as_json
+    drawn = sys.stdout.isatty() and not output.as_json
     before = None
     with Interrupts() as interrupts:
         while not interrupts.requested and any(map(still_there, identities)):
             text = output.text(aspects)
             if text != before or output.clears:
                 before = text
-                clock = "" if output._as_json else f"{time.strftime('%H:%M:%S')}\n"
-                write_lines(
-                    [f"{_CLEAR if drawn else ''}{clock}{text}{'' if drawn or output._as_json else chr(10)}"], ""
-                )
+                clock = "" if output.as_json else f"{time.strftime('%H:%M:%S')}\n"
+                write_lines([f"{_CLEAR if drawn else ''}{clock}{text}{'' if drawn or output.as_json else chr(10)}"], "")
             interrupts.sleep(_INTERVAL, lambda: True, _INTERVAL)
