@@ -24,8 +24,8 @@ def entry_point() -> None:
         signal.signal(signal.SIGINT, interrupt)
     try:
         _run()
-    except KeyboardInterrupt:  # so early or late that no command was there to tell of it
-        _end(128 + signal.SIGINT)
+    except KeyboardInterrupt as end:  # so early or late that no command was there to tell of it
+        _end(128 + (end.args[0] if end.args else signal.SIGINT))
 
 
 def interrupt(number: int, _: "FrameType | None") -> None:
@@ -46,6 +46,7 @@ def _run() -> None:
         status = end.code
     # What a guest of the lab writes is thrown away with it; there the host keeps the pack.
     if finder.stale and not sys.dont_write_bytecode and "KLASY_LAB" not in os.environ:
+        _command_is_over()
         from klasy.pack import write_pack
 
         write_pack()
@@ -61,9 +62,15 @@ def _end(status: object) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or full: the command has said so
             stream.flush()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is over; what is kept for the next one takes a moment
+    _command_is_over()
     atexit._run_exitfuncs()
     os._exit(status)
+
+
+def _command_is_over() -> None:
+    """From now on no signal changes how it ended, or leaves half of what is kept for the next one: that is a moment."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _open_closed_streams() -> None:

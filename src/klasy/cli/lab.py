@@ -11,6 +11,7 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import NoReturn
 
     from klasy.cli.options import Arguments, Parser
 
@@ -61,8 +62,6 @@ def run(args: Arguments) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("klasy lab: no command given", hint="klasy lab -- COMMAND ..")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     show = _Writer(2) if args.verbose else None
     if args.debuginfo and args.no_9p:
         raise UsageError("klasy lab: --debuginfo needs this machine's files: --no-9p shuts them out")
@@ -73,6 +72,7 @@ def run(args: Arguments) -> int:
         debug_info=args.debuginfo,
         on_console=show,
     )
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with guest:
             return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)
@@ -84,22 +84,17 @@ def run(args: Arguments) -> int:
         # Whoever read our output has gone; end as a program that SIGPIPE kills would.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
-    except _Interrupted as interrupted:
-        return 128 + interrupted.number
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as interrupt:
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+    finally:
+        # No guest is left to be ended in an orderly way, and what comes after us would not expect the exception.
+        while before:
+            signal.signal(*before.popitem())
 
 
-class _Interrupted(BaseException):
-    """A signal told us to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interrupted(number)
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    """End the guest in an orderly way. Whoever expects no signal any more passes it on: ``klasy`` ends by it."""
+    raise KeyboardInterrupt(number)
 
 
 class _Writer:
