@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from klasy.btf import read
 from klasy.btf.read import Blob, BtfError, Layout
-from klasy.plain import TYPE_CHECKING, dataclass
+from klasy.plain import TYPE_CHECKING, cached_property, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -257,6 +257,8 @@ class Btf:
         self.blob = Blob(data, layout)
         self.base = base
         self._types: dict[int, Type] = {}
+        self._constants: dict[str, list[tuple[int, int]]] = {}
+        self._all_names: dict[tuple[TypeClass, ...], frozenset[str]] = {}
         self._first: int | None = None if base else 1
 
     # --- types by id
@@ -377,12 +379,20 @@ class Btf:
 
     def find_constant(self, name: str) -> list[tuple[int, int]]:
         """The enumeration constants with a name, as (id of the Enum, value). The base's included."""
-        found = []
-        for holder in self._holders(name, Enum):
-            enum = self.type(holder)
-            assert isinstance(enum, Enum)
-            found += [(holder, value) for constant, value in enum.values if constant == name]
+        found = self._constants.get(name)
+        if found is None:
+            found = self._constants[name] = []
+            for holder in self._holders(name, Enum):
+                enum = self.type(holder)
+                assert isinstance(enum, Enum)
+                found += [(holder, value) for constant, value in enum.values if constant == name]
         return found
+
+    @cached_property
+    def constant_names(self) -> frozenset[str]:
+        """The names of all enumeration constants, the base's included."""
+        enums = [self.type(type_id) for _, type_id in self.names(Enum)]
+        return frozenset([name for enum in enums if isinstance(enum, Enum) for name, _ in enum.values])
 
     def structs_with_member(self, name: str) -> list[int]:
         """Ids, ascending, of the structs and unions that have a member of a name of their own. The base's included."""
@@ -412,6 +422,13 @@ class Btf:
             index = entry & 0xFFFF_FFFF
             if not wanted or read.kind_of(self.blob.info(index)) in wanted:
                 yield self._name(entry >> 32), self.first + index
+
+    def all_names(self, *kinds: TypeClass) -> frozenset[str]:
+        """The names of all types of some kinds, the base's included; of one call the same set as of the next."""
+        found = self._all_names.get(kinds)
+        if found is None:
+            found = self._all_names[kinds] = frozenset([name for name, _ in self.names(*kinds)])
+        return found
 
     # --- what types mean
 

@@ -195,7 +195,7 @@ def _say_nothing_found(kernel: LiveKernel, pattern: str, *, types: bool) -> None
     print(f"nothing is named '{pattern}'", file=sys.stderr)
     if types:
         name = pattern.partition(".")[0].removeprefix("struct ").strip()
-        names = {name for name, _ in kernel.btf.names(Struct, Union)}
+        names = kernel.btf.all_names(Struct, Union)
         found = near(name, names)
     else:
         reason = kernel.why_absent(pattern)

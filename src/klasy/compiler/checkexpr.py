@@ -233,7 +233,7 @@ class ExprChecker:
         close = suggest(name, known)
         hints = [did_you_mean(close)]
         if not close and name.upper() == name:
-            close = near(name, self._constants())
+            close = near(name, self.types.kernel.btf.constant_names)
             hints = [
                 did_you_mean(close),
                 "enum constants are known by name, macros (#define) are not: the kernel's type information lacks them",
@@ -249,13 +249,6 @@ class ExprChecker:
     def where_bound(self, name: str) -> str:
         """How something comes to be known under a name; "" where there is nothing to say."""
         return ""
-
-    def _constants(self) -> list[str]:
-        from klasy.btf.types import Enum
-
-        btf = self.types.kernel.btf
-        enums = [btf.type(type_id) for _, type_id in btf.names(Enum)]
-        return [name for enum in enums if isinstance(enum, Enum) for name, _ in enum.values]
 
     # --- what is computed with
 

@@ -50,6 +50,7 @@ class KernelImage:
         self._btfs: dict[str | None, Btf | None] = {}
         self._protos: dict[KernelFunction, int | None] = {}
         self._texts: dict[str | None, bytes] = {}
+        self._data: dict[str, Sequence[DataSymbol]] = {}
 
     # --- what subclasses provide
 
@@ -146,7 +147,14 @@ class KernelImage:
             return {}
 
     def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
-        """Global variables whose name matches a glob."""
+        """Global variables whose name matches a glob, by address."""
+        found = self._data.get(pattern)
+        if found is None:
+            found = self._data[pattern] = self.find_data(pattern)
+        return found
+
+    def find_data(self, pattern: str) -> Sequence[DataSymbol]:
+        """The same, looked up anew."""
         raise NotImplementedError
 
     def why_absent(self, name: str) -> str | None:

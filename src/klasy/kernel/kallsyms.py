@@ -379,14 +379,12 @@ def lookup(listing: bytes, pattern: str) -> list[tuple[Symbol, int]]:
     """All symbols whose name matches a glob (only ``*`` is special), and where in the listing their lines end."""
     import re
 
-    parts = pattern.encode().split(b"*")
-    name = re.compile(rb"[^\s]*".join(map(re.escape, parts)))
-    found = []
-    for start, end in _lines_with(listing, max(parts, key=len)):
-        symbol = _parse(listing[start:end]) if end > start else None
-        if symbol and name.fullmatch(symbol.name.encode()):
-            found.append((symbol, end))
-    return found
+    first, *others = pattern.encode().split(b"*")
+    line = re.compile(rb"\S+ \S " + rb"\S*".join(map(re.escape, (first, *others))) + rb"(\s.*)?")
+    # What a line must hold for sure. A name ends where its line does, or where that of its module begins.
+    sure = [max(b" " + first, *others, key=len)] if others else [b" %b\n" % first, b" %b\t" % first]
+    places = sorted({place for part in sure for place in _lines_with(listing, part)})
+    return [(_parse(listing[start:end]), end) for start, end in places if line.fullmatch(listing, start, end)]
 
 
 def is_data(symbol: Symbol) -> bool:

@@ -380,7 +380,7 @@ class LiveKernel(KernelImage):
 
     # --- for the user
 
-    def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
+    def find_data(self, pattern: str) -> Sequence[DataSymbol]:
         """Global variables whose name matches a glob, by address."""
         return kallsyms.data_symbols(self.listing, pattern)
 

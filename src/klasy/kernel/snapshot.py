@@ -143,8 +143,8 @@ class SnapshotKernel(KernelImage):
         """It has none: what it holds is of the kernel's own image."""
         raise KernelLacks("this snapshot of a kernel holds no trace events")
 
-    def data_symbols(self, pattern: str) -> Sequence[DataSymbol]:
-        """Global variables whose name matches a glob."""
+    def find_data(self, pattern: str) -> Sequence[DataSymbol]:
+        """Global variables whose name matches a glob, by address."""
         return kallsyms.data_symbols(bytes(self._parts["listing"]), pattern)
 
     def why_absent(self, name: str) -> str | None:

@@ -6,10 +6,10 @@ test comes first: a word within two edits of another shares at least one of its 
 
 from __future__ import annotations
 
-from klasy.plain import TYPE_CHECKING
+from klasy.plain import TYPE_CHECKING, cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 _CUTOFF = 0.75
 _MOST_COMPARED = 400  # difflib takes some 20 us each
@@ -21,17 +21,27 @@ def near(word: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     First those that differ only in case and underscores; then those within few edits of it; then, if there are none,
     those that begin with it or hold it as a part between underscores.
     """
-    names = candidates if isinstance(candidates, list | tuple | set | frozenset | dict) else list(candidates)
     word = word.strip()
     if not word:
         return []
+    if isinstance(candidates, frozenset):  # one that is kept: the same wrong name is often in many places
+        return _near_once(word, candidates)[:limit]
+    return _near(word, candidates if isinstance(candidates, list | tuple | set | dict) else list(candidates))[:limit]
+
+
+@cache
+def _near_once(word: str, names: frozenset[str]) -> list[str]:
+    return _near(word, names)
+
+
+def _near(word: str, names: Collection[str]) -> list[str]:
     folded = _fold(word)
-    same = sorted((name for name in names if len(name) <= len(word) + 8 and _fold(name) == folded), key=len)
+    same = sorted((name for name in names if -8 <= len(name) - len(word) <= 8 and _fold(name) == folded), key=len)
     found = [name for name in same if name != word]
     found += [name for name in _few_edits(word, names) if name not in found]
     if not found:
         found = _containing(word, names)
-    return found[:limit]
+    return found
 
 
 def _fold(name: str) -> str:

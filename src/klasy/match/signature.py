@@ -159,7 +159,7 @@ class Signatures:
         """The functions whose prototypes agree with the types that the signature gives."""
         verdicts: dict[tuple[int, int], Mapping[str, Named] | None] = {}
         found: dict[int, Found] = {}
-        refused: list[Function] = []
+        refused: list[tuple[Function, Prototype]] = []
         unverified: list[Function] = []
         checker = Checker(signature)
         for function in entries:
@@ -175,7 +175,7 @@ class Signatures:
                 verdicts[key] = checker.named(prototype)
             named = verdicts[key]
             if named is None:
-                refused.append(function)
+                refused.append((function, prototype))
             else:
                 found[address] = Found(function, prototype, named)
         selects = is_glob(signature.name)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from klasy.kernel.model import Function, Kernel
     from klasy.lang.ast import Signature
-    from klasy.match.prototype import Checker
+    from klasy.match.prototype import Checker, Prototype
 
 _MOST_SHOWN = 3
 
@@ -72,10 +72,9 @@ def _prototypes(signatures: Signatures, names: Sequence[str]) -> list[str]:
 
 
 def report_contradiction(
-    signatures: Signatures, signature: Signature, checker: Checker, refused: Sequence[Function], count: int
+    signatures: Signatures, signature: Signature, checker: Checker, known: list[tuple[Function, Prototype]], count: int
 ) -> None:
-    """Functions have the name, but none has these types. ``count`` is how many, ``refused`` those with prototypes."""
-    known = [(function, prototype) for function in refused if (prototype := signatures.prototype(function))]
+    """Functions have the name, but none has these types. ``count`` is how many, ``known`` those with prototypes."""
     if not is_glob(signature.name):
         texts = list(dict.fromkeys(prototype.text for _, prototype in known))
         hints = [f"its prototype is '{text}'" for text in texts[:_MOST_SHOWN]]
@@ -87,7 +86,9 @@ def report_contradiction(
         signatures.bag.error(mismatch.code, mismatch.message, mismatch.span, hints=hints)
         return
     # Those nearest to the signature first: the more of it fits, the later they differ.
-    known.sort(key=lambda pair: (checker.explain("", pair[1]).code != "wrong-parameter-type", len(pair[0].name)))
+    kinds = {prototype.key: prototype for _, prototype in known}
+    near_misses = {key for key, kind in kinds.items() if checker.explain("", kind).code == "wrong-parameter-type"}
+    known.sort(key=lambda pair: (pair[1].key not in near_misses, len(pair[0].name)))
     texts = list(dict.fromkeys(prototype.text for _, prototype in known[: 4 * _MOST_SHOWN]))
     hints = [f"one of them is '{text}'" for text in texts[:_MOST_SHOWN]]
     signatures.bag.error(

@@ -222,8 +222,7 @@ def _unknown(btf: Btf, ref: TypeRef) -> Diagnostic:
     from klasy.match.near import near
 
     what = f"{ref.tag.value} {name}" if ref.tag is not TagKind.NONE else name
-    names = {candidate for candidate, _ in btf.names(*classes)}
-    close = near(name, names)
+    close = near(name, btf.all_names(*classes))
     hints = [f"did you mean {_with_tags(btf, close, ref.tag)}?"] if close else []
     return Diagnostic(Severity.ERROR, "unknown-type", f"the kernel has no type '{what}'", ref.span, tuple(hints))
 

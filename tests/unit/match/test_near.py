@@ -24,6 +24,14 @@ def test_case_and_underscores() -> None:
     assert near("SkbDequeue", NAMES)[0] == "skb_dequeue"
 
 
+def test_a_kept_set_is_searched_alike() -> None:
+    """What is remembered for a kept set is what a list gives, for each word by itself."""
+    for word in ("skb_deque", "kfre", "fput", "dequeue", "skb_deque"):
+        assert near(word, frozenset(NAMES)) == near(word, sorted(NAMES))
+        assert near(word, frozenset(NAMES[:3])) == near(word, NAMES[:3])
+    assert len(near("kfree", frozenset(NAMES), 1)) == 1
+
+
 def test_part_of_a_name() -> None:
     """A word that is a part of names, and near none, finds those."""
     assert near("dequeue", NAMES)[0] == "skb_dequeue"
