@@ -208,9 +208,19 @@ def _conditional(checker: ExprChecker, node: ast.Conditional) -> tree.Expr | Non
             "bad-operand",
             f"the branches of '?:' do not go together: {checker.describe(then)} and {checker.describe(otherwise)}",
             node.span,
+            _choice_of_strings(then, otherwise),
         )
         return None
     return tree.Conditional(kind, node.span, condition, convert(then, kind), convert(otherwise, kind))
+
+
+def _choice_of_strings(then: tree.Expr, otherwise: tree.Expr) -> str:
+    """What to write where one of two strings is to be chosen; empty where the branches are something else."""
+    if any(as_string(_undecayed(branch)) is None for branch in (then, otherwise)):
+        return ""
+    if all(isinstance(branch, tree.StringAt) for branch in (then, otherwise)):
+        return "choose the pointer: str(condition ? p : q)"
+    return "a string is no value to choose: if (condition) log(..); else log(..);"
 
 
 def _cast(checker: ExprChecker, node: ast.Cast) -> tree.Expr | None:

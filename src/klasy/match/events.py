@@ -235,7 +235,8 @@ class _Binds:
         raw_fault = self._fault(arguments)
         if function.proto is not None and raw_fault is None:
             return EventMatch(function, self._outcome(arguments), True)
-        fields = {field.name: self._field(field) for field in made.fields}
+        # A module's own types are the fields' too: that a record is made of them is no reason to know them less.
+        fields = {field.name: self._field(field, function.btf or self.kernel.btf) for field in made.fields}
         fault = self._fault(fields)
         if fault is not None:
             raise self._misfit(made, arguments, fields, (raw_fault, fault))
@@ -255,9 +256,9 @@ class _Binds:
         known = btf if proto is not None else None
         return Function(shown, made.id, 0, module, shown, Clone.NONE, 1, proto, known)
 
-    def _field(self, field: Field) -> _Offer:
+    def _field(self, field: Field, btf: Btf) -> _Offer:
         source = RecordField(field.name, field.offset, field.size, field.kind)
-        return _Offer(source, field.text, lambda declared: field_fits(self.kernel.btf, field, declared))
+        return _Offer(source, field.text, lambda declared: field_fits(btf, field, declared))
 
     def _outcome(self, offers: Mapping[str, _Offer]) -> Outcome:
         bindings = tuple(Binding(param.name, offers[name].source, param.type) for param, name in self.wanted)
