@@ -28,6 +28,14 @@ EXIT_INPUT = 1
 EXIT_USAGE = 2
 EXIT_SYSTEM = 3
 
+# Where a number has two names Python tells the one that neither the kernel nor its manual pages use.
+_ERROR_NAMES = {**errno_names.errorcode, errno_names.EOPNOTSUPP: "EOPNOTSUPP", errno_names.EDEADLK: "EDEADLK"}
+
+
+def errno_name(number: int) -> str | None:
+    """The name of an error's number, as the kernel's manual pages have it; None where it has none."""
+    return _ERROR_NAMES.get(number)
+
 
 def one_line(text: str) -> str:
     """Text that the user, a file's name say, may have brought: a message it is put in stays what it is."""
@@ -79,7 +87,7 @@ class KernelRefused(SystemRefusal):
     """A system call failed. ``errno`` is its error number."""
 
     def __init__(self, what: str, errno: int, *, hint: str | None = None) -> None:
-        name = errno_names.errorcode.get(errno, str(errno))
+        name = errno_name(errno) or errno
         super().__init__(f"{what}: {os.strerror(errno)} ({name})", hint=hint)
         self.what = what
         self.errno = errno

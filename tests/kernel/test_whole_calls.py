@@ -136,6 +136,28 @@ def test_calls_of_a_program_in_a_row(tmp_path: Path) -> None:
     assert documents["unlink"]["text"] == 'unlink("/no/file") = -1 ENOENT (No such file or directory)'
 
 
+def test_what_is_negative_and_narrow(tmp_path: Path) -> None:
+    """The C library leaves 0 in the upper half of the register of a pid_t or a uid_t: -1 is -1 still."""
+
+    def act() -> None:
+        LIBC.waitpid(-1, None, os.WNOHANG)
+        LIBC.kill(ctypes.c_int(-99999999), 0)
+        LIBC.setresuid(ctypes.c_uint(2**32 - 1), 0, ctypes.c_uint(2**32 - 1))
+        LIBC.fallocate(os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR), 1 << 30, ctypes.c_long(0), ctypes.c_long(1))
+
+    pid, go = child(act)
+    with woven("aspect a { after(): syscall(*) { log(joinpoint); } }") as a:
+        let_go(pid, go)
+        made = calls(a.events(), pid)
+    for expected in (
+        "wait4(-1, NULL, WNOHANG, NULL) = -1 ECHILD (No child processes)",
+        "kill(-99999999, 0) = -1 ESRCH (No such process)",
+        "setresuid(-1, 0, -1) = 0",
+    ):
+        assert expected in made
+    assert any(line.startswith("fallocate(") and " = -1 EOPNOTSUPP (" in line for line in made)
+
+
 def test_the_name_is_the_one_that_the_kernel_used(tmp_path: Path) -> None:
     """Another thread changes the name all the time: what is logged is the file that was opened, each time; in a
     condition too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct
 
+from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.tracepoints import LiveTracepoints
@@ -25,9 +26,11 @@ _NUMBERS = Struct(f"<q{len(CALL_REGISTERS)}Q")
 assert _NUMBERS.size == CALL_SIZE
 _REMEMBERED = 256
 _ERRORS = 4095
-_BITS = {1: 8, 2: 16, 4: 32, 8: 64}
-_SHORT = {"umode_t": 16, "mode_t": 16, "int": 32, "unsigned int": 32, "u32": 32, "__u32": 32, "__s32": 32}
+# Of these a program sets the low half of a register alone: what wait4(-1, ..) leaves there is 0xffffffff.
+_WORDS = """int unsigned u32 __u32 __s32 pid_t uid_t gid_t qid_t clockid_t timer_t mqd_t key_t key_serial_t rwf_t"""
+_SHORT = {"umode_t": 16, "mode_t": 16, "unsigned int": 32, **dict.fromkeys(_WORDS.split(), 32)}
 _UNSIGNED = ("unsigned", "u32", "u64", "__u", "size_t", "umode_t", "qid_t", "uid_t", "gid_t", "aio_context_t")
+_NOBODY = (1 << 32) - 1  # as a user or group: leave it as it is; programs write -1
 
 
 class Calls:
@@ -82,27 +85,35 @@ def _argument(call: str, place: int, field: Field, text: int) -> _Argument:
 
 
 def _shown(call: str, field: Field, number: int) -> CallArgument:
-    name = field.name
-    if field.type.endswith("*"):
+    name, kind = field.name, _unqualified(field)
+    if "*" in kind or kind.startswith("cap_user_"):  # typedefs of pointers
         return CallArgument(name, number, f"{number:#x}" if number else "NULL")
     value = _number(field, number)
     meant = words(call, name)
     if meant is not None:
         return CallArgument(name, value, meant.text(value))
-    if value and (field.type == "umode_t" or call == "umask"):
+    if value and (kind == "umode_t" or call == "umask"):
         return CallArgument(name, value, f"0{value:o}")
-    if name in ADDRESSES and field.type == "unsigned long":
+    if name in ADDRESSES and kind == "unsigned long":
         return CallArgument(name, value, f"{value:#x}" if value else "NULL")
+    if kind in ("uid_t", "gid_t") and value == _NOBODY:
+        return CallArgument(name, value, "-1")
     return CallArgument(name, value, str(value))
 
 
 def _number(field: Field, number: int) -> int:
     """A value of an argument's type: of a register only the low bits of a narrow type count."""
     is_descriptor = field.name == "fd"  # which mmap takes as an unsigned long
-    bits = 32 if is_descriptor else _SHORT.get(field.type, 64)
+    kind = _unqualified(field)
+    bits = 32 if is_descriptor or kind.startswith("enum ") else _SHORT.get(kind, 64)
     number &= (1 << bits) - 1
-    unsigned = field.type.startswith(_UNSIGNED) and not is_descriptor
+    unsigned = kind.startswith(_UNSIGNED) and not is_descriptor
     return number if unsigned or not number >> (bits - 1) else number - (1 << bits)
+
+
+def _unqualified(field: Field) -> str:
+    """The type, without the ``const`` in front that some calls have at their arguments themselves."""
+    return field.type.removeprefix("const ")
 
 
 @lru_cache(_REMEMBERED)
@@ -111,13 +122,13 @@ def _result_text(name: str, result: int) -> str:
         return f"0{result:o}"
     if not -_ERRORS <= result < 0:
         return f"{result & (1 << 64) - 1:#x}" if name in ADDRESS_RESULTS else str(result)
-    import errno
     import os
 
     error = -result
     if error in INTERNAL_ERRORS:
         word, meaning = INTERNAL_ERRORS[error]
         return f"? {word} ({meaning})"
-    if error in errno.errorcode:
-        return f"-1 {errno.errorcode[error]} ({os.strerror(error)})"
+    known = errno_name(error)
+    if known is not None:
+        return f"-1 {known} ({os.strerror(error)})"
     return str(result)

@@ -133,6 +133,44 @@ def test_calls_are_shown_as_programs_have_them() -> None:
     assert text("lseek", (3, -1, 2), 17) == "lseek(3, -1, SEEK_END) = 17"
 
 
+LOW_HALF = (1 << 32) - 1
+
+
+@pytest.mark.parametrize("kind", ["pid_t", "int", "const int", "key_t", "const clockid_t", "timer_t", "enum any"])
+@pytest.mark.parametrize("above", [0, 0xDEAD << 32, LOW_HALF << 32])
+def test_of_a_narrow_argument_only_its_own_bits_count(kind: str, above: int) -> None:
+    """C leaves anything in the upper half of the register of an int; -1 is mostly 0xffffffff there."""
+    calls = Calls(events(wait4=f"{kind} upid"))
+    shown = call_text(calls.decode("wait4", record((above | LOW_HALF,)), over=False))
+    assert shown == "wait4(-1)"
+
+
+def test_users_constants_and_addresses() -> None:
+    """No user is -1, as programs write it; an unsigned number is what it is; typedefs of pointers are addresses."""
+    calls = Calls(
+        events(
+            setresuid="uid_t ruid, uid_t euid, uid_t suid",
+            getpid="unsigned a, const __u32 b, unsigned long c",
+            capget="cap_user_header_t header, const cap_user_data_t data, const void *const rule",
+        )
+    )
+    wide = 0xDEAD << 32 | LOW_HALF
+    shown = [
+        call_text(calls.decode(name, record(numbers), over=False))
+        for name, numbers in (("setresuid", (wide, 0, LOW_HALF - 1)), ("getpid", (wide, wide, wide)))
+    ]
+    assert shown == ["setresuid(-1, 0, 4294967294)", f"getpid({LOW_HALF}, {LOW_HALF}, {wide})"]
+    assert calls.decode("setresuid", record((wide, 0, 0)), over=False).arguments[0].value == LOW_HALF
+    assert call_text(calls.decode("capget", record((0, 4096, 0)), over=False)) == "capget(NULL, 0x1000, NULL)"
+
+
+def test_errors_have_the_names_of_the_manual_pages() -> None:
+    """Numbers that have two names."""
+    assert text("kill", (1, 0), -95) == "kill(1, 0) = -1 EOPNOTSUPP (Operation not supported)"
+    assert text("kill", (1, 0), -35).startswith("kill(1, 0) = -1 EDEADLK (")
+    assert text("kill", (1, 0), -11).startswith("kill(1, 0) = -1 EAGAIN (")
+
+
 def test_json_tells_what_was_read_from_the_process() -> None:
     """The numbers as they are, the text, the result, and which strings the process may have changed."""
     for source, users in ((TEXT_USER, ["filename"]), (TEXT_KERNEL, None)):
