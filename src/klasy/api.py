@@ -24,7 +24,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Function, Kernel
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent, Schema
@@ -160,7 +160,7 @@ class _LateKernel:
         if name is None:
             return _kernel().btf
         if name not in self._btfs:
-            from klasy.btf.types import Btf
+            from klasy.btf.btf import Btf
 
             if name not in self._handed:
                 return None

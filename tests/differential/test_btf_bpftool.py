@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from klasy.btf import types as t
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.btf.walk import members
 from klasy.kernel.snapshot import SnapshotKernel
 

@@ -14,7 +14,8 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from support.exprgen import Generator, leaves_of, promoted
 
-from klasy.btf.types import Btf, Struct
+from klasy.btf.btf import Btf
+from klasy.btf.types import Struct
 
 STRUCT = """
 enum shape { ROUND, SQUARE = 0x90000000 };

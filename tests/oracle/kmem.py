@@ -7,7 +7,8 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from klasy.btf.types import Btf, Struct
+from klasy.btf.btf import Btf
+from klasy.btf.types import Struct
 from klasy.btf.walk import find_member
 
 PT_LOAD = 1

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from klasy.backend.artifact import Artifact
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import CallSite, Kernel
 
 ENTRY = 0xFFFF_FFFF_8123_4560

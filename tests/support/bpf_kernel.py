@@ -16,7 +16,8 @@ from klasy.bpf import maps, program, sys
 from klasy.bpf import uapi as u
 from klasy.bpf.asm import assemble
 from klasy.bpf.insn import R0, R1, R2, atomic_add, exit_, load_map_value, mov
-from klasy.btf.types import Btf, Func
+from klasy.btf.btf import Btf
+from klasy.btf.types import Func
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
 
 
 @dataclass(frozen=True)

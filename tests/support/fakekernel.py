@@ -23,7 +23,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from klasy.btf import types as t
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelRefused
 from klasy.kernel.debugfiles import NoDebugInfo

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from klasy.bpf import links
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.kernel.model import Function
 from klasy.match.plan import Point
 from klasy.weaver import watch

@@ -12,7 +12,7 @@ from klasy.log.symbolize import Symbolizer
 from klasy.record import HEADER, HEADER_SIZE, RUN_HEAD, Field, Format, Run
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
 
 POINT = LogPoint("execution", "vfs_read", 0, None, None, 0xFFFF_FFFF_8100_0000)
 FUNCTIONS = (("vfs_read", 0xFFFF_FFFF_8100_0000, None), ("ext_free", 0xFFFF_FFFF_C000_0000, "ext4"))

@@ -6,7 +6,8 @@ from klasy.btf.types import Array, Enum, Float, Fwd, Int, Ptr, Struct
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf, Type
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import Type
 
 _Id = tuple["Btf", int]
 

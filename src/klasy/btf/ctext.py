@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from klasy.btf.btf import Btf
 from klasy.btf.read import BtfError
 from klasy.btf.types import (
     Array,
-    Btf,
     Const,
     DeclTag,
     Enum,

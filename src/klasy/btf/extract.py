@@ -12,7 +12,8 @@ from klasy.plain import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from typing import Any
 
-    from klasy.btf.types import Btf, Type
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import Type
 
 ROOT = 1  # the id that the type has
 

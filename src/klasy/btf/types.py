@@ -1,18 +1,11 @@
-"""The types that BTF describes, and ``Btf``, which finds and decodes them one by one.
-
-A type is known by its id; id 0 is void. Opening BTF decodes nothing: of a kernel's 100,000 types an aspect needs a
-few dozen. A module's BTF is *split*: its ids go on where those of its base, the kernel's, end.
-"""
+"""The types that BTF describes. They refer to each other by id, with which :class:`klasy.btf.btf.Btf` finds them."""
 
 from __future__ import annotations
 
 from klasy.btf import read
-from klasy.btf.read import Blob, BtfError, Layout
-from klasy.plain import TYPE_CHECKING, cached_property, dataclass
+from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from mmap import mmap
     from typing import ClassVar
 
 
@@ -20,7 +13,7 @@ if TYPE_CHECKING:
 class Type:
     """Base of the types."""
 
-    _kinds: ClassVar[tuple[int, ...]] = ()  # the BTF kinds the class stands for
+    kinds: ClassVar[tuple[int, ...]] = ()  # the BTF kinds the class stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +28,7 @@ class Int(Type):
     ``bits`` is less than 8 * size only for old-style bit-fields, which begin ``offset`` bits into the integer.
     """
 
-    _kinds = (read.INT,)
+    kinds = (read.INT,)
     name: str
     size: int
     signed: bool
@@ -49,7 +42,7 @@ class Int(Type):
 class Float(Type):
     """A floating-point type. ``size`` in bytes."""
 
-    _kinds = (read.FLOAT,)
+    kinds = (read.FLOAT,)
     name: str
     size: int
 
@@ -58,7 +51,7 @@ class Float(Type):
 class Ptr(Type):
     """A pointer to ``type_id``."""
 
-    _kinds = (read.PTR,)
+    kinds = (read.PTR,)
     type_id: int
 
 
@@ -66,7 +59,7 @@ class Ptr(Type):
 class Array(Type):
     """``count`` elements of ``type_id``. A flexible array has count 0."""
 
-    _kinds = (read.ARRAY,)
+    kinds = (read.ARRAY,)
     type_id: int
     index_type_id: int
     count: int
@@ -89,7 +82,7 @@ class Member:
 class Struct(Type):
     """A struct; also base of ``Union``. ``size`` in bytes. ``name`` is the tag, empty if there is none."""
 
-    _kinds = (read.STRUCT,)
+    kinds = (read.STRUCT,)
     name: str
     size: int
     members: tuple[Member, ...]
@@ -104,7 +97,7 @@ class Struct(Type):
 class Union(Struct):
     """A union."""
 
-    _kinds = (read.UNION,)
+    kinds = (read.UNION,)
 
     @property
     def is_union(self) -> bool:
@@ -116,7 +109,7 @@ class Union(Struct):
 class Enum(Type):
     """An enumeration. ``size`` in bytes, ``values`` in the order of declaration."""
 
-    _kinds = (read.ENUM, read.ENUM64)
+    kinds = (read.ENUM, read.ENUM64)
     name: str
     size: int
     signed: bool
@@ -127,7 +120,7 @@ class Enum(Type):
 class Fwd(Type):
     """A struct or union of which only the name is known."""
 
-    _kinds = (read.FWD,)
+    kinds = (read.FWD,)
     name: str
     is_union: bool = False
 
@@ -136,7 +129,7 @@ class Fwd(Type):
 class Typedef(Type):
     """Another name for ``type_id``."""
 
-    _kinds = (read.TYPEDEF,)
+    kinds = (read.TYPEDEF,)
     name: str
     type_id: int
 
@@ -145,7 +138,7 @@ class Typedef(Type):
 class Volatile(Type):
     """``volatile`` of ``type_id``."""
 
-    _kinds = (read.VOLATILE,)
+    kinds = (read.VOLATILE,)
     type_id: int
 
 
@@ -153,7 +146,7 @@ class Volatile(Type):
 class Const(Type):
     """``const`` of ``type_id``."""
 
-    _kinds = (read.CONST,)
+    kinds = (read.CONST,)
     type_id: int
 
 
@@ -161,7 +154,7 @@ class Const(Type):
 class Restrict(Type):
     """``restrict`` of ``type_id``, a pointer."""
 
-    _kinds = (read.RESTRICT,)
+    kinds = (read.RESTRICT,)
     type_id: int
 
 
@@ -169,7 +162,7 @@ class Restrict(Type):
 class TypeTag(Type):
     """A tag on ``type_id``, as ``__user`` gives one to what a pointer points to."""
 
-    _kinds = (read.TYPE_TAG,)
+    kinds = (read.TYPE_TAG,)
     name: str
     type_id: int
 
@@ -178,7 +171,7 @@ class TypeTag(Type):
 class DeclTag(Type):
     """A tag on a declaration: ``component`` -1 the whole of ``type_id``, else its member or parameter."""
 
-    _kinds = (read.DECL_TAG,)
+    kinds = (read.DECL_TAG,)
     name: str
     type_id: int
     component: int
@@ -196,7 +189,7 @@ class Param:
 class FuncProto(Type):
     """A function type. ``ret`` is the id of the result's type; ``params`` does not hold the ``...``."""
 
-    _kinds = (read.FUNC_PROTO,)
+    kinds = (read.FUNC_PROTO,)
     ret: int
     params: tuple[Param, ...]
     variadic: bool = False
@@ -206,7 +199,7 @@ class FuncProto(Type):
 class Func(Type):
     """A function; ``type_id`` is its FuncProto. ``linkage``: 0 static, 1 global, 2 extern."""
 
-    _kinds = (read.FUNC,)
+    kinds = (read.FUNC,)
     name: str
     type_id: int
     linkage: int = 0
@@ -216,7 +209,7 @@ class Func(Type):
 class Var(Type):
     """A variable, of which kernels describe the per-CPU ones. ``linkage``: 0 static, 1 global."""
 
-    _kinds = (read.VAR,)
+    kinds = (read.VAR,)
     name: str
     type_id: int
     linkage: int = 0
@@ -235,7 +228,7 @@ class SectionVar:
 class Datasec(Type):
     """The variables of a section, e.g. ``.data..percpu``."""
 
-    _kinds = (read.DATASEC,)
+    kinds = (read.DATASEC,)
     name: str
     size: int
     variables: tuple[SectionVar, ...]
@@ -244,343 +237,3 @@ class Datasec(Type):
 TypeClass = type[Type]
 QUALIFIERS = (Volatile, Const, Restrict, TypeTag)
 VOID = Void()
-
-
-class Btf:
-    """The types of a kernel or, with ``base``, of one of its modules.
-
-    Raises BtfError, from any method, where the bytes are malformed. ``layout`` is one kept from an earlier reading of
-    the same bytes. The BTF of a kernel is /sys/kernel/btf/vmlinux, that of a module lies beside it.
-    """
-
-    def __init__(self, data: bytes | mmap, base: Btf | None = None, *, layout: Layout | None = None) -> None:
-        self.blob = Blob(data, layout)
-        self.base = base
-        self._types: dict[int, Type] = {}
-        self._constants: dict[str, list[tuple[int, int]]] = {}
-        self._all_names: dict[tuple[TypeClass, ...], frozenset[str]] = {}
-        self._first: int | None = None if base else 1
-
-    # --- types by id
-
-    @property
-    def first(self) -> int:
-        """The first id that is not the base's."""
-        if self._first is None:
-            self._first = self.base.end if self.base else 1
-        return self._first
-
-    @property
-    def end(self) -> int:
-        """The id behind the last."""
-        return self.first + self.blob.count
-
-    def type(self, type_id: int) -> Type:
-        """The type with an id."""
-        found = self._types.get(type_id)
-        if found is None:
-            if type_id == 0:
-                return VOID
-            if self.base and type_id < self.first:
-                return self.base.type(type_id)
-            found = self._types[type_id] = self._decode(self._index(type_id))
-        return found
-
-    def _index(self, type_id: int) -> int:
-        index = type_id - self.first
-        if not 0 <= index < self.blob.count:
-            raise BtfError(f"BTF has no type {type_id}")
-        return index
-
-    def _kind(self, type_id: int) -> int:
-        """The kind of a type that is not the base's, without decoding it."""
-        return read.kind_of(self.blob.info(self._index(type_id)))
-
-    def _name(self, offset: int) -> str:
-        if self.base:
-            inherited = self.base.strings_length
-            if offset < inherited:
-                return self.base._name(offset)
-            offset -= inherited
-        return self.blob.string(offset)
-
-    @property
-    def strings_length(self) -> int:
-        """Length of all strings, the base's included: where those of a module built upon this one begin."""
-        return self.blob.strings_length + (self.base.strings_length if self.base else 0)
-
-    def _decode(self, index: int) -> Type:
-        words = self.blob.words
-        at = self.blob.layout.offsets[index]
-        name, info, rest = words[at], words[at + 1], words[at + 2]
-        more = words[at + 3 : at + read.record_words(info)].tolist()
-        return _DECODERS[read.kind_of(info)](self, name, info, rest, more)
-
-    # --- types by name
-
-    def find(self, name: str, *kinds: TypeClass) -> list[int]:
-        """Ids, ascending, of the types with a name; with ``kinds`` only those of these classes. The base's included.
-
-        ``Struct`` stands for structs alone, ``Union`` for unions.
-        """
-        wanted = frozenset(kind for cls in kinds for kind in cls._kinds)
-        found: list[int] = []
-        for offset in self.string_offsets(name):
-            found += self._named(offset, wanted)
-        return sorted(found)
-
-    def string_offsets(self, text: str) -> list[int]:
-        """Where a string stands among all strings, the base's included."""
-        inherited = self.base.strings_length if self.base else 0
-        own = [inherited + offset for offset in self.blob.string_offsets(text)]
-        return (self.base.string_offsets(text) if self.base else []) + own
-
-    def _named(self, name_offset: int, wanted: frozenset[int]) -> list[int]:
-        found = self.base._named(name_offset, wanted) if self.base else []
-        for index in self.blob.named(name_offset):
-            if not wanted or read.kind_of(self.blob.info(index)) in wanted:
-                found.append(self.first + index)
-        return found
-
-    def find_func(self, name: str) -> int | None:
-        """The id of the Func with a name, or None. The base's functions do not count: they are not the module's."""
-        found = [found for found in self.find(name, Func) if found >= self.first]
-        return found[0] if found else None
-
-    def func_ids(self) -> dict[str, int]:
-        """All functions but the base's, by name: for many names at once (0.05 s for a kernel)."""
-        blob, first = self.blob, self.first
-        words, offsets = blob.words, blob.layout.offsets
-        found: dict[str, int] = {}
-        for entry in blob.layout.names:
-            index = entry & 0xFFFF_FFFF
-            if read.kind_of(words[offsets[index] + 1]) == read.FUNC:
-                found.setdefault(self._name(entry >> 32), first + index)
-        return found
-
-    def matching(self, pattern: str, *kinds: TypeClass) -> list[int]:
-        """Ids, ascending, of the named types whose name matches a glob in which only ``*`` is special."""
-        import re
-
-        wanted = frozenset(kind for cls in kinds for kind in cls._kinds)
-        any_run = b"[^\\0]*"
-        glob = re.compile(
-            b"(?:(?<=\\0)|\\A)" + any_run.join(re.escape(part.encode()) for part in pattern.split("*")) + b"(?=\\0)"
-        )
-        found: list[int] = []
-        level: Btf | None = self
-        while level:
-            inherited = level.base.strings_length if level.base else 0
-            for match in glob.finditer(level.blob.strings):
-                if match.end() > match.start():
-                    found += self._named(inherited + match.start(), wanted)
-            level = level.base
-        return sorted(found)
-
-    def find_constant(self, name: str) -> list[tuple[int, int]]:
-        """The enumeration constants with a name, as (id of the Enum, value). The base's included."""
-        found = self._constants.get(name)
-        if found is None:
-            found = self._constants[name] = []
-            for holder in self._holders(name, Enum):
-                enum = self.type(holder)
-                assert isinstance(enum, Enum)
-                found += [(holder, value) for constant, value in enum.values if constant == name]
-        return found
-
-    @cached_property
-    def constant_names(self) -> frozenset[str]:
-        """The names of all enumeration constants, the base's included."""
-        enums = [self.type(type_id) for _, type_id in self.names(Enum)]
-        return frozenset([name for enum in enums if isinstance(enum, Enum) for name, _ in enum.values])
-
-    def structs_with_member(self, name: str) -> list[int]:
-        """Ids, ascending, of the structs and unions that have a member of a name of their own. The base's included."""
-        return self._holders(name, Struct, Union)
-
-    def _holders(self, name: str, *kinds: TypeClass) -> list[int]:
-        """Ids, ascending, of the types of some kinds that have a part (member, constant) with a name."""
-        wanted = frozenset(kind for cls in kinds for kind in cls._kinds)
-        found: set[int] = set()
-        level: Btf | None = self
-        offsets = self.string_offsets(name)
-        while level:
-            for offset in offsets:
-                for index, place in level.blob.holders_of_word(offset):
-                    info = level.blob.info(index)
-                    if read.kind_of(info) in wanted and place >= 3 and read.is_name_place(info, place - 3):
-                        found.add(level.first + index)
-            level = level.base
-        return sorted(found)
-
-    def names(self, *kinds: TypeClass) -> Iterator[tuple[str, int]]:
-        """Name and id of all named types, of some kinds only if given; the base's first."""
-        if self.base:
-            yield from self.base.names(*kinds)
-        wanted = frozenset(kind for cls in kinds for kind in cls._kinds)
-        for entry in self.blob.layout.names:
-            index = entry & 0xFFFF_FFFF
-            if not wanted or read.kind_of(self.blob.info(index)) in wanted:
-                yield self._name(entry >> 32), self.first + index
-
-    def all_names(self, *kinds: TypeClass) -> frozenset[str]:
-        """The names of all types of some kinds, the base's included; of one call the same set as of the next."""
-        found = self._all_names.get(kinds)
-        if found is None:
-            found = self._all_names[kinds] = frozenset([name for name, _ in self.names(*kinds)])
-        return found
-
-    # --- what types mean
-
-    def strip_qualifiers(self, type_id: int) -> int:
-        """The id of a type without ``const``, ``volatile``, ``restrict`` and tags on it; typedefs stay."""
-        for _ in range(_LONGEST_CHAIN):
-            found = self.type(type_id)
-            if not isinstance(found, QUALIFIERS):
-                return type_id
-            type_id = found.type_id
-        raise BtfError(f"BTF type {type_id} qualifies itself")
-
-    def resolve(self, type_id: int) -> int:
-        """The id of what a type is: without qualifiers, tags and typedefs."""
-        for _ in range(_LONGEST_CHAIN):
-            found = self.type(type_id)
-            if not isinstance(found, (Typedef, *QUALIFIERS)):
-                return type_id
-            type_id = found.type_id
-        raise BtfError(f"BTF type {type_id} is defined by itself")
-
-    def resolved(self, type_id: int) -> Type:
-        """The type that ``resolve`` leads to."""
-        return self.type(self.resolve(type_id))
-
-    def size_of(self, type_id: int) -> int:
-        """Size of a type in bytes; 0 where it has none: void, functions, and structs known by name only."""
-        count = 1
-        for _ in range(_LONGEST_CHAIN):
-            found = self.resolved(type_id)
-            if isinstance(found, (Int, Float, Struct, Enum, Datasec)):
-                return count * found.size
-            if isinstance(found, Ptr):
-                return count * read.POINTER_SIZE
-            if isinstance(found, Array):
-                count *= found.count
-            elif not isinstance(found, Var):
-                return 0
-            type_id = found.type_id
-        raise BtfError(f"BTF type {type_id} is an array of itself")
-
-    def pointee(self, type_id: int) -> int | None:
-        """The id of what a type points to, or None if it is no pointer; its qualifiers stay."""
-        found = self.resolved(type_id)
-        return found.type_id if isinstance(found, Ptr) else None
-
-    def proto(self, func_id: int) -> FuncProto:
-        """The prototype of a Func, or of a (pointer to a) function type."""
-        found = self.resolved(func_id)
-        for _ in range(2):
-            if isinstance(found, (Func, Ptr)):
-                found = self.resolved(found.type_id)
-        if not isinstance(found, FuncProto):
-            raise BtfError(f"BTF type {func_id} is no function")
-        return found
-
-    # --- C text
-
-    def c_name(self, type_id: int, declares: str = "") -> str:
-        """A type as C writes it: ``struct sk_buff *``; with ``declares`` the declaration of that name."""
-        from klasy.btf.ctext import declaration
-
-        return declaration(self, type_id, declares)
-
-    def c_prototype(self, func_id: int) -> str:
-        """The prototype of a Func as C writes it, with the names of the parameters."""
-        from klasy.btf.ctext import prototype
-
-        return prototype(self, func_id)
-
-    def c_definition(self, type_id: int) -> str:
-        """A struct, union, enum or typedef as C defines it, over several lines, with the offsets of members."""
-        from klasy.btf.ctext import definition
-
-        return definition(self, type_id)
-
-
-_LONGEST_CHAIN = 64  # of typedefs and qualifiers; as many as the kernel's own verifier of BTF lets pass
-
-
-def _int(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    encoding = more[0] >> 24
-    signed, char, boolean = bool(encoding & 1), bool(encoding & 2), bool(encoding & 4)
-    return Int(btf._name(name), rest, signed, boolean, char, more[0] & 0xFF, more[0] >> 16 & 0xFF)
-
-
-def _array(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    return Array(*more)
-
-
-def _struct(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    text = btf._name
-    triples = zip(more[::3], more[1::3], more[2::3], strict=True)
-    if read.flag_of(info):
-        members = tuple([Member(text(n), t, place & 0xFF_FFFF, place >> 24) for n, t, place in triples])
-    else:
-        members = tuple([Member(text(n), t, place) for n, t, place in triples])
-    cls = Union if read.kind_of(info) == read.UNION else Struct
-    return cls(text(name), rest, members)
-
-
-def _enum(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    signed = read.flag_of(info)
-    pairs = zip(more[::2], more[1::2], strict=True)
-    # Before the kind flag said so (Linux 6.0), every value was taken as signed: what has the sign bit, is.
-    values = tuple([(btf._name(n), v - (1 << 32) if signed and v >> 31 else v) for n, v in pairs])
-    return Enum(btf._name(name), rest, signed, values)
-
-
-def _enum64(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    signed = read.flag_of(info)
-    triples = zip(more[::3], more[1::3], more[2::3], strict=True)
-    values = tuple(
-        [(btf._name(n), (high << 32 | low) - (1 << 64 if signed and high >> 31 else 0)) for n, low, high in triples]
-    )
-    return Enum(btf._name(name), rest, signed, values)
-
-
-def _func_proto(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    variadic = len(more) >= 2 and not more[-1] and not more[-2]  # a last parameter without name and type
-    if variadic:
-        del more[-2:]
-    params = tuple([Param(btf._name(n), t) for n, t in zip(more[::2], more[1::2], strict=True)])
-    return FuncProto(rest, params, variadic)
-
-
-def _datasec(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    return Datasec(btf._name(name), rest, tuple(map(SectionVar, more[::3], more[1::3], more[2::3])))
-
-
-def _decl_tag(btf: Btf, name: int, info: int, rest: int, more: list[int]) -> Type:
-    return DeclTag(btf._name(name), rest, more[0] - (1 << 32 if more[0] >> 31 else 0))
-
-
-_DECODERS: dict[int, Callable[[Btf, int, int, int, list[int]], Type]] = {
-    read.INT: _int,
-    read.PTR: lambda btf, name, info, rest, more: Ptr(rest),
-    read.ARRAY: _array,
-    read.STRUCT: _struct,
-    read.UNION: _struct,
-    read.ENUM: _enum,
-    read.FWD: lambda btf, name, info, rest, more: Fwd(btf._name(name), read.flag_of(info)),
-    read.TYPEDEF: lambda btf, name, info, rest, more: Typedef(btf._name(name), rest),
-    read.VOLATILE: lambda btf, name, info, rest, more: Volatile(rest),
-    read.CONST: lambda btf, name, info, rest, more: Const(rest),
-    read.RESTRICT: lambda btf, name, info, rest, more: Restrict(rest),
-    read.FUNC: lambda btf, name, info, rest, more: Func(btf._name(name), rest, read.count_of(info)),
-    read.FUNC_PROTO: _func_proto,
-    read.VAR: lambda btf, name, info, rest, more: Var(btf._name(name), rest, more[0]),
-    read.DATASEC: _datasec,
-    read.FLOAT: lambda btf, name, info, rest, more: Float(btf._name(name), rest),
-    read.DECL_TAG: _decl_tag,
-    read.TYPE_TAG: lambda btf, name, info, rest, more: TypeTag(btf._name(name), rest),
-    read.ENUM64: _enum64,
-}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from klasy.btf.types import Btf, Int, Member, Struct
+from klasy.btf.btf import Btf
+from klasy.btf.types import Int, Member, Struct
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:

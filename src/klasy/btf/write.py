@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterable
 
 from klasy.btf import read
+from klasy.btf.btf import Btf
 from klasy.btf.types import (
     Array,
-    Btf,
     Const,
     Datasec,
     DeclTag,

@@ -66,7 +66,7 @@ def run(args: Arguments) -> int:
 
 def _harmless_functions() -> tuple[int | None, int | None]:
     """The BTF ids of the functions that trampolines are tried on; None where there is none, or no types to be read."""
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
 
     try:
         with open("/sys/kernel/btf/vmlinux", "rb") as file:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.cli.options import Arguments, Parser
     from klasy.kernel.live import LiveKernel
     from klasy.kernel.model import Function

@@ -6,7 +6,7 @@ sockaddr, struct timespec); whoever follows a pointer to such a struct is told s
 
 from __future__ import annotations
 
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.compiler.types import Incomplete, Pointer, Struct, Types, pointer_to
 from klasy.compiler.wording import did_you_mean
 from klasy.lang import ast

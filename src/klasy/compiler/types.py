@@ -18,7 +18,7 @@ from klasy.plain import TYPE_CHECKING, dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
     from klasy.match.datum import DataType

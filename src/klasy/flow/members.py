@@ -11,8 +11,9 @@ from functools import cached_property
 
 from klasy.btf import read
 from klasy.btf.alike import alike
+from klasy.btf.btf import Btf
 from klasy.btf.read import BtfError
-from klasy.btf.types import Array, Btf, Datasec, FuncProto, Ptr, Struct, Var
+from klasy.btf.types import Array, Datasec, FuncProto, Ptr, Struct, Var
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:

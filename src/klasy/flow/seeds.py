@@ -16,7 +16,7 @@ from klasy.kernel.model import Clone
 from klasy.plain import TYPE_CHECKING, dataclass, replace
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.image import KernelImage
 
 _WORD = 8
@@ -216,7 +216,7 @@ def functions_by_name(btf: Btf) -> dict[str, list[int]]:
     for entry in btf.blob.layout.names:
         index = entry & 0xFFFF_FFFF
         if read.kind_of(words[offsets[index] + 1]) == read.FUNC:
-            found.setdefault(btf._name(entry >> 32), []).append(btf.first + index)
+            found.setdefault(btf.string(entry >> 32), []).append(btf.first + index)
     return found
 
 

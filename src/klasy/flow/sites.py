@@ -12,7 +12,7 @@ from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.flow.decode import Op
     from klasy.kernel.image import KernelImage
     from klasy.kernel.model import Function

@@ -10,7 +10,7 @@ from klasy.kernel import kallsyms
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.kallsyms import Symbols
 
 

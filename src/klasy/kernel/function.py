@@ -9,7 +9,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.image import KernelImage
     from klasy.kernel.kallsyms import Symbols
 

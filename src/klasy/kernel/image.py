@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from bisect import bisect_left, bisect_right
 
-from klasy.btf.types import Btf, Func
+from klasy.btf.btf import Btf
+from klasy.btf.types import Func
 from klasy.errors import KernelLacks
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel.function import KernelFunction

@@ -19,7 +19,7 @@ from klasy.plain import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
 
     Read = Callable[[int, int], bytes]
 

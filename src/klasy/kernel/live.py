@@ -6,8 +6,8 @@ import atexit
 import os
 import zlib
 
+from klasy.btf.btf import Btf
 from klasy.btf.read import Layout
-from klasy.btf.types import Btf
 from klasy.errors import KernelLacks, NotRoot
 from klasy.kernel import caches, kallsyms, patchsites
 from klasy.kernel.image import KernelImage

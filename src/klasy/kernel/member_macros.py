@@ -12,7 +12,7 @@ from klasy.btf.types import Struct
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
 
 
 @dataclass(frozen=True, slots=True)

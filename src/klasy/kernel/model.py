@@ -10,7 +10,7 @@ from klasy.plain import TYPE_CHECKING, Enum, NamedTuple, Protocol, dataclass, fi
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.inlined import Inlined
     from klasy.kernel.references import Reference
     from klasy.kernel.tracepoints import Tracepoints

@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_right
 from functools import cached_property
 
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.errors import KernelLacks, KernelRefused, SystemRefusal
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel import caches, kallsyms, patchsites

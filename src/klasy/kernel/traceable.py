@@ -17,7 +17,8 @@ from klasy.kernel.patchsites import PatchSites
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf, Type
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import Type
     from klasy.kernel.image import KernelImage
     from klasy.kernel.model import CallSite, Function
 

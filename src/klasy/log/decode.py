@@ -29,7 +29,7 @@ from klasy.record import HEADER, HEADER_SIZE, TEXT_KERNEL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.log.access import Accesses
     from klasy.log.calls import Calls
     from klasy.log.symbolize import Symbolizer

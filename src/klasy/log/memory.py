@@ -9,7 +9,7 @@ from klasy.log.value import Char, Elements, EnumValue, Pointer, Record, Value, t
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
 
 _FLOATS = {4: Struct("<f"), 8: Struct("<d")}
 

@@ -27,8 +27,8 @@ from struct import Struct
 from struct import error as StructError
 
 from klasy.bpf.uapi import BPF_RINGBUF_DISCARD_BIT
+from klasy.btf.btf import Btf
 from klasy.btf.read import BtfError
-from klasy.btf.types import Btf
 from klasy.errors import InputError, KlasyError, SystemRefusal
 from klasy.kernel.kallsyms import Symbols
 from klasy.kernel.model import Clone, Function

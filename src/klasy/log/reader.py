@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     from klasy.bpf.maps import Map
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.log.event import LogEvent, Schema
     from klasy.log.lines import LineDecoder
     from klasy.log.symbolize import Symbolizer

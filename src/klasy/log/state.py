@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.log.symbolize import Symbolizer
 
 

@@ -23,7 +23,7 @@ from klasy.plain import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
     from klasy.match.execution import ExecutionPlanner

@@ -9,7 +9,8 @@ from __future__ import annotations
 from klasy.plain import TYPE_CHECKING, dataclass, field, replace
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf, Type
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import Type
 
 POINTER_BYTES = 8
 

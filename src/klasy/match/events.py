@@ -27,7 +27,7 @@ from klasy.plain import TYPE_CHECKING, NamedTuple, dataclass, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
     from klasy.kernel.tracepoints import EventFormat, Field
     from klasy.match.conjunct import Conjunct

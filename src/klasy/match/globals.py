@@ -22,7 +22,7 @@ from klasy.source import SourceFile, Span
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import DataSymbol, Function, Kernel
 

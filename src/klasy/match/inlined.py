@@ -6,7 +6,8 @@ instruction, and a copy of which it does not say is not reached. Nothing is seen
 
 from __future__ import annotations
 
-from klasy.btf.types import Btf, Enum, Func, FuncProto, Fwd, Int, Param, Ptr, Struct, Type, Typedef, Union
+from klasy.btf.btf import Btf
+from klasy.btf.types import Enum, Func, FuncProto, Fwd, Int, Param, Ptr, Struct, Type, Typedef, Union
 from klasy.btf.write import write
 from klasy.kernel.model import Clone, Function, Refusal, Way
 from klasy.lang import ast

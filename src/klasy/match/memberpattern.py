@@ -18,7 +18,7 @@ from klasy.plain import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.flow.sites import Member
     from klasy.match.matcher import AdviceMatcher
 

@@ -16,7 +16,7 @@ from klasy.plain import TYPE_CHECKING, NamedTuple, replace
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef
     from klasy.match.shadow import Shadow

@@ -10,7 +10,8 @@ from klasy.match.typeref import Comparer, TypeRefError, spelled
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf, FuncProto
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import FuncProto
     from klasy.lang.ast import ParamPattern, Signature, TypeRef
     from klasy.source import Span
 

@@ -14,7 +14,7 @@ from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, dataclass, f
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function, Kernel
     from klasy.lang.ast import Signature

@@ -24,7 +24,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Function
     from klasy.match.execution import ExecutionPlanner
     from klasy.match.matched import Match, Outcome

@@ -13,7 +13,8 @@ from klasy.match.glob import is_glob, matches
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf, Type
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import Type
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import TypeRef

@@ -8,7 +8,7 @@ from klasy.match.options import LEAST_TRAMPOLINE_REGISTERS, Features
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
 
 ERROR_INJECTION = "/sys/kernel/debug/error_injection/list"

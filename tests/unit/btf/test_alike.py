@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from klasy.btf.alike import alike
-from klasy.btf.types import Array, Btf, Enum, Fwd, Int, Member, Ptr, Struct, Typedef, Union
+from klasy.btf.btf import Btf
+from klasy.btf.types import Array, Enum, Fwd, Int, Member, Ptr, Struct, Typedef, Union
 from klasy.btf.write import write
 
 BASE = Btf(write([Int("int", 4, True), Struct("node", 16, (Member("next", 3, 0), Member("n", 1, 64))), Ptr(2)]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from klasy.btf import types as t
+from klasy.btf.btf import Btf
 from klasy.btf.read import BtfError
-from klasy.btf.types import Btf
 from klasy.btf.write import write
 
 INT, CHAR, S, PS, PPS, CS, PCS, CPS, A, PA, AP, FN, PFN, APFN, TD, FRET, F, VOID_PTR, ANON, E = range(1, 21)

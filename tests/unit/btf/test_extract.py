@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klasy.btf.btf import Btf
 from klasy.btf.extract import ROOT, extract
-from klasy.btf.types import Btf, Enum, Struct
+from klasy.btf.types import Enum, Struct
 from klasy.kernel.snapshot import SnapshotKernel
 from klasy.log.memory import decode
 

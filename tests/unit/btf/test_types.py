@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from klasy.btf import read
 from klasy.btf import types as t
+from klasy.btf.btf import Btf
 from klasy.btf.read import Blob, BtfError, Layout
-from klasy.btf.types import Btf
 from klasy.btf.walk import find_member, member_names, members
 from klasy.btf.write import BtfWriter, write
 

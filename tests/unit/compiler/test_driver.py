@@ -11,7 +11,7 @@ import pytest
 from support.compiling import compile_text
 from support.fakekernel import FakeKernel
 
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.compiler import check_aspect
 from klasy.compiler.builtins import NAMES, context
 from klasy.compiler.formats import MAX_RECORD

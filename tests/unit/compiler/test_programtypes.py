@@ -9,7 +9,8 @@ import pytest
 from golden.kernel import KERNEL
 from support.compiling import compile_text, errors_of
 
-from klasy.btf.types import Btf, Struct
+from klasy.btf.btf import Btf
+from klasy.btf.types import Struct
 
 pytestmark = pytest.mark.skipif(which("gcc") is None, reason="compiles programs")
 

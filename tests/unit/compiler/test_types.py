@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from support.fakekernel import FakeKernel
 
-from klasy.btf.types import Btf, Typedef
+from klasy.btf.btf import Btf
 from klasy.btf.types import Struct as BtfStruct
+from klasy.btf.types import Typedef
 from klasy.compiler.types import (
     BOOL,
     CHAR,
@@ -292,7 +293,8 @@ def test_same():
 
 def test_wide_integers_are_opaque():
     """A 128-bit integer has a size and no arithmetic."""
-    from klasy.btf.types import Btf, Int
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import Int
     from klasy.btf.write import write
 
     kernel = FakeKernel()

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.minikernel import BASE, STEP, MiniKernel, lines
 
-from klasy.btf.types import Btf, Int, Member, Ptr, Struct
+from klasy.btf.btf import Btf
+from klasy.btf.types import Int, Member, Ptr, Struct
 from klasy.btf.write import write
 from klasy.flow import candidates, sites
 from klasy.flow.cfg import Unit

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from klasy.btf import types as t
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelLacks
 from klasy.kernel.image import KernelImage

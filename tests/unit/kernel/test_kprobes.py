@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from klasy.btf import types as t
-from klasy.btf.types import Btf
+from klasy.btf.btf import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelRefused
 from klasy.kernel.kprobes import Covered, covered

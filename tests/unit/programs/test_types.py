@@ -8,7 +8,8 @@ from shutil import which
 
 import pytest
 
-from klasy.btf.types import Btf, Enum, Fwd, Struct, Typedef, Union
+from klasy.btf.btf import Btf
+from klasy.btf.types import Enum, Fwd, Struct, Typedef, Union
 from klasy.btf.walk import find_member
 from klasy.programs.debuginfo import DebugInfo, types_at
 from klasy.programs.files import ProgramFile

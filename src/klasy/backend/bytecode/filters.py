@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.bpf.insn import Instruction, Reg
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.match.filter import Filter
 
 SCRATCH = COMM_SIZE  # bytes

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from klasy.backend.bytecode.emitter import Emitter
-    from klasy.btf.types import Btf, FuncProto
+    from klasy.btf.btf import Btf
+    from klasy.btf.types import FuncProto
 
 TRAMPOLINE = frozenset({Context.FENTRY, Context.FEXIT})
 OF_TRACEPOINTS = frozenset({Context.RAW, *ANY_SYSCALL})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.backend.bytecode.emitter import Emitter
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
 
 TRAMPOLINE = "arch_rethook_trampoline"

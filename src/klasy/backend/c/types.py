@@ -18,7 +18,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from klasy.btf.types import Btf
+    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
 
 _INTS = {1: "char", 2: "short", 4: "int", 8: "long long"}
