@@ -19,8 +19,11 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeVar
 
     from klasy.bpf.maps import Map
+
+    T = TypeVar("T", Program, Map, Link)
 
 BPFFS = "/sys/fs/bpf"  # where everybody mounts it
 
@@ -61,28 +64,24 @@ def open_pin(path: str) -> Program | Map | Link:
 
 def open_map(path: str) -> Map:
     """The map pinned at ``path``; TypeError if something else is."""
-    obj = open_pin(path)
-    if not isinstance(obj, maps.Map):
-        obj.close()
-        raise TypeError(f"{path} is no map")
-    return obj
+    return _open_as(maps.Map, path, "map")
 
 
 def open_link(path: str) -> Link:
     """The link pinned at ``path``; TypeError if something else is."""
-    obj = open_pin(path)
-    if not isinstance(obj, Link):
-        obj.close()
-        raise TypeError(f"{path} is no link")
-    return obj
+    return _open_as(Link, path, "link")
 
 
 def open_program(path: str) -> Program:
     """The program pinned at ``path``; TypeError if something else is."""
+    return _open_as(Program, path, "program")
+
+
+def _open_as(kind: type[T], path: str, word: str) -> T:
     obj = open_pin(path)
-    if not isinstance(obj, Program):
+    if not isinstance(obj, kind):
         obj.close()
-        raise TypeError(f"{path} is no program")
+        raise TypeError(f"{path} is no {word}")
     return obj
 
 

@@ -132,9 +132,7 @@ def _number(body: Body, attribute: str) -> Operand:
     first = numbers(body.called, attribute)
     if isinstance(body.joinpoint, int):
         return first[body.joinpoint]
-    arm = body.arm
-    ids = {*arm.by_address.values(), *arm.by_return_address.values()}
-    pieces = runs(first, sorted(ids if arm.otherwise is None else {*ids, arm.otherwise}))
+    pieces = runs(first, sorted({*body.arm.joinpoints}))
     if len(pieces) < 2:  # none where the program is at no join point
         return body.joinpoint if not pieces or pieces[0][1] is None else pieces[0][1]
     build = body.build

@@ -278,6 +278,12 @@ class Arm:
     strings: tuple[int, ...] | None = None
     note: Note | None = None
 
+    @property
+    def joinpoints(self) -> tuple[int, ...]:
+        """The ids of the join points at which it runs; one that several addresses lead to stands there as often."""
+        own = () if self.otherwise is None else (self.otherwise,)
+        return (*self.by_address.values(), *self.by_return_address.values(), *own)
+
 
 class Point(NamedTuple):
     """Where a probe is attached: an instruction (or entry) at ``address`` in ``function``."""
@@ -348,6 +354,11 @@ class Probe:
     def places(self) -> tuple[Mapping[int, int], ...]:
         """By address the join points of its arms, then those for which it keeps notes: as a Locate numbers them."""
         return (*[arm.by_address for arm in self.arms], *[note.by_address for note in self.notes])
+
+    @property
+    def joinpoints(self) -> set[int]:
+        """The ids of the join points whose advice its program runs."""
+        return {joinpoint for arm in self.arms for joinpoint in arm.joinpoints}
 
     @property
     def takes_notes(self) -> bool:

@@ -67,11 +67,6 @@ def check_plan(plan: Plan) -> list[str]:
     return faults
 
 
-def _ids(arm: Arm) -> list[int]:
-    own = [] if arm.otherwise is None else [arm.otherwise]
-    return [*arm.by_address.values(), *arm.by_return_address.values(), *own]
-
-
 def _where(shadow: Shadow) -> tuple[JoinPointKind, int, int | None]:
     """What tells a join point from others: of a copy between two objects, the register that leads to one."""
     return shadow.kind, shadow.address, shadow.access.base if shadow.access is not None else None
@@ -81,7 +76,7 @@ def _check_joinpoints(plan: Plan) -> Iterator[str]:
     reached: dict[int, int] = {}
     for probe in plan.probes:
         for arm in probe.arms:
-            for number in _ids(arm):
+            for number in arm.joinpoints:
                 reached[number] = reached.get(number, 0) + 1
                 if not 0 <= number < len(plan.joinpoints):
                     yield f"{probe.name} runs join point {number}, which there is not"
@@ -149,7 +144,7 @@ def _check_watch(plan: Plan, probe: Probe) -> Iterator[str]:
 
 
 def _check_arm(plan: Plan, probe: Probe, arm: Arm, addresses: set[int]) -> Iterator[str]:
-    if not _ids(arm):
+    if not arm.joinpoints:
         yield f"the arm of advice {arm.advice} never runs"
     kind = plan.aspect.advice[arm.advice].kind
     after = kind is AdviceKind.AFTER

@@ -43,7 +43,7 @@ def whole(plan: Plan, probe: Probe) -> list[list[int] | None]:
         if probe.locator is not Locator.DISPATCH or arm.otherwise is None:
             continue
         if _marked(plan, probe) <= set(arm.by_address):
-            return [sorted({*arm.by_address.values(), *arm.by_return_address.values(), arm.otherwise})]
+            return [sorted({*arm.joinpoints})]
     return [None] * len(probe.points)
 
 

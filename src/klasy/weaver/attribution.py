@@ -16,7 +16,7 @@ def served(plan: Plan, probe: Probe) -> list[list[int]]:
     """The ids of the join points that miss a hit when a point of the probe does, for each of its points."""
     if probe.context in (Context.MEMBER, Context.ACCESSED):
         return [sorted({ids[p.address] for ids in probe.places if p.address in ids}) for p in probe.points]
-    ids = _arm_ids(probe)
+    ids = probe.joinpoints
     body = probe.context is Context.BODY  # its points lie a little behind the join points
     places = [point.function.address if body else point.address for point in probe.points]
     at: dict[int, set[int]] = {address: set() for address in places}
@@ -24,18 +24,9 @@ def served(plan: Plan, probe: Probe) -> list[list[int]]:
     if probe.mark is MarkUse.WRITE:
         # A mark that is not written is a hit less for whoever would have read it.
         readers = (p for p in plan.probes if p.mark in (MarkUse.READ, MarkUse.TAKE) and p.role == probe.role)
-        _sort_in((plan.joinpoints[i] for reader in readers for i in _arm_ids(reader)), at)
+        _sort_in((plan.joinpoints[i] for reader in readers for i in reader.joinpoints), at)
     everyone = sorted(ids)
     return [sorted(at[address]) or everyone for address in places]
-
-
-def _arm_ids(probe: Probe) -> set[int]:
-    ids: set[int] = set()
-    for arm in probe.arms:
-        ids.update(arm.by_address.values(), arm.by_return_address.values())
-        if arm.otherwise is not None:
-            ids.add(arm.otherwise)
-    return ids
 
 
 def _sort_in(joinpoints: Iterable[JoinPoint], at: dict[int, set[int]]) -> None:

@@ -38,7 +38,7 @@ class Counters:
         """``cpus``: as Options.cpus."""
         self._counters = counter_rows(cpus, len(plan.joinpoints))
         self._runs = Rows(cpus, len(plan.probes), 8)
-        self._running = _shared(_run_by(probe) for probe in plan.probes)
+        self._running = _shared(probe.joinpoints for probe in plan.probes)
         self._marking = _shared(_marked_by(plan, probe) for probe in plan.probes)
 
     def bump(self, e: Emitter, joinpoint: Operand, counter: int, *, shared: bool = False) -> None:
@@ -77,16 +77,6 @@ def _own_row(e: Emitter, map_name: str, rows: Rows, entry: int, otherwise: str) 
     to_row = lsh(R0, power) if rows.row == 1 << power else mul(R0, rows.row)
     e.asm.emit(call("get_smp_processor_id"), jump_if(R0, ">=", rows.cpus, otherwise), to_row)
     e.asm.emit(load_map_value(R2, map_name, entry * rows.width), add(R0, R2))
-
-
-def _run_by(probe: Probe) -> set[int]:
-    """Join points whose advice a probe's program runs."""
-    ids: set[int] = set()
-    for arm in probe.arms:
-        ids.update(arm.by_address.values(), arm.by_return_address.values())
-        if arm.otherwise is not None:
-            ids.add(arm.otherwise)
-    return ids
 
 
 def _marked_by(plan: Plan, probe: Probe) -> set[int]:
