@@ -2,7 +2,8 @@
 
 A method ``_on_NAME`` makes the node of the rule, or of the alias of its alternative, NAME. Texts that the grammar takes
 as they are (numbers, strings, quoted signatures) are read here; what is wrong in them goes into the bag, and a
-plausible node takes their place.
+plausible node takes their place. One long file, since the grammar is one: its sections stand
+here as they stand there.
 """
 
 from __future__ import annotations
