@@ -1,6 +1,7 @@
 // The way of each TCP segment through one machine's network stack, from the socket that sends it to the socket that gets it:
 // one record for each station. A segment is known by the address of its buffer, which stays the same all the way through a pair of
-// veth devices. Only the session (port 7022) and the bulk transfer (port 7001) are logged.
+// veth devices (their module must be loaded: modprobe veth). Where IP gets it only the session (port 7022) and the bulk transfer
+// (port 7001) are logged, with their port; at the other stations all buffers are, and the picture takes those that IP got.
 aspect path {
     pointcut sent(struct sock *sk, struct sk_buff *skb):
         execution(__ip_queue_xmit(struct sock *sk, struct sk_buff *skb, ..)) && if(skb->len > 40)
