@@ -136,7 +136,7 @@ def test_no_command() -> None:
     """Nothing to run is wrong usage, found before any guest begins."""
     done = lab("--")
     assert done.returncode == 2
-    assert "no command given" in done.stderr.decode()
+    assert "there is no command to run" in done.stderr.decode()
 
 
 def test_unknown_kernel() -> None:

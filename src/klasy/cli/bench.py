@@ -67,6 +67,9 @@ def run(args: Arguments) -> int:
     __import__(name)
     experiment: Experiment = sys.modules[name]  # a module fits the protocol
     report = experiment.measure(scale)
+    if args.only and not report.rows and not report.missing:
+        parts = " or ".join(f"'{part}'" for part in args.only)
+        raise UsageError(f"no part of {args.name} has {parts} in its name", hint="without --only all have their turn")
     here = machine.describe()
     if args.json:
         import json

@@ -35,35 +35,42 @@ def run(args: Arguments) -> int:
     if args.files.count(STDIN) > 1:
         raise UsageError("- (standard input) can be given once")
     failed = 0
+    refusal = None
     for name in args.files:
         try:
-            _check(read_source(name))
+            refusal = _check(read_source(name)) or refusal
         except InputError as error:
             if failed:
                 print(file=sys.stderr)
             report(error)
             failed += 1
+    if refusal is not None:
+        why = "which join points there are, and whether they can be probed"
+        print(f"klasy: not checked: {why}: {refusal.message}", file=sys.stderr)
+        if refusal.hint:
+            print(f"  hint: {refusal.hint}", file=sys.stderr)
     return EXIT_INPUT if failed else EXIT_OK
 
 
-def _check(source: SourceFile) -> None:
-    """Check a file, and say what it holds. Raises InputError with all that is wrong with it."""
+def _check(source: SourceFile) -> SystemRefusal | None:
+    """Check a file, and say what it holds; why not all could be checked. Raises InputError with all that is wrong."""
     from klasy.weaver.build import build
 
     try:
         built = build(source)
     except SystemRefusal as refusal:
-        _check_names_and_types(source, refusal)
-        return
+        _check_names_and_types(source)
+        return refusal
     for artifact in built:
         plan = artifact.plan
         show_diagnostics(plan.diagnostics)
         missing = f", {len(plan.unreached)} not reached" if plan.unreached else ""
         points = plural(len(plan.joinpoints), "join point")
         print(f"{shown(source.name)}: aspect {plan.aspect.name}: {points}{missing}")
+    return None
 
 
-def _check_names_and_types(source: SourceFile, refusal: SystemRefusal) -> None:
+def _check_names_and_types(source: SourceFile) -> None:
     """Check what can be checked where the kernel does not show its addresses or text."""
     from klasy import lang
     from klasy.compiler import check_aspect
@@ -81,12 +88,6 @@ def _check_names_and_types(source: SourceFile, refusal: SystemRefusal) -> None:
     show_diagnostics(bag.items)
     for aspect in aspects:
         print(f"{shown(source.name)}: aspect {aspect.name}: sound, as far as names and types tell")
-    print(
-        f"klasy: not checked: which join points there are, and whether they can be probed: {refusal.message}",
-        file=sys.stderr,
-    )
-    if refusal.hint:
-        print(f"  hint: {refusal.hint}", file=sys.stderr)
 
 
 def _signatures(aspect: Aspect, kernel: Kernel) -> list[Diagnostic]:

@@ -44,9 +44,9 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: Arguments) -> int:
-    """A name that ends in .asp, or is that of a file, means the file; another a woven aspect, else a ready one."""
+    """The name of a file, or one that no aspect can have, means a file; another a woven aspect, else a ready one."""
     what = args.what
-    if what is not None and (what.endswith(".asp") or what == "-" or os.path.isfile(what)):
+    if what is not None and (what in ("", "-") or what.endswith(".asp") or "/" in what or os.path.isfile(what)):
         return _of_file(args)
     if what is not None and what.isidentifier() and _is_ready(what):
         return _of_file(args)

@@ -37,9 +37,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--no-9p", action="store_true", help="without this machine's files: klasy, its checkout, busybox"
     )
-    parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="kill the command after so long, and end with 3"
-    )
+    parser.add_argument("--timeout", metavar="SECONDS", help="kill the command after so long, and end with 3")
     parser.add_argument(
         "--fresh-boot", action="store_true", help="boot the kernel instead of beginning from a kept state"
     )
@@ -61,10 +59,11 @@ def run(args: Arguments) -> int:
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
-        raise UsageError("klasy lab: no command given", hint="klasy lab -- COMMAND ..")
+        raise UsageError("there is no command to run", hint="klasy lab -- COMMAND ..")
+    timeout = _seconds(args.timeout) if args.timeout is not None else None
     show = _Writer(2) if args.verbose else None
     if args.debuginfo and args.no_9p:
-        raise UsageError("klasy lab: --debuginfo needs this machine's files: --no-9p shuts them out")
+        raise UsageError("--debuginfo needs this machine's files: --no-9p shuts them out")
     guest = Guest(
         by_name(args.kernel),
         host_files=not args.no_9p,
@@ -75,7 +74,7 @@ def run(args: Arguments) -> int:
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with guest:
-            return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=args.timeout)
+            return guest.stream(command, _Writer(1), _Writer(2), stdin=_readable_stdin(), timeout=timeout)
     except GuestDied as error:
         if not args.verbose:
             _Writer(2)(error.console.encode(errors="replace"))
@@ -90,6 +89,16 @@ def run(args: Arguments) -> int:
         # No guest is left to be ended in an orderly way, and what comes after us would not expect the exception.
         while before:
             signal.signal(*before.popitem())
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--timeout: '{text}' is no number of seconds above 0")
+    return seconds
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:

@@ -99,6 +99,8 @@ def _parser(name: str, command: Command) -> FullParser:
 
     parser = Parser(name, command.HELP, command.EXAMPLE)
     _declare(parser, command)
+    if getattr(command, "RUNS_COMMAND", False):
+        parser.usage = parser.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%") + " [-- COMMAND ..]"
     return parser
 
 

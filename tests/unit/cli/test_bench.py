@@ -48,3 +48,16 @@ def test_a_picture_needs_matplotlib_from_the_start(monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "--png needs matplotlib" in shown
     assert "klasy[plot]" in shown
+
+
+def test_only_what_there_is(monkeypatch, capsys):
+    """A part that is misspelt does not pass for one that was measured."""
+    from klasy.bench import hits
+    from klasy.bench.measure import Report
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(hits, "measure", lambda _: Report("hits", "cost of a hit", "ns", (), {}))
+    assert cli.main(["bench", "hits", "--only", "fentri", "--only", "kprobes"]) == 2
+    shown = capsys.readouterr()
+    assert "no part of hits has 'fentri' or 'kprobes' in its name" in shown.err
+    assert shown.out == ""

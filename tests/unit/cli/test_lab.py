@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from klasy.cli.main import main
+
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
 # The command as it is, but for the guest, whose command ends with 7, and for the pack, whose modules are said to have
@@ -68,3 +70,10 @@ def test_a_signal_behind_the_command_changes_nothing(number):
     """The command has ended, and what is kept for the next one is not left half written."""
     done = lab("writing of the pack", number)
     assert (done.returncode, done.stdout, done.stderr) == (7, "written", "")
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "soon", ""])
+def test_a_timeout_is_a_time(seconds, capsys):
+    """What is none is told before a guest is begun."""
+    assert main(["lab", f"--timeout={seconds}", "--", "true"]) == 2
+    assert capsys.readouterr().err == f"klasy: --timeout: '{seconds}' is no number of seconds above 0\n"
