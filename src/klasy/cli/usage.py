@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from klasy.errors import EXIT_USAGE
 from klasy.plain import TYPE_CHECKING
@@ -22,6 +23,12 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
         )
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process. Raises OSError where the help cannot be written, which argparse would not see."""
+        if not message:
+            sys.stdout.flush()
+        super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         """End the process."""

@@ -40,6 +40,18 @@ def test_examples_are_right(command):
         assert {word for word in own.split() if word.startswith("-") and word != "-"} <= known, line
 
 
+def test_help_that_cannot_be_written():
+    """Is an error as of any other output."""
+    script = (
+        "import sys; sys.argv = ['klasy', 'weave', '--help']; from klasy.cli.main import entry_point; entry_point()"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (3, "klasy: cannot write the output: No space left on device\n")
+
+
 def run_entry_point(monkeypatch, outcome, argv=("status",)) -> int:
     """What the console script ends with when the command does this."""
 
