@@ -117,7 +117,8 @@ def _notes(aspect: dict[str, Any]) -> list[str]:
     if aspect["denied"]:
         notes.append(f"{plural(aspect['denied'], 'hit')} denied")
     if aspect["stillborn"]:
-        notes.append(f"was never switched on: klasy was killed while it wove it; klasy unweave {name} takes it out")
+        why = "by hand or because klasy was killed while it wove it"
+        notes.append(f"is switched off, {why}; klasy unweave {name} takes it out")
     elif not aspect["active"]:
         notes.append(f"{aspect['stopped']}; klasy log {name} shows the rest of its log, and takes it out")
     if aspect["left_out"]:
