@@ -9,7 +9,7 @@ from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, INTERNAL_ERRORS, words
+from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, INTERNAL_ERRORS, TAKEN, words
 from klasy.log.value import Call, CallArgument, UserText, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.record import CALL_REGISTERS, CALL_SIZE, TEXT_BYTES, TEXT_KERNEL, TEXT_NONE
@@ -52,6 +52,13 @@ class Calls:
                 arguments.append(CallArgument(argument.name, string, None))
             else:
                 arguments.append(argument.shown(number))
+        taken = TAKEN.get(name)
+        if taken is not None:
+            place, rule = taken
+            value = arguments[place].value if place < len(arguments) else None
+            number = rule(value) if isinstance(value, int) else None
+            if number is not None:
+                del arguments[number:]
         result = numbers[0]
         return Call(name, tuple(arguments), result if over else None, _result_text(name, result) if over else "")
 

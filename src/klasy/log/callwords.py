@@ -13,7 +13,7 @@ from __future__ import annotations
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class Words(NamedTuple):
@@ -435,6 +435,26 @@ WORDS: dict[tuple[str, str], Words] = {
     ("ptrace", "request"): PTRACE,
     ("prctl", "option"): PRCTL,
     ("arch_prctl", "option"): ARCH_PRCTL,
+}
+
+_CREATES = 0o100 | 0o20000000  # O_CREAT, O_TMPFILE's own bit: then a mode is given
+_MOVES_TO = 2 | 4  # MREMAP_FIXED, MREMAP_DONTUNMAP: then an address is
+# F_GETFD, F_GETFL, F_GETOWN, F_GETSIG, F_GETLEASE, F_GETPIPE_SZ, F_GET_SEALS
+_FCNTL = dict.fromkeys((1, 3, 9, 11, 1025, 1032, 1034), 2)
+# FUTEX_WAIT, _WAKE, _REQUEUE, _LOCK_PI, _UNLOCK_PI, _TRYLOCK_PI, _LOCK_PI2
+_FUTEX = {0: 4, 1: 3, 3: 5, 6: 4, 7: 2, 8: 2, 13: 4}
+# PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, _DUMPABLE, _KEEPCAPS, _NAME, PR_GET_SECCOMP, PR_CAPBSET_READ, _DROP, _TIMERSLACK
+_PRCTL = {1: 2, 2: 2, 3: 1, 4: 2, 7: 1, 8: 2, 15: 2, 16: 2, 21: 1, 23: 2, 24: 2, 29: 2, 30: 1}
+
+# How many arguments a call takes where one of them decides that: which one, and what its value says (None: all).
+# Programs leave anything in the registers of the others.
+TAKEN: Mapping[str, tuple[int, Callable[[int], int | None]]] = {
+    "open": (1, lambda flags: None if flags & _CREATES else 2),
+    "openat": (2, lambda flags: None if flags & _CREATES else 3),
+    "mremap": (3, lambda flags: None if flags & _MOVES_TO else 4),
+    "fcntl": (1, _FCNTL.get),
+    "futex": (1, lambda op: _FUTEX.get(op & FUTEX.mask)),
+    "prctl": (0, _PRCTL.get),
 }
 
 DIRECTORIES = frozenset({"dfd", "olddfd", "newdfd"})  # arguments that may be AT_FDCWD, of whatever call
