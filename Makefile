@@ -27,10 +27,12 @@ setup: packages .venv/.ready
 # pip's own script for the command does the same, after Python has looked for installed packages: a quarter of a second
 # in a guest. Here Python starts without (-S), and looks for them when klasy first needs one: klasy.startup. It takes the
 # code from the #! line, and has not to find out what kind of script the file is; for "python .venv/bin/klasy" it stands
-# there once more. A #! line takes no blanks in the interpreter's path, and 255 characters: else pip's script stays.
+# there once more. Ctrl-C before klasy heeds it ends it without Python's traceback (0: the default), unless who began it
+# has it ignored (1). A #! line takes no blanks in the interpreter's path, and 255 characters: else pip's script stays.
 define LAUNCHER
 	@code='sys.path.insert(0,"$(CURDIR)/src");from klasy.__main__ import entry_point;entry_point()'; \
-	first="#!$(CURDIR)/.venv/bin/python -IScimport sys;del sys.argv[0];$$code"; \
+	quiet='import _signal as s;s.getsignal(2)==1 or s.signal(2,0)'; \
+	first="#!$(CURDIR)/.venv/bin/python -ISc$$quiet;import sys;del sys.argv[0];$$code"; \
 	case '$(CURDIR)' in *[[:space:]\"\\]*) exit;; esac; \
 	test "$${#first}" -gt 250 || printf '%s\n' "$$first" "import sys;$$code" > .venv/bin/klasy
 endef

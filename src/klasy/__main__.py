@@ -20,7 +20,7 @@ def entry_point() -> None:
     # Importing makes many objects and no garbage. Each 700 of them (the default) to look for some cost 11 of the 200
     # million instructions of a weave; 100,000 are some 20 MB at most that a long-running command keeps too long.
     gc.set_threshold(100_000)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
         signal.signal(signal.SIGINT, interrupt)
     try:
         _run()

@@ -227,3 +227,20 @@ def test_reader_goes_away() -> None:
         process.stdout.close()
         assert process.wait(timeout=60) == 128 + signal.SIGPIPE
         assert process.stderr.read() == b""
+
+
+def test_an_early_interrupt_shows_no_traceback() -> None:
+    """Ctrl-C while Python has hardly begun to load klasy ends it as at any other moment: without a word of Python's."""
+    aspect = str(CHECKOUT / "examples" / "log_dequeue.asp")
+    for number in range(40):
+        command = subprocess.Popen(
+            ["env", "--default-signal=INT", KLASY, "check", aspect],  # who runs the tests may have it ignored
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        time.sleep(0.002 + number / 2000)
+        command.send_signal(signal.SIGINT)
+        _, errors = command.communicate(timeout=60)
+        if b"Fatal Python error" not in errors:  # in Python's own first milliseconds nobody can help
+            assert errors == b""
+            assert command.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
