@@ -1,8 +1,9 @@
 """printf templates: parsed once, checked by the compiler against types, filled in by the reader of the log.
 
-C's printf with the kernel's ``%pS`` and ``%ps``, and one difference: values carry their own width and sign, so length
-modifiers (``l``, ``ll``, ``hh`` ..) are accepted and mean nothing, and ``%d`` of an unsigned value is its value.
-``%u``, ``%x`` and ``%o`` of a negative one show it modulo its own width, as C does.
+C's printf with the kernel's ``%pS`` and ``%ps``, and one difference: values carry their own width and sign, so the
+length modifiers of wide values (``l``, ``ll``, ``z`` ..) are accepted and mean nothing, and ``%d`` of an unsigned value
+is its value. ``h`` and ``hh`` cut a value, and ``%u``, ``%x`` and ``%o`` of a negative one show it modulo its width,
+which is at least an int's, as C does.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ class Directive:
         return self.kind in INTEGER
 
     @property
+    def cut(self) -> int:
+        """To how many bytes ``h`` or ``hh`` cuts a number; 0 where it is shown whole."""
+        return (0, 2, 1)[min(self.text.count("h"), 2)]
+
+    def bits(self, size: int) -> int:
+        """How wide a number of ``size`` bytes is that is shown as an unsigned one: as C passes it, an int at least.
+
+        What is no value of the record, ``joinpoint.line`` or ``.address``, has no size of its own.
+        """
+        return 8 * (self.cut or max(size or 8, 4))
+
+    @property
     def is_symbol(self) -> bool:
         """Whether it shows a code address as function+offset (``%pS``) or function (``%ps``)."""
         return self.kind in ("pS", "ps")
@@ -80,6 +93,19 @@ def parse(template: str) -> tuple[Piece, ...]:
     if text:
         pieces.append(text)
     return tuple(pieces)
+
+
+def faults(template: str) -> list[TemplateError]:
+    """What is wrong with each directive that means nothing, in order."""
+    found: list[TemplateError] = []
+    while True:
+        try:
+            parse(template)
+        except TemplateError as error:
+            found.append(error)
+            template = template[: error.start] + " " * (error.end - error.start) + template[error.end :]
+        else:
+            return found
 
 
 def directives(pieces: Sequence[Piece]) -> list[Directive]:
@@ -162,10 +188,13 @@ def show(directive: Directive, value: int | str, size: int = 8) -> str:
         return _pad(directive, "", str(value), zeros=False)
     sign = ""
     if kind in "di":
+        if directive.cut:
+            half = 1 << 8 * directive.cut - 1
+            value = (value + half) % (2 * half) - half
         sign = "-" if value < 0 else "+" if "+" in directive.flags else " " if " " in directive.flags else ""
         digits = str(abs(value))
     else:
-        number = value & (1 << 8 * size) - 1
+        value = number = value & (1 << directive.bits(size)) - 1
         digits = f"{number:{'d' if kind == 'u' else kind}}"
         if "#" in directive.flags and number and kind in "xX":
             sign = "0" + kind

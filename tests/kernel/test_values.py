@@ -73,8 +73,8 @@ aspect values {
         log(pid, tid, comm, uid, gid, cpu, cgroup, now);
         log(joinpoint.kind, joinpoint.function, joinpoint.address, joinpoint.module, joinpoint.callee, joinpoint.file,
             joinpoint.line);
-        log("%s %s %s %p %pS", joinpoint.kind, joinpoint.function, joinpoint.module, joinpoint.address,
-            joinpoint.address);
+        log("%s %s %s %p %pS %lx %u", joinpoint.kind, joinpoint.function, joinpoint.module, joinpoint.address,
+            joinpoint.address, joinpoint.address, joinpoint.line);
     }
 }
 """
@@ -417,7 +417,7 @@ def test_joinpoint(aspect, folder):
     assert (kind, function, module, callee) == ("execution", "vfs_mkdir", "vmlinux", "")
     assert where.address == address
     assert (file, line) == ("", 0)
-    assert template.message == f"execution vfs_mkdir vmlinux {address:#x} vfs_mkdir+0x0"
+    assert template.message == f"execution vfs_mkdir vmlinux {address:#x} vfs_mkdir+0x0 {address:x} 0"
     document = aspect.as_json(event)
     assert document["joinpoint"] == {"kind": "execution", "function": "vfs_mkdir", "offset": 0, "callee": None}
     assert document["values"]["joinpoint.address"] == f"{address:#x}"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klasy.printf import Directive, TemplateError, directives, parse, render, show
+from klasy.printf import Directive, TemplateError, directives, faults, parse, render, show
 
 
 def test_texts_and_directives_alternate():
@@ -56,12 +56,25 @@ def test_bad_templates(template, part):
 def test_render_fills_in_order():
     """Each directive takes the next value; text stands for a value that could not be read."""
     pieces = parse("%d %s %x %d")
-    assert render(pieces, [(-1, 4), ("eth0", 16), (-1, 2), ("<fault>", 8)]) == "-1 eth0 ffff <fault>"
+    assert render(pieces, [(-1, 4), ("eth0", 16), (-1, 2), ("<fault>", 8)]) == "-1 eth0 ffffffff <fault>"
 
 
 def test_unsigned_value_with_signed_directive():
     """%d of an unsigned value shows the value, not its bits as signed."""
     assert show(Directive("%d", "d"), 0xFFFF_FFFF, 4) == "4294967295"
+
+
+def test_what_has_no_size():
+    """joinpoint.line and joinpoint.address are no part of the record: their size is 0, and they are shown whole."""
+    assert render(parse("%u %x %X"), [(123, 0), (0xFFFFFFFF81000010, 0), (10, 0)]) == "123 ffffffff81000010 A"
+
+
+def test_all_faults_in_order():
+    """Each directive that means nothing is found, not only the first; the sound ones between them are none."""
+    template = "%y %d %*d 100%% %pI4 %s %e %l"
+    found = faults(template)
+    assert [template[error.start : error.end] for error in found] == ["%y", "%*", "%pI4", "%e", "%l"]
+    assert faults("%d %% %hhx") == []
 
 
 _libc = ctypes.CDLL(None)
@@ -85,6 +98,21 @@ def test_integers_as_libc(flags, width, precision, conversion, value):
     template = f"%{flags}{width}{precision}ll{conversion}"
     (directive,) = directives(parse(template))
     assert show(directive, value, 8) == _c_printf(template, ctypes.c_longlong(value))
+
+
+@given(
+    length=st.sampled_from(["", "h", "hh"]),
+    conversion=st.sampled_from("diuxXo"),
+    precision=st.sampled_from(["", ".0", ".4"]),
+    signed=st.integers(-(2**15), 2**15 - 1) | st.integers(-20, 20),
+    size=st.sampled_from([1, 2, 4]),
+)
+def test_narrow_integers_as_libc(length, conversion, precision, signed, size):
+    """A char and a short are passed as ints, h and hh cut what is passed: as C does it."""
+    value = {1: ctypes.c_byte, 2: ctypes.c_short, 4: ctypes.c_int}[size](signed).value
+    template = f"%{precision}{length}{conversion}"
+    (directive,) = directives(parse(template))
+    assert show(directive, value, size) == _c_printf(template, ctypes.c_int(value))
 
 
 @given(

@@ -390,12 +390,14 @@ def _bare(directive: printf.Directive, entry: Field) -> Show | None:
     """What shows a number as a directive does, where Python has that at hand; else None."""
     if entry.kind != "int" or directive.kind not in _PLAIN or directive.flags or directive.width:
         return None
+    if directive.cut:
+        return None
     if directive.precision is not None:
         return None
     show = _PLAIN[directive.kind]
     if directive.kind in "di" or not entry.signed:
         return show
-    mask = (1 << 8 * entry.size) - 1
+    mask = (1 << directive.bits(entry.size)) - 1
     return lambda value: show(value & mask)
 
 

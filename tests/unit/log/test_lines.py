@@ -32,6 +32,9 @@ DIRECTIVES = [
     "%p",
     "%pS",
     "%08llx",
+    "%hhu",
+    "%hd",
+    "%hx",
 ]
 names = st.sampled_from(["n", "a % b", 'f("x")', "p->q", "é"])
 

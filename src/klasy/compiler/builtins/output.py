@@ -149,8 +149,9 @@ def _fill(checker: ExprChecker, layout: Layout, template: ast.StringLiteral, cal
     values = [checker.any(argument) for argument in arguments]
     try:
         pieces = printf.parse(template.value)
-    except printf.TemplateError as error:
-        checker.error("bad-format", error.message, template.span, error.hint)
+    except printf.TemplateError:
+        for error in printf.faults(template.value):
+            checker.error("bad-format", error.message, template.span, error.hint)
         return False
     wanted = printf.directives(pieces)
     if len(wanted) != len(arguments):
