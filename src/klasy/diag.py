@@ -1,7 +1,8 @@
 """Diagnostics: what is wrong, where, and how to mend it; and how that is shown.
 
 A stage adds to a :class:`DiagnosticBag` and goes on; the pipeline stops at the end of the first stage that
-found an error, so that all errors of a file come in one go.
+found an error. What is sound of the file is judged by the later ones all the same (``klasy.lang.remains``), so that all
+errors of a file come in one go.
 """
 
 from __future__ import annotations

@@ -27,16 +27,21 @@ def load(file: SourceFile) -> list[ast.Aspect]:
     Raises InputError with everything that is wrong with the file and can be known without a kernel, in one go.
     """
     from klasy.lang.parser import parse
-    from klasy.lang.resolve import resolve
 
     bag = DiagnosticBag()
-    tree = parse(file, bag)
-    aspects: list[ast.Aspect] = []
-    if tree is not None and tree.imports:
-        from klasy.lang.together import load_with_imports
-
-        aspects = load_with_imports(tree, bag)
-    elif tree is not None:
-        aspects = resolve(tree, bag)
+    aspects = resolved(parse(file, bag), bag)
     bag.raise_if_errors()
     return aspects
+
+
+def resolved(tree: ast.File | None, bag: DiagnosticBag) -> list[ast.Aspect]:
+    """The resolved aspects of a tree, which are whole only if the bag has no errors then; of no tree none."""
+    from klasy.lang.resolve import resolve
+
+    if tree is None:
+        return []
+    if tree.imports:
+        from klasy.lang.together import load_with_imports
+
+        return load_with_imports(tree, bag)
+    return resolve(tree, bag)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from klasy.diag import DiagnosticBag
-from klasy.errors import InputError
+from klasy.diag import DiagnosticBag, Severity
+from klasy.errors import InputError, SystemRefusal
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from klasy.kernel.model import Kernel
     from klasy.lang.ast import Aspect
     from klasy.match.options import PlanOptions
+    from klasy.match.plan import Plan
     from klasy.source import SourceFile
 
 
@@ -30,7 +31,12 @@ def build(
     """
     from klasy import lang
 
-    return _build(lang.load(source), kernel, options, limits)
+    try:
+        aspects = lang.load(source)
+    except InputError as error:
+        _raise_with_the_rest([source], error.diagnostics, kernel, options)
+        raise
+    return _build(aspects, kernel, options, limits)
 
 
 def build_all(
@@ -51,6 +57,7 @@ def build_all(
             bag.items += error.diagnostics
     _report_same_names(aspects, bag)
     if bag.errors:
+        _raise_with_the_rest(sources, bag.items, kernel, options)
         bag.raise_if_errors()
     if not aspects:
         raise InputError("there is nothing to weave: all aspects are abstract", hint="weave one that extends them")
@@ -71,18 +78,55 @@ def _report_same_names(aspects: Sequence[Aspect], bag: DiagnosticBag) -> None:
             )
 
 
+def _raise_with_the_rest(
+    sources: Sequence[SourceFile], found: Sequence[Diagnostic], kernel: Kernel | None, options: PlanOptions | None
+) -> None:
+    """Raise InputError with what was found without a kernel, and what the kernel has against the rest of the files.
+
+    Returns where the kernel cannot be asked.
+    """
+    from klasy.lang.remains import sound_parts
+
+    said = {(d.code, d.span) for d in found}
+    bag = DiagnosticBag(list(found))
+    try:
+        kernel, options = kernel or _running_kernel(), options or _running_options()
+        for source in sources:
+            for aspect in sound_parts(source):
+                bag.items += [d for d in _errors_of(aspect, kernel, options) if (d.code, d.span) not in said]
+    except SystemRefusal:
+        return
+    bag.raise_if_errors()
+
+
+def _errors_of(aspect: Aspect, kernel: Kernel, options: PlanOptions) -> list[Diagnostic]:
+    """What the kernel has against an aspect; no warnings, of which some are of what the whole file does not do."""
+    from klasy.compiler import compile_plan
+
+    try:
+        compile_plan(_plan(aspect, kernel, options), kernel)
+    except InputError as error:
+        return [d for d in _told(aspect, error.diagnostics) if d.severity is Severity.ERROR]
+    return []
+
+
+def _running_kernel() -> Kernel:
+    from klasy.kernel.live import running_kernel
+
+    return running_kernel()
+
+
+def _running_options() -> PlanOptions:
+    from klasy.match.options import PlanOptions
+    from klasy.weaver.features import RunningFeatures
+
+    return PlanOptions(RunningFeatures())
+
+
 def _build(
     aspects: Sequence[Aspect], kernel: Kernel | None, options: PlanOptions | None, limits: Options | None
 ) -> list[Artifact]:
-    if kernel is None:
-        from klasy.kernel.live import running_kernel
-
-        kernel = running_kernel()
-    if options is None:
-        from klasy.match.options import PlanOptions
-        from klasy.weaver.features import RunningFeatures
-
-        options = PlanOptions(RunningFeatures())
+    kernel, options = kernel or _running_kernel(), options or _running_options()
     bag = DiagnosticBag()
     built: list[Artifact] = []
     for aspect in aspects:
@@ -107,23 +151,29 @@ def _told(aspect: Aspect, items: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
     return told
 
 
-def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Options | None) -> Artifact:
-    """One aspect. Where matching fails, its advice is checked all the same: all errors come in one go."""
-    from klasy.backend import Options, generate
-    from klasy.bpf.maps import cpu_numbers
-    from klasy.compiler import check_aspect, compile_plan
+def _plan(aspect: Aspect, kernel: Kernel, options: PlanOptions) -> Plan:
+    """Where an aspect is to be woven. If that fails, its advice is checked all the same: all errors come in one go."""
+    from klasy.compiler import check_aspect
     from klasy.match import plan_aspect
-    from klasy.match.runs import must_count
-    from klasy.weaver.features import counts_refused
 
     try:
-        plan = plan_aspect(aspect, kernel, options)
+        return plan_aspect(aspect, kernel, options)
     except InputError as error:
         said = {(d.code, d.span) for d in error.diagnostics}
         more = [d for d in check_aspect(aspect, kernel) if (d.code, d.span) not in said]
         bag = DiagnosticBag([*error.diagnostics, *more])
         bag.raise_if_errors()
         raise
+
+
+def _build_one(aspect: Aspect, kernel: Kernel, options: PlanOptions, limits: Options | None) -> Artifact:
+    from klasy.backend import Options, generate
+    from klasy.bpf.maps import cpu_numbers
+    from klasy.compiler import compile_plan
+    from klasy.match.runs import must_count
+    from klasy.weaver.features import counts_refused
+
+    plan = _plan(aspect, kernel, options)
     compiled = compile_plan(plan, kernel)
     plan = replace(plan, diagnostics=tuple(_told(aspect, (*plan.diagnostics, *compiled.diagnostics))))
     limits = replace(limits or Options(), cpus=cpu_numbers())
