@@ -15,13 +15,16 @@ else:
     import _signal as signal  # all of it but the enumerations, which take ten times as long to import
 
 
+_raised: list[KeyboardInterrupt] = []  # by the handler of Ctrl-C
+
+
 def entry_point() -> None:
     """Run the command line, importing from the pack of klasy's modules; ends the process."""
     # Importing makes many objects and no garbage. Each 700 of them (the default) to look for some cost 11 of the 200
     # million instructions of a weave; 100,000 are some 20 MB at most that a long-running command keeps too long.
     gc.set_threshold(100_000)
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
-        signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing yet to be ended in an orderly way
     try:
         _run()
     except KeyboardInterrupt as end:  # so early or late that no command was there to tell of it
@@ -31,7 +34,20 @@ def entry_point() -> None:
 def interrupt(number: int, _: "FrameType | None") -> None:
     """End the command in an orderly way at Ctrl-C: the first counts. More of them would end just that orderly way."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [number])
-    raise KeyboardInterrupt
+    _raised.append(KeyboardInterrupt())
+    raise _raised[-1]
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt once more where that came to nothing: Python drops what is raised in a weak reference's callback, as in
+    those by which it forgets the locks of modules that it has imported.
+    """
+    if not any(unraisable.exc_value is ours for ours in _raised):
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # waits where that is held
+    signal.setitimer(signal.ITIMER_REAL, 0.001)  # by then the callback is over
 
 
 def _run() -> None:
@@ -40,6 +56,9 @@ def _run() -> None:
     finder = startup.install()
     from klasy.cli.main import entry_point as run
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        sys.unraisablehook = _unraisable
+        signal.signal(signal.SIGINT, interrupt)
     try:
         run()
     except SystemExit as end:

@@ -323,6 +323,7 @@ def test_regular_expressions_come_compiled():
 TOLD_MANY_TIMES = """
 import os, signal
 from klasy import __main__ as klasy
+from klasy.cli import main
 def run():
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -331,7 +332,7 @@ def run():
             os.kill(os.getpid(), signal.SIGINT)
         print("in order")
         raise
-klasy._run = run
+main.entry_point = run
 klasy.entry_point()
 """
 
@@ -340,3 +341,33 @@ def test_the_first_of_many_counts():
     """Who presses Ctrl-C more than once does not disturb how a command ends, and gets no traceback."""
     ended = subprocess.run([sys.executable, "-c", TOLD_MANY_TIMES], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "in order\n", "")
+
+
+LOST = """
+import os, signal, sys, time, weakref
+
+import klasy.__main__
+import klasy.cli.main
+
+
+def run():
+    class Lock:
+        pass
+
+    lock = Lock()
+    kept = weakref.ref(lock, lambda _: os.kill(os.getpid(), signal.SIGINT) or sum(range(10)))
+    del lock
+    os.write(1, b"dropped")
+    time.sleep(60)
+
+
+klasy.cli.main.entry_point = run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+klasy.__main__.entry_point()
+"""
+
+
+def test_an_interrupt_that_python_drops_comes_again() -> None:
+    """What a handler raises in a weak reference's callback is lost: the command ends all the same, quietly."""
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"dropped", b"")

@@ -241,6 +241,5 @@ def test_an_early_interrupt_shows_no_traceback() -> None:
         time.sleep(0.002 + number / 2000)
         command.send_signal(signal.SIGINT)
         _, errors = command.communicate(timeout=60)
-        if b"Fatal Python error" not in errors:  # in Python's own first milliseconds nobody can help
-            assert errors == b""
-            assert command.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+        assert b"klasy" not in errors  # before it runs its first line, Python has words of its own
+        assert command.returncode in (-signal.SIGINT, 128 + signal.SIGINT) or b"Fatal Python error" in errors
