@@ -180,3 +180,20 @@ def test_errors_name_what_there_is():
     hints = [hint for d in caught.value.diagnostics for hint in d.hints]
     assert "did you mean 'sched:sched_switch'?" in hints
     assert any("'next_pid'" in hint for hint in hints)
+
+
+def test_a_field_of_an_arguments_name_beside_one_that_is_a_field_only():
+    """The record has the work's address as void *work: who also takes the function is told why that is its type."""
+    text = """aspect a {
+        before(struct work_struct *work, void *function): event(workqueue:workqueue_execute_start) { log(function); }
+        before(u32 work, void *function): event(workqueue:workqueue_execute_start) { log(function); }
+    }"""
+    with pytest.raises(InputError) as caught:
+        build(SourceFile("test.asp", text), LiveKernel())
+    both, neither = caught.value.diagnostics
+    assert [both.code, neither.code] == ["wrong-field-type", "wrong-field-type"]
+    assert list(both.hints) == [
+        "'struct work_struct *work' is the tracepoint's argument, but 'function' is a field of its record, and an "
+        "advice takes either: declare it as the field is, and cast it"
+    ]
+    assert not neither.hints

@@ -296,6 +296,7 @@ class _Binds:
                     f"'{each.name}' of event '{event}' is '{each.text}', but the advice declares "
                     f"'{spelled(each.param.type)}'",
                     each.param.span,
+                    self._both(each, arguments) if each is fault else "",
                 )
         argument = next(name for _, name in self.wanted if name not in fields)
         field = next(name for _, name in self.wanted if name not in arguments)
@@ -306,6 +307,20 @@ class _Binds:
             fault.param.span,
             "mostly the arguments lead to what is in the fields: next->pid is next_pid",
             *offered,
+        )
+
+    def _both(self, fault: _Fault, arguments: Mapping[str, _Offer]) -> str:
+        """The hint where an argument of the field's name has the type that was declared, but others are fields only.
+
+        Many records keep an argument's address under the argument's name, as void * (workqueue_execute_start's work).
+        """
+        argument = arguments.get(fault.name)
+        fields = [name for _, name in self.wanted if name not in arguments]
+        if argument is None or not fields or not argument.fits(fault.param.type):
+            return ""
+        return (
+            f"'{argument.text}' is the tracepoint's argument, but '{fields[0]}' is a field of its record, and an "
+            "advice takes either: declare it as the field is, and cast it"
         )
 
 
