@@ -36,6 +36,11 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def message_text(text: str) -> str:
+    """A message of the advice: harmless, with the tabs that a template may have to line up its columns."""
+    return text if text.isprintable() else "\t".join(map(harmless, text.split("\t")))
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     named = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}.get(character)
@@ -139,9 +144,9 @@ def event_text(event: LogEvent, symbols: Symbolizer) -> str:
     if event.message is None:
         what = _values(event, symbols)
     elif event.lines:
-        what = "\n".join(harmless(line) for line in event.message.split("\n"))
+        what = "\n".join(message_text(line) for line in event.message.split("\n"))
     else:
-        what = harmless(event.message)
+        what = message_text(event.message)
     return (
         f"{event.clock} {event.cpu:3} {harmless(event.comm)}[{event.tid}] "
         f"{event.aspect}: {event.joinpoint.place}: {what}"

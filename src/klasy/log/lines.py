@@ -16,7 +16,7 @@ from struct import Struct
 
 from klasy import printf
 from klasy.log.columns import NUMBERS, alike, columns_of, interleaved, texts
-from klasy.log.format_text import call_text, harmless, quoted
+from klasy.log.format_text import call_text, harmless, message_text, quoted
 from klasy.log.value import Pointer, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
@@ -317,7 +317,7 @@ class LineDecoder:
         directives = printf.directives(pieces)
         bare = [_bare(directive, entry) for directive, entry in zip(directives, form.fields, strict=True)]
         begin, end = ('"message": ', "}") if self._as_json else ("", "")
-        shown = _string_json if self._as_json else harmless
+        shown = _string_json if self._as_json else message_text
         if None in bare:
             sizes = [entry.size for entry in form.fields]
 

@@ -16,7 +16,7 @@ from klasy.btf.types import Struct
 from klasy.errors import SystemRefusal
 from klasy.log.decode import Decoder
 from klasy.log.format_json import event_json, value_json
-from klasy.log.format_text import event_text, harmless, value_text
+from klasy.log.format_text import event_text, harmless, message_text, value_text
 from klasy.log.memory import decode
 from klasy.log.value import (
     Char,
@@ -180,6 +180,7 @@ def test_what_is_logged_cannot_command_a_terminal(raw):
     value = text_of(raw)
     assert text(value).isprintable()
     assert harmless(value).isprintable()
+    assert message_text(value).replace("\t", "").isprintable()
     document = as_json(value)
     document.encode("utf-8")
     if b"\0" not in raw:
@@ -346,3 +347,8 @@ def test_the_clock_is_set_meanwhile(monkeypatch):
         assert event.time_ns == 5000
         shown.append(event.clock[2:])
     assert shown == [":46:40.000005", ":46:40.000005", ":46:40.000005", ":47:41.001005"]
+
+
+def test_tabs_of_a_message_stay() -> None:
+    """A template's tabs line up columns, as printf's do; all else that could drive a terminal is made visible."""
+    assert message_text("a\tb\x1b[2J\tc") == "a\tb\\x1b[2J\tc"
