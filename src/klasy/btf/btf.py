@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from klasy.btf.types import TypeClass
 
+_DEFINED = {"rcu_head": "callback_head"}  # include/linux/types.h: who writes an aspect knows the name on the left
 _LONGEST_CHAIN = 64  # of typedefs and qualifiers; as many as the kernel's own verifier of BTF lets pass
 
 
@@ -121,12 +122,15 @@ class Btf:
     def find(self, name: str, *kinds: TypeClass) -> list[int]:
         """Ids, ascending, of the types with a name; with ``kinds`` only those of these classes. The base's included.
 
-        ``Struct`` stands for structs alone, ``Union`` for unions.
+        ``Struct`` stands for structs alone, ``Union`` for unions. A name that the kernel's headers define as a macro
+        for another, and no type has, is taken for that.
         """
         wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
         found: list[int] = []
         for offset in self.string_offsets(name):
             found += self._named(offset, wanted)
+        if not found and name in _DEFINED:
+            return self.find(_DEFINED[name], *kinds)
         return sorted(found)
 
     def string_offsets(self, text: str) -> list[int]:

@@ -164,6 +164,15 @@ def test_a_module_builds_upon_the_kernel(btf):
     assert dict(module.names(t.Func)) == {"walk": FUNC, "mod_walk": func}
 
 
+def test_a_name_that_headers_define_for_another():
+    """``struct rcu_head`` is the kernel's callback_head, unless something has the name itself."""
+    callback = t.Struct("callback_head", 16, ())
+    btf = Btf(write([callback]))
+    assert btf.find("rcu_head") == btf.find("rcu_head", t.Struct) == btf.find("callback_head") == [1]
+    assert btf.find("rcu_head", t.Union) == []
+    assert Btf(write([callback, t.Struct("rcu_head", 8, ())])).find("rcu_head") == [2]
+
+
 def test_typedef_loops_are_refused():
     """A typedef of itself, which only broken BTF has, ends in an error and not in a hang."""
     with pytest.raises(BtfError):
