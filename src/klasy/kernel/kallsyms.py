@@ -379,7 +379,7 @@ def lookup(listing: bytes, pattern: str) -> list[tuple[Symbol, int]]:
     """All symbols whose name matches a glob (only ``*`` is special), and where in the listing their lines end."""
     import re
 
-    first, *others = pattern.encode().split(b"*")
+    first, *others = re.sub(rb"\*+", b"*", pattern.encode()).split(b"*")
     line = re.compile(rb"\S+ \S " + rb"\S*".join(map(re.escape, (first, *others))) + rb"(\s.*)?")
     # What a line must hold for sure. A name ends where its line does, or where that of its module begins.
     sure = [max(b" " + first, *others, key=len)] if others else [b" %b\n" % first, b" %b\t" % first]

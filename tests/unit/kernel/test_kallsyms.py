@@ -252,6 +252,7 @@ def test_lookup_finds_any_symbol():
     assert [symbol.name for symbol, _ in lookup(LISTING, "jiffies*")] == ["jiffies", "jiffies_64"]
     assert [(s.name, s.module) for s, _ in lookup(LISTING, "mod_d*")] == [("mod_data", "mod")]
     assert lookup(LISTING, "jiff") == []
+    assert [s.name for s, _ in lookup(LISTING, "j**********************************s")] == ["jiffies"]
     assert [(s.name, s.module) for s, _ in lookup(LISTING, "kfree")] == [("kfree", None), ("kfree", "other")]
     assert [s.name for s, _ in lookup(LISTING, "*fre*")] == [
         "__pfx_kfree", "kfree", "free_it.part.0", "free_alias", "kfree.cold", "kfree",
