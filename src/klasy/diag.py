@@ -113,6 +113,11 @@ def _one_slip(one: str, other: str) -> bool:
     return rest == swapped or (rest[1:] == other_rest[1:] and len(one) > 2)
 
 
+def did_you_mean(names: Sequence[str]) -> str:
+    """The hint that names what was probably meant; empty where there is nothing."""
+    return f"did you mean {' or '.join(repr(n) for n in names)}?" if names else ""
+
+
 _COLOURS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;35m", Severity.NOTE: "\x1b[1;36m"}
 
 

@@ -30,8 +30,8 @@ from klasy.compiler.types import (
     literal_type,
     pointer_to,
 )
-from klasy.compiler.wording import a_type, did_you_mean, operand_text, quoted
-from klasy.diag import DiagnosticBag, suggest
+from klasy.compiler.wording import a_type, operand_text, quoted
+from klasy.diag import DiagnosticBag, did_you_mean, suggest
 from klasy.lang import ast
 from klasy.lang.vocabulary import CONTEXT_NAMES, DATA_NAMES, JOINPOINT
 from klasy.match.near import near

@@ -18,7 +18,8 @@ from klasy.compiler.types import (
     pointer_to,
     same,
 )
-from klasy.compiler.wording import a_type, did_you_mean, operand_text, tag_word
+from klasy.compiler.wording import a_type, operand_text, tag_word
+from klasy.diag import did_you_mean
 from klasy.lang import ast
 from klasy.lang.vocabulary import JOINPOINT
 from klasy.match.near import near

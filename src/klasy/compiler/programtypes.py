@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from klasy.btf.btf import Btf
 from klasy.compiler.types import Incomplete, Pointer, Struct, Types, pointer_to
-from klasy.compiler.wording import did_you_mean
+from klasy.diag import did_you_mean
 from klasy.lang import ast
 from klasy.lang.walk import nodes
 from klasy.match.glob import matches, star

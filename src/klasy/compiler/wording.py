@@ -7,7 +7,7 @@ from klasy.lang import ast
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 
 def quoted(node: ast.Expr) -> str:
@@ -40,8 +40,3 @@ def a_type(kind: CType) -> str:
     if isinstance(kind, Opaque):
         return f"'{kind.name}', which klasy does not compute with"
     return f"'{kind.name}'"
-
-
-def did_you_mean(names: Sequence[str]) -> str:
-    """The hint that names what was probably meant; empty where there is nothing."""
-    return f"did you mean {' or '.join(repr(n) for n in names)}?" if names else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.diag import suggest
+from klasy.diag import did_you_mean, suggest
 from klasy.lang import ast
 from klasy.lang.walk import free_names, rename
 from klasy.plain import TYPE_CHECKING, replace
@@ -108,4 +108,4 @@ def condition_names(pointcut: ast.Pointcut) -> dict[str, Span]:
 def near(name: str, candidates: list[str]) -> list[str]:
     """A hint naming what was probably meant, or none."""
     found = suggest(name, candidates)
-    return [f"did you mean '{'' or ''.join(found)}'?"] if found else []
+    return [did_you_mean(found)] if found else []

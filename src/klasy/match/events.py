@@ -11,6 +11,7 @@ that of the kernel's ``__traceiter_NAME``, which has the tracepoint's arguments 
 
 from __future__ import annotations
 
+from klasy.diag import did_you_mean
 from klasy.kernel.model import Clone, Function
 from klasy.lang import ast
 from klasy.lang.typenames import QUALIFIERS, TAGS, is_basic, normalise
@@ -168,7 +169,7 @@ def _report_unknown(matcher: AdviceMatcher, leaf: ast.Event, names: list[tuple[s
     else:
         close = [f"{each}:{name}" for each in near(category, categories) if (each, name) in names]
         close = close or [f"{each}:*" for each in near(category, categories)]
-    hints = [f"did you mean {' or '.join(repr(each) for each in close)}?"] if close else []
+    hints = [did_you_mean(close)] if close else []
     hints.append("klasy search 'CATEGORY:*' lists them; those of modules are there once these are loaded")
     what = f"event '{category}:{name}'" if inside or category in categories else f"category of events '{category}'"
     matcher.bag.error("unknown-event", f"this kernel has no {what}", leaf.span, hints=hints)
@@ -287,7 +288,7 @@ class _Binds:
                 from klasy.match.near import near
 
                 close = near(name, [*arguments, *fields])
-                hint = f"did you mean {' or '.join(repr(each) for each in close)}?" if close else ""
+                hint = did_you_mean(close)
                 return Misfit("unknown-field", f"event '{event}' has no field '{name}'", param.span, hint, *offered)
         for each in (fault, raw or fault):
             if each.text is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from klasy.btf.types import Datasec, Fwd, Struct, Union, Var
 from klasy.btf.walk import find_member, member_names
+from klasy.diag import did_you_mean
 from klasy.errors import SystemRefusal
 from klasy.kernel import member_macros
 from klasy.kernel.known_globals import KNOWN, fits
@@ -120,7 +121,7 @@ class Finder:
         close = alike(self.kernel, name)
         return self.fail(
             "unknown-data", f"this kernel has no variable '{name}'",
-            f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "",
+            did_you_mean(close),
             "" if close else "static variables and those of modules that are loaded are known, too; macros are not",
         )  # fmt: skip
 
@@ -204,7 +205,7 @@ class Finder:
             from klasy.match.near import near
 
             close = near(name, member_names(btf, type_id))
-            hint = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
+            hint = did_you_mean(close)
             raise self.fail("unknown-member", f"'{btf.c_name(type_id)}' has no member '{name}'", hint)
         if found.bitfield_size:
             raise self.fail(

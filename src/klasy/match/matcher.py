@@ -7,6 +7,7 @@ thousands of call sites cost a look-up each.
 
 from __future__ import annotations
 
+from klasy.diag import did_you_mean
 from klasy.kernel.model import CallKind, CallSite, Function
 from klasy.lang import ast
 from klasy.match.bind import Binder
@@ -191,7 +192,7 @@ class AdviceMatcher:
         from klasy.match.near import near
 
         close = near(leaf.glob, [KERNEL_PROPER, *loaded])
-        hints = [f"did you mean {' or '.join(repr(name) for name in close)}?"] if close else []
+        hints = [did_you_mean(close)] if close else []
         hints.append("the kernel proper is 'vmlinux'; code of modules can be woven into once they are loaded")
         self.bag.error("unknown-module", f"no module '{leaf.glob}' is loaded", leaf.span, hints=hints)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from klasy.btf.types import Array, Struct
 from klasy.btf.walk import find_member, member_names, members
+from klasy.diag import did_you_mean
 from klasy.errors import KernelLacks
 from klasy.lang import ast
 from klasy.match import modules
@@ -172,8 +173,7 @@ class NamedMembers:
             self._fail("not-a-struct", f"'{name}' has no members")
             return
         close = near(step, known)
-        hint = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
-        self._fail("unknown-member", f"'{name}' has no member '{step}'", hint)
+        self._fail("unknown-member", f"'{name}' has no member '{step}'", did_you_mean(close))
 
 
 def _leads_out(step: str) -> bool:

@@ -7,6 +7,7 @@ calling convention.
 
 from __future__ import annotations
 
+from klasy.diag import did_you_mean
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, LONGEST_STRUCT_IN_REGISTERS, WORD
 from klasy.kernel.model import Clone, Function, Refusal
 from klasy.lang import ast
@@ -140,7 +141,7 @@ class Programs:
             from klasy.match.near import near
 
             close = near(pattern, list(dict.fromkeys(s.name for s in everything)))
-            hints = [f"did you mean {' or '.join(repr(name) for name in close)}?"] if close else []
+            hints = [did_you_mean(close)] if close else []
             self.bag.error("unknown-function", f"'{leaf.file}' has no function '{pattern}'", leaf.span, hints=hints)
         elif not found:
             name = fitting[0].name

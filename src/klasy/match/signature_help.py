@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.diag import DiagnosticBag
+from klasy.diag import DiagnosticBag, did_you_mean
 from klasy.match.glob import is_glob, star
 from klasy.match.near import near
 from klasy.match.prototype import says_types, type_refs
@@ -39,8 +39,7 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         else:
             unseen = "if the source has it: it is a macro, was inlined everywhere, or is in a module that is not loaded"
     if close:
-        quoted = [f"'{each}'" for each in close]
-        hints.append(f"did you mean {' or '.join(quoted)}?")
+        hints.append(did_you_mean(close))
         hints += [f"the kernel has '{text}'" for text in _prototypes(signatures, close)]
     if unseen:
         hints.append(unseen)

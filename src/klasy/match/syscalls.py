@@ -7,6 +7,7 @@ programs know it by. A parameter binds by the name that the kernel gives the arg
 
 from __future__ import annotations
 
+from klasy.diag import did_you_mean
 from klasy.kernel import syscalls
 from klasy.kernel.model import Clone, Function
 from klasy.lang import ast
@@ -111,7 +112,7 @@ def _report_unknown(matcher: AdviceMatcher, leaf: ast.Syscall) -> None:
             break
     close = near(name, syscalls.NAMES)
     if close and not hints:
-        hints.append(f"did you mean {' or '.join(repr(each) for each in close)}?")
+        hints.append(did_you_mean(close))
     if not hints and matcher.kernel.functions(name):
         hints.append(f"'{name}' is a function of the kernel: execution({name})")
     matcher.bag.error("unknown-syscall", f"there is no system call '{name}'", leaf.span, hints=hints)
@@ -159,7 +160,7 @@ def _no_argument(call: Syscall, fields: Sequence[Field] | None, name: str, param
         "unknown-argument",
         f"system call {call.name} has no argument '{name}'",
         param.span,
-        f"did you mean {' or '.join(repr(each) for each in close)}?" if close else "",
+        did_you_mean(close),
         f"it is {call.name}({texts})",
     )
 

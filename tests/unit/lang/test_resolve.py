@@ -167,3 +167,13 @@ def test_an_error_says_nothing_of_what_hangs_on_it() -> None:
     with pytest.raises(InputError) as caught:
         load(SourceFile("test.asp", text))
     assert [d.code for d in caught.value.diagnostics] == ["missing-parenthesis"]
+
+
+def test_each_name_that_was_perhaps_meant_is_told_by_itself() -> None:
+    """Of several names near one that is unknown the hint makes no one word."""
+    with pytest.raises(InputError) as caught:
+        _aspect("pointcut sent(): call(f); pointcut send(): call(g); before(): senf() { log(1); }")
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "unknown-pointcut"
+    assert set(diagnostic.hints) <= {"did you mean 'sent' or 'send'?", "did you mean 'send' or 'sent'?"}
+    assert diagnostic.hints
