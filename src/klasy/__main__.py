@@ -42,7 +42,7 @@ def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Interrupt once more where that came to nothing: Python drops what is raised in a weak reference's callback, as in
     those by which it forgets the locks of modules that it has imported.
     """
-    if not any(unraisable.exc_value is ours for ours in _raised):
+    if unraisable.exc_value not in _raised:
         sys.__unraisablehook__(unraisable)
         return
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

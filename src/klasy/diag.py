@@ -64,6 +64,11 @@ class DiagnosticBag:
         """Add a warning (a lint): the weave goes on."""
         self.items.append(Diagnostic(Severity.WARNING, code, message, span, tuple(hints)))
 
+    def add_unsaid(self, found: Iterable[Diagnostic]) -> None:
+        """Add what another stage found, but for what the bag has of the same kind at the same place."""
+        said = {(d.code, d.span) for d in self.items}
+        self.items += [d for d in found if (d.code, d.span) not in said]
+
     @property
     def errors(self) -> list[Diagnostic]:
         """The errors among the findings."""

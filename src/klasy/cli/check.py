@@ -82,8 +82,7 @@ def _check_names_and_types(source: SourceFile) -> None:
     bag = DiagnosticBag()
     for aspect in aspects:
         bag.items += _signatures(aspect, kernel)
-        said = {(item.code, item.span) for item in bag.items}
-        bag.items += [item for item in check_aspect(aspect, kernel) if (item.code, item.span) not in said]
+        bag.add_unsaid(check_aspect(aspect, kernel))
     bag.raise_if_errors()
     show_diagnostics(bag.items)
     for aspect in aspects:

@@ -87,15 +87,14 @@ def _raise_with_the_rest(
     """
     from klasy.lang.remains import sound_parts
 
-    said = {(d.code, d.span) for d in found}
-    bag = DiagnosticBag(list(found))
     try:
         kernel, options = kernel or _running_kernel(), options or _running_options()
-        for source in sources:
-            for aspect in sound_parts(source):
-                bag.items += [d for d in _errors_of(aspect, kernel, options) if (d.code, d.span) not in said]
+        aspects = [aspect for source in sources for aspect in sound_parts(source)]
+        rest = [error for aspect in aspects for error in _errors_of(aspect, kernel, options)]
     except SystemRefusal:
         return
+    bag = DiagnosticBag(list(found))
+    bag.add_unsaid(rest)
     bag.raise_if_errors()
 
 
@@ -159,9 +158,8 @@ def _plan(aspect: Aspect, kernel: Kernel, options: PlanOptions) -> Plan:
     try:
         return plan_aspect(aspect, kernel, options)
     except InputError as error:
-        said = {(d.code, d.span) for d in error.diagnostics}
-        more = [d for d in check_aspect(aspect, kernel) if (d.code, d.span) not in said]
-        bag = DiagnosticBag([*error.diagnostics, *more])
+        bag = DiagnosticBag(list(error.diagnostics))
+        bag.add_unsaid(check_aspect(aspect, kernel))
         bag.raise_if_errors()
         raise
 
