@@ -159,6 +159,17 @@ def test_weaving_twice(folder):
     assert lengths(good(klasy_command("log", "--json")).out) == [2]
 
 
+def test_records_that_nobody_has_read(folder):
+    """What goes with an aspect, unread, is said by who takes it out or puts another in its place."""
+    unread = "klasy: aspect 'make' went with {} that nobody had read\n"
+    good(klasy_command("weave", str(folder / "make.asp")))
+    directories(folder, "a", "bb", "ccc")
+    assert good(klasy_command("weave", "-q", "--replace", str(folder / "make.asp"))).err == unread.format("3 records")
+    directories(folder, "dddd")
+    done = good(klasy_command("unweave"))
+    assert (done.out, done.err) == ("unwoven: make\n", unread.format("1 record"))
+
+
 def test_all_or_nothing(folder):
     """Of several files none is woven where one is wrong."""
     (folder / "wrong.asp").write_text("aspect wrong { pointcut execution(vfs_mkdirr); before() { log(pid); } }")
@@ -209,7 +220,7 @@ def test_a_weave_for_a_time(folder):
     directories(folder, "ccc")
     running.signal(signal.SIGTERM)
     done = good(running.wait())
-    assert done.err.splitlines()[1:] == ["unwoven: make, 3 hits; records that nobody had read are gone"]
+    assert done.err.splitlines()[1:] == ["unwoven: make, 3 hits, with 1 record that nobody had read"]
     assert leftovers() == {}
 
 

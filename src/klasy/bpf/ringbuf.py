@@ -175,6 +175,21 @@ class RingView:
             return False
         return not self._words[(position & self._mask) >> 2] & u.BPF_RINGBUF_BUSY_BIT
 
+    def unread(self) -> int:
+        """How many records are submitted and not yet read, without those that were discarded."""
+        words, mask = self._words, self._mask
+        found, position, end = 0, self._consumer[0], self._producer[0]
+        while position < end:
+            at = position & mask
+            header = words[at >> 2]
+            if header & u.BPF_RINGBUF_BUSY_BIT:
+                break
+            step = step_of(header & _LENGTH)
+            number = same_ahead(words, at >> 2, step >> 2, (end - position) // step)
+            found += 0 if header & u.BPF_RINGBUF_DISCARD_BIT else number
+            position += number * step
+        return found
+
     def pending(self) -> int:
         """Bytes that are written or reserved and not yet read, headers included."""
         position = self._consumer[0]  # first: it only grows towards the other

@@ -9,7 +9,7 @@ from klasy.errors import one_line
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import TextIO
 
     from klasy.diag import Diagnostic
@@ -38,6 +38,17 @@ def plural(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun.removesuffix('y')}ies" if noun.endswith("py") else f"{number} {noun}s"
+
+
+def unread(number: int) -> str:
+    """``2 records that nobody had read``; nothing for none."""
+    return f"{plural(number, 'record')} that nobody had read" if number else ""
+
+
+def say_unread(records: Mapping[str, int]) -> None:
+    """Say on standard error what went with the aspects of these names, unread."""
+    for name, number in records.items():
+        print(f"klasy: aspect '{name}' went with {unread(number)}", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

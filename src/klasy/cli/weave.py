@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from klasy.cli.table import plural, show_diagnostics, shown
+from klasy.cli.table import plural, say_unread, show_diagnostics, shown, unread
 from klasy.errors import EXIT_OK, SystemRefusal, UsageError
 from klasy.plain import TYPE_CHECKING, suppress
 
@@ -139,17 +139,23 @@ class _Artifacts:
 
     def weave(self, args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
         """Weave it all. What was kept, and the kernel does not take, is built anew."""
-        from klasy.weaver.session import weave
-
         try:
-            woven = weave(self.recipes, self._machine, replace=args.replace, on_step=on_step)
+            woven = self._weave(args, on_step)
         except SystemRefusal:
             if self._new:
                 raise
             self._new = True
             self._build()
-            woven = weave(self.recipes, self._machine, replace=args.replace, on_step=on_step)
+            woven = self._weave(args, on_step)
         self._woven = True
+        return woven
+
+    def _weave(self, args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
+        from klasy.weaver.session import weave
+
+        left: dict[str, int] = {}
+        woven = weave(self.recipes, self._machine, replace=args.replace, on_step=on_step, on_unread=left.__setitem__)
+        say_unread(left)
         return woven
 
     def keep(self) -> None:
@@ -371,6 +377,6 @@ def _sleep(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interr
     ours.show_states(as_json=False)
     for woven, ring, number in zip(ours.aspects, buffers, hits, strict=False):
         with RingReader(ring) as reader:
-            unread = "; records that nobody had read are gone" if reader.pending() else ""
+            left = unread(reader.unread())
         if not args.quiet:
-            print(f"unwoven: {woven.name}, {plural(number, 'hit')}{unread}", file=sys.stderr)
+            print(f"unwoven: {woven.name}, {plural(number, 'hit')}{left and f', with {left}'}", file=sys.stderr)

@@ -11,13 +11,15 @@ import errno
 import os
 import time
 
-from klasy.backend.artifact import CONTROL_ACTIVE, CONTROL_SIZE, MAP_CONTROL
+from klasy.backend.artifact import CONTROL_ACTIVE, CONTROL_SIZE, MAP_CONTROL, MAP_EVENTS
 from klasy.bpf import pins
 from klasy.errors import KernelRefused
 from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.tracefs import KprobeEvents, expedited_rcu
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from klasy.weaver.pinfs import PinFS, Staging
 
 LINK_PREFIX = "link_"
@@ -25,10 +27,11 @@ MAP_PREFIX = "map_"
 _BUSY_SECONDS = 20.0
 
 
-def remove(pinfs: PinFS, staging: Staging) -> None:
+def remove(pinfs: PinFS, staging: Staging, on_unread: Callable[[int], None] | None = None) -> None:
     """Remove a staging directory and all that hangs on it. The lock must be held.
 
-    Raises KernelRefused or OSError if something stays; then the directory stays too, for a later try.
+    ``on_unread`` is called with the number of records in its log that nobody has read, if there are any. Raises
+    KernelRefused or OSError if something stays; then the directory stays too, for a later try.
     """
     with expedited_rcu(pinfs.hurry):
         switch(staging.path, on=False)
@@ -40,7 +43,20 @@ def remove(pinfs: PinFS, staging: Staging) -> None:
         group = pinfs.group(staging.name)
         if group is not None:
             delete_events(KprobeEvents(), group)
+        if on_unread is not None and (number := _unread(staging.path)):
+            on_unread(number)
         _remove_tree(staging.path)
+
+
+def _unread(path: str) -> int:
+    """How many records are in the log of an aspect; 0 where what is left of it has no log."""
+    from klasy.bpf.ringbuf import RingReader
+
+    try:
+        with pins.open_map(f"{path}/{MAP_PREFIX}{MAP_EVENTS}") as events, RingReader(events) as reader:
+            return reader.unread()
+    except (KernelRefused, TypeError):
+        return 0
 
 
 def switch(path: str, *, on: bool) -> None:

@@ -83,12 +83,14 @@ def weave(
     options: dict[str, object] | None = None,
     pinfs: PinFS | None = None,
     on_step: Callable[[str, str], None] | None = None,
+    on_unread: Callable[[str, int], None] | None = None,
 ) -> list[WovenAspect]:
     """Weave aspects, all of them or none; what is woven then, in the same order, for the caller to close.
 
     ``replace``: a woven aspect of the same name makes place, without a gap: for some microseconds both run.
     ``on_step`` is called with the aspect and the name of each step before it is done: for progress, and for tests. It
-    may raise; that undoes all.
+    may raise; that undoes all. ``on_unread`` is called with each aspect that made place and had records in its log that
+    nobody had read, and their number.
 
     Raises AlreadyWoven, NotRoot, KernelLacks, KernelRefused (VerifierError is one), PlanNeeded; whatever is raised,
     nothing of the artifacts is woven. (Killed outright among several renames, some aspects may be woven and some not,
@@ -115,7 +117,7 @@ def weave(
                 for one in weaves:
                     one.commit()
                 for one in weaves:
-                    one.remove_old()
+                    one.remove_old(on_unread)
         except BaseException:
             with signals_held():
                 _undo(fs, weaves)
@@ -366,12 +368,12 @@ class _Weave:
         switch(path, on=True)
         self._pin_base(path)
 
-    def remove_old(self) -> None:
+    def remove_old(self, on_unread: Callable[[str, int], None] | None) -> None:
         """Remove the aspect that this one has replaced, if it has. The lock must be held."""
         if self._replaced and self._staging is not None:
             self._step("remove old")
             with suppress(SystemRefusal, OSError):  # the new one is in place; the next sweep goes on with the old one
-                remove(self._pinfs, self._staging)
+                remove(self._pinfs, self._staging, on_unread and (lambda number: on_unread(self.name, number)))
 
     def _pin(self, staging: Staging) -> None:
         for name, bpf_map in self._maps.items():

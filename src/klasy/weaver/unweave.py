@@ -13,13 +13,19 @@ from klasy.weaver.sweep import sweep
 from klasy.weaver.tracefs import expedited_rcu
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
-def unweave(names: Sequence[str] | None = None, pinfs: PinFS | None = None) -> list[str]:
+def unweave(
+    names: Sequence[str] | None = None,
+    pinfs: PinFS | None = None,
+    *,
+    on_unread: Callable[[str, int], None] | None = None,
+) -> list[str]:
     """Take aspects out of the kernel; which ones were. None: all.
 
-    Hits stop at once. Signals that end a process wait until it is done. Raises NotWoven if a name is unknown, before
+    Hits stop at once. Signals that end a process wait until it is done. ``on_unread`` is called with each aspect that
+    had records in its log that nobody had read, and their number. Raises NotWoven if a name is unknown, before
     anything is taken out; SystemRefusal if the kernel does not let go, in which case the next command tries again.
     """
     fs = pinfs or PinFS()
@@ -33,7 +39,7 @@ def unweave(names: Sequence[str] | None = None, pinfs: PinFS | None = None) -> l
                 for name in chosen:
                     staging = fs.withdraw(name, fs.token())
                     try:
-                        remove(fs, staging)
+                        remove(fs, staging, on_unread and (lambda number, name=name: on_unread(name, number)))
                     finally:
                         staging.close()
         finally:

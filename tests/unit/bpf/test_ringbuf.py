@@ -176,7 +176,8 @@ def test_every_record_once_and_in_order(records, start):
 )
 def test_many_of_one_length_at_a_time(stretches, start, limit, most):
     """Peeking gives what walking from record to record gives, up to the limit or to the first that is not submitted; so
-    do stretches, one after the other, of which none is longer than asked for unless a record is."""
+    do stretches, one after the other, of which none is longer than asked for unless a record is. And so many are told
+    to be unread."""
     p = Producer(start)
     expected: list[bytes] = []
     busy = False
@@ -192,6 +193,7 @@ def test_many_of_one_length_at_a_time(stretches, start, limit, most):
                 expected.append(bytes([n]) * length)
     records, behind = peeked(p.view, limit)
     assert records == expected[:limit]
+    assert p.view.unread() == len(expected)
     lying, behind_stretch = p.view.stretch(most, start)
     parts = list(pieces(lying))
     while lying:
