@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 LOCKS = "/run"
 _BATCH = 4096  # records taken from each buffer at a time: bounds memory and the time until they are consumed
 _STRETCH = 1 << 18  # bytes, the same for who takes them as they lie; no more than an eighth of the buffer
-_FAST = 1 << 14  # bytes between two looks
+_FAST = 1 << 15  # bytes a second: some hundred records
+_BURST = 1 << 26  # bytes a second, for which there is to be room whatever came before
 _REST, _LEAST_REST = 0.01, 0.001  # seconds
 
 
@@ -163,16 +164,14 @@ class LogReader(Closing):
     def _rest(self) -> float:
         """How long to let records come together: 0 unless they come fast, and never so long that a buffer fills up."""
         now = time.monotonic()
-        since, self._looked = now - self._looked, now
-        came = [stream.came() for stream in self._streams]
-        if max(came) < _FAST:
+        since, self._looked = max(now - self._looked, 1e-6), now
+        rates = [stream.came() / since for stream in self._streams]
+        if max(rates) < _FAST:
             return 0.0
-        full = [
-            stream.reader.capacity / bytes_ * since
-            for stream, bytes_ in zip(self._streams, came, strict=True)
-            if bytes_
-        ]
-        rest = min(_REST, min(full) / 8)
+        rests = (
+            stream.reader.capacity / max(8 * rate, _BURST) for stream, rate in zip(self._streams, rates, strict=True)
+        )
+        rest = min(_REST, *rests)
         return rest if rest > _LEAST_REST else 0.0
 
     def close(self) -> None:

@@ -140,7 +140,7 @@ def test_raw_of_one_source(locks, monkeypatch):
 
 
 def test_records_that_come_fast_are_let_come_together(locks, monkeypatch):
-    """Who waits for more sleeps a moment, a shorter one where the buffer is small, none where few came."""
+    """Who waits for more sleeps a moment, a shorter one where the buffer might fill up, none where few came."""
     slept, now = [], iter(range(1, 100))
     monkeypatch.setattr(reader.time, "sleep", slept.append)
     monkeypatch.setattr(reader.time, "monotonic", lambda: next(now) / 100)
@@ -148,9 +148,11 @@ def test_records_that_come_fast_are_let_come_together(locks, monkeypatch):
     only.records *= 1 << 16
     with open_log(locks, only) as log:
         for came, capacity, expected in (
-            (1 << 10, 1 << 20, []),
-            (1 << 14, 1 << 20, [0.01]),
-            (1 << 14, 1 << 15, [0.0025]),
+            (1 << 8, 1 << 20, []),
+            (1 << 10, 1 << 20, [0.01]),
+            (1 << 18, 1 << 20, [0.005]),  # which fills an eighth of it in that time
+            (1 << 10, 1 << 18, [0.003906]),  # and a burst might
+            (1 << 10, 1 << 16, []),
         ):
             only.consumed += came
             only.capacity = capacity
