@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from klasy.record import Format
+    from klasy.record import Field, Format
 
     Column = Callable[[bytes], list[Any]]
     Show = Callable[[Any], str]
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 NUMBERS = {(1, True): "b", (1, False): "B", (2, True): "h", (2, False): "H"}
 NUMBERS |= {(4, True): "i", (4, False): "I", (8, True): "q", (8, False): "Q"}
-_BYTES = ("string", "call")  # kinds of fields that are no numbers
 _MANY = 64  # values from which on it pays to look whether they are few different ones
 _SOME = 32  # of those, to tell by whether it does
 
@@ -55,7 +54,7 @@ def interleaved(
     return "".join(parts)
 
 
-def texts(column: list[Any], show: Show) -> Texts:
+def texts(column: Sequence[Any], show: Show) -> Texts:
     """Each value as ``show`` shows it, which is asked once for each of those that come again and again; or all."""
     if len(column) >= _MANY and len(set(column[:_SOME])) <= _SOME // 2:
         distinct = set(column)
@@ -73,20 +72,33 @@ def alike(column: memoryview) -> bool:
     return column[1:] == column[:-1]
 
 
+def is_number(entry: Field) -> bool:
+    """Whether the column of a field holds numbers; else it holds the bytes of each."""
+    return entry.kind in ("int", "pointer") and (entry.size, entry.signed) in NUMBERS
+
+
 def columns_of(form: Format, size: int) -> list[Column] | None:
     """What takes each value out of records of one size, all of it at once; None where they do not lie in them."""
-    columns, step = [], step_of(size)
+    columns: list[Column] = []
+    step = step_of(size)
     for entry in form.fields:
         at, width = RUN_HEAD + entry.offset, entry.size
+        if entry.kind == "joinpoint":  # takes no bytes
+            columns.append(_nothing)
+            continue
         if entry.kind == "call":  # all that is left
             width = size - entry.offset
             if width < CALL_SIZE:
                 return None
         if entry.offset < HEADER_SIZE or at + width > step:
             return None
-        code = None if entry.kind in _BYTES else NUMBERS.get((width, entry.signed))
-        columns.append(_of_bytes(at, width, step) if code is None else _of_numbers(code, at, width, step))
+        number = NUMBERS[width, entry.signed] if is_number(entry) else None
+        columns.append(_of_bytes(at, width, step) if number is None else _of_numbers(number, at, width, step))
     return columns
+
+
+def _nothing(_: bytes) -> list[Any]:
+    return []
 
 
 def _of_bytes(at: int, width: int, step: int) -> Column:

@@ -39,6 +39,9 @@ _NO_POINT = LogPoint("unknown", None, 0, None)
 _LAST_FAULT_BIT = 63
 _NOT_SHOWN = frozenset(("address", "site", "access"))  # kinds of fields that are no value of the log
 _TWO_WORDS = Struct("<QQ")
+BY_ITSELF = frozenset(  # kinds of fields whose bytes say all of their value
+    ("int", "bool", "char", "enum", "pointer", "symbol", "string", "ustring", "bytes", "buffer", "ip4", "ip6", "mac")
+)
 _STACKS = frozenset(("stack", "ustack"))
 LOST_STACK = Fault("<no stack>")
 _STEP = 10_000_000  # ns between the clocks' distance and that of before: the clock was set
@@ -64,7 +67,7 @@ class Decoder:
         # Of each format where it tells the instruction that accessed data, if it does.
         self._sites = [_site(form) for form in schema.formats]
         self._types = types
-        self._symbols = symbols
+        self.symbols = symbols
         # An event is a line; the newline that a template ends with, from the habit of C, would make it two.
         self._templates = [
             None if f.template is None else printf.parse(f.template.removesuffix("\n")) for f in schema.formats
@@ -134,7 +137,7 @@ class Decoder:
     def _accesses(self) -> Accesses:
         from klasy.log.access import Accesses
 
-        return Accesses(self._symbols.code)
+        return Accesses(self.symbols.code)
 
     def clock(self, time_ns: int) -> str:
         """A moment of a record as local time of day."""
@@ -155,13 +158,13 @@ class Decoder:
         sizes = [entry.size for entry in layout.fields if entry.kind not in _NOT_SHOWN]
         shown: list[tuple[int | str, int]] = []
         for directive, (_, value), size in zip(printf.directives(pieces), values, sizes, strict=True):
-            printable = self._printable(directive, value)
+            printable = self.printable(directive, value)
             if lines and isinstance(printable, str) and not isinstance(value, Stack | UserStack):
                 printable = harmless(printable)
             shown.append((printable, size))
         return printf.render(pieces, shown)
 
-    def _printable(self, directive: printf.Directive, value: Value) -> int | str:
+    def printable(self, directive: printf.Directive, value: Value) -> int | str:
         """A value as the template takes it: a number for its directive to show, or text."""
         match value:
             case bool() if directive.kind == "s":
@@ -174,11 +177,11 @@ class Decoder:
                 return self._symbol(directive, address)
             case Pointer(address, _) | CodeAddress(address) if directive.kind != "s":
                 return address
-        return value_text(value, self._symbols, quote=False)
+        return value_text(value, self.symbols, quote=False)
 
     def _symbol(self, directive: printf.Directive, address: int) -> str:
         """A code address as the kernel's printk shows it."""
-        return self._symbols.function(address) if directive.kind == "ps" else self._symbols.place(address)
+        return self.symbols.function(address) if directive.kind == "ps" else self.symbols.place(address)
 
     def _values(
         self, layout: Format, record: bytes, faults: int, point: LogPoint
@@ -205,6 +208,29 @@ class Decoder:
     def _value(self, entry: Field, record: bytes, point: LogPoint, address: int | None) -> Value:
         raw = record[entry.offset : entry.offset + entry.size]
         match entry.kind:
+            case "call":
+                return self.calls.decode(point.function or "", record[entry.offset :], over=entry.type_name == "after")
+            case "object":
+                types = self._types(entry.module)
+                if types is None:
+                    return raw
+                from klasy.log.memory import decode
+
+                return decode(types, entry.type_id, raw, address)
+            case "joinpoint":
+                return attribute(point, entry.type_name)
+            case "stack" | "ustack":
+                from klasy.log import stacks
+
+                if entry.kind == "stack":
+                    return stacks.kernel_stack(raw, point, self.symbols)
+                time_ns, _, _, _, pid, *_ = HEADER.unpack_from(record)
+                return stacks.user_stack(raw, pid, time_ns)
+        return self.value(entry, raw)
+
+    def value(self, entry: Field, raw: bytes) -> Value:
+        """The value of a field whose kind is one of BY_ITSELF, in its bytes."""
+        match entry.kind:
             case "int":
                 return int.from_bytes(raw, "little", signed=entry.signed)
             case "bool":
@@ -222,26 +248,8 @@ class Decoder:
                 return text_of(raw)
             case "ustring":
                 return text_of(raw[:-1]) if raw[-1] == TEXT_KERNEL else UserText(text_of(raw[:-1]))
-            case "call":
-                return self.calls.decode(point.function or "", record[entry.offset :], over=entry.type_name == "after")
-            case "object":
-                types = self._types(entry.module)
-                if types is None:
-                    return raw
-                from klasy.log.memory import decode
-
-                return decode(types, entry.type_id, raw, address)
-            case "joinpoint":
-                return attribute(point, entry.type_name)
             case "buffer":
                 return _buffer(raw)
-            case "stack" | "ustack":
-                from klasy.log import stacks
-
-                if entry.kind == "stack":
-                    return stacks.kernel_stack(raw, point, self._symbols)
-                time_ns, _, _, _, pid, *_ = HEADER.unpack_from(record)
-                return stacks.user_stack(raw, pid, time_ns)
             case "ip4" | "ip6" | "mac":
                 return Address(_ADDRESSES[entry.kind](raw))
         return raw
@@ -274,7 +282,8 @@ def _buffer(raw: bytes) -> Value:
 
 
 def _ip4(raw: bytes) -> str:
-    return ".".join(str(byte) for byte in raw)
+    first, second, third, fourth = raw
+    return f"{first}.{second}.{third}.{fourth}"
 
 
 def _ip6(raw: bytes) -> str:

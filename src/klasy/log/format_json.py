@@ -67,9 +67,13 @@ def value_json(value: Value, symbols: Symbolizer) -> Any:
 
 def text_json(text: str) -> str:
     """A string without the lone surrogates that stand for bytes that are no UTF-8: JSON is UTF-8."""
-    if text.isascii():
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
 
 
 def call_json(call: Call) -> dict[str, Any]:

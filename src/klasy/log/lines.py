@@ -1,7 +1,7 @@
 """From records right to the lines that show them, for the kinds of records that make up most of a log.
 
 A :class:`~klasy.log.event.LogEvent` of each record on the way costs several times as much as the line itself. Here
-each format whose values are numbers, strings and addresses gets a function of its own, made once. It takes many records
+each format whose values stand in its records by themselves gets a function of its own, made once. It takes many records
 at a time, column by column, each column unpacked in one step, and what differs from line to line is put between what
 does not by one join: Python's templates go through what they hold character by character, which took most of the time.
 What it writes is what :mod:`format_text` and :mod:`format_json` write; all other formats, and records with a fault, are
@@ -15,11 +15,12 @@ from itertools import chain, repeat
 from struct import Struct
 
 from klasy import printf
-from klasy.log.columns import NUMBERS, alike, columns_of, interleaved, texts
-from klasy.log.format_text import call_text, harmless, message_text, quoted
+from klasy.log.columns import alike, columns_of, interleaved, is_number, texts
+from klasy.log.decode import BY_ITSELF, attribute
+from klasy.log.format_text import harmless, message_text, quoted, value_text
 from klasy.log.value import Pointer, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
-from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, Run, step_of
+from klasy.record import HEADER, HEADER_SIZE, OFFSET_FORMAT, RUN_HEAD, TEXT_KERNEL, Run, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,15 +29,16 @@ if TYPE_CHECKING:
     from klasy.log.columns import Column, Show, Texts
     from klasy.log.decode import Decoder
     from klasy.log.event import LogEvent
-    from klasy.log.value import Call
+    from klasy.log.value import Value
     from klasy.record import Field, Format
 
-    Convert = Callable[[int | bytes], int | str]
     Decoded: TypeAlias = list[tuple[int, str] | None]
     Make = Callable[[bytes], "Lines | None"]
     Kind = tuple[int, int]  # of records: their size and format
     # The beginnings of lines, with the end of the one before, one for all or one for each; and what stands behind.
     Stamps = tuple[list[str], list[str]]
+    # Makes the texts between two literals, of the columns of values and of what each record, or all, says of itself.
+    Part = Callable[[list[list[Any]], Sequence[bytes]], Texts]
 
 _ABOUT = Struct("<IHHII16s")  # a record's header between the time and the faults
 assert HEADER.format == f"<Q{_ABOUT.format[1:]}Q"
@@ -47,6 +49,7 @@ _ABOUT_AT = range(_TIME_AT + 1, _TIME_AT + 1 + (_ABOUT.size >> 3))
 _FAULTS_AT = _ABOUT_AT.stop
 _MOST_HEADS = 4096  # remembered
 _POINT = Struct("<I")  # what it begins with
+_LAST_ADDRESS = (1 << 64) - 1
 _THREE_DIGITS: list[str] = []  # of each number below 1000, once they are needed
 _SECOND, _MILLISECOND, _MICROSECOND = 1_000_000_000, 1_000_000, 1000
 _DENSE = _MILLISECOND // 10  # between records, on average: then there is something to win by their milliseconds
@@ -150,15 +153,12 @@ class LineDecoder:
         if number >= len(formats):
             return None
         form = formats[number]
-        converts = [self._conversion(entry) for entry in form.fields]
         names = {entry.name for entry in form.fields}
         columns = columns_of(form, size) if form.fields or form.template else None
-        if columns is None or None in converts or (self._as_json and len(names) < len(form.fields)):
+        if columns is None or (self._as_json and form.template is None and len(names) < len(form.fields)):
             return None
-        if form.template is not None and not _numbers_suffice(form):
-            return None
-        what = self._what(form, [convert for convert in converts if convert is not None])
-        if any("\n" in literal for literal in what.literals):
+        what = self._what(form)
+        if what is None or any("\n" in literal for literal in what.literals):
             return None
         head = self._json_head(form) if self._as_json else self._text_head()
         return self._by_columns(step_of(size), columns, what, head)
@@ -188,8 +188,9 @@ class LineDecoder:
                 return None
             times = words[_TIME_AT::words_of_each].tolist()
             ascend = times == sorted(times)
-            values = what.columns([column(data) for column in columns], abouts)
-            return Lines(times, ascend, interleaved(*stamps(times, ascend), befores, values, what.literals))
+            values = [column(data) for column in columns]
+            found = [part(values, abouts) for part in what.parts]
+            return Lines(times, ascend, interleaved(*stamps(times, ascend), befores, found, what.literals))
 
         return make
 
@@ -263,79 +264,140 @@ class LineDecoder:
 
         return head
 
-    def _conversion(self, entry: Field) -> Convert | None:
-        """What makes of an unpacked value what a template takes; None where that is for others to do."""
-        if entry.kind == "int" and (entry.size, entry.signed) in NUMBERS:
-            return _itself
-        if entry.kind == "string":
-            return _string
-        if entry.kind == "pointer" and not entry.signed and not Pointer(1 << 63, entry.type_name).may_be_code:
-            return _itself
-        if entry.kind == "call":
-            return _itself  # see _call
-        return None
-
-    def _what(self, form: Format, converts: list[Convert]) -> _What:
-        """What fills in the values of a format: its message, or each under its name."""
-        if form.template is not None:
-            return self._message(form, converts)
-        literals: list[str] = []
-        shows: list[Show] = []
-        for entry, convert in zip(form.fields, converts, strict=True):
-            if self._as_json:
-                literals.append(f"{_dumps(entry.name)}: ")
-                shows.append(_as_json(entry, convert))
-            elif entry.kind == "call":
-                literals.append("")
-                shows.append(repr)
-            else:
-                literals.append(f"{entry.name} = ")
-                shows.append(_as_text(entry, convert))
-        literals = [f", {literal}" if at else literal for at, literal in enumerate(literals)]
-        if self._as_json:
-            literals = ['"values": {' + "".join(literals[:1]), *literals[1:]]
-        literals.append("}}" if self._as_json else "")
-        return _What(literals, shows, of_call=self._of_call(form))
-
-    def _of_call(self, form: Format) -> Callable[[bytes, bytes], str] | None:
-        """What shows a system call, of what a record says of its join point and of the call; None where there is none.
-
-        It is the last field, see record.py.
+    def _what(self, form: Format) -> _What | None:
+        """What fills in the values of a format: its message, or each under its name. None where it takes more than the
+        values by themselves, the join point and what the system call is.
         """
-        if not form.fields or form.fields[-1].kind != "call":
+        if any(entry.kind not in BY_ITSELF and entry.kind not in ("joinpoint", "call") for entry in form.fields):
             return None
-        points, over = self._decoder.schema.points, form.fields[-1].type_name == "after"
-        decode, shown = self._decoder.calls.decode, _call_json if self._as_json else call_text
+        if form.template is None:
+            directives: Sequence[printf.Directive | None] = [None] * len(form.fields)
+            literals = self._names(form)
+        else:
+            pieces = printf.parse(form.template.removesuffix("\n"))
+            directives = printf.directives(pieces)
+            literals = self._between(pieces)
+        parts = [
+            self._part(at, entry, directive)
+            for at, (entry, directive) in enumerate(zip(form.fields, directives, strict=True))
+        ]
+        if self._as_json:
+            before, behind = ('"values": {', "}") if form.template is None else ('"message": "', '"')
+            literals = [before + literals[0], *literals[1:]]
+            literals[-1] += behind
+            users = [at for at, entry in enumerate(form.fields) if entry.kind == "ustring"]
+            if users:
+                parts.append(_user_memory(form, users))
+                literals.append("")
+            literals[-1] += "}"
+        return _What(literals, parts)
 
-        def text(about: bytes, raw: bytes) -> str:
-            return shown(decode(points[_POINT.unpack_from(about)[0]].function or "", raw, over=over))
+    def _names(self, form: Format) -> list[str]:
+        """What stands before each value, and behind the last, where each is shown under its name."""
+        literals = []
+        for at, entry in enumerate(form.fields):
+            name = f"{_dumps(entry.name)}: " if self._as_json else f"{entry.name} = "
+            if entry.kind == "call" and not self._as_json:
+                name = ""
+            literals.append(f", {name}" if at else name)
+        return [*literals, ""]
 
-        return text
-
-    def _message(self, form: Format, converts: list[Convert]) -> _What:
-        pieces = printf.parse((form.template or "").removesuffix("\n"))
-        directives = printf.directives(pieces)
-        bare = [_bare(directive, entry) for directive, entry in zip(directives, form.fields, strict=True)]
-        begin, end = ('"message": ', "}") if self._as_json else ("", "")
-        shown = _string_json if self._as_json else message_text
-        if None in bare:
-            sizes = [entry.size for entry in form.fields]
-
-            def message(*values: int | bytes) -> str:
-                given = [(convert(value), size) for convert, value, size in zip(converts, values, sizes, strict=True)]
-                return shown(printf.render(pieces, given))
-
-            return _What([begin, end], [], message)
-        quote = 1 if self._as_json else 0
-        literals = [begin + '"' * quote]
+    def _between(self, pieces: Sequence[printf.Piece]) -> list[str]:
+        """What a message has before each value, and behind the last."""
+        literals = [""]
         for piece in pieces:
             if isinstance(piece, str):
-                text = shown(piece)
-                literals[-1] += text[quote : len(text) - quote]
+                literals[-1] += self._said(piece)
             else:
                 literals.append("")
-        literals[-1] += '"' * quote + end
-        return _What(literals, [show for show in bare if show is not None])
+        return literals
+
+    def _said(self, text: str) -> str:
+        """A part of a message."""
+        return _string_json(text)[1:-1] if self._as_json else message_text(text)
+
+    def _part(self, at: int, entry: Field, directive: printf.Directive | None) -> Part:
+        """What shows a value, the ``at``-th."""
+        points, decoder, shown = self._decoder.schema.points, self._decoder, self._shown(entry, directive)
+        if entry.kind == "joinpoint":
+
+            def of_point(number: int) -> str:
+                return shown(attribute(points[number], entry.type_name))
+
+            return lambda _, abouts: texts(_points(abouts), of_point) if len(abouts) > 1 else of_point(*_points(abouts))
+        if entry.kind == "call":
+            decode, over = decoder.calls.decode, entry.type_name == "after"
+
+            def call(numbered: tuple[int, bytes]) -> str:
+                number, raw = numbered
+                return shown(decode(points[number].function or "", raw, over=over))
+
+            def calls(values: list[list[Any]], abouts: Sequence[bytes]) -> Texts:
+                numbers = _points(abouts) if len(abouts) > 1 else repeat(*_points(abouts))
+                return texts(list(zip(numbers, values[at], strict=False)), call)
+
+            return calls
+        show = self._quickly(entry, directive) or self._stored(entry, shown)
+        return lambda values, _: texts(values[at], show)
+
+    def _shown(self, entry: Field, directive: printf.Directive | None) -> Callable[[Value], str]:
+        """What shows a value of any kind, under its name or by a directive."""
+        symbols, printable, size = self._decoder.symbols, self._decoder.printable, entry.size
+        if directive is not None:
+            return lambda value: self._said(printf.show(directive, printable(directive, value), size))
+        if not self._as_json:
+            return lambda value: value_text(value, symbols)
+        from klasy.log.format_json import value_json
+
+        return lambda value: _dumps(value_json(value, symbols))
+
+    def _stored(self, entry: Field, shown: Callable[[Value], str]) -> Show:
+        """The same of what stands in the record."""
+        if not is_number(entry):
+            value = self._decoder.value
+            return lambda raw: shown(value(entry, raw))
+        if entry.kind == "pointer":
+            return lambda number: shown(Pointer(number, entry.type_name))
+        return shown
+
+    def _quickly(self, entry: Field, directive: printf.Directive | None) -> Show | None:
+        """The same for what most logs are made of."""
+        if entry.kind == "int" and is_number(entry):
+            return repr if directive is None else _bare(directive, entry)
+        if is_number(entry) and directive is None and not Pointer(_LAST_ADDRESS, entry.type_name).may_be_code:
+            if self._as_json:
+                return lambda address: f'"{address:#x}"'
+            return lambda address: f"{address:#x}" if address else "NULL"
+        if entry.kind == "string" and (directive is None or directive.text == "%s"):
+            if directive is not None:
+                return lambda raw: self._said(text_of(raw))
+            if self._as_json:
+                return lambda raw: _string_json(text_of(raw))
+            return lambda raw: quoted(text_of(raw))
+        return None
+
+
+class _What(NamedTuple):
+    """How values become text: what stands before, between and behind them, and what shows each."""
+
+    literals: list[str]
+    parts: list[Part]
+
+
+def _points(abouts: Sequence[bytes]) -> list[int]:
+    """The numbers of join points."""
+    return [_POINT.unpack_from(about)[0] for about in abouts]
+
+
+def _user_memory(form: Format, users: Sequence[int]) -> Part:
+    """What names the values that were read from a process's memory, ``users`` or some of them."""
+    names = [form.fields[at].name for at in users]
+
+    def show(ends: tuple[int, ...]) -> str:
+        found = [name for name, end in zip(names, ends, strict=True) if end != TEXT_KERNEL]
+        return f', "user_memory": {_dumps(found)}' if found else ""
+
+    return lambda values, _: texts(list(zip(*[[raw[-1] for raw in values[at]] for at in users], strict=True)), show)
 
 
 def _portions(kind: Kind, data: bytes) -> Iterator[bytes]:
@@ -344,51 +406,12 @@ def _portions(kind: Kind, data: bytes) -> Iterator[bytes]:
     return (data[at : at + most] for at in range(0, len(data), most))
 
 
-class _What:
-    """How values become text: what stands before, between and behind them, and what shows each; or all as one."""
-
-    def __init__(
-        self,
-        literals: list[str],
-        shows: list[Show],
-        whole: Callable[..., str] | None = None,
-        of_call: Callable[[bytes, bytes], str] | None = None,
-    ) -> None:
-        """``of_call``: what shows the last value, a system call, of which the join point must be known."""
-        self.literals = literals
-        self._shows = shows
-        self._whole = whole
-        self._of_call = of_call
-
-    def columns(self, values: list[list[Any]], abouts: Sequence[bytes]) -> list[Texts]:
-        """The texts between the literals, of as many records as each column of values has. ``abouts``: of each record,
-        or of all.
-        """
-        whole = self._whole
-        if whole is not None:
-            return [texts(list(zip(*values, strict=True)), lambda row: whole(*row))]
-        calls = None if self._of_call is None else values.pop()
-        found: list[Texts] = [texts(column, show) for show, column in zip(self._shows, values, strict=False)]
-        if calls is not None and self._of_call is not None:
-            found.append(list(map(self._of_call, abouts if len(abouts) > 1 else repeat(abouts[0]), calls)))
-        return found
-
-
-def _numbers_suffice(form: Format) -> bool:
-    """Whether no directive of a template asks for a name, or shows an address or a system call as text."""
-    directives = printf.directives(printf.parse(form.template or ""))
-    return not any(
-        directive.is_symbol or (entry.kind == "pointer" and directive.kind == "s") or entry.kind == "call"
-        for directive, entry in zip(directives, form.fields, strict=True)
-    )
-
-
 _PLAIN: dict[str, Show] = {"d": repr, "i": repr, "u": repr, "x": "%x".__mod__, "X": "%X".__mod__}  # Python's like ours
 
 
 def _bare(directive: printf.Directive, entry: Field) -> Show | None:
     """What shows a number as a directive does, where Python has that at hand; else None."""
-    if entry.kind != "int" or directive.kind not in _PLAIN or directive.flags or directive.width:
+    if directive.kind not in _PLAIN or directive.flags or directive.width:
         return None
     if directive.cut:
         return None
@@ -401,20 +424,6 @@ def _bare(directive: printf.Directive, entry: Field) -> Show | None:
     return lambda value: show(value & mask)
 
 
-def _call_json(call: Call) -> str:
-    from klasy.log.format_json import call_json
-
-    return _dumps(call_json(call))
-
-
-def _itself(value: int | bytes) -> int | str:
-    return value  # type: ignore[return-value]  # a number: bytes are what strings are unpacked to
-
-
-def _string(value: int | bytes) -> int | str:
-    return text_of(value)  # type: ignore[arg-type]  # the other way round
-
-
 def _dumps(value: object) -> str:
     import json  # not for text: see tests/unit/test_imports.py
 
@@ -422,24 +431,8 @@ def _dumps(value: object) -> str:
 
 
 def _string_json(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'  # in a tenth of the time
     from klasy.log.format_json import text_json
 
     return _dumps(text_json(text))
-
-
-def _as_text(entry: Field, convert: Convert) -> Show:
-    """What shows a value on its own, as value_text does."""
-    if entry.kind == "string":
-        return lambda value: quoted(str(convert(value)))
-    if entry.kind == "pointer":
-        return lambda value: f"{value:#x}" if value else "NULL"
-    return repr
-
-
-def _as_json(entry: Field, convert: Convert) -> Show:
-    """The same as value_json does."""
-    if entry.kind == "string":
-        return lambda value: _string_json(str(convert(value)))
-    if entry.kind == "pointer":
-        return lambda value: f'"{value:#x}"'
-    return repr

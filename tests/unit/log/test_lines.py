@@ -12,9 +12,17 @@ from klasy.log.event import LogPoint, Schema
 from klasy.log.format_json import event_json
 from klasy.log.format_text import event_text
 from klasy.log.lines import LineDecoder
-from klasy.record import HEADER_SIZE, Field, Format
+from klasy.record import HEADER_SIZE, TEXT_KERNEL, Field, Format
 
-KINDS = ["int"] * 4 + ["string", "pointer", "code", "bool", "char", "symbol", "bytes", "ip4"]
+KINDS = [
+    *(
+        ["int"] * 6
+        + ["string"] * 3
+        + ["pointer", "code", "bool", "char", "symbol", "bytes", "ip4", "ip6", "mac", "enum"]
+    ),
+    *("ustring", "ustring", "buffer", "joinpoint"),
+]
+ATTRIBUTES = ["kind", "function", "callee", "file", "line", "address", "module"]
 DIRECTIVES = [
     "%d",
     "%u",
@@ -52,11 +60,18 @@ def formats(draw):
             "bool": 1,
             "char": 1,
             "ip4": 4,
+            "ip6": 16,
+            "mac": 6,
+            "enum": 4,
+            "buffer": 12,
+            "joinpoint": 0,
         }.get(kind, 8)
         at = -(-at // size) * size if kind == "int" else at + draw(st.integers(0, 2))
-        type_name = {"pointer": "struct sk_buff *", "code": draw(st.sampled_from(["void *", "int (*)(void)"]))}.get(
-            kind, ""
-        )
+        type_name = {
+            "pointer": "struct sk_buff *",
+            "code": draw(st.sampled_from(["void *", "int (*)(void)"])),
+            "joinpoint": draw(st.sampled_from(ATTRIBUTES)),
+        }.get(kind, "")
         real = "pointer" if kind == "code" else kind
         fields.append(Field(draw(names), real, at, size, draw(st.booleans()) and kind == "int", type_name))
         at += size
@@ -121,6 +136,43 @@ def test_many_at_a_time(forms, stretches, data, as_json):
     events = [decoder.decode(one) for each in runs for one in each.records()]
     found = LineDecoder(decoder, show, as_json=as_json).decode(runs) if runs else []
     assert found == [(event.time_ns, show(event)) for event in events]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("template", [None, "%s of %s, %s: %6d%%, %pS", "%10s|%-10s|%.1s|%#x|%s"])
+def test_few_formats_need_events(as_json, template):
+    """Strings of the kernel's and of programs, addresses, names of join points: the same without an event of each."""
+    fields = (
+        Field("path", "ustring", 48, 8),
+        Field("joinpoint.function", "joinpoint", 56, 0, type_name="function"),
+        Field("to", "ip4", 56, 4),
+        Field("left", "int", 60, 4, True),
+        Field("f", "pointer", 64, 8, type_name="void *"),
+    )
+    form = Format(0, 0, 1, template, fields, 72)
+    decoder = Decoder(Schema("a", ("before#0",), POINTS, (form,)), lambda _: None, SYMBOLS)
+    show = (lambda event: event_json(event, SYMBOLS)) if as_json else (lambda event: event_text(event, SYMBOLS))
+    ones = [
+        record(
+            b"/x/%03d" % (n % 70)
+            + b"\0"
+            + bytes([n % 3])
+            + bytes([10, 0, 0, n % 7])
+            + (n - 5).to_bytes(4, "little", signed=True)
+            + (0xFFFF_FFFF_8100_0000 + n % 2 * 0x20).to_bytes(8, "little"),
+            time_ns=n,
+            point=n % 3,
+        )
+        for n in range(100)
+    ]
+
+    def never(event):
+        raise AssertionError(event)
+
+    found = LineDecoder(decoder, never, as_json=as_json).decode([run(*ones)])
+    assert found == [(event.time_ns, show(event)) for event in map(decoder.decode, ones)]
+    if as_json:
+        assert ["user_memory" in line for _, line in found] == [n % 3 != TEXT_KERNEL for n in range(100)]
 
 
 @pytest.mark.parametrize("as_json", [False, True])
