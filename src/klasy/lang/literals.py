@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _INTEGER = pattern(r"(0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)(\w*)\Z", ASCII)
 _SUFFIXES = {"u": 0, "l": 1, "ul": 1, "lu": 1, "ll": 2, "ull": 2, "llu": 2}
-_ESCAPE = pattern(r"\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|(.?))", DOTALL)
+_ESCAPE = pattern(r"\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.?))", DOTALL)
 _SIMPLE_ESCAPES = {
     "a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
     "\\": "\\", "'": "'", '"': '"', "?": "?",
@@ -84,19 +84,27 @@ def string(text: str, span: Span, bag: DiagnosticBag) -> str:
 
 def _unescape(body: str, span: Span, bag: DiagnosticBag) -> str:
     def one(match: re.Match[str]) -> str:
-        hexadecimal, octal, simple = match.groups()
+        hexadecimal, octal, four, eight, simple = match.groups()
+        hint = r"a backslash itself is written '\\'"
         if simple is not None:
             if simple in _SIMPLE_ESCAPES:
                 return _SIMPLE_ESCAPES[simple]
+            if simple in "uU":
+                hint = r"behind '\u' stand four hexadecimal digits, behind '\U' eight"
+        elif four or eight:
+            code = int(four or eight, 16)
+            if code < 0xD800 or 0xDFFF < code <= 0x10FFFF:
+                return chr(code)
+            hint = "there is no such character"
         else:
             code = int(hexadecimal, 16) if hexadecimal else int(octal, 8)
             if code < 128:
                 return chr(code)
             if code < 256:
                 return chr(0xDC00 + code)
+            hint = r"a byte is at most '\xff'"
         start = span.start + 1 + match.start()
         place = Span(span.file, start, start + len(match.group()))
-        hint = r"a backslash itself is written '\\'" if simple is not None else r"a byte is at most '\xff'"
         bag.error("bad-escape", f"'{match.group()}' means nothing in a string", place, hints=[hint])
         return "?"
 

@@ -74,6 +74,16 @@ def test_written_strings_are_read_back(value: str) -> None:
     assert bag.items == []
 
 
+@given(st.characters(exclude_categories=("Cs",)))
+def test_characters_by_their_number(character: str) -> None:
+    r"""Any character can be written as \U and eight digits, or if it has four as \u."""
+    bag = DiagnosticBag()
+    assert literals.string(f'"a\\U{ord(character):08x}1"', SPAN, bag) == f"a{character}1"
+    if ord(character) < 0x10000:
+        assert literals.string(f'"a\\u{ord(character):04X}1"', SPAN, bag) == f"a{character}1"
+    assert bag.items == []
+
+
 @given(st.binary())
 def test_strings_hold_any_bytes(data: bytes) -> None:
     r"""Bytes written as \xff come out of the string as they were."""
