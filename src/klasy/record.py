@@ -145,7 +145,10 @@ def step_of(size: int) -> int:
 
 def same_ahead(words: memoryview, at: int, step: int, most: int) -> int:
     """How many words in a row, ``step`` of them apart, are as the one at ``at``, itself counted; at most ``most``."""
-    word, number, look = words[at], 1, 1
+    word = words[at]
+    if most < 2 or words[at + step] != word:  # where records differ this is asked for each
+        return 1
+    number, look = 2, 2
     while number < most:
         look = min(look, most - number)
         start = at + number * step

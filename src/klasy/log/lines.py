@@ -118,7 +118,7 @@ class LineDecoder:
             if run.size < HEADER_SIZE:
                 self._decoder.decode(run.records()[0])  # which raises
             numbers = memoryview(run.data).cast("H")[_FORMAT_AT :: run.step >> 1]
-            if alike(numbers):
+            if run.number == 1 or alike(numbers):
                 kind = run.size, numbers[0]
                 parts.setdefault(kind, []).append(run.data)
                 order += [kind] * run.number
