@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from klasy.btf.btf import Btf
+    from klasy.kernel.live import LiveKernel
     from klasy.kernel.model import Function, Kernel
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent, Schema
@@ -151,7 +152,7 @@ class _LateKernel:
             self._handed |= aspect.types
 
     def function_at(self, address: int) -> Function | None:
-        return _kernel().function_at(address)
+        return _kernel().function_at(address) or _kernel().generated.function_at(address)
 
     def access_before(self, ip: int) -> Reference | None:
         return _kernel().access_before(ip)
@@ -168,7 +169,7 @@ class _LateKernel:
         return self._btfs[name]
 
 
-def _kernel() -> Kernel:
+def _kernel() -> LiveKernel:
     from klasy.kernel.live import running_kernel
 
     return running_kernel()

@@ -95,3 +95,23 @@ def test_a_process_without_code_of_its_own():
 
         wait_for(some)  # workers run all the time, but not at any moment
         assert all(aspect.as_json(event)["values"]["ustack()"] in ([], None) for event in events)
+
+
+def test_trampolines_have_names(file):
+    """A function that is traced to its end is called by a trampoline, which the kernel has made and named."""
+    known = traced_by_ftrace(file)
+    caller = known[known.index("vfs_fsync_range") + 1]
+    text = (
+        f"aspect s {{ after(): execution({caller}) {{ }} "
+        f"before(): execution({SIGNATURE}) && if(pid == {os.getpid()}) {{ log(stack()); }} }}"
+    )
+    with woven(text, force="fentry") as aspect:
+        os.fsync(file)
+        (event,) = aspect.mine()
+        frames = aspect.as_json(event)["values"]["stack()"]
+    names = [frame["function"] for frame in frames]
+    made = frames[names.index(caller) + 1]
+    assert made["function"].startswith("bpf_trampoline_")
+    assert made["module"] == "bpf"
+    assert names[names.index(caller) + 2] == caller
+    assert None not in names

@@ -44,7 +44,7 @@ class RawOutput:
             schemas,
             release=os.uname().release,
             wall_offset=time.time_ns() - time.monotonic_ns(),
-            symbols=lambda: running_kernel().symbols,
+            symbols=lambda: {**running_kernel().symbols, **running_kernel().generated.tables()},
             types=lambda name: handed.get(name, b"") if name is not None else _kernels_types(),
         )
         write_all(head, lambda: [head], hint)

@@ -21,6 +21,9 @@ IMAGE = 0xFFFF_FFFF_8000_0000
 """Where the kernel's own text and data begin; its modules lie above, all other memory below
 (Documentation/arch/x86/x86_64/mm.rst)."""
 
+MODULES = 0xFFFF_FFFF_A000_0000
+"""Where code that was loaded or made later begins at the lowest (the same document)."""
+
 PT_REGS_BYTES = 8 * len(PT_REGS)
 WORD = 8
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("<III")
 _FEW_LOOKUPS = 16  # each runs over a megabyte of names; with more a dictionary of all pays off
+_MOST_GENERATED = 1 << 16  # bytes of a piece of code that the kernel has made: nothing tells their sizes
 _TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
 
 # Symbols in text that are no functions: the padding in front of functions, and places that the linker script names.
@@ -277,6 +278,24 @@ def module_symbols(listing: bytes, bases: Mapping[str, int]) -> dict[str, Symbol
         names = [fields[4 * i + 2] for i in inside]
         tables[name] = _functions(base, end, [addresses[i] for i in inside], types, names)
     return {name: tables.get(name) or _functions(base, base, [], [], []) for name, base in bases.items()}
+
+
+def generated_symbols(listing: bytes) -> dict[str | None, Symbols]:
+    """The code that the kernel has made while it runs, from a listing, by who made it: BPF's programs and trampolines
+    (``bpf``), trampolines of ftrace, copies of probed instructions (``__builtin__ftrace``, ``__builtin__kprobes``).
+    """
+    places: dict[str, list[tuple[int, bytes]]] = {}
+    for part in (b"\t[bpf]", b"\t[__builtin__"):
+        for start, end in _lines_with(listing, part):
+            address, _, name, label = listing[start:end].split()
+            places.setdefault(label[1:-1].decode(), []).append((int(address, 16), name))
+    tables: dict[str | None, Symbols] = {}
+    for maker, found in places.items():
+        addresses, names = [list(column) for column in zip(*sorted(found), strict=True)]
+        behind = [*addresses[1:], addresses[-1] + _MOST_GENERATED]
+        ends = [min(end, start + _MOST_GENERATED) for start, end in zip(addresses, behind, strict=True)]
+        tables[maker] = Symbols.build(addresses[0], addresses, ends, names)
+    return tables
 
 
 def _without_padding(lines: bytes) -> bytes:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from klasy.kernel.callerindex import CallerIndex
     from klasy.kernel.callsites import Reached
+    from klasy.kernel.generated import GeneratedCode
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.tracepoints import Tracepoints
 
@@ -152,8 +153,18 @@ class LiveKernel(KernelImage):
     @cached_property
     def listing(self) -> bytes:
         """All of /proc/kallsyms: a quarter of a second in an emulated guest, so not for every command."""
+        return self._read_listing()
+
+    def _read_listing(self) -> bytes:
         with self._open_listing() as file:
             return file.readall()
+
+    @cached_property
+    def generated(self) -> GeneratedCode:
+        """The code that the kernel has made while it runs."""
+        from klasy.kernel.generated import GeneratedCode
+
+        return GeneratedCode(self._read_listing)
 
     def _from_listing(self) -> dict[str | None, Symbols]:
         try:

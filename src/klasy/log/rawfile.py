@@ -30,8 +30,8 @@ from klasy.bpf.uapi import BPF_RINGBUF_DISCARD_BIT
 from klasy.btf.btf import Btf
 from klasy.btf.read import BtfError
 from klasy.errors import InputError, KlasyError, SystemRefusal
+from klasy.kernel.generated import function_in
 from klasy.kernel.kallsyms import Symbols
-from klasy.kernel.model import Clone, Function
 from klasy.log.decode import Decoder
 from klasy.log.event import LogPoint, Schema
 from klasy.log.lines import LineDecoder, ascending
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, BinaryIO
 
+    from klasy.kernel.model import Function
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent
 
@@ -260,11 +261,7 @@ class RawFile:
 
     def function_at(self, address: int) -> Function | None:
         """The function whose text held an address."""
-        for module, table in self._tables.items():
-            if table.base <= address < table.end and (index := table.at(address)) is not None:
-                name = table.name(index)
-                return Function(name, table.address(index), table.sizes[index], module, name, Clone.NONE, 1)
-        return None
+        return function_in(self._tables, address)
 
     def access_before(self, ip: int) -> Reference | None:
         """Not known here: see :func:`check`."""

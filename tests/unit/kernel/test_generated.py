@@ -1,0 +1,67 @@
+"""The names of code that the kernel makes while it runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from klasy.kernel import generated
+from klasy.kernel.generated import GeneratedCode
+
+LISTING = b"""\
+ffffffff90000060 T kfree
+ffffffffc0400010 t helper\t[veth]
+ffffffffc0700000 t ftrace_trampoline\t[__builtin__ftrace]
+ffffffffc0292000 t bpf_trampoline_6442510106\t[bpf]
+ffffffffc0082654 t bpf_prog_6dada33efe164363_p0_fentry\t[bpf]
+ffffffffc0082854 t bpf_prog_3c9319d36447cbf8_p1_fexit\t[bpf]
+"""
+MORE = b"ffffffffc0290000 t bpf_trampoline_6442510113\t[bpf]\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        (0xFFFF_FFFF_C008_2654, ("bpf_prog_6dada33efe164363_p0_fentry", 0, "bpf")),
+        (0xFFFF_FFFF_C008_2853, ("bpf_prog_6dada33efe164363_p0_fentry", 0x1FF, "bpf")),
+        (0xFFFF_FFFF_C008_2854, ("bpf_prog_3c9319d36447cbf8_p1_fexit", 0, "bpf")),
+        (0xFFFF_FFFF_C029_203E, ("bpf_trampoline_6442510106", 0x3E, "bpf")),
+        (0xFFFF_FFFF_C070_0001, ("ftrace_trampoline", 1, "__builtin__ftrace")),
+        (0xFFFF_FFFF_C008_2653, None),
+        (0xFFFF_FFFF_C020_0000, None),  # too far from anything
+        (0xFFFF_FFFF_C040_0010, None),  # a module's function
+        (0xFFFF_FFFF_9000_0060, None),
+        (0xFFFF_8880_0000_0000, None),
+    ],
+)
+def test_what_is_there(address, place):
+    """Code by address, with who made it; not what modules or the kernel brought along."""
+    found = GeneratedCode(lambda: LISTING).function_at(address)
+    assert (found and (found.name, address - found.address, found.module)) == place
+
+
+def test_what_comes_later(monkeypatch):
+    """The listing is read when an address is not known, but not for each of many in a row."""
+    now, read = [100.0], []
+    listings = iter([LISTING, LISTING + MORE])
+    monkeypatch.setattr(generated.time, "monotonic", lambda: now[0])
+
+    def listing():
+        read.append(now[0])
+        return next(listings)
+
+    code = GeneratedCode(listing)
+    assert read == []
+    assert code.function_at(0xFFFF_FFFF_9000_0060) is None  # no such code is there
+    assert read == []
+    assert code.function_at(0xFFFF_FFFF_C029_0010) is None
+    assert code.function_at(0xFFFF_FFFF_C029_0010) is None
+    now[0] += 1
+    assert code.function_at(0xFFFF_FFFF_C029_2000).name == "bpf_trampoline_6442510106"
+    assert read == [100.0]
+    assert code.function_at(0xFFFF_FFFF_C029_0010).name == "bpf_trampoline_6442510113"
+    assert read == [100.0, 101.0]
+
+
+def test_none():
+    """A kernel that has made nothing."""
+    assert GeneratedCode(lambda: b"ffffffff90000060 T kfree\n").function_at(0xFFFF_FFFF_C029_0010) is None
