@@ -261,5 +261,7 @@ def test_search():
     types = json.loads(klasy_command("search", "--json", "--types", "sk_buff_head").out)
     assert set(types) == {"types", "constants"}
     assert set(types["types"][0]) == {"kind", "name", "size", "definition"}
+    states = json.loads(klasy_command("search", "--json", "--types", "TCP_*").out)["constants"]
+    assert {"name": "TCP_LISTEN", "value": 10, "enum": "enum <anonymous>"} in states
     data = json.loads(klasy_command("search", "--json", "jiffies").out)["data"]
     assert {"name": "jiffies", "type": None, "module": None} in data

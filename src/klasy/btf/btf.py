@@ -193,10 +193,28 @@ class Btf:
         return found
 
     @cached_property
+    def constants(self) -> dict[str, list[tuple[int, int]]]:
+        """All enumeration constants by name, each as :meth:`find_constant` has it, at the price of many of those."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for holder in self._all_of(Enum):
+            enum = self.type(holder)
+            assert isinstance(enum, Enum)
+            for name, value in enum.values:
+                found.setdefault(name, []).append((holder, value))
+        return found
+
+    @cached_property
     def constant_names(self) -> frozenset[str]:
         """The names of all enumeration constants, the base's included."""
-        enums = [self.type(type_id) for _, type_id in self.names(Enum)]
-        return frozenset([name for enum in enums if isinstance(enum, Enum) for name, _ in enum.values])
+        return frozenset(self.constants)
+
+    def _all_of(self, *kinds: TypeClass) -> list[int]:
+        """Ids, ascending, of all types of some kinds, those without a name and the base's included."""
+        wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
+        first, words = self.first, self.blob.words
+        infos = [words[offset + 1] for offset in self.blob.layout.offsets]
+        own = [first + index for index, info in enumerate(infos) if read.kind_of(info) in wanted]
+        return [*(self.base._all_of(*kinds) if self.base else ()), *own]
 
     def structs_with_member(self, name: str) -> list[int]:
         """Ids, ascending, of the structs and unions that have a member of a name of their own. The base's included."""

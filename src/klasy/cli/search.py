@@ -126,8 +126,26 @@ def _types(btf: Btf, pattern: str) -> dict[str, list[dict[str, Any]]]:
     for i in ids:
         kind = type(btf.type(i)).__name__.lower()
         types.append({"kind": kind, "name": btf.c_name(i), "size": btf.size_of(i), "definition": btf.c_definition(i)})
-    constants = [{"name": name, "value": value, "enum": btf.c_name(i)} for i, value in btf.find_constant(name)]
+    constants = [
+        {"name": constant, "value": value, "enum": btf.c_name(holder)}
+        for holder, value, constant in _constants(btf, name)
+    ]
     return {"types": types, "constants": constants}
+
+
+def _constants(btf: Btf, pattern: str) -> list[tuple[int, int, str]]:
+    """Enumeration constants, each enum's together in its order: the enum's id, the value, the name."""
+    from klasy.match.glob import is_glob, matches
+
+    if not is_glob(pattern):
+        return [(holder, value, pattern) for holder, value in btf.find_constant(pattern)]
+    found = [
+        (holder, value, name)
+        for name, places in btf.constants.items()
+        if matches(pattern, name)
+        for holder, value in places
+    ]
+    return sorted(found, key=lambda each: each[0])
 
 
 def _members(btf: Btf, type_id: int, pattern: str) -> Iterator[dict[str, Any]]:
@@ -195,8 +213,7 @@ def _say_nothing_found(kernel: LiveKernel, pattern: str, *, types: bool) -> None
     print(f"nothing is named '{pattern}'", file=sys.stderr)
     if types:
         name = pattern.partition(".")[0].removeprefix("struct ").strip()
-        names = kernel.btf.all_names(Struct, Union)
-        found = near(name, names)
+        found = near(name, kernel.btf.all_names(Struct, Union) | kernel.btf.constant_names)
     else:
         reason = kernel.why_absent(pattern)
         if reason:

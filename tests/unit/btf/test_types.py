@@ -185,16 +185,17 @@ def test_enum_constants():
         t.Enum("narrow", 4, True, (("MINUS", -1), ("ONE", 1))),
         t.Enum("wide", 8, False, (("BIG", 1 << 63),)),
         t.Enum("also", 4, False, (("ALL", 0xFFFF_FFFF), ("ONE", 1))),
+        t.Enum("", 4, False, (("NAMELESS", 7),)),
     ]
     btf = Btf(write(enums))
-    assert [btf.type(i) for i in (1, 2, 3)] == enums
+    assert [btf.type(i) for i in (1, 2, 3, 4)] == enums
     assert btf.find_constant("MINUS") == [(1, -1)]
     assert btf.find_constant("BIG") == [(2, 1 << 63)]
     assert btf.find_constant("ONE") == [(1, 1), (3, 1)]
     assert btf.find_constant("narrow") == []
     assert btf.find_constant("ONE") == [(1, 1), (3, 1)]
-    assert btf.constant_names >= {"MINUS", "BIG", "ONE"}
-    assert "narrow" not in btf.constant_names
+    assert btf.constant_names == {"MINUS", "BIG", "ONE", "ALL", "NAMELESS"}
+    assert btf.constants == {name: btf.find_constant(name) for name in btf.constant_names}
 
 
 @pytest.mark.parametrize("listed", [False, True])
