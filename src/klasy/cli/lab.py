@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from klasy.cli.times import seconds
 from klasy.errors import UsageError
 from klasy.lab.kernels import DEFAULT, KERNELS, by_name
 from klasy.plain import TYPE_CHECKING
@@ -37,7 +38,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--no-9p", action="store_true", help="without this machine's files: klasy, its checkout, busybox"
     )
-    parser.add_argument("--timeout", metavar="SECONDS", help="kill the command after so long, and end with 3")
+    parser.add_argument("--timeout", metavar="TIME", help="kill the command after this time, and end with 3: 90s, 5m")
     parser.add_argument(
         "--fresh-boot", action="store_true", help="boot the kernel instead of beginning from a kept state"
     )
@@ -60,7 +61,7 @@ def run(args: Arguments) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("there is no command to run", hint="klasy lab -- COMMAND ..")
-    timeout = _seconds(args.timeout) if args.timeout is not None else None
+    timeout = seconds(args.timeout) if args.timeout is not None else None
     show = _Writer(2) if args.verbose else None
     if args.debuginfo and args.no_9p:
         raise UsageError("--debuginfo needs this machine's files: --no-9p shuts them out")
@@ -89,16 +90,6 @@ def run(args: Arguments) -> int:
         # No guest is left to be ended in an orderly way, and what comes after us would not expect the exception.
         while before:
             signal.signal(*before.popitem())
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"--timeout: '{text}' is no number of seconds above 0")
-    return seconds
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:

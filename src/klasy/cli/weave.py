@@ -30,7 +30,6 @@ EXAMPLE = (
 )
 RUNS_COMMAND = True
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST_BUFFER = 1 << 30
 _MOST_KEYS = 1 << 24
@@ -57,7 +56,11 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Weave all aspects of all files, or none."""
-    limit = _seconds(args.time) if args.time is not None else None
+    limit = None
+    if args.time is not None:
+        from klasy.cli.times import seconds
+
+        limit = seconds(args.time)
     room = _bytes(args.buffer) if args.buffer is not None else None
     keys = _keys(args.keys) if args.keys is not None else None
     budget = _budget(args.budget) if args.budget is not None else None
@@ -162,18 +165,6 @@ class _Artifacts:
         """Keep for the next time what was built and could be woven."""
         if self._new and self._woven:
             self._shelf.keep(self.recipes, self._machine, self._memory)
-
-
-def _seconds(text: str) -> float:
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = text[len(number) :] or "s"
-    try:
-        value = float(number) * _UNITS[unit]
-    except (ValueError, KeyError):
-        raise UsageError(f"'{text}' is no time", hint="write it as 500ms, 10s, 5m or 1h") from None
-    if not 0 < value < 366 * 86400:
-        raise UsageError(f"'{text}' is out of range", hint="more than nothing, less than a year")
-    return value
 
 
 def _keys(text: str) -> int:

@@ -1,29 +1,13 @@
-"""``klasy weave``: its times, and whose aspects it takes out."""
+"""``klasy weave``: its sizes, and whose aspects it takes out."""
 
 from __future__ import annotations
 
 import pytest
 
 from klasy.cli import weave
-from klasy.cli.weave import _bytes, _Ours, _seconds
+from klasy.cli.weave import _bytes, _Ours
 from klasy.errors import UsageError
 from klasy.weaver.woven import NotWoven
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("500ms", 0.5), ("10s", 10), ("10", 10), ("1.5m", 90), ("2min", 120), ("1h", 3600), ("1d", 86400)],
-)
-def test_times(text, seconds):
-    """Times as people write them."""
-    assert _seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "s", "ten", "10x", "0", "-1s", "nan", "inf", "1e9h"])
-def test_no_times(text):
-    """What is no time, or none that can be waited for, is wrong usage."""
-    with pytest.raises(UsageError):
-        _seconds(text)
 
 
 @pytest.mark.parametrize(
