@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from klasy.cli.sources import STDIN, read_source
-from klasy.cli.table import plural, show_diagnostics, shown
+from klasy.cli.table import plural, say, show_diagnostics, shown
 from klasy.errors import EXIT_INPUT, EXIT_OK, InputError, SystemRefusal, UsageError
 from klasy.plain import TYPE_CHECKING
 
@@ -46,9 +46,7 @@ def run(args: Arguments) -> int:
             failed += 1
     if refusal is not None:
         why = "which join points there are, and whether they can be probed"
-        print(f"klasy: not checked: {why}: {refusal.message}", file=sys.stderr)
-        if refusal.hint:
-            print(f"  hint: {refusal.hint}", file=sys.stderr)
+        say(f"not checked: {why}: {refusal.message}", refusal.hint)
     return EXIT_INPUT if failed else EXIT_OK
 
 

@@ -148,15 +148,12 @@ def report(error: KlasyError) -> int:
 
 
 def _tell(error: KlasyError) -> None:
-    from klasy.cli.table import show_diagnostics, shown
+    from klasy.cli.table import say, show_diagnostics
 
     if isinstance(error, InputError) and error.diagnostics:
         show_diagnostics(error.diagnostics)
         print(file=sys.stderr)
-    for line in error.message.splitlines():
-        print(f"klasy: {shown(line)}", file=sys.stderr)
-    if error.hint:
-        print(f"  hint: {shown(error.hint)}", file=sys.stderr)
+    say(error.message, error.hint)
 
 
 def entry_point() -> NoReturn:

@@ -9,7 +9,7 @@ from functools import partial
 
 from klasy.api import schema
 from klasy.cli.reading import accepted, renderer, write_all, write_lines
-from klasy.cli.table import shown
+from klasy.cli.table import say
 from klasy.errors import EXIT_OK, UsageError
 from klasy.kernel.live import running_kernel
 from klasy.log import rawfile
@@ -83,6 +83,6 @@ def _show(path: str, *, as_json: bool) -> None:
         for lines in file.texts(renderer(file.symbols, as_json=as_json), as_json=as_json):
             write_lines(lines, "")
         if file.cut:
-            print(f"klasy: {shown(path)} ends in the middle of a record", file=sys.stderr)
+            say(f"{path} ends in the middle of a record")
     finally:
         file.close()

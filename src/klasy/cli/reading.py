@@ -237,6 +237,8 @@ def _number(number: int, noun: str) -> str:
 
 def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
     """Say on standard error what was not logged, and what can be done."""
+    from klasy.cli.table import say
+
     for woven in aspects:
         if woven.states:
             _say_state_losses(woven)
@@ -246,9 +248,7 @@ def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
         hints = [f"klasy joinpoints {woven.name} tells where"] if still_woven else []
         if any(count.lost for count in woven.counts()):
             hints.append("weave it with a larger --buffer")
-        print(f"klasy: {text}", file=sys.stderr)
-        if hints:
-            print(f"  hint: {'; '.join(hints)}", file=sys.stderr)
+        say(text, "; ".join(hints))
 
 
 def _say_state_losses(woven: WovenAspect) -> None:

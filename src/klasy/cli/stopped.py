@@ -5,8 +5,7 @@ A program cannot unweave itself: it can only see to it that nothing of the aspec
 
 from __future__ import annotations
 
-import sys
-
+from klasy.cli.table import say
 from klasy.errors import KernelRefused
 from klasy.plain import TYPE_CHECKING
 
@@ -50,7 +49,7 @@ def take_out(aspects: Iterable[WovenAspect]) -> list[str]:
     for woven in aspects:
         if woven.states:
             hint = f"klasy stat {woven.name} shows what it has kept, klasy unweave {woven.name} takes it out"
-            print(f"klasy: aspect '{woven.name}' {how_stopped(woven)}\n  hint: {hint}", file=sys.stderr)
+            say(f"aspect '{woven.name}' {how_stopped(woven)}", hint)
         else:
             try:
                 with open_woven(woven.name) as present:
@@ -60,7 +59,7 @@ def take_out(aspects: Iterable[WovenAspect]) -> list[str]:
                 unweave([woven.name])
             except NotWoven:
                 continue  # another klasy was quicker
-            print(f"klasy: aspect '{woven.name}' {how}, and is unwoven now", file=sys.stderr)
+            say(f"aspect '{woven.name}' {how}, and is unwoven now")
             gone.append(woven.name)
     return gone
 

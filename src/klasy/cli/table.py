@@ -40,6 +40,14 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun.removesuffix('y')}ies" if noun.endswith("py") else f"{number} {noun}s"
 
 
+def say(message: str, hint: str | None = None) -> None:
+    """Say on standard error, as klasy, what is wrong or worth to know, and what can be done."""
+    lines = [f"klasy: {shown(line)}" for line in message.splitlines()]
+    if hint:
+        lines.append(f"  hint: {shown(hint)}")
+    print("\n".join(lines), file=sys.stderr)
+
+
 def unread(number: int) -> str:
     """``2 records that nobody had read``; nothing for none."""
     return f"{plural(number, 'record')} that nobody had read" if number else ""
@@ -48,7 +56,7 @@ def unread(number: int) -> str:
 def say_unread(records: Mapping[str, int]) -> None:
     """Say on standard error what went with the aspects of these names, unread."""
     for name, number in records.items():
-        print(f"klasy: aspect '{name}' went with {unread(number)}", file=sys.stderr)
+        say(f"aspect '{name}' went with {unread(number)}")
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from klasy.cli.table import plural, say_unread, show_diagnostics, shown, unread
+from klasy.cli.table import plural, say, say_unread, show_diagnostics, shown, unread
 from klasy.errors import EXIT_OK, SystemRefusal, UsageError
 from klasy.plain import TYPE_CHECKING, suppress
 
@@ -351,7 +351,7 @@ def _follow(
             ours.take_out()
             output.drain()
             for name, how in ended:
-                print(f"klasy: aspect '{name}' {how}, and is unwoven now", file=sys.stderr)
+                say(f"aspect '{name}' {how}, and is unwoven now")
             ours.show_states(as_json=args.json)
         finally:
             say_losses(ours.aspects, still_woven=False)
