@@ -188,7 +188,7 @@ def test_wrong_names(folder):
     """Names that no woven aspect has are errors of the input, with the one that was meant; nothing is done then."""
     good(klasy_command("weave", "-", stdin=MAKE))
     for argv in (["unweave", "make", "mak"], ["log", "mak"], ["joinpoints", "mak"]):
-        assert klasy_command(*argv) == (1, "", "klasy: no aspect 'mak' is woven\n  hint: did you mean make?\n")
+        assert klasy_command(*argv) == (1, "", "klasy: no aspect 'mak' is woven\n  hint: did you mean 'make'?\n")
     assert json.loads(good(klasy_command("status", "--json")).out)["aspects"][0]["source"] == "<stdin>"
 
 

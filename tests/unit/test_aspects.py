@@ -62,4 +62,4 @@ def test_the_command(capsys: pytest.CaptureFixture[str]):
 def test_a_name_that_is_none(capsys: pytest.CaptureFixture[str]):
     """The nearest is named."""
     assert main(["aspects", "tcp_lif"]) == InputError.exit_status
-    assert "did you mean tcp_life?" in capsys.readouterr().err
+    assert "did you mean 'tcp_life'?" in capsys.readouterr().err

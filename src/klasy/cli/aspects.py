@@ -59,8 +59,7 @@ def about(text: str) -> str:
 
 def _unknown(name: str, known: Iterable[str]) -> InputError:
     from klasy.cli.table import shown
-    from klasy.diag import suggest
+    from klasy.diag import did_you_mean, suggest
 
-    near = suggest(name, known)
-    hint = f"did you mean {near[0]}?" if near else "klasy aspects lists them"
+    hint = did_you_mean(suggest(name, known)) or "klasy aspects lists them"
     return InputError(f"there is no ready aspect '{shown(name)}'", hint=hint)

@@ -50,11 +50,11 @@ def _near(name: str) -> str:
     """Which ready aspect was perhaps meant."""
     if not name.isidentifier():
         return ""
-    from klasy.diag import suggest
+    from klasy.diag import did_you_mean, suggest
     from klasy.resources import shipped_aspects
 
-    near = suggest(name, shipped_aspects())
-    return f", nor is there a ready aspect of that name; did you mean {near[0]}?" if near else ""
+    near = did_you_mean(suggest(name, shipped_aspects()))
+    return f", nor is there a ready aspect of that name; {near}" if near else ""
 
 
 def read_sources(names: Sequence[str]) -> list[SourceFile]:

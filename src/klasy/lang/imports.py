@@ -170,7 +170,7 @@ class Importer:
             real = os.path.join(folder, path)
             if os.path.isfile(real):
                 return real, f"klasy/aspects/{path}"
-        from klasy.diag import suggest  # only errors need it
+        from klasy.diag import did_you_mean, suggest  # only errors need it
 
         names = _aspects_in(folder)
         hints = []
@@ -184,7 +184,7 @@ class Importer:
             where = "with klasy, and what is no file can import nothing else"
         close = suggest(path, names)
         if close:
-            hints = [f"did you mean '{close[0]}'?"]
+            hints = [did_you_mean(close[:1])]
         raise _Refused("missing-import", f"there is no file '{path}' {where}", *hints)
 
     def _check_names(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from klasy.diag import suggest
+from klasy.diag import did_you_mean, suggest
 from klasy.lang import ast
 from klasy.lang.lalr import END, ERROR, SYMBOLS, Failure, Machine, Stack, Token
 from klasy.lang.parser import ExtraBrace
@@ -216,7 +216,7 @@ class Recovery:
             f"there is no designator '{name.text}'",
             name.start,
             name.end,
-            hint=f"did you mean '{near[0]}'?" if near else "signatures stand in 'call', 'execution' and 'within'",
+            hint=did_you_mean(near[:1]) if near else "signatures stand in 'call', 'execution' and 'within'",
         )
         return True
 
@@ -340,7 +340,7 @@ class Recovery:
             for word in suggest(written.text, [w for w in keywords if w != written.text]):
                 repair = self._try(before, word, keywords[word], written.end, skipped=True)
                 if repair.helps:
-                    message, hint = f"'{written.text}' means nothing here", f"did you mean '{word}'?"
+                    message, hint = f"'{written.text}' means nothing here", did_you_mean([word])
                     self._error("misspelt", message, written.start, written.end, hint=hint)
                     stack.cut(height)
                     self.machine.advance(stack, Token(repair.kind, word, written.start, written.end), self.builder)

@@ -6,7 +6,7 @@ parser into the same state and meet such a token there. ``x`` stands for any nam
 
 from __future__ import annotations
 
-from klasy.diag import suggest
+from klasy.diag import did_you_mean, suggest
 from klasy.lang.lalr import END, SYMBOLS
 from klasy.lang.rawtext import RawToken, raw_token
 from klasy.lang.typenames import RESERVED_WORDS
@@ -309,7 +309,7 @@ class SyntaxHelp:
             return "reserved-word", f"'{word}' is a word of C and cannot be a name", ""
         near = suggest(word, list(self.keywords(states))) if word else []
         if near:
-            return "misspelt", f"'{word}' means nothing here", f"did you mean '{near[0]}'?"
+            return "misspelt", f"'{word}' means nothing here", did_you_mean(near[:1])
         what = "the file ends too early" if found.kind == "end" else f"{found.describe()} cannot stand here"
         return "unexpected", f"{what}: expected {either(expected)}", ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klasy.diag import did_you_mean
 from klasy.kernel.model import Place, Way
 from klasy.lang import ast
 from klasy.match import lint
@@ -110,7 +111,7 @@ def _instructions(matcher: AdviceMatcher, node: ast.At) -> dict[int, Function]:
     functions = {function.address: function for function in named if function.name == name}
     if not functions:
         close = [f.name for f in named] or near(name, kernel.function_names())
-        hints = [f"did you mean '{' or '.join(dict.fromkeys(close))}'?"] if close else []
+        hints = [did_you_mean(list(dict.fromkeys(close)))] if close else []
         absent = kernel.why_absent(name)
         hints += [absent] if absent else []
         bag.error("unknown-function", f"this kernel has no function '{name}'", node.span, hints=hints)

@@ -6,6 +6,7 @@ includes it.
 
 from __future__ import annotations
 
+from klasy.diag import did_you_mean
 from klasy.dwarf.elf import DwarfError
 from klasy.errors import KernelLacks
 from klasy.match.glob import is_glob, matches
@@ -62,7 +63,7 @@ def _hints(name: str, kernel: Kernel) -> list[str]:
     last = name.rpartition("/")[2]
     close = sorted(file for file in known if matches(last, file.rpartition("/")[2])) if last.strip("*%") else []
     close = close or near(name, known)
-    hints = [f"did you mean '{' or '.join(close[:_SHOWN])}'?"] if close else []
+    hints = [did_you_mean(close[:_SHOWN])] if close else []
     return [*hints, "a file is named from the root of the kernel's sources, as in net/ipv4/tcp.c"]
 
 

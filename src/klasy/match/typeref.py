@@ -220,11 +220,12 @@ def _unknown(btf: Btf, ref: TypeRef) -> Diagnostic:
         classes = _TAG_CLASSES[ref.tag]
     else:
         classes = (Typedef, Struct, Union, Fwd)
+    from klasy.diag import did_you_mean
     from klasy.match.near import near
 
     what = f"{ref.tag.value} {name}" if ref.tag is not TagKind.NONE else name
     close = near(name, btf.all_names(*classes))
-    hints = [f"did you mean {_with_tags(btf, close, ref.tag)}?"] if close else []
+    hints = [did_you_mean(_with_tags(btf, close, ref.tag))] if close else []
     return Diagnostic(Severity.ERROR, "unknown-type", f"the kernel has no type '{what}'", ref.span, tuple(hints))
 
 
@@ -232,14 +233,14 @@ def _article(tag: TagKind) -> str:
     return "an" if tag is TagKind.ENUM else "a"
 
 
-def _with_tags(btf: Btf, names: list[str], tag: TagKind) -> str:
+def _with_tags(btf: Btf, names: list[str], tag: TagKind) -> list[str]:
     shown = []
     for name in names:
         keyword = tag
         if tag is TagKind.NONE and not btf.find(name, Typedef):
             keyword = TagKind.UNION if _tagged(btf, name, TagKind.STRUCT) is None else TagKind.STRUCT
-        shown.append(f"'{keyword.value} {name}'" if keyword is not TagKind.NONE else f"'{name}'")
-    return " or ".join(shown)
+        shown.append(f"{keyword.value} {name}" if keyword is not TagKind.NONE else name)
+    return shown
 
 
 # --- comparison -----------------------------------------------------------------------------------------------------

@@ -398,14 +398,11 @@ def open_aspects(names: Iterable[str]) -> list[WovenAspect]:
 
 def not_woven(missing: Sequence[str], names: Sequence[str]) -> NotWoven:
     """The error for names that no woven aspect has."""
-    from klasy.diag import suggest
+    from klasy.diag import did_you_mean, suggest
 
     quoted = ", ".join(f"'{one_line(name)}'" for name in missing)
     near = list(dict.fromkeys(n for name in missing for n in suggest(name, names)))
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    else:
-        hint = f"woven: {', '.join(names)}" if names else "no aspect is woven"
+    hint = did_you_mean(near) or (f"woven: {', '.join(names)}" if names else "no aspect is woven")
     return NotWoven(f"no aspect {quoted} is woven", hint=hint)
 
 

@@ -60,11 +60,11 @@ def _check_deny(checker: ExprChecker, call: ast.Apply) -> tree.Stmt | None:
             number = getattr(errno, name, None) if name.startswith("E") else None  # EAGAIN is EWOULDBLOCK too
             if isinstance(number, int):
                 return tree.Deny(call.span, number)
-            from klasy.diag import suggest
+            from klasy.diag import did_you_mean, suggest
 
             why = f"there is no error '{name}'"
             near = suggest(name.upper(), names)
-            hints = [f"did you mean {' or '.join(near)}?"] if near else hints
+            hints = [did_you_mean(near)] if near else hints
         case ast.IntLiteral(value=number) if number in errno.errorcode:
             return tree.Deny(call.span, number)
         case ast.IntLiteral(value=number):
