@@ -262,6 +262,6 @@ def test_search():
     assert set(types) == {"types", "constants"}
     assert set(types["types"][0]) == {"kind", "name", "size", "definition"}
     states = json.loads(klasy_command("search", "--json", "--types", "TCP_*").out)["constants"]
-    assert {"name": "TCP_LISTEN", "value": 10, "enum": "enum <anonymous>"} in states
+    assert {"name": "TCP_LISTEN", "value": 10, "enum": "enum {...}"} in states
     data = json.loads(klasy_command("search", "--json", "jiffies").out)["data"]
     assert {"name": "jiffies", "type": None, "module": None} in data
