@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from klasy.btf.btf import Btf
     from klasy.kernel.live import LiveKernel
-    from klasy.kernel.model import Function, Kernel
+    from klasy.kernel.model import DataSymbol, Function, Kernel
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent, Schema
     from klasy.log.reader import LogReader
@@ -153,6 +153,9 @@ class _LateKernel:
 
     def function_at(self, address: int) -> Function | None:
         return _kernel().function_at(address) or _kernel().generated.function_at(address)
+
+    def data_at(self, address: int) -> DataSymbol | None:
+        return _kernel().data_at(address)
 
     def access_before(self, ip: int) -> Reference | None:
         return _kernel().access_before(ip)

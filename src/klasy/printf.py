@@ -60,7 +60,7 @@ class Directive:
 
     @property
     def is_symbol(self) -> bool:
-        """Whether it shows a code address as function+offset (``%pS``) or function (``%ps``)."""
+        """Whether it shows an address as symbol+offset (``%pS``) or symbol (``%ps``)."""
         return self.kind in ("pS", "ps")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from klasy.kernel.model import Clone, Function
+from klasy.kernel.model import Clone, DataSymbol, Function
 from klasy.log.decode import Decoder
 from klasy.log.event import LogEvent, LogPoint, Schema
 from klasy.log.symbolize import Symbolizer
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 POINT = LogPoint("execution", "vfs_read", 0, None, None, 0xFFFF_FFFF_8100_0000)
 FUNCTIONS = (("vfs_read", 0xFFFF_FFFF_8100_0000, None), ("ext_free", 0xFFFF_FFFF_C000_0000, "ext4"))
+VARIABLE = ("init_net", 0xFFFF_FFFF_8200_0000, None)
 
 
 class Code:
-    """Two functions, one of them in a module."""
+    """Two functions, one of them in a module, and a variable."""
 
     def function_at(self, address: int) -> Function | None:
         """The function whose 256 bytes hold the address."""
@@ -27,6 +28,11 @@ class Code:
             if start <= address < start + 256:
                 return Function(name, start, 256, module, name, Clone.NONE, 1)
         return None
+
+    def data_at(self, address: int) -> DataSymbol | None:
+        """The variable, whose 256 bytes may hold the address."""
+        name, start, module = VARIABLE
+        return DataSymbol(name, start, 256, module, False) if start <= address < start + 256 else None
 
 
 SYMBOLS = Symbolizer(Code())

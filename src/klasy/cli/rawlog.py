@@ -45,6 +45,7 @@ class RawOutput:
             release=os.uname().release,
             wall_offset=time.time_ns() - time.monotonic_ns(),
             symbols=lambda: {**running_kernel().symbols, **running_kernel().generated.tables()},
+            variables=lambda: running_kernel().data_map.tables,
             types=lambda name: handed.get(name, b"") if name is not None else _kernels_types(),
         )
         write_all(head, lambda: [head], hint)

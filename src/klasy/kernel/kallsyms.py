@@ -323,10 +323,15 @@ def _functions(base: int, end: int, addresses: list[int], types: list[bytes], na
     is_text = list(map(_TEXT_TYPES.__contains__, types))
     if any(map(_PLACES.__contains__, names)):
         is_text = [text and name not in _PLACES for text, name in zip(is_text, names, strict=True)]
-    kept = list(compress(addresses, is_text))
+    return _chosen(base, end, addresses, names, is_text)
+
+
+def _chosen(base: int, end: int, addresses: list[int], names: list[bytes], wanted: list[bool]) -> Symbols:
+    """Those symbols that are wanted, each up to the next one of all."""
+    kept = list(compress(addresses, wanted))
     boundaries = [*addresses, end]
     behind = map(bisect_right, repeat(addresses), kept)
-    return Symbols.build(base, kept, list(map(boundaries.__getitem__, behind)), list(compress(names, is_text)))
+    return Symbols.build(base, kept, list(map(boundaries.__getitem__, behind)), list(compress(names, wanted)))
 
 
 def note_traceable(tables: Mapping[str | None, Symbols], available: bytes) -> None:
@@ -364,7 +369,7 @@ def places(listing: bytes, names: Iterable[str]) -> dict[str, int]:
 
 # --- other symbols --------------------------------------------------------------------------------------------------
 
-_DATA_TYPES = frozenset(b"dDbBrRvV")
+_DATA_TYPES = frozenset((b"d", b"D", b"b", b"B", b"r", b"R", b"v", b"V"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +413,7 @@ def lookup(listing: bytes, pattern: str) -> list[tuple[Symbol, int]]:
 
 def is_data(symbol: Symbol) -> bool:
     """Whether a symbol is a variable's (per-CPU ones have another type)."""
-    return ord(symbol.kind) in _DATA_TYPES
+    return symbol.kind.encode() in _DATA_TYPES
 
 
 def data_symbols(listing: bytes, pattern: str) -> list[DataSymbol]:
@@ -425,6 +430,37 @@ def data_symbols(listing: bytes, pattern: str) -> list[DataSymbol]:
             behind = _behind(listing, symbol, end)
             data.append(DataSymbol(symbol.name, symbol.address, behind - symbol.address, symbol.module, here))
     return sorted(data, key=lambda symbol: symbol.address)
+
+
+def data_tables(listing: bytes) -> dict[str | None, Symbols]:
+    """All variables, but for per-CPU ones, of the kernel proper (None) and of each module, from a listing.
+
+    Each reaches to the next symbol; where that is another's, for sections of modules are scattered, to its page's end.
+    """
+    module = listing.find(b"\t[")
+    modules = listing.rfind(b"\n", 0, module) + 1 if module >= 0 else len(listing)
+    tables: dict[str | None, Symbols] = {}
+    edge = listing.find(b" T _etext\n")
+    if edge >= 0:
+        fields = listing[listing.rfind(b"\n", 0, edge) + 1 : modules].split()
+        addresses = _numbers(fields[0::3])
+        is_data = list(map(_DATA_TYPES.__contains__, fields[1::3]))
+        tables[None] = _chosen(addresses[0], addresses[-1], addresses, fields[2::3], is_data)
+    fields = listing[modules:].split()
+    addresses, kinds, names, owners = _numbers(fields[0::4]), fields[1::4], fields[2::4], fields[3::4]
+    owner_at = dict(zip(addresses, owners, strict=True))
+    behind = dict(pairwise(sorted(owner_at)))
+    found: dict[bytes, list[tuple[int, int, bytes]]] = {}
+    for i in sorted(range(len(addresses)), key=addresses.__getitem__):
+        if kinds[i] in _DATA_TYPES:
+            start, owner = addresses[i], owners[i]
+            page = (start | 0xFFF) + 1
+            end = behind.get(start, page)
+            found.setdefault(owner, []).append((start, end if owner_at.get(end) == owner else min(end, page), names[i]))
+    for owner, rows in found.items():
+        starts, ends = [start for start, _, _ in rows], [end for _, end, _ in rows]
+        tables[owner[1:-1].decode()] = Symbols.build(starts[0], starts, ends, [name for _, _, name in rows])
+    return tables
 
 
 def _behind(listing: bytes, symbol: Symbol, at: int) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from klasy.kernel.callerindex import CallerIndex
     from klasy.kernel.callsites import Reached
+    from klasy.kernel.datamap import DataMap
     from klasy.kernel.generated import GeneratedCode
     from klasy.kernel.kprobes import Covered
     from klasy.kernel.tracepoints import Tracepoints
@@ -165,6 +166,17 @@ class LiveKernel(KernelImage):
         from klasy.kernel.generated import GeneratedCode
 
         return GeneratedCode(self._read_listing)
+
+    def data_at(self, address: int) -> DataSymbol | None:
+        """The variable of the kernel or a module that holds an address; no per-CPU one is found so."""
+        return self.data_map.at(address)
+
+    @cached_property
+    def data_map(self) -> DataMap:
+        """The variables by their addresses."""
+        from klasy.kernel.datamap import DataMap
+
+        return DataMap(self._read_listing)
 
     def _from_listing(self) -> dict[str | None, Symbols]:
         try:

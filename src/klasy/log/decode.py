@@ -180,8 +180,8 @@ class Decoder:
         return value_text(value, self.symbols, quote=False)
 
     def _symbol(self, directive: printf.Directive, address: int) -> str:
-        """A code address as the kernel's printk shows it."""
-        return self.symbols.function(address) if directive.kind == "ps" else self.symbols.place(address)
+        """An address as the kernel's printk shows it."""
+        return self.symbols.symbol(address, offset=directive.kind == "pS")
 
     def _values(
         self, layout: Format, record: bytes, faults: int, point: LogPoint

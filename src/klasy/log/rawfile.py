@@ -9,6 +9,7 @@ types. It is read without trust in what it says: a malformed one is refused.
       HEAD         JSON: the kernel's release, the distance of its clock to that on the wall, the sources of records
       SYMS         the functions of one object: length of its name (2), name (empty: the kernel proper), where it was
                    loaded (8), and compressed, what Symbols.dump gives
+      VARS         the same of its variables
       TYPE         the kernel's BTF, or what is handed along: length of its name (record.Field.module), name, and the
                    bytes, compressed
       RECS         of length 0: from here to the end of the file there are
@@ -26,10 +27,12 @@ from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 
+from klasy import printf
 from klasy.bpf.uapi import BPF_RINGBUF_DISCARD_BIT
 from klasy.btf.btf import Btf
 from klasy.btf.read import BtfError
 from klasy.errors import InputError, KlasyError, SystemRefusal
+from klasy.kernel.datamap import variable_in
 from klasy.kernel.generated import function_in
 from klasy.kernel.kallsyms import Symbols
 from klasy.log.decode import Decoder
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, BinaryIO
 
-    from klasy.kernel.model import Function
+    from klasy.kernel.model import DataSymbol, Function
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent
 
@@ -85,9 +88,12 @@ def head(
     release: str,
     wall_offset: int,
     symbols: Callable[[], Mapping[str | None, Symbols]],
+    variables: Callable[[], Mapping[str | None, Symbols]],
     types: Callable[[str | None], bytes],
 ) -> bytes:
-    """What stands before the records. ``symbols`` and ``types`` (the BTF of a module) are asked if they are needed."""
+    """What stands before the records. ``symbols`` (functions), ``variables`` and ``types`` (the BTF of a module) are
+    asked if they are needed.
+    """
     sources = [
         {
             "aspect": schema.aspect,
@@ -101,9 +107,11 @@ def head(
     parts = [MAGIC, _chunk(b"HEAD", json.dumps(document).encode())]
     forms = [form for schema in schemas for form in schema.formats]
     fields = [entry for form in forms for entry in form.fields]
-    if any(entry.kind in _NAMED for entry in fields) or any("%p" in (form.template or "") for form in forms):
-        for name, table in symbols().items():
-            parts.append(_chunk(b"SYMS", _named(name), _BASE.pack(table.base), zlib.compress(table.dump(), 1)))
+    asked = any(each.is_symbol for form in forms for each in printf.directives(printf.parse(form.template or "")))
+    if asked or any(entry.kind in _NAMED for entry in fields):
+        parts += _tables(b"SYMS", symbols())
+    if asked:
+        parts += _tables(b"VARS", variables())
     wanted = {entry.module for entry in fields if entry.kind in TYPED}
     for module in sorted(wanted, key=lambda name: name or ""):
         parts.append(_chunk(b"TYPE", _named(module), zlib.compress(types(module), 1)))
@@ -132,6 +140,13 @@ def pieces(data: bytes | memoryview) -> list[bytes | memoryview]:
     return found
 
 
+def _tables(tag: bytes, tables: Mapping[str | None, Symbols]) -> list[bytes]:
+    return [
+        _chunk(tag, _named(name), _BASE.pack(table.base), zlib.compress(table.dump(), 1))
+        for name, table in tables.items()
+    ]
+
+
 def _chunk(tag: bytes, *parts: bytes) -> bytes:
     body = b"".join(parts)
     return _CHUNK.pack(tag, len(body)) + body
@@ -149,6 +164,7 @@ class RawFile:
         self.path = path
         self.cut = False  # the file ends within a record: who wrote it was killed, or its disk was full
         self._tables: dict[str | None, Symbols] = {}
+        self._variables: dict[str | None, Symbols] = {}
         self._types: dict[str | None, bytes] = {}
         self._btfs: dict[str | None, Btf] = {}
         try:
@@ -178,10 +194,11 @@ class RawFile:
                 raise ValueError("it ends before the records begin")
             if tag == b"HEAD":
                 document = json.loads(body)
-            elif tag == b"SYMS":
+            elif tag in (b"SYMS", b"VARS"):
                 name, rest = _split(body)
                 (base,) = _BASE.unpack_from(rest)
-                self._tables[name] = Symbols.load(memoryview(_inflated(rest[_BASE.size :])), base)
+                tables = self._tables if tag == b"SYMS" else self._variables
+                tables[name] = Symbols.load(memoryview(_inflated(rest[_BASE.size :])), base)
             elif tag == b"TYPE":
                 name, rest = _split(body)
                 self._types[name] = _inflated(rest)
@@ -262,6 +279,10 @@ class RawFile:
     def function_at(self, address: int) -> Function | None:
         """The function whose text held an address."""
         return function_in(self._tables, address)
+
+    def data_at(self, address: int) -> DataSymbol | None:
+        """The variable that held an address."""
+        return variable_in(self._variables, address)
 
     def access_before(self, ip: int) -> Reference | None:
         """Not known here: see :func:`check`."""

@@ -1,11 +1,11 @@
-"""Names for code addresses, looked up when a log is read."""
+"""Names for addresses of code, and of variables where they are asked for, looked up when a log is read."""
 
 from __future__ import annotations
 
 from klasy.plain import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from klasy.kernel.model import Function
+    from klasy.kernel.model import DataSymbol, Function
     from klasy.kernel.references import Reference
     from klasy.log.userspace import UserSymbols
 
@@ -16,16 +16,20 @@ class CodeMap(Protocol):
     def function_at(self, address: int) -> Function | None:
         """The function whose text holds an address."""
 
+    def data_at(self, address: int) -> DataSymbol | None:
+        """The variable that holds an address."""
+
     def access_before(self, ip: int) -> Reference | None:
         """The instruction whose access to data left the processor at an address."""
 
 
 class Symbolizer:
-    """Names of the functions that addresses lie in; remembers what it has looked up."""
+    """Names of what addresses lie in; remembers what it has looked up."""
 
     def __init__(self, code: CodeMap | None, user: UserSymbols | None = None) -> None:
         self.code = code
         self._found: dict[int, tuple[str, str, int] | None] = {}
+        self._variables: dict[int, tuple[str, str, int] | None] = {}
         self._user = user
 
     def place(self, address: int) -> str:
@@ -37,6 +41,13 @@ class Symbolizer:
         """``function`` or ``function [module]``, wherever in it the address lies; hexadecimal where there is none."""
         found = self._lookup(address)
         return f"{found[0]}{found[1]}" if found else f"{address:#x}"
+
+    def symbol(self, address: int, *, offset: bool) -> str:
+        """What printk shows for ``%pS`` (with ``offset``) or ``%ps``: where no function is, the variable that is."""
+        found = self._lookup(address) or self._variable(address)
+        if found is None:
+            return f"{address:#x}"
+        return f"{found[0]}+{found[2]:#x}{found[1]}" if offset else f"{found[0]}{found[1]}"
 
     def frame(self, address: int, *, returns: bool) -> tuple[str | None, int, str | None]:
         """Function, offset and module of a frame of a stack. ``returns``: it is a return address.
@@ -68,10 +79,17 @@ class Symbolizer:
     def _lookup(self, address: int) -> tuple[str, str, int] | None:
         """Function, module in brackets if in one, and offset."""
         if address not in self._found:
-            function = self.code.function_at(address) if self.code else None
-            if function is None:
-                self._found[address] = None
-            else:
-                module = f" [{function.module}]" if function.module else ""
-                self._found[address] = (function.name, module, address - function.address)
+            self._found[address] = _within(self.code.function_at(address) if self.code else None, address)
         return self._found[address]
+
+    def _variable(self, address: int) -> tuple[str, str, int] | None:
+        """Variable, module in brackets if in one, and offset."""
+        if address not in self._variables:
+            self._variables[address] = _within(self.code.data_at(address) if self.code else None, address)
+        return self._variables[address]
+
+
+def _within(symbol: Function | DataSymbol | None, address: int) -> tuple[str, str, int] | None:
+    if symbol is None:
+        return None
+    return symbol.name, f" [{symbol.module}]" if symbol.module else "", address - symbol.address

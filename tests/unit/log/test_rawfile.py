@@ -8,7 +8,7 @@ from struct import pack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.logrecords import FUNCTIONS, SYMBOLS, fields, record, run, schema
+from support.logrecords import FUNCTIONS, SYMBOLS, VARIABLE, fields, record, run, schema
 
 from klasy.btf.types import Enum, Float, Member, Struct
 from klasy.btf.write import write
@@ -29,9 +29,15 @@ def tables():
     return {module: Symbols.build(start, [start], [start + 256], [name.encode()]) for name, start, module in FUNCTIONS}
 
 
+def variables():
+    """The symbols of the one variable."""
+    name, start, module = VARIABLE
+    return {module: Symbols.build(start, [start], [start + 256], [name.encode()])}
+
+
 def contents(*schemas):
     """A file of these records, from each source."""
-    head = rawfile.head(schemas, release="6.1", wall_offset=10**18, symbols=tables, types=lambda _: b"")
+    head = rawfile.head(schemas, release="6.1", wall_offset=10**18, symbols=tables, variables=None, types=lambda _: b"")
     return head + b"".join(rawfile.encoded(n, run(*RECORDS)) for n in range(len(schemas)))
 
 
@@ -65,7 +71,9 @@ def test_the_order_of_time(tmp_path, order, named):
     """Whether the records are shown one by one (with names of code) or all together."""
     wanted = schema(*SCHEMA.formats[0].fields[: 3 if named else 2])
     ones = [RECORDS[n] if named else RECORDS[n][:-8] for n in order]
-    head = rawfile.head([wanted], release="6.1", wall_offset=10**18, symbols=tables, types=lambda _: b"")
+    head = rawfile.head(
+        [wanted], release="6.1", wall_offset=10**18, symbols=tables, variables=None, types=lambda _: b""
+    )
     path = tmp_path / "log"
     path.write_bytes(head + rawfile.encoded(0, run(*ones)))
     decoder = Decoder(wanted, lambda _: None, SYMBOLS, wall_offset=10**18)
@@ -84,9 +92,28 @@ def test_cut_short(tmp_path, missing):
 def test_symbols_only_where_they_are_needed():
     """A log of numbers does not carry the kernel's symbols along."""
     numbers = schema(*fields(("n", "int", 8)))
-    head = rawfile.head([numbers], release="6.1", wall_offset=0, symbols=None, types=None)
+    head = rawfile.head([numbers], release="6.1", wall_offset=0, symbols=None, variables=None, types=None)
     assert b"SYMS" not in head
     assert b"SYMS" in contents(SCHEMA)
+    assert b"VARS" not in contents(SCHEMA)
+
+
+@pytest.mark.parametrize(("template", "kind"), [("%pS, %ps", "pointer"), ("%20pS %-5ps", "int")])
+def test_variables(tmp_path, template, kind):
+    """Who prints addresses as symbols has those of variables named, too."""
+    wanted = schema(*fields(("a", kind, 8), ("b", kind, 8)), template=template)
+    places = pack("<QQ", VARIABLE[1] + 8, CODE[1])
+    head = rawfile.head(
+        [wanted], release="6.1", wall_offset=10**18, symbols=tables, variables=variables, types=lambda _: b""
+    )
+    path = tmp_path / "log"
+    path.write_bytes(head + rawfile.encoded(0, run(record(places))))
+    (line,), _ = shown(path)
+    assert line == event_text(
+        Decoder(wanted, lambda _: None, SYMBOLS, wall_offset=10**18).decode(record(places)), SYMBOLS
+    )
+    assert "init_net+0x8" in line
+    assert "ext_free [ext4]" in line
 
 
 def test_types_of_programs(tmp_path):
@@ -101,7 +128,7 @@ def test_types_of_programs(tmp_path):
         modules.append(module)
         return blob if module else b""
 
-    head = rawfile.head([typed], release="6.1", wall_offset=10**18, symbols=tables, types=types)
+    head = rawfile.head([typed], release="6.1", wall_offset=10**18, symbols=tables, variables=None, types=types)
     path = tmp_path / "log"
     path.write_bytes(head + rawfile.encoded(0, run(record(pack("<dI", 0.25, 5)))))
     lines, _ = shown(path)

@@ -47,6 +47,7 @@ STRUCT = BTF.find("s", Struct)[0]
 SIZE = BTF.size_of(STRUCT)
 VFS_READ = 0xFFFF_FFFF_8100_0000
 EXT_FREE = 0xFFFF_FFFF_C000_0000
+INIT_NET = 0xFFFF_FFFF_8200_0000
 
 
 def text(value: Value) -> str:
@@ -290,6 +291,10 @@ def test_the_last_bit_of_faults_is_shared():
         ("%pS", "symbol", 8, (VFS_READ + 1).to_bytes(8, "little"), "vfs_read+0x1"),
         ("%pS", "symbol", 8, VFS_READ.to_bytes(8, "little"), "vfs_read+0x0"),
         ("%ps", "symbol", 8, (EXT_FREE + 1).to_bytes(8, "little"), "ext_free [ext4]"),
+        ("%pS", "pointer", 8, INIT_NET.to_bytes(8, "little"), "init_net+0x0"),
+        ("%ps", "int", 8, (INIT_NET + 8).to_bytes(8, "little"), "init_net"),
+        ("%pS", "int", 8, (INIT_NET + 256).to_bytes(8, "little"), "0xffffffff82000100"),
+        ("%s", "symbol", 8, INIT_NET.to_bytes(8, "little"), "0xffffffff82000000"),
         ("%s", "symbol", 8, VFS_READ.to_bytes(8, "little"), "vfs_read"),
         ("%x", "pointer", 8, b"\x10" + bytes(7), "10"),
         ("value %d\n", "int", 1, b"\x01", "value 1"),
