@@ -169,6 +169,16 @@ def test_records_that_nobody_has_read(folder):
     done = good(klasy_command("unweave"))
     assert (done.out, done.err) == ("unwoven: make\n", unread.format("1 record"))
 
+    good(klasy_command("weave", "-q", str(folder / "make.asp")))
+    following = start("log", "-f", "--json", "make")
+    directories(folder, "eeeee")
+    following.until(lambda: lengths(following.out) == [5])
+    following.signal(signal.SIGSTOP)
+    directories(folder, "ffffff")
+    assert good(klasy_command("unweave")).err == ""  # somebody does read it
+    following.signal(signal.SIGCONT)
+    assert lengths(good(following.wait()).out) == [5, 6]
+
 
 def test_all_or_nothing(folder):
     """Of several files none is woven where one is wrong."""

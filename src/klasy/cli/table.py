@@ -9,7 +9,7 @@ from klasy.errors import one_line
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TextIO
 
     from klasy.diag import Diagnostic
@@ -46,17 +46,6 @@ def say(message: str, hint: str | None = None) -> None:
     if hint:
         lines.append(f"  hint: {shown(hint)}")
     print("\n".join(lines), file=sys.stderr)
-
-
-def unread(number: int) -> str:
-    """``2 records that nobody had read``; nothing for none."""
-    return f"{plural(number, 'record')} that nobody had read" if number else ""
-
-
-def say_unread(records: Mapping[str, int]) -> None:
-    """Say on standard error what went with the aspects of these names, unread."""
-    for name, number in records.items():
-        say(f"aspect '{name}' went with {unread(number)}")
 
 
 def duration(seconds: float) -> str:

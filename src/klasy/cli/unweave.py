@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.cli.table import say_unread
+from klasy.cli.unread import Unread
 from klasy.errors import EXIT_OK
 from klasy.plain import TYPE_CHECKING
 from klasy.weaver.unweave import unweave
@@ -21,8 +21,8 @@ def configure(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Unweave; wrong names are an error and nothing is taken out."""
-    left: dict[str, int] = {}
-    gone = unweave(args.aspects or None, on_unread=left.__setitem__)
+    left = Unread()
+    gone = unweave(args.aspects or None, on_unread=left.note)
     print(f"unwoven: {', '.join(gone)}" if gone else "no aspect is woven")
-    say_unread(left)
+    left.say()
     return EXIT_OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from klasy.cli.table import plural, say, say_unread, show_diagnostics, shown, unread
+from klasy.cli.table import plural, say, show_diagnostics, shown
 from klasy.errors import EXIT_OK, SystemRefusal, UsageError
 from klasy.plain import TYPE_CHECKING, suppress
 
@@ -156,9 +156,13 @@ class _Artifacts:
     def _weave(self, args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
         from klasy.weaver.session import weave
 
-        left: dict[str, int] = {}
-        woven = weave(self.recipes, self._machine, replace=args.replace, on_step=on_step, on_unread=left.__setitem__)
-        say_unread(left)
+        if not args.replace:
+            return weave(self.recipes, self._machine, on_step=on_step)
+        from klasy.cli.unread import Unread
+
+        left = Unread()
+        woven = weave(self.recipes, self._machine, replace=True, on_step=on_step, on_unread=left.note)
+        left.say()
         return woven
 
     def keep(self) -> None:
@@ -360,6 +364,7 @@ def _follow(
 def _sleep(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts, good: Callable[[], bool]) -> None:
     from klasy.bpf.ringbuf import RingReader
     from klasy.cli.reading import LOOK_AROUND
+    from klasy.cli.unread import unread
 
     interrupts.sleep(limit, lambda: good() and ours.there(), LOOK_AROUND)
     buffers = [woven.events() for woven in ours.aspects] if ours.there() else []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import select
 import time
 from _operator import itemgetter  # what operator itself is but a shell of: see tests/unit/test_imports.py
 
 from klasy.bpf.ringbuf import RingReader
-from klasy.errors import KernelRefused, SystemRefusal
 from klasy.log.decode import Decoder
-from klasy.plain import TYPE_CHECKING, Closing, suppress
+from klasy.log.readlock import LOCKS, ReadLock
+from klasy.plain import TYPE_CHECKING, Closing
 from klasy.record import RUN_HEAD
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     Decoded: TypeAlias = list[tuple[int, T] | None]
     Decode: TypeAlias = Callable[[Sequence[Run]], Decoded[T]]
 
-LOCKS = "/run"
 _BATCH = 4096  # records taken from each buffer at a time: bounds memory and the time until they are consumed
 _STRETCH = 1 << 18  # bytes, the same for who takes them as they lie; no more than an eighth of the buffer
 _FAST = 1 << 15  # bytes a second: some hundred records
@@ -58,11 +55,11 @@ class LogReader(Closing):
         self._looked = time.monotonic()
         self._show: tuple[Callable[[LogEvent], str], bool] | None = None
         self._line_decoders: list[LineDecoder] = []
-        self._locks: list[_Lock] = []
+        self._locks: list[ReadLock] = []
         self._poll = select.poll()
         try:
             for schema, ring in sources:
-                self._locks.append(_Lock(locks, schema.aspect))
+                self._locks.append(ReadLock(locks, schema.aspect))
                 reader = RingReader(ring)
                 self._streams.append(_Stream(reader, Decoder(schema, types, symbols)))
                 self._poll.register(reader.fileno(), select.POLLIN)
@@ -316,39 +313,3 @@ def _raw(source: int) -> Decode[tuple[int, Run]]:
         for run in runs
         for one in run.split()
     ]
-
-
-class _Lock:
-    """A lock on the reading of an aspect's log, held until it is released or the process ends."""
-
-    def __init__(self, folder: str, aspect: str) -> None:
-        self._path = f"{folder}/klasy-log-{aspect}.lock"
-        try:
-            while not self._take(aspect):
-                pass
-        except OSError as error:
-            raise KernelRefused(f"cannot lock the log of aspect '{aspect}' by {self._path}", error.errno or 0) from None
-
-    def _take(self, aspect: str) -> bool:
-        """Lock the file; False if its holder removed it meanwhile, and another one is needed."""
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
-                return True
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise SystemRefusal(
-                f"the log of aspect '{aspect}' is being read by another process",
-                hint=f"each record is read once; end the other reader first (fuser {self._path} names it)",
-            ) from None
-        except FileNotFoundError:
-            pass
-        os.close(self._descriptor)
-        return False
-
-    def release(self) -> None:
-        """Let go, and leave nothing behind."""
-        with suppress(OSError):
-            os.unlink(self._path)
-        os.close(self._descriptor)
