@@ -1,4 +1,4 @@
-"""What the log reader gives: events, and notes of what was lost."""
+"""What the log reader gives, events, and what it has to know of an aspect to do so."""
 
 from __future__ import annotations
 

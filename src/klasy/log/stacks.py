@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klasy.log.format_text import harmless
 from klasy.log.value import Stack, UserFrame, UserStack
 from klasy.plain import TYPE_CHECKING
 from klasy.record import (
@@ -68,9 +69,10 @@ def _kernel_line(address: int, symbols: Symbolizer, *, returns: bool) -> str:
 
 
 def _user_line(frame: dict[str, Any]) -> str:
-    name = frame["file"].rpartition("/")[2] if frame["file"] else ""
+    """The names are those that the maker of a program liked."""
+    name = harmless(frame["file"].rpartition("/")[2]) if frame["file"] else ""
     if frame["function"] is not None:
-        return f"{frame['function']}+{frame['offset']:#x}" + (f" [{name}]" if name else "")
+        return f"{harmless(frame['function'])}+{frame['offset']:#x}" + (f" [{name}]" if name else "")
     if frame["file_offset"] is None:
         return str(frame["address"])
     return f"{name or 'build id ' + frame['build_id']}+{frame['file_offset']:#x}"
@@ -79,7 +81,12 @@ def _user_line(frame: dict[str, Any]) -> str:
 def as_json(stack: Stack | UserStack, symbols: Symbolizer) -> list[dict[str, Any]]:
     """The frames as plain data; docs/json.md."""
     if isinstance(stack, UserStack):
-        return symbols.user.frames(stack)
+        from klasy.log.format_json import text_json
+
+        return [
+            {name: text_json(value) if isinstance(value, str) else value for name, value in frame.items()}
+            for frame in symbols.user.frames(stack)
+        ]
     found = []
     for at, address in enumerate(stack.frames):
         function, offset, module = symbols.frame(address, returns=bool(at))

@@ -202,6 +202,25 @@ def test_a_process_that_has_ended(program):
     assert frames[0]["build_id"] == ident.hex()
 
 
+@pytest.mark.parametrize("template", [None, "by %s"])
+def test_names_that_command_a_terminal(program, tmp_path, template):
+    """A file's name and a function's are its maker's choice: shown, they stay in their line, and do nothing there."""
+    evil = tmp_path / "bin" / "p\x1b[31m\n\udcff"
+    evil.parent.mkdir()
+    content = program.read_bytes()
+    assert content.count(b"\0inner\0") == 1
+    evil.write_bytes(content.replace(b"\0inner\0", b"\0i\n\x1b[m\0"))
+    data = user((USER_FRAME_BUILD_ID, build_id(program), file_offset(program, nm(program)["inner"] + 4)))
+    symbols = symbolizer(folders=(str(evil.parent),))
+    shown = Decoder(schema(USER, template=template), lambda _: None, symbols).decode(record(data))
+    assert shown is not None
+    text = event_text(shown, symbols)
+    assert text.endswith(("= " if template is None else "by ") + "\n        i\\n\\x1b[m+0x4 [p\\x1b[31m\\n\\xff]")
+    if template is None:
+        (frame,) = json.loads(event_json(shown, symbols).encode())["values"]["ustack()"]
+        assert frame["file"] == f"{evil.parent}/p\x1b[31m\n\\xff"
+
+
 def test_a_process_that_lives(tmp_path):
     """An address is looked up in what the process has mapped; not if another process has its number by now."""
     with open("/proc/self/maps") as maps:
