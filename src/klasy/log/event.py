@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klasy.errors import one_line
 from klasy.log.value import Value
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import Format
@@ -49,7 +50,10 @@ class LogPoint:
 
     @property
     def place(self) -> str:
-        """The join point in a few words: ``call skb_dequeue in unix_release_sock+0x1d0``."""
+        """The join point in a few words: ``call skb_dequeue in unix_release_sock+0x1d0``; harmless for a terminal."""
+        return one_line(self._place())  # of a user program the names are those that its maker liked
+
+    def _place(self) -> str:
         if self.kind == "unknown":
             return "a join point not known"
         inside = f" [{self.module}]" if self.module else ""

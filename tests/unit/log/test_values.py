@@ -15,6 +15,7 @@ from support.logrecords import SYMBOLS, decoded, fields, record, schema
 from klasy.btf.types import Struct
 from klasy.errors import SystemRefusal
 from klasy.log.decode import Decoder
+from klasy.log.event import LogPoint, Schema
 from klasy.log.format_json import event_json, value_json
 from klasy.log.format_text import event_text, harmless, message_text, value_text
 from klasy.log.memory import decode
@@ -357,3 +358,16 @@ def test_the_clock_is_set_meanwhile(monkeypatch):
 def test_tabs_of_a_message_stay() -> None:
     """A template's tabs line up columns, as printf's do; all else that could drive a terminal is made visible."""
     assert message_text("a\tb\x1b[2J\tc") == "a\tb\\x1b[2J\tc"
+
+
+def test_a_hostile_name_of_a_function() -> None:
+    """Functions of user programs are named by their makers; text has them so that they do nothing, JSON as they are."""
+    point = LogPoint("execution", "f\x1b[2J\ng", 0, None, "/tmp/\x1b[m")
+    made = schema(*fields(("x", "int", 1)))
+    decoder = Decoder(Schema(made.aspect, made.advice, (point,), made.formats), lambda _: None, SYMBOLS)
+    event = decoder.decode(record(b"\x01"))
+    assert event is not None
+    line = event_text(event, SYMBOLS)
+    assert line.isprintable()
+    assert line.endswith("a: execution f\ufffd[2J\ufffdg [/tmp/\ufffd[m]: x = 1")
+    assert json.loads(event_json(event, SYMBOLS))["joinpoint"]["function"] == "f\x1b[2J\ng"
