@@ -240,15 +240,31 @@ def test_an_unwritable_cache(aspects):
     assert klasy_command("check", str(aspects / "e.asp"), prepare=prepare).status == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["sk_buff"], "it is a type (struct sk_buff), not a function; types and members are found with --types"),
+        (["struct sk_buff.len"], "types and members are found with --types"),
+        (["--types", "struct sk_buff.lenn"], "did you mean 'sk_buff.len'?"),
+        (["--types", "union tcp_word_hd"], "did you mean 'tcp_word_hdr'"),
+        (["--types", "vfs_mkdir"], "functions are found without --types"),
+    ],
+)
+def test_search_elsewhere(words, hint):
+    """Where the name was looked for in the wrong place, the right one is named."""
+    done = klasy_command("search", *words)
+    assert done.status == 1
+    assert done.err.startswith(f"klasy: nothing is named '{words[-1]}'\n  hint: {hint}")
+
+
 def test_search():
     """Functions with prototypes and what hinders probing; near names where there is none; types; members; JSON."""
     done = klasy_command("search", "vfs_mkdir")
     assert done.status == 0
     assert re.search(r"^int vfs_mkdir\(.*struct dentry \*dentry, umode_t mode\)$", done.out, re.MULTILINE)
     none = klasy_command("search", "vfs_mkdri")
-    assert none.status == 1
-    assert "nothing is named 'vfs_mkdri'" in none.err
-    assert "vfs_mkdir" in none.err
+    assert (none.status, none.out) == (1, "")
+    assert none.err.startswith("klasy: nothing is named 'vfs_mkdri'\n  hint: did you mean 'vfs_mkdir'")
     document = json.loads(klasy_command("search", "--json", "do_int3").out)
     assert set(document) == {"functions", "data", "events"}
     (function,) = document["functions"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from klasy.cli.table import plural
-from klasy.errors import EXIT_INPUT, EXIT_OK
-from klasy.plain import TYPE_CHECKING
+from klasy.cli.table import plural, say
+from klasy.diag import did_you_mean
+from klasy.errors import EXIT_INPUT, EXIT_OK, SystemRefusal
+from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +70,6 @@ def _code_and_data(kernel: LiveKernel, pattern: str) -> dict[str, list[dict[str,
 
 def _events(kernel: LiveKernel, pattern: str) -> list[dict[str, Any]]:
     """Trace events by their names, with or without the category."""
-    from klasy.errors import SystemRefusal
     from klasy.match.glob import matches
 
     try:
@@ -103,8 +103,6 @@ def _function(kernel: LiveKernel, copies: list[Function]) -> dict[str, Any]:
 
 
 def _event_names(kernel: LiveKernel) -> list[str]:
-    from klasy.errors import SystemRefusal
-
     try:
         return [f"{category}:{name}" for category, name in kernel.tracepoints.names()]
     except SystemRefusal:
@@ -114,11 +112,16 @@ def _event_names(kernel: LiveKernel) -> list[str]:
 # --- types and members ------------------------------------------------------------------------------------------------
 
 
+def _parts(pattern: str) -> tuple[str, str, str]:
+    """Of TYPE.MEMBER the type without its tag, the dot and the member; of a type alone the others are empty."""
+    name, dot, member = pattern.partition(".")
+    return name.removeprefix("struct ").removeprefix("union ").removeprefix("enum ").strip(), dot, member
+
+
 def _types(btf: Btf, pattern: str) -> dict[str, list[dict[str, Any]]]:
     from klasy.btf.types import Enum, Fwd, Struct, Typedef, Union
 
-    name, dot, member = pattern.partition(".")
-    name = name.removeprefix("struct ").removeprefix("union ").removeprefix("enum ").strip()
+    name, dot, member = _parts(pattern)
     ids = btf.matching(name, Struct, Union, Enum, Typedef, Fwd)
     if dot:
         return {"members": [entry for i in ids for entry in _members(btf, i, member)]}
@@ -207,17 +210,35 @@ _LINES: dict[str, Callable[[dict[str, Any], bool], str]] = {
 
 
 def _say_nothing_found(kernel: LiveKernel, pattern: str, *, types: bool) -> None:
-    from klasy.btf.types import Struct, Union
+    hints = _among_types(kernel, pattern) if types else _among_code(kernel, pattern)
+    say(f"nothing is named '{pattern}'", "; ".join(filter(None, hints)))
+
+
+def _among_types(kernel: LiveKernel, pattern: str) -> Iterator[str]:
+    """What may have been meant by who searched types and members."""
+    from klasy.btf.types import Enum, Struct, Typedef, Union
+    from klasy.btf.walk import members
     from klasy.match.near import near
 
-    print(f"nothing is named '{pattern}'", file=sys.stderr)
-    if types:
-        name = pattern.partition(".")[0].removeprefix("struct ").strip()
-        found = near(name, kernel.btf.all_names(Struct, Union) | kernel.btf.constant_names)
-    else:
-        reason = kernel.why_absent(pattern)
-        if reason:
-            print(reason, file=sys.stderr)
-        found = near(pattern, _event_names(kernel) if ":" in pattern else kernel.function_names())
-    if found:
-        print(f"near: {', '.join(found)}", file=sys.stderr)
+    btf = kernel.btf
+    name, dot, member = _parts(pattern)
+    holders = btf.matching(name, Struct, Union) if dot else []
+    if holders:
+        known = {place.name for holder in holders for place in members(btf, holder) if place.name}
+        yield did_you_mean([f"{name}.{each}" for each in near(member, known)])
+        return
+    yield did_you_mean(near(name, btf.all_names(Struct, Union, Enum, Typedef) | btf.constant_names))
+    with suppress(SystemRefusal):
+        if not dot and kernel.functions(pattern):
+            yield "functions are found without --types"
+
+
+def _among_code(kernel: LiveKernel, pattern: str) -> Iterator[str]:
+    """What may have been meant by who searched functions, data and events."""
+    from klasy.match.near import near
+
+    yield kernel.why_absent(pattern) or ""
+    with suppress(SystemRefusal):
+        if any(_types(kernel.btf, pattern).values()):
+            yield "types and members are found with --types"
+    yield did_you_mean(near(pattern, _event_names(kernel) if ":" in pattern else kernel.function_names()))
