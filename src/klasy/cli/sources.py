@@ -29,7 +29,10 @@ def read_source(name: str) -> SourceFile:
                 data = file.read(MAX_SIZE + 1)
     except OSError as error:
         shown = "standard input" if name == STDIN else name or "''"
-        raise InputError(f"cannot read {one_line(shown)}: {error.strerror}{_near(name)}") from None
+        message, hint = f"cannot read {one_line(shown)}: {error.strerror}", None
+        if name.isidentifier():
+            message, hint = f"{message}, nor is there a ready aspect of that name", _near(name)
+        raise InputError(message, hint=hint) from None
     except ValueError:
         raise InputError(f"cannot read {name!r}: there is a NUL in the name") from None
     shown = "standard input" if name == STDIN else one_line(name)
@@ -48,25 +51,24 @@ def _ready(name: str) -> str | None:
 
 def _near(name: str) -> str:
     """Which ready aspect was perhaps meant."""
-    if not name.isidentifier():
-        return ""
     from klasy.diag import did_you_mean, suggest
     from klasy.resources import shipped_aspects
 
-    near = did_you_mean(suggest(name, shipped_aspects()))
-    return f", nor is there a ready aspect of that name; {near}" if near else ""
+    return did_you_mean(suggest(name, shipped_aspects())) or "klasy aspects lists the ready ones"
 
 
 def read_sources(names: Sequence[str]) -> list[SourceFile]:
     """The texts of several files. Raises InputError that names all that cannot be read."""
     if names.count(STDIN) > 1:
         raise UsageError("- (standard input) can be given once")
-    sources, errors = [], []
+    sources: list[SourceFile] = []
+    errors: list[InputError] = []
     for name in names:
         try:
             sources.append(read_source(name))
         except InputError as error:
-            errors.append(error.message)
+            errors.append(error)
     if errors:
-        raise InputError("\n".join(errors))
+        hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+        raise InputError("\n".join(error.message for error in errors), hint="; ".join(hints) or None)
     return sources
