@@ -213,6 +213,13 @@ def open_reader(aspects: Sequence[WovenAspect]) -> tuple[LogReader, Symbolizer]:
     return LogReader([(schema(aspect), aspect.events()) for aspect in aspects], kernel.types, symbols), symbols
 
 
+def symbolizer() -> Symbolizer:
+    """Names of the running kernel's code: its own, its modules', and what it has made while it runs."""
+    from klasy.log.symbolize import Symbolizer
+
+    return Symbolizer(_LateKernel())
+
+
 def state_decoder() -> tuple[StateDecoder, Symbolizer]:
     """What decodes the states of woven aspects, and the symbols to show them with."""
     from klasy.log.state import StateDecoder

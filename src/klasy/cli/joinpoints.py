@@ -295,10 +295,9 @@ def _print_accesses(accesses: list[dict[str, Any]], points: list[dict[str, Any]]
 def _named(callers: dict[int, int]) -> dict[str, int]:
     if not callers:
         return {}
-    from klasy.kernel.live import running_kernel
-    from klasy.log.symbolize import Symbolizer
+    from klasy.api import symbolizer
 
-    symbols = Symbolizer(running_kernel())
+    symbols = symbolizer()
     most_first = sorted(callers.items(), key=lambda item: -item[1])
     return {symbols.place(address): hits for address, hits in most_first}
 

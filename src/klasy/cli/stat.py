@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import ExitStack
 
+from klasy.cli.table import say
 from klasy.errors import EXIT_OK, KernelRefused, UsageError
 from klasy.plain import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def run(args: Arguments) -> int:
         elif not args.json:
             for woven in aspects:
                 if woven not in with_state:
-                    print(f"klasy: the aspect {woven.name} keeps no state", file=sys.stderr)
+                    say(f"aspect '{woven.name}' keeps no state")
         if not aspects and not args.json:
             print("no aspect that keeps state is woven", file=sys.stderr)
             return EXIT_OK
