@@ -10,6 +10,7 @@ import time
 
 from klasy.api import identity, open_reader, still_there
 from klasy.cli.interrupts import hurried
+from klasy.cli.table import plural, say
 from klasy.errors import SystemRefusal
 from klasy.plain import TYPE_CHECKING, suppress
 from klasy.weaver.counts import missed_in_all
@@ -174,7 +175,7 @@ def follow(
         if guard is not None:
             for name, cpus in guard.look().items():
                 came = f"CPU {', '.join(map(str, cpus))} came up"
-                print(f"klasy: {came}: the data of {name} is watched there from now on", file=sys.stderr)
+                say(f"{came}: the data of {name} is watched there from now on")
         ended = [woven for woven in aspects if woven.stopped]  # before the last of their log is read
         output.drain()
         if nobody_reads(sys.stdout.fileno()):
@@ -207,38 +208,30 @@ def losses(woven: WovenAspect) -> str | None:
     )
     parts = []
     if lost:
-        parts.append(f"{_number(lost, 'record')} lost because the buffer was full")
+        parts.append(f"{plural(lost, 'record')} lost because the buffer was full")
     if missed:
-        parts.append(f"{_number(missed, 'hit')} missed because the processor was in another probe")
+        parts.append(f"{plural(missed, 'hit')} missed because the processor was in another probe")
     if unpaired:
         parts.append(
-            f"{_number(unpaired, 'system call')} seen at one end only: under way when the aspect was woven, ended "
+            f"{plural(unpaired, 'system call')} seen at one end only: under way when the aspect was woven, ended "
             "with the task, or too many at once"
         )
     if unmarked > unpaired:
-        parts.append(f"{_number(unmarked - unpaired, 'return')} not followed because too many calls were under way")
+        parts.append(f"{plural(unmarked - unpaired, 'return')} not followed because too many calls were under way")
     left_out = sum(count.left_out for count in counts)
     cut = sum(count.cut for count in counts)
     if left_out:
-        parts.append(f"{_number(left_out, 'hit')} left out by sample or limit")
+        parts.append(f"{plural(left_out, 'hit')} left out by sample or limit")
     if cut:
-        parts.append(f"{_number(cut, 'loop')} ended by the bound on loops")
+        parts.append(f"{plural(cut, 'loop')} ended by the bound on loops")
     unfollowed = woven.unfollowed()
     if unfollowed:
         parts.append(f"{unfollowed} of the children not followed because there were too many")
     return f"{woven.name}: {'; '.join(parts)}" if parts else None
 
 
-def _number(number: int, noun: str) -> str:
-    from klasy.cli.table import plural
-
-    return plural(number, noun)
-
-
 def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
     """Say on standard error what was not logged, and what can be done."""
-    from klasy.cli.table import say
-
     for woven in aspects:
         if woven.states:
             _say_state_losses(woven)
@@ -255,10 +248,7 @@ def _say_state_losses(woven: WovenAspect) -> None:
     from klasy.cli.stattext import loss_lines
     from klasy.weaver.states import read_losses
 
-    full = False
-    for state, lost in zip(woven.states, read_losses(woven), strict=True):
-        full = full or lost.full > 0
-        for line in loss_lines(lost):
-            print(f"klasy: {woven.name}.{state.name}: {line}", file=sys.stderr)
-    if full:
-        print("  hint: weave it with more --keys", file=sys.stderr)
+    found = list(zip(woven.states, read_losses(woven), strict=True))
+    lines = [f"{woven.name}.{state.name}: {line}" for state, lost in found for line in loss_lines(lost)]
+    if lines:
+        say("\n".join(lines), "weave it with more --keys" if any(lost.full for _, lost in found) else None)
