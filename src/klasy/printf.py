@@ -181,7 +181,9 @@ def show(directive: Directive, value: int | str, size: int = 8) -> str:
         return _pad(directive, "", cut, zeros=False)
     kind = directive.kind
     if kind == "c":
-        return _pad(directive, "", chr(value & 0xFF), zeros=False)
+        # A byte from 128 on is a part of some character, not the one that Latin-1 has there: as bytes in strings are.
+        character = bytes((value & 0xFF,)).decode("utf-8", "surrogateescape")
+        return _pad(directive, "", character, zeros=False)
     if kind[0] == "p":
         return _pad(directive, "0x", f"{value & 0xFFFF_FFFF_FFFF_FFFF:x}", zeros=True)
     if kind == "s":

@@ -129,7 +129,9 @@ def test_strings_as_libc(flags, width, precision, value):
 
 
 def test_pointers_and_characters():
-    """%p shows hexadecimal with 0x, padded within its width; %c the low byte as a character."""
+    """%p shows hexadecimal with 0x, padded within its width; %c the low byte as a character, or as a byte."""
     assert show(Directive("%p", "p"), 0xFFFF888000000000) == "0xffff888000000000"
     assert show(Directive("%20p", "p", width=20), 16) == "0x10".rjust(20)
     assert show(Directive("%c", "c"), 0x141) == "A"
+    assert show(Directive("%2c", "c", width=2), 0xC3) == " \udcc3"  # the first of two bytes that are one character
+    assert show(Directive("%c", "c"), -1) == "\udcff"
