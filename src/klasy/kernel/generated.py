@@ -21,7 +21,9 @@ _SECONDS = 1.0  # between two readings of the listing, which takes a tenth of it
 
 
 class GeneratedCode:
-    """It comes and goes: the listing is read, anew, when an address is asked for that was not in it."""
+    """It comes and goes, and nothing tells its sizes: what was there is no answer to what is, where something else may
+    have taken its room. So the listing is read anew when an address is asked for, but not all the time.
+    """
 
     def __init__(self, listing: Callable[[], bytes]) -> None:
         self._listing = listing
@@ -38,10 +40,9 @@ class GeneratedCode:
         """The piece of code that holds an address, with who made it as its module."""
         if address < MODULES:
             return None
-        found = function_in(self._tables, address)
-        if found is None and time.monotonic() >= self._next:
-            found = function_in(self.tables(), address)
-        return found
+        if time.monotonic() >= self._next:
+            self.tables()
+        return function_in(self._tables, address)
 
 
 def function_in(tables: Mapping[str | None, Symbols], address: int) -> Function | None:

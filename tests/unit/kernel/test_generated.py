@@ -40,7 +40,7 @@ def test_what_is_there(address, place):
 
 
 def test_what_comes_later(monkeypatch):
-    """The listing is read when an address is not known, but not for each of many in a row."""
+    """The listing is read when an address is asked for, but not for each of many in a row."""
     now, read = [100.0], []
     listings = iter([LISTING, LISTING + MORE])
     monkeypatch.setattr(generated.time, "monotonic", lambda: now[0])
@@ -57,9 +57,19 @@ def test_what_comes_later(monkeypatch):
     assert code.function_at(0xFFFF_FFFF_C029_0010) is None
     now[0] += 1
     assert code.function_at(0xFFFF_FFFF_C029_2000).name == "bpf_trampoline_6442510106"
-    assert read == [100.0]
     assert code.function_at(0xFFFF_FFFF_C029_0010).name == "bpf_trampoline_6442510113"
     assert read == [100.0, 101.0]
+
+
+def test_what_came_behind_something(monkeypatch):
+    """A new trampoline near an old program, whose size nobody tells, is not taken for a part of it."""
+    now = [100.0]
+    listings = iter([LISTING, LISTING + b"ffffffffc0085000 t bpf_trampoline_6442510200\t[bpf]\n"])
+    monkeypatch.setattr(generated.time, "monotonic", lambda: now[0])
+    code = GeneratedCode(lambda: next(listings))
+    assert code.function_at(0xFFFF_FFFF_C008_2654).name == "bpf_prog_6dada33efe164363_p0_fentry"
+    now[0] += 1
+    assert code.function_at(0xFFFF_FFFF_C008_5010).name == "bpf_trampoline_6442510200"
 
 
 def test_none():
