@@ -6,6 +6,8 @@ from klasy.lang import ast
 from klasy.plain import TYPE_CHECKING, dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from klasy.match.pointcut import Literal, NormalForm
 
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 class Conjunct:
     """A conjunct; of the designators that are not negated, the leaves of each kind.
 
-    ``usable``: it can be matched at all. ``hits``: how many join points it was found to match.
+    ``usable``: it can be matched at all. ``hits``: how many join points it was found to match. ``report``: says why
+    there are none, where whoever looked for them knows best.
     """
 
     index: int
@@ -30,6 +33,7 @@ class Conjunct:
     args: list[int] = field(default_factory=list)
     usable: bool = True
     hits: int = 0
+    report: Callable[[], None] | None = None
 
     @property
     def asks_where(self) -> bool:

@@ -121,6 +121,9 @@ def report_dead_arms(matcher: AdviceMatcher) -> None:
 
 
 def _report_empty(matcher: AdviceMatcher, conjunct: Conjunct) -> None:
+    if conjunct.report is not None:
+        conjunct.report()
+        return
     leaves = [literal.leaf for literal in conjunct.literals]
     span = _span_of(matcher, leaves)
     kinds = [*(conjunct.calls or conjunct.executions), *conjunct.args]

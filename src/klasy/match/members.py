@@ -23,7 +23,7 @@ from klasy.plain import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klasy.flow.sites import Access, Unknown
+    from klasy.flow.sites import Access, Sites, Unknown
     from klasy.kernel.model import Function
     from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
@@ -67,7 +67,8 @@ def match_members(matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, 
         hits += 1
         _add(matcher, result, MemberMatch(kind, access, tuple(by_member[m] for m in access.members), outcome), node)
     if not hits:
-        _report_none(matcher, node, elsewhere, found.functions, len(unknown))
+        conjunct.usable = True  # an error only if others do not match by what it asks, either
+        conjunct.report = lambda: _report_none(matcher, conjunct, node, elsewhere, found)
     elif len(result.members) > MOST_SHADOWS:
         from klasy.match import lint
 
@@ -118,7 +119,9 @@ def _may_lie(matcher: AdviceMatcher, conjunct: Conjunct, address: int) -> bool:
     return function is not None and _lies_where_asked(matcher, conjunct, function)
 
 
-def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, functions: int, unknown: int) -> None:
+def _report_none(matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, elsewhere: int, found: Sites) -> None:
+    functions, kind = found.functions, KINDS[node.kind]
+    unknown = sum(_is_of_kind(one, kind) and _may_lie(matcher, conjunct, one.address) for one in found.unknown)
     what = {ast.AccessKind.GET: "reads", ast.AccessKind.SET: "writes"}.get(node.kind, "accesses")
     hints = []
     if elsewhere:
@@ -130,12 +133,14 @@ def _report_none(matcher: AdviceMatcher, node: ast.Access, elsewhere: int, funct
             matcher.kernel.debug_info.check()
         except KernelLacks as error:  # or is another build's; what the remedy is, it says itself
             hints.append(f"debug information would tell of more variables: {error.hint}")
+    asked = [*conjunct.withins, *conjunct.modules, *conjunct.files]
     matcher.bag.error(
         "matches-nothing",
         f"no instruction is known that {what} '{node.data.span.text}'{' there' if elsewhere or matcher.where else ''} "
         f"({functions} function{' was' if functions == 1 else 's were'} looked at)",
         node.data.span,
         hints=hints,
+        related=[(matcher.leaf_span(leaf), "it was looked for there") for leaf in asked if len(matcher.conjuncts) > 1],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.matching import codes, plan
+from support.matching import codes, messages, plan
 from support.minikernel import MiniKernel
 
 from klasy.flow import sites
@@ -96,6 +96,16 @@ def test_object(kernel: SnapshotKernel) -> None:
     assert len(made.joinpoints) > 0
     assert all(j.shadow.access.placed_in == "struct tcp_sock" for j in made.joinpoints)
     assert not check_plan(made)
+
+
+def test_alternatives(kernel: SnapshotKernel) -> None:
+    """Each designator of alternatives must match somewhere, not each with each other; which does not, is said."""
+    members = f"({SET} || set(struct tcp_sock.rcv_nxt))"
+    made = plan(kernel, f"before(): {members} && (within(tcp_write_xmit) || within(tcp_data_queue)) {{ log(1); }}")
+    assert {j.shadow.function.base for j in made.joinpoints} == {"tcp_write_xmit", "tcp_data_queue"}
+    found = messages(kernel, f"before(): {members} && (within(tcp_write_xmit) || within(tcp_v4_rcv)) {{ log(1); }}")
+    assert found.count("no instruction is known that writes") == 2  # rcv_nxt anywhere, and either in tcp_v4_rcv
+    assert found.count("note: it was looked for there") == 2
 
 
 @pytest.mark.parametrize(
