@@ -31,7 +31,8 @@ class DataMap:
 
 def variable_in(tables: Mapping[str | None, Symbols], address: int) -> DataSymbol | None:
     """The variable that holds an address, by tables of symbols; of several names of one the kernel's first."""
-    for module, table in tables.items():
-        if table.base <= address < table.end and (index := table.at(address)) is not None:
-            return DataSymbol(table.name(index), table.address(index), table.sizes[index], module, False)
-    return None
+    found = kallsyms.holding(tables, address)
+    if found is None:
+        return None
+    module, table, index = found
+    return DataSymbol(table.name(index), table.address(index), table.sizes[index], module, False)

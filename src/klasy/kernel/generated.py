@@ -47,8 +47,9 @@ class GeneratedCode:
 
 def function_in(tables: Mapping[str | None, Symbols], address: int) -> Function | None:
     """The function whose text holds an address, by tables of symbols."""
-    for module, table in tables.items():
-        if table.base <= address < table.end and (index := table.at(address)) is not None:
-            name = table.name(index)
-            return Function(name, table.address(index), table.sizes[index], module, name, Clone.NONE, 1)
-    return None
+    found = kallsyms.holding(tables, address)
+    if found is None:
+        return None
+    module, table, index = found
+    name = table.name(index)
+    return Function(name, table.address(index), table.sizes[index], module, name, Clone.NONE, 1)

@@ -223,6 +223,14 @@ class Symbols:
 # --- the listing ----------------------------------------------------------------------------------------------------
 
 
+def holding(tables: Mapping[str | None, Symbols], address: int) -> tuple[str | None, Symbols, int] | None:
+    """Of tables of symbols by object the first that holds an address: the object, its table, and the symbol's place."""
+    for name, table in tables.items():
+        if table.base <= address < table.end and (index := table.at(address)) is not None:
+            return name, table, index
+    return None
+
+
 def text_start(listing: bytes) -> int | None:
     """The address of ``_text``, where the kernel's text begins, from (the beginning of) a listing; None: not there."""
     end = listing.find(b" T _text\n")

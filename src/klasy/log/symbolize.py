@@ -34,20 +34,15 @@ class Symbolizer:
 
     def place(self, address: int) -> str:
         """``function+0x12`` or ``function+0x12 [module]``; hexadecimal where no function is there."""
-        found = self._lookup(address)
-        return f"{found[0]}+{found[2]:#x}{found[1]}" if found else f"{address:#x}"
+        return _shown(self._lookup(address), address, offset=True)
 
     def function(self, address: int) -> str:
         """``function`` or ``function [module]``, wherever in it the address lies; hexadecimal where there is none."""
-        found = self._lookup(address)
-        return f"{found[0]}{found[1]}" if found else f"{address:#x}"
+        return _shown(self._lookup(address), address, offset=False)
 
     def symbol(self, address: int, *, offset: bool) -> str:
         """What printk shows for ``%pS`` (with ``offset``) or ``%ps``: where no function is, the variable that is."""
-        found = self._lookup(address) or self._variable(address)
-        if found is None:
-            return f"{address:#x}"
-        return f"{found[0]}+{found[2]:#x}{found[1]}" if offset else f"{found[0]}{found[1]}"
+        return _shown(self._lookup(address) or self._variable(address), address, offset=offset)
 
     def frame(self, address: int, *, returns: bool) -> tuple[str | None, int, str | None]:
         """Function, offset and module of a frame of a stack. ``returns``: it is a return address.
@@ -93,3 +88,10 @@ def _within(symbol: Function | DataSymbol | None, address: int) -> tuple[str, st
     if symbol is None:
         return None
     return symbol.name, f" [{symbol.module}]" if symbol.module else "", address - symbol.address
+
+
+def _shown(found: tuple[str, str, int] | None, address: int, *, offset: bool) -> str:
+    if found is None:
+        return f"{address:#x}"
+    name, module, distance = found
+    return f"{name}+{distance:#x}{module}" if offset else f"{name}{module}"
