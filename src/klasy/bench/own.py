@@ -13,6 +13,7 @@ from klasy.bench.byhand import ROOM, Attached
 from klasy.bpf.ringbuf import RingReader
 from klasy.errors import InputError
 from klasy.kernel.live import running_kernel
+from klasy.log.readlock import lock_path
 from klasy.match.options import PlanOptions
 from klasy.source import SourceFile
 from klasy.weaver.build import build
@@ -80,4 +81,4 @@ def command() -> str:
 
 def is_read() -> bool:
     """Whether a klasy log reads the aspect's log."""
-    return os.path.exists(f"/run/klasy-log-{NAME}.lock")
+    return os.path.exists(lock_path(NAME))

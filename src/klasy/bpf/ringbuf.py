@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 _HEADER = u.BPF_RINGBUF_HDR_SZ
 assert _HEADER == RUN_HEAD
 _LENGTH = u.BPF_RINGBUF_DISCARD_BIT - 1
+_COUNTED = 4096  # records at a time
 _LONGEST_SLEEP = 0.25  # seconds; see the last paragraph above
 _BUSY_SLEEP = 0.0005  # the kernel calls a buffer readable whose only record is reserved, but not yet submitted
 
@@ -177,17 +178,11 @@ class RingView:
 
     def unread(self) -> int:
         """How many records are submitted and not yet read, without those that were discarded."""
-        words, mask = self._words, self._mask
-        found, position, end = 0, self._consumer[0], self._producer[0]
-        while position < end:
-            at = position & mask
-            header = words[at >> 2]
-            if header & u.BPF_RINGBUF_BUSY_BIT:
-                break
-            step = step_of(header & _LENGTH)
-            number = same_ahead(words, at >> 2, step >> 2, (end - position) // step)
-            found += 0 if header & u.BPF_RINGBUF_DISCARD_BIT else number
-            position += number * step
+        found = 0
+        runs, behind = self.peek(_COUNTED)
+        while runs:
+            found += sum(run.number for run in runs)
+            runs, behind = self.peek(_COUNTED, behind)
         return found
 
     def pending(self) -> int:

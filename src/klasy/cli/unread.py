@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from klasy.cli.table import plural
+from klasy.cli.table import plural, say
 
 
 def unread(number: int) -> str:
@@ -28,4 +26,4 @@ class Unread:
     def say(self) -> None:
         """Say it on standard error."""
         for aspect, number in self._records.items():
-            print(f"klasy: aspect '{aspect}' went with {unread(number)}", file=sys.stderr)
+            say(f"aspect '{aspect}' went with {unread(number)}")

@@ -14,7 +14,7 @@ LOCKS = "/run"
 def is_read(aspect: str, folder: str = LOCKS) -> bool:
     """Whether somebody reads an aspect's log now."""
     try:
-        descriptor = os.open(_path(folder, aspect), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(lock_path(aspect, folder), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -26,7 +26,8 @@ def is_read(aspect: str, folder: str = LOCKS) -> bool:
     return False  # who had it was killed
 
 
-def _path(folder: str, aspect: str) -> str:
+def lock_path(aspect: str, folder: str = LOCKS) -> str:
+    """The file that is locked while an aspect's log is read."""
     return f"{folder}/klasy-log-{aspect}.lock"
 
 
@@ -34,7 +35,7 @@ class ReadLock:
     """A lock on the reading of an aspect's log, held until it is released or the process ends."""
 
     def __init__(self, folder: str, aspect: str) -> None:
-        self._path = _path(folder, aspect)
+        self._path = lock_path(aspect, folder)
         try:
             while not self._take(aspect):
                 pass
