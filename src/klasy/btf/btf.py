@@ -37,7 +37,7 @@ from klasy.btf.types import (
 from klasy.plain import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from mmap import mmap
 
     from klasy.btf.types import TypeClass
@@ -125,7 +125,7 @@ class Btf:
         ``Struct`` stands for structs alone, ``Union`` for unions. A name that the kernel's headers define as a macro
         for another, and no type has, is taken for that.
         """
-        wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
+        wanted = _numbers(kinds)
         found: list[int] = []
         for offset in self.string_offsets(name):
             found += self._named(offset, wanted)
@@ -166,7 +166,7 @@ class Btf:
         """Ids, ascending, of the named types whose name matches a glob in which only ``*`` is special."""
         import re
 
-        wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
+        wanted = _numbers(kinds)
         any_run = b"[^\\0]*"
         glob = re.compile(
             b"(?:(?<=\\0)|\\A)" + any_run.join(re.escape(part.encode()) for part in pattern.split("*")) + b"(?=\\0)"
@@ -210,7 +210,7 @@ class Btf:
 
     def _all_of(self, *kinds: TypeClass) -> list[int]:
         """Ids, ascending, of all types of some kinds, those without a name and the base's included."""
-        wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
+        wanted = _numbers(kinds)
         first, words = self.first, self.blob.words
         infos = [words[offset + 1] for offset in self.blob.layout.offsets]
         own = [first + index for index, info in enumerate(infos) if read.kind_of(info) in wanted]
@@ -222,7 +222,7 @@ class Btf:
 
     def _holders(self, name: str, *kinds: TypeClass) -> list[int]:
         """Ids, ascending, of the types of some kinds that have a part (member, constant) with a name."""
-        wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
+        wanted = _numbers(kinds)
         found: set[int] = set()
         level: Btf | None = self
         offsets = self.string_offsets(name)
@@ -239,7 +239,7 @@ class Btf:
         """Name and id of all named types, of some kinds only if given; the base's first."""
         if self.base:
             yield from self.base.names(*kinds)
-        wanted = frozenset(kind for cls in kinds for kind in cls.kinds)
+        wanted = _numbers(kinds)
         for entry in self.blob.layout.names:
             index = entry & 0xFFFF_FFFF
             if not wanted or read.kind_of(self.blob.info(index)) in wanted:
@@ -403,3 +403,8 @@ _DECODERS: dict[int, Callable[[Btf, int, int, int, list[int]], Type]] = {
     read.TYPE_TAG: lambda btf, name, info, rest, more: TypeTag(btf.string(name), rest),
     read.ENUM64: _enum64,
 }
+
+
+def _numbers(kinds: Iterable[TypeClass]) -> frozenset[int]:
+    """By what numbers records tell that they are of some kinds."""
+    return frozenset(number for cls in kinds for number in cls.kinds)

@@ -1,13 +1,9 @@
-"""Words for messages: types with their articles, expressions as the user may write them, suggestions."""
+"""Words for messages: types with their articles, expressions as the user may write them."""
 
 from __future__ import annotations
 
 from klasy.compiler.types import Array, CType, Opaque, Shown, String, Struct, Void
 from klasy.lang import ast
-from klasy.plain import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def quoted(node: ast.Expr) -> str:
