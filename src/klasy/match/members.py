@@ -23,7 +23,7 @@ from klasy.plain import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klasy.flow.sites import Access, Sites, Unknown
+    from klasy.flow.sites import Access, Unknown
     from klasy.kernel.model import Function
     from klasy.match.conjunct import Conjunct
     from klasy.match.matched import AdviceMatch
@@ -68,7 +68,10 @@ def match_members(matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, 
         _add(matcher, result, MemberMatch(kind, access, tuple(by_member[m] for m in access.members), outcome), node)
     if not hits:
         conjunct.usable = True  # an error only if others do not match by what it asks, either
-        conjunct.report = lambda: _report_none(matcher, conjunct, node, elsewhere, found)
+        functions = found.functions
+        conjunct.report = lambda: _report_none(
+            matcher, conjunct, node, elsewhere=elsewhere, functions=functions, unknown=len(unknown)
+        )
     elif len(result.members) > MOST_SHADOWS:
         from klasy.match import lint
 
@@ -119,9 +122,9 @@ def _may_lie(matcher: AdviceMatcher, conjunct: Conjunct, address: int) -> bool:
     return function is not None and _lies_where_asked(matcher, conjunct, function)
 
 
-def _report_none(matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, elsewhere: int, found: Sites) -> None:
-    functions, kind = found.functions, KINDS[node.kind]
-    unknown = sum(_is_of_kind(one, kind) and _may_lie(matcher, conjunct, one.address) for one in found.unknown)
+def _report_none(
+    matcher: AdviceMatcher, conjunct: Conjunct, node: ast.Access, *, elsewhere: int, functions: int, unknown: int
+) -> None:
     what = {ast.AccessKind.GET: "reads", ast.AccessKind.SET: "writes"}.get(node.kind, "accesses")
     hints = []
     if elsewhere:
