@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.livekernel import define, leftovers
+from support.livekernel import leftovers
 from support.waiting import wait_for
-from support.weaving import TRACING, woven
+from support.weaving import traced, woven
 
 CALLERS = Path(__file__).parents[1] / "data" / "programs" / "callers"
 SIGNATURE = "vfs_fsync_range(struct file *file, ..)"
@@ -19,19 +19,7 @@ SIGNATURE = "vfs_fsync_range(struct file *file, ..)"
 
 def traced_by_ftrace(descriptor: int) -> list[str]:
     """The functions on the stack at vfs_fsync_range, the innermost first, as a trace event tells them."""
-    define("p:account/stack vfs_fsync_range")
-    event = TRACING / "events/account/stack"
-    (event / "trigger").write_text("stacktrace")
-    (event / "enable").write_text("1")
-    try:
-        (TRACING / "trace").write_text("")
-        os.fsync(descriptor)
-        text = (TRACING / "trace").read_text()
-    finally:
-        (event / "enable").write_text("0")
-        (event / "trigger").write_text("!stacktrace")
-        define("-:account/stack")
-        (TRACING / "trace").write_text("")
+    text = traced("vfs_fsync_range", lambda: os.fsync(descriptor), trigger="stacktrace")
     (trace,) = (part for part in text.split("<stack trace>")[1:] if "fsync" in part)
     return re.findall(r"^ => ([\w.]+)", trace, re.MULTILINE)
 

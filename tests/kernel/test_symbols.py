@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from support.livekernel import define
-from support.weaving import TRACING, woven
+from support.weaving import traced, woven
 
 ASPECT = """aspect symbols {
     before(struct file *file): execution(vfs_fsync_range(struct file *file, ..)) && if(pid == PID) {
@@ -19,17 +18,8 @@ ASPECT = """aspect symbols {
 
 def as_the_kernel_has_it(descriptor: int, addresses: list[str]) -> list[str]:
     """What printk's %pS makes of addresses, but for the size of what is there."""
-    define("p:account/shown vfs_fsync_range " + " ".join(f"a{n}=\\{a}:symbol" for n, a in enumerate(addresses)))
-    event = TRACING / "events/account/shown"
-    (event / "enable").write_text("1")
-    try:
-        (TRACING / "trace").write_text("")
-        os.fsync(descriptor)
-        text = (TRACING / "trace").read_text()
-    finally:
-        (event / "enable").write_text("0")
-        define("-:account/shown")
-        (TRACING / "trace").write_text("")
+    arguments = " ".join(f"a{n}=\\{a}:symbol" for n, a in enumerate(addresses))
+    text = traced(f"vfs_fsync_range {arguments}", lambda: os.fsync(descriptor))
     shown = re.search(r"a0=.*", text)
     assert shown
     return re.split(r" ?a\d=", re.sub(r"/0x[0-9a-f]+", "", shown[0]))[1:]

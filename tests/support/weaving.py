@@ -84,6 +84,25 @@ def woven(text: str, *, force: str | None = None, limits: Options | None = None)
         unweave([aspect.name])
 
 
+def traced(event: str, cause: Callable[[], object], *, trigger: str = "") -> str:
+    """What the trace says of a kernel probe event, ``PLACE ARGUMENTS``, while something causes it."""
+    define(f"p:account/event {event}")
+    folder = TRACING / "events/account/event"
+    if trigger:
+        (folder / "trigger").write_text(trigger)
+    (folder / "enable").write_text("1")
+    try:
+        (TRACING / "trace").write_text("")
+        cause()
+        return (TRACING / "trace").read_text()
+    finally:
+        (folder / "enable").write_text("0")
+        if trigger:
+            (folder / "trigger").write_text(f"!{trigger}")
+        define("-:account/event")
+        (TRACING / "trace").write_text("")
+
+
 class Account:
     """How often places of the kernel were passed, by trace events of the test's own and their profile."""
 
