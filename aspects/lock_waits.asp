@@ -13,15 +13,20 @@ aspect lock_waits {
     count waits[comm, void *];
     hist waited_us[comm];
 
-    // A spinning processor is known by its number, a sleeping task by its own.
+    // Who waits: a task, or in the interrupts of an idle processor (all of them are thread 0) that processor.
+    u64 waiter() { return tid ? tid : (1ul << 32) + cpu; }
+
+    // A mutex (flag 32) says that it begins to wait each time that it goes over from spinning to sleeping, or back: it is one wait.
     before(void *lock, unsigned int flags): event(lock:contention_begin) {
-        began[tid, lock] = now;
-        waits[comm, lock]++;
+        if (!(flags & 32) || !began[waiter(), lock]) {
+            began[waiter(), lock] = now;
+            waits[comm, lock]++;
+        }
     }
     before(void *lock, int ret): event(lock:contention_end) {
-        if (began[tid, lock]) {
-            waited_us[comm].add((now - began[tid, lock]) / 1000);
-            delete began[tid, lock];
+        if (began[waiter(), lock]) {
+            waited_us[comm].add((now - began[waiter(), lock]) / 1000);
+            delete began[waiter(), lock];
         }
     }
 }

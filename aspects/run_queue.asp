@@ -17,8 +17,9 @@ aspect run_queue {
     before(struct task_struct *p): event(sched:sched_wakeup) || event(sched:sched_wakeup_new) {
         since[p->pid] = now;
     }
-    before(struct task_struct *prev, struct task_struct *next): event(sched:sched_switch) {
-        if (prev->pid && prev->__state == 0) since[prev->pid] = now;
+    // A task that is preempted on its way to sleep still wants the processor.
+    before(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state): event(sched:sched_switch) {
+        if (prev->pid && (preempt || prev_state == 0)) since[prev->pid] = now;
         if (next->pid && since[next->pid]) {
             u64 us = (now - since[next->pid]) / 1000;
             waited_us[next->comm].add(us);
