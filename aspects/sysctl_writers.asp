@@ -5,7 +5,7 @@
 // Logged is the attempt with its result, which is a number of bytes, or the negative number of an error. What a variable
 // held before and after is seen at the variable itself: see ttl_writers.
 //
-//     sysctl[731] uid 0: net/ipv4 ip_default_ttl, result 3
+//     sysctl[731] uid 0: net/ipv4/ip_default_ttl, result 3
 aspect sysctl_writers {
     struct dentry *file[tid];
 
