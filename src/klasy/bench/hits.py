@@ -12,11 +12,13 @@ mechanism are measured
 
 ``of by hand`` compares whole costs. ``own code`` compares what lies above the empty program: klasy's code against the
 one written by hand. That is little beside what is taken off, and a machine's speed may change by as much between two
-rounds: so it is taken off round by round, and the medians are those of the differences.
+rounds: so it is taken off round by round, and the medians are those of the differences. Between what the rounds leave
+them decides whether the limit is kept, is not, or cannot be told.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from klasy.bench import byhand, own, peers
 from klasy.bench.byhand import CPU, PID, Target, Value
-from klasy.bench.measure import Limit, Missing, Report, Row, Variant, rows, run
+from klasy.bench.measure import Limit, Missing, Report, Row, Variant, median_bounds, rows, run
 from klasy.bench.syscall_loop import LSEEK, SYSLOG, SyscallLoop
 from klasy.bpf.insn import R0, R3, R6, add, load, load_imm64, mov
 from klasy.errors import InputError, SystemRefusal
@@ -402,16 +404,24 @@ def compared(found: list[Row]) -> list[Row]:
     for row in found:
         group = {other.role: other for other in found if other.group == row.group}
         ratios: dict[str, float] = {}
+        bounds: dict[str, tuple[float, float]] = {}
         if "reference" in group and group["reference"].median > 0:
             ratios["of by hand"] = row.median / group["reference"].median
             if row.role == "klasy" and "floor" in group:
                 own, reference = (_above(group["floor"], other) for other in (row, group["reference"]))
-                if reference > 0:
-                    ratios["own code"] = own / reference
-        result.append(replace(row, ratios=ratios))
+                if statistics.median(reference) > 0:
+                    ratios["own code"] = statistics.median(own) / statistics.median(reference)
+                    bounds["own code"] = _quotient(median_bounds(own), median_bounds(reference))
+        result.append(replace(row, ratios=ratios, bounds=bounds))
     return result
 
 
-def _above(floor: Row, row: Row) -> float:
-    """How much more than the empty program of the same round, in the median. Both had their turn in each."""
-    return statistics.median(cost - least for cost, least in zip(row.samples, floor.samples, strict=True))
+def _above(floor: Row, row: Row) -> list[float]:
+    """How much more than the empty program of the same round. Both had their turn in each."""
+    return [cost - least for cost, least in zip(row.samples, floor.samples, strict=True)]
+
+
+def _quotient(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Between what a quotient lies if the two numbers lie between these, and the second is positive."""
+    (low, high), (least, most) = one, other
+    return max(low, 0.0) / most, max(high, 0.0) / least if least > 0 else math.inf

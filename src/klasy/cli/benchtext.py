@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from klasy.cli.table import plural, shown, table
@@ -9,7 +10,7 @@ from klasy.cli.table import plural, shown, table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from klasy.bench.measure import Limit, Report, Row
+    from klasy.bench.measure import Limit, Report
 
 _WIDTH = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -68,7 +69,7 @@ def bar(value: float, most: float, width: int = _WIDTH) -> str:
 
 
 def verdict(report: Report) -> list[str]:
-    """A line for each limit: whether it holds, and where not."""
+    """A line for each limit: whether it holds, where not, and where the rounds differ too much to tell."""
     return [_judged(report, limit) for limit in report.limits]
 
 
@@ -76,12 +77,23 @@ def _judged(report: Report, limit: Limit) -> str:
     judged = [row for row in report.rows if row.role == "klasy" and limit.name in row.ratios]
     if not judged:
         return f"{limit.name} {limit.text()}: nothing here was measured that tells"
-    broken = [row for row in judged if not limit.holds(row.ratios[limit.name])]
-    if not broken:
-        return f"{limit.name} {limit.text()}: holds"
-    where = ", ".join(_place(row, limit) for row in broken)
-    return f"{limit.name} {limit.text()}: does not hold for {where}"
+    broken, open_ = [], []
+    for row in judged:
+        ratio = row.ratios[limit.name]
+        kept = [limit.holds(bound) for bound in row.bounds.get(limit.name, (ratio, ratio))]
+        if not any(kept):
+            broken.append(f"{row.group} ({ratio:.2f})")
+        elif not all(kept):
+            open_.append(f"{row.group} ({_between(*row.bounds[limit.name])})")
+    parts = []
+    if broken:
+        parts.append(f"does not hold for {', '.join(broken)}")
+    if open_:
+        parts.append(f"more rounds must tell for {', '.join(open_)}")
+    if len(broken) + len(open_) < len(judged):
+        parts.append("holds for the others" if parts else "holds")
+    return f"{limit.name} {limit.text()}: {'; '.join(parts)}"
 
 
-def _place(row: Row, limit: Limit) -> str:
-    return f"{row.group} ({row.ratios[limit.name]:.2f})"
+def _between(low: float, high: float) -> str:
+    return f"{low:.2f} or more" if math.isinf(high) else f"{low:.2f} to {high:.2f}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 
 import pytest
 
 from klasy.bench.hits import compared
-from klasy.bench.measure import Limit, Missing, Report, Row, Scale, Variant, rotated, rows, run
+from klasy.bench.measure import Limit, Missing, Report, Row, Scale, Variant, median_bounds, rotated, rows, run
 from klasy.cli import benchtext as present
+from klasy.plain import replace
 
 
 def variants(order, values):
@@ -90,6 +92,24 @@ def test_own_code_is_compared_within_rounds():
     assert compared(group)[2].ratios["own code"] == pytest.approx(1.05)
 
 
+def test_between_what_own_code_lies():
+    """By the rounds' differences; without an end where the one by hand was as quick as the empty one in some."""
+    rounds = {"empty program": (100.0, 100.0, 100.0), "by hand": (120.0, 140.0, 150.0), "klasy": (90.0, 130.0, 160.0)}
+    roles = ("floor", "reference", "klasy")
+    made = [Row("g", name, role, samples) for (name, samples), role in zip(rounds.items(), roles, strict=True)]
+    assert compared(made)[2].bounds == {"own code": (0.0, 3.0)}
+    made[1] = replace(made[1], samples=(100.0, 140.0, 150.0))
+    assert compared(made)[2].bounds == {"own code": (0.0, math.inf)}
+    assert compared(made)[2].to_json()["bounds"] == {"own code": [0.0, None]}
+
+
+@pytest.mark.parametrize(("number", "outside"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (100, 39)])
+def test_bounds_of_a_median(number, outside):
+    """As tables of the sign test have them: of 9 the second least and the second most, of 12 the third."""
+    samples = [float((7 * n) % number if number % 7 else n) for n in range(number)]
+    assert median_bounds(samples) == (outside, number - 1 - outside)
+
+
 REPORT = Report(
     "hits",
     "cost of a hit",
@@ -97,7 +117,8 @@ REPORT = Report(
     (
         Row("fentry", "by hand", "reference", (20.0, 20.0), {"own code": 9.0}),
         Row("fentry", "klasy", "klasy", (40.0, 40.0), {"own code": 1.25}),
-        Row("kprobe", "klasy", "klasy", (10.0, 10.0), {"own code": 1.0}),
+        Row("fexit", "klasy", "klasy", (10.0, 12.0), {"own code": 1.2}, bounds={"own code": (0.95, 1.4)}),
+        Row("kprobe", "klasy", "klasy", (10.0, 10.0), {"own code": 1.0}, bounds={"own code": (0.9, 1.1)}),
     ),
     {"kprobe: perf stat": "perf is not installed"},
     (Limit("own code", most=1.1),),
@@ -106,8 +127,11 @@ MACHINE = {"kernel": "6.1", "cpus": 2, "processor": "some \x1b[31m processor"}
 
 
 def test_a_limit_is_klasys_and_says_where_it_is_broken():
-    """Other rows' ratios are not judged."""
-    assert present.verdict(REPORT) == ["own code at most 1.10: does not hold for fentry (1.25)"]
+    """Other rows' ratios are not judged, nor is what the rounds leave open."""
+    assert present.verdict(REPORT) == [
+        "own code at most 1.10: does not hold for fentry (1.25); more rounds must tell for fexit (0.95 to 1.40); "
+        "holds for the others"
+    ]
     assert Limit("x", least=2.0).holds(2.5)
     assert not Limit("x", least=2.0).holds(1.5)
 
