@@ -69,6 +69,7 @@ class Mechanism(NamedTuple):
     event: str = ""
     fetched: str = ""
     by_caller: bool = False
+    jump: int = 0  # where its kprobe becomes a jump
 
 
 def mechanisms() -> dict[str, Callable[[], Mechanism]]:
@@ -233,6 +234,7 @@ def _member() -> Mechanism:
         f'"%d %d %d\\n", *(uint64 *)(reg("di") + {position}), 0, *(uint32 *)(reg("di") + {mode})',
         f"p {FUNCTION}+{distance}",
         f"old=+{position}(%di):s64 mode=+{mode}(%di):u32",
+        jump=point.address,
     )
 
 
@@ -300,6 +302,8 @@ class _Bench:
             discard()
             return (seconds / self.calls - bare) * 1e9
 
+        if self.mechanism.jump:
+            peers.when_optimised(self.mechanism.jump)
         # What asks for the hits is not a part of the samples, and would leave them cold caches.
         before = hits() if hits else 0
         sample()
@@ -411,7 +415,7 @@ def compared(found: list[Row]) -> list[Row]:
                 own, reference = (_above(group["floor"], other) for other in (row, group["reference"]))
                 if statistics.median(reference) > 0:
                     ratios["own code"] = statistics.median(own) / statistics.median(reference)
-                    bounds["own code"] = _quotient(median_bounds(own), median_bounds(reference))
+                    bounds["own code"] = _bounds(own, reference)
         result.append(replace(row, ratios=ratios, bounds=bounds))
     return result
 
@@ -421,7 +425,11 @@ def _above(floor: Row, row: Row) -> list[float]:
     return [cost - least for cost, least in zip(row.samples, floor.samples, strict=True)]
 
 
-def _quotient(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Between what a quotient lies if the two numbers lie between these, and the second is positive."""
-    (low, high), (least, most) = one, other
-    return max(low, 0.0) / most, max(high, 0.0) / least if least > 0 else math.inf
+def _bounds(own: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """Between what the ratio lies, from the ratios of the rounds. A round in which the reference took nothing that
+    could be measured says nothing, neither that it is small nor that it is large.
+    """
+    told = [max(one, 0.0) / other if other > 0 else None for one, other in zip(own, reference, strict=True)]
+    low, _ = median_bounds([0.0 if ratio is None else ratio for ratio in told])
+    _, high = median_bounds([math.inf if ratio is None else ratio for ratio in told])
+    return low, high

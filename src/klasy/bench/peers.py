@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from klasy.bench.measure import Missing
+from klasy.kernel.text import Kcore
 from klasy.plain import NamedTuple
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 TRACING = Path("/sys/kernel/tracing")
 GROUP = "klasy_bench"  # of trace events
 _PACKAGES = {"perf": "linux-perf"}  # of Debian, where they are not named like their commands
+_KPROBES = "/sys/kernel/debug/kprobes/list"
 _PATIENCE = 90.0
 _SETTLE = 0.3
+_OPTIMISING = 5.0
+_JUMP = b"\xe9"
 _LOOK = 0.02  # seconds between two looks at what a reader does
 _QUIET = 25  # looks in a row at which it does nothing: some ask for news only so often
 _BUSY = 0.1  # of the time between two looks: more CPU time than it takes to see that there is nothing
@@ -100,9 +104,20 @@ def end_tool(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def when_optimised(address: int) -> None:
+    """Wait until the kernel has made the kprobe at an address a jump. It does so some time after the probe was armed,
+    when no task can be in the middle of what the jump replaces; its list of probes says so too early.
+    """
+    kcore = Kcore()
+    end = time.monotonic() + _OPTIMISING
+    while kcore.read(address, 1) != _JUMP and time.monotonic() < end:
+        time.sleep(_LOOK)
+    kcore.close()
+
+
 def probed(function: str) -> bool:
     """Whether any tool has a kprobe or a trampoline on a function now."""
-    for path in ("/sys/kernel/debug/kprobes/list", str(TRACING / "enabled_functions")):
+    for path in (_KPROBES, str(TRACING / "enabled_functions")):
         with suppress(OSError), open(path, encoding="utf-8") as file:
             for line in file:
                 words = line.split()

@@ -97,7 +97,7 @@ def test_between_what_own_code_lies():
     rounds = {"empty program": (100.0, 100.0, 100.0), "by hand": (120.0, 140.0, 150.0), "klasy": (90.0, 130.0, 160.0)}
     roles = ("floor", "reference", "klasy")
     made = [Row("g", name, role, samples) for (name, samples), role in zip(rounds.items(), roles, strict=True)]
-    assert compared(made)[2].bounds == {"own code": (0.0, 3.0)}
+    assert compared(made)[2].bounds == {"own code": (0.0, 1.2)}
     made[1] = replace(made[1], samples=(100.0, 140.0, 150.0))
     assert compared(made)[2].bounds == {"own code": (0.0, math.inf)}
     assert compared(made)[2].to_json()["bounds"] == {"own code": [0.0, None]}
