@@ -281,3 +281,26 @@ def test_search():
     assert {"name": "TCP_LISTEN", "value": 10, "enum": "enum {...}"} in states
     data = json.loads(klasy_command("search", "--json", "jiffies").out)["data"]
     assert {"name": "jiffies", "type": None, "module": None} in data
+
+
+def test_search_for_several():
+    """What matches twice is shown once; that one of them is not there is said, and the status tells."""
+    both = klasy_command("search", "vfs_mkdir", "vfs_mkd*")
+    assert both.status == 0
+    assert both.out == klasy_command("search", "vfs_mkd*").out
+    assert both.out.count("vfs_mkdir(") == 1
+    one = klasy_command("search", "vfs_mkdri", "vfs_rmdir")
+    assert one.status == 1
+    assert "vfs_rmdir(" in one.out
+    assert one.err.startswith("klasy: nothing is named 'vfs_mkdri'\n  hint: did you mean 'vfs_mkdir'")
+    mixed = json.loads(klasy_command("search", "--json", "--types", "sk_buff_head.qlen", "sk_buff_head").out)
+    assert [len(mixed[kind]) for kind in ("members", "types")] == [1, 1]
+
+
+def test_join_points_of_nothing():
+    """A name may have been meant for a ready aspect, too."""
+    done = klasy_command("joinpoints", "page_cach")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "klasy: no aspect 'page_cach' is woven, nor any other\n  hint: ready aspects of a like name: 'page_cache'\n"
+    )

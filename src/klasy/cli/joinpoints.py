@@ -155,10 +155,25 @@ def _unreached(artifact: Artifact) -> list[dict[str, Any]]:
 # --- what is woven ----------------------------------------------------------------------------------------------------
 
 
-def _of_woven(args: Arguments) -> int:
-    from klasy.weaver.woven import NO_COST, open_aspects
+def _woven(names: Sequence[str]) -> list[WovenAspect]:
+    """The woven aspects of some names. A name may also be meant for a ready aspect, as the error says."""
+    from klasy.weaver.woven import NotWoven, open_aspects
 
-    aspects = open_aspects([args.what] if args.what else [])
+    try:
+        return open_aspects(names)
+    except NotWoven as error:
+        from klasy.diag import suggest
+        from klasy.resources import shipped_aspects
+
+        near = [f"'{ready}'" for name in names for ready in suggest(name, shipped_aspects())]
+        hints = [error.hint, f"ready aspects of a like name: {', '.join(near)}" if near else None]
+        raise NotWoven(error.message, hint="; ".join(filter(None, hints)) or None) from None
+
+
+def _of_woven(args: Arguments) -> int:
+    from klasy.weaver.woven import NO_COST
+
+    aspects = _woven([args.what] if args.what else [])
     documents: list[dict[str, Any]] = []
     callers: dict[str, dict[str, int]] = {}
     unreached: list[dict[str, Any]] = []

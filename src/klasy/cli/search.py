@@ -29,18 +29,27 @@ _MANY = 200  # of each kind that are shown as text unless --all is given
 
 def configure(parser: Parser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("pattern", metavar="PATTERN", help="a name; * stands for any characters")
+    parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a name; * stands for any characters")
     parser.add_argument("--types", action="store_true", help="search types, enum constants and TYPE.MEMBER instead")
     parser.add_argument("--all", action="store_true", help=f"show all matches, not only the first {_MANY} of a kind")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: Arguments) -> int:
-    """Search; 1 where nothing matches, with the names that are near."""
+    """Search; 1 where nothing matches one of the patterns, with the names that are near."""
     from klasy.kernel.live import running_kernel
 
     kernel = running_kernel()
-    found = _types(kernel.btf, args.pattern) if args.types else _code_and_data(kernel, args.pattern)
+    found: dict[str, list[dict[str, Any]]] = {}
+    missing = []
+    for pattern in dict.fromkeys(args.patterns):
+        matching = _types(kernel.btf, pattern) if args.types else _code_and_data(kernel, pattern)
+        if not any(matching.values()):
+            missing.append(pattern)
+        for kind, entries in matching.items():
+            found.setdefault(kind, []).extend(entries)
+    if len(args.patterns) > 1:  # several may match the same
+        found = {kind: list({str(entry): entry for entry in entries}.values()) for kind, entries in found.items()}
     if args.json:
         import json
 
@@ -48,11 +57,10 @@ def run(args: Arguments) -> int:
     else:
         for kind, entries in found.items():
             _print(kind, entries, everything=args.all)
-    if any(found.values()):
-        return EXIT_OK
     if not args.json:
-        _say_nothing_found(kernel, args.pattern, types=args.types)
-    return EXIT_INPUT
+        for pattern in missing:
+            _say_nothing_found(kernel, pattern, types=args.types)
+    return EXIT_INPUT if missing else EXIT_OK
 
 
 # --- functions and data -----------------------------------------------------------------------------------------------
@@ -152,15 +160,14 @@ def _constants(btf: Btf, pattern: str) -> list[tuple[int, int, str]]:
 
 
 def _members(btf: Btf, type_id: int, pattern: str) -> Iterator[dict[str, Any]]:
-    from fnmatch import fnmatchcase
-
     from klasy.btf.types import Struct
     from klasy.btf.walk import members
+    from klasy.match.glob import matches
 
     if not isinstance(btf.type(type_id), Struct):
         return
     for place in members(btf, type_id):
-        if place.name and fnmatchcase(place.name, pattern):
+        if place.name and matches(pattern, place.name):
             yield {
                 "type": btf.c_name(type_id),
                 "member": place.name,

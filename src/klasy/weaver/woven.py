@@ -402,8 +402,8 @@ def not_woven(missing: Sequence[str], names: Sequence[str]) -> NotWoven:
 
     quoted = ", ".join(f"'{one_line(name)}'" for name in missing)
     near = list(dict.fromkeys(n for name in missing for n in suggest(name, names)))
-    hint = did_you_mean(near) or (f"woven: {', '.join(names)}" if names else "no aspect is woven")
-    return NotWoven(f"no aspect {quoted} is woven", hint=hint)
+    hint = did_you_mean(near) or (f"woven: {', '.join(names)}" if names else None)
+    return NotWoven(f"no aspect {quoted} is woven" + ("" if names else ", nor any other"), hint=hint)
 
 
 def _open(fs: PinFS, name: str) -> WovenAspect:
