@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_calls_are_kept(kernel, tmp_path, monkeypatch):
     try:
         with pytest.raises(TypeError):
             without_text().callers(kernel.functions("ip_output"))
+    finally:
+        subprocess.run(["modprobe", "-r", "dummy"], check=True)
+
+
+def test_a_module_loaded_later():
+    """Its functions are no join points of a model that was made before, but stacks through them have names."""
+    subprocess.run(["modprobe", "-rq", "dummy"], check=False)
+    kernel = LiveKernel()
+    assert "dummy" not in kernel.symbols
+    subprocess.run(["modprobe", "dummy"], check=True)
+    try:
+        listing = Path("/proc/kallsyms").read_text()
+        (address,) = re.findall(r"^([0-9a-f]+) \w dummy_xmit\t\[dummy\]$", listing, re.MULTILINE)
+        inside = int(address, 16) + 4
+        assert kernel.function_at(inside) is None
+        found = kernel.generated.function_at(inside)
+        assert found is not None
+        assert (found.name, found.address, found.module) == ("dummy_xmit", int(address, 16), "dummy")
     finally:
         subprocess.run(["modprobe", "-r", "dummy"], check=True)
 

@@ -1,6 +1,5 @@
-"""Code that the kernel has made while it runs: BPF's programs and trampolines, ftrace's, copies of probed instructions.
-
-No join points are there, but stacks lead through it.
+"""Code that came while the kernel ran, which stacks lead through: what the kernel has made (BPF's programs and
+trampolines, ftrace's, copies of probed instructions), where no join points are, and modules loaded since it was looked.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
     from klasy.kernel.kallsyms import Symbols
 
-_SECONDS = 1.0  # between two readings of the listing, which takes a tenth of it
+_SECONDS = 1.0  # between two readings of the listing
+_SHARE = 20  # and so many times what the last one took: a busy reader has other things to do
 
 
 class GeneratedCode:
@@ -25,19 +25,29 @@ class GeneratedCode:
     have taken its room. So the listing is read anew when an address is asked for, but not all the time.
     """
 
-    def __init__(self, listing: Callable[[], bytes]) -> None:
-        self._listing = listing
+    def __init__(
+        self, listing: Callable[[], bytes], loaded_since: Callable[[], Mapping[str, int]] = lambda: {}
+    ) -> None:
+        """``loaded_since()`` tells where the text of the modules begins that others do not know."""
+        self._listing, self._loaded_since = listing, loaded_since
         self._tables: Mapping[str | None, Symbols] = {}
         self._next = 0.0
 
     def tables(self) -> Mapping[str | None, Symbols]:
         """What there is now, by who made it."""
-        self._tables = kallsyms.generated_symbols(self._listing())
-        self._next = time.monotonic() + _SECONDS
+        start = time.monotonic()
+        since, listing = self._loaded_since(), self._listing()
+        tables: dict[str | None, Symbols] = {}
+        if since:
+            tables.update(kallsyms.module_symbols(listing, since))
+        tables.update(kallsyms.generated_symbols(listing))  # behind: nothing tells where that ends
+        self._tables = tables
+        end = time.monotonic()
+        self._next = end + max(_SECONDS, _SHARE * (end - start))
         return self._tables
 
     def function_at(self, address: int) -> Function | None:
-        """The piece of code that holds an address, with who made it as its module."""
+        """The function or piece of code that holds an address, with who made it as its module."""
         if address < MODULES:
             return None
         if time.monotonic() >= self._next:

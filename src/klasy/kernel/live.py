@@ -162,10 +162,13 @@ class LiveKernel(KernelImage):
 
     @cached_property
     def generated(self) -> GeneratedCode:
-        """The code that the kernel has made while it runs."""
+        """The code that the kernel has made while it runs, and modules that were loaded after this was made."""
         from klasy.kernel.generated import GeneratedCode
 
-        return GeneratedCode(self._read_listing)
+        return GeneratedCode(self._read_listing, self._loaded_since)
+
+    def _loaded_since(self) -> dict[str, int]:
+        return {name: base for name, base in module_bases(self._proc).items() if self._module_bases.get(name) != base}
 
     def data_at(self, address: int) -> DataSymbol | None:
         """The variable of the kernel or a module that holds an address; no per-CPU one is found so."""

@@ -61,6 +61,34 @@ def test_what_comes_later(monkeypatch):
     assert read == [100.0, 101.0]
 
 
+def test_a_module_that_was_loaded_later():
+    """Its functions, and nothing before it that would reach so far if it were not there."""
+    listing = LISTING + b"ffffffffc0084000 t setup\t[late]\nffffffffc0084080 t work\t[late]\n"
+    known = GeneratedCode(lambda: listing)
+    assert known.function_at(0xFFFF_FFFF_C008_4090).name == "bpf_prog_3c9319d36447cbf8_p1_fexit"
+    code = GeneratedCode(lambda: listing, lambda: {"late": 0xFFFF_FFFF_C008_4000})
+    found = code.function_at(0xFFFF_FFFF_C008_4090)
+    assert (found.name, found.address, found.module) == ("work", 0xFFFF_FFFF_C008_4080, "late")
+    assert code.function_at(0xFFFF_FFFF_C040_0010) is None  # of another module, which others know
+
+
+def test_a_slow_reading_is_not_made_often(monkeypatch):
+    """It takes a busy reader a twentieth of its time."""
+    now, read = [100.0], []
+    monkeypatch.setattr(generated.time, "monotonic", lambda: now[0])
+
+    def listing():
+        read.append(now[0])
+        now[0] += 0.5
+        return LISTING
+
+    code = GeneratedCode(listing)
+    for _ in range(30):
+        code.function_at(0xFFFF_FFFF_C029_0010)
+        now[0] += 1
+    assert read == [100.0, 110.5, 121.0]
+
+
 def test_what_came_behind_something(monkeypatch):
     """A new trampoline near an old program, whose size nobody tells, is not taken for a part of it."""
     now = [100.0]
