@@ -51,8 +51,11 @@ class DiagnosticBag:
         hints: Sequence[str] = (),
         related: Sequence[tuple[Span, str]] = (),
     ) -> None:
-        """Add an error, unless the very same was found before: what several advice share is judged with each."""
-        diagnostic = Diagnostic(Severity.ERROR, code, message, span, tuple(hints), tuple(related))
+        """Add an error, unless the very same was found before: what several advice share is judged with each.
+
+        Of ``hints`` the empty ones are left out.
+        """
+        diagnostic = Diagnostic(Severity.ERROR, code, message, span, tuple(h for h in hints if h), tuple(related))
         # Thousands of errors, each compared with all others, would take a minute: first what is quickly compared.
         where = span.start if span is not None else -1
         for other in self.items:
@@ -62,7 +65,7 @@ class DiagnosticBag:
 
     def warning(self, code: str, message: str, span: Span | None = None, *, hints: Sequence[str] = ()) -> None:
         """Add a warning (a lint): the weave goes on."""
-        self.items.append(Diagnostic(Severity.WARNING, code, message, span, tuple(hints)))
+        self.items.append(Diagnostic(Severity.WARNING, code, message, span, tuple(h for h in hints if h)))
 
     def add_unsaid(self, found: Iterable[Diagnostic]) -> None:
         """Add what another stage found, but for what the bag has of the same kind at the same place."""

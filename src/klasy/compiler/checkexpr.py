@@ -71,7 +71,7 @@ class ExprChecker:
 
     def error(self, code: str, message: str, span: Span, *hints: str) -> None:
         """Report an error."""
-        self.bag.error(code, message, span, hints=[hint for hint in hints if hint])
+        self.bag.error(code, message, span, hints=hints)
 
     def value(self, node: ast.Expr) -> tree.Expr | None:
         """The value of an expression: of integer, pointer or string type, or a struct's place."""

@@ -134,7 +134,7 @@ class Recovery:
         hint: str = "",
         related: Sequence[tuple[Span, str]] = (),
     ) -> None:
-        self.bag.error(code, message, Span(self.file, start, end), hints=[hint] if hint else [], related=related)
+        self.bag.error(code, message, Span(self.file, start, end), hints=[hint], related=related)
 
     def _note(self, token: Token, text: str) -> tuple[Span, str]:
         return Span(self.file, token.start, token.end), text

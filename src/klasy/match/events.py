@@ -57,7 +57,7 @@ class Misfit(Exception):
 
     def __init__(self, code: str, message: str, span: Span, *hints: str) -> None:
         super().__init__(message)
-        self.code, self.message, self.span, self.hints = code, message, span, [hint for hint in hints if hint]
+        self.code, self.message, self.span, self.hints = code, message, span, hints
 
 
 # --- matching
@@ -169,10 +169,9 @@ def _report_unknown(matcher: AdviceMatcher, leaf: ast.Event, names: list[tuple[s
     else:
         close = [f"{each}:{name}" for each in near(category, categories) if (each, name) in names]
         close = close or [f"{each}:*" for each in near(category, categories)]
-    hints = [did_you_mean(close)] if close else []
-    hints.append("klasy search 'CATEGORY:*' lists them; those of modules are there once these are loaded")
+    how = "klasy search 'CATEGORY:*' lists them; those of modules are there once these are loaded"
     what = f"event '{category}:{name}'" if inside or category in categories else f"category of events '{category}'"
-    matcher.bag.error("unknown-event", f"this kernel has no {what}", leaf.span, hints=hints)
+    matcher.bag.error("unknown-event", f"this kernel has no {what}", leaf.span, hints=[did_you_mean(close), how])
 
 
 def _add(matcher: AdviceMatcher, result: AdviceMatch, new: EventMatch) -> None:

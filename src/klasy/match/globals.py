@@ -73,7 +73,7 @@ class Finder:
 
     def fail(self, code: str, message: str, *hints: str, span: Span | None = None) -> NoData:
         """Report an error; the exception to raise."""
-        self.bag.error(code, message, span or self.pattern.span, hints=[hint for hint in hints if hint])
+        self.bag.error(code, message, span or self.pattern.span, hints=hints)
         return NoData()
 
     def find(self) -> list[Datum]:

@@ -192,8 +192,10 @@ class AdviceMatcher:
         from klasy.match.near import near
 
         close = near(leaf.glob, [KERNEL_PROPER, *loaded])
-        hints = [did_you_mean(close)] if close else []
-        hints.append("the kernel proper is 'vmlinux'; code of modules can be woven into once they are loaded")
+        hints = [
+            did_you_mean(close),
+            "the kernel proper is 'vmlinux'; code of modules can be woven into once they are loaded",
+        ]
         self.bag.error("unknown-module", f"no module '{leaf.glob}' is loaded", leaf.span, hints=hints)
 
     def _conjunct(self, index: int) -> Conjunct:

@@ -54,7 +54,7 @@ class NamedMembers:
         self.structs: list[modules.Meaning] = []
 
     def _fail(self, code: str, message: str, *hints: str) -> None:
-        self.matcher.bag.error(code, message, self.node.data.span, hints=[hint for hint in hints if hint])
+        self.matcher.bag.error(code, message, self.node.data.span, hints=hints)
 
     def find(self) -> list[tuple[Member, MemberData]]:
         """Empty where an error was reported."""

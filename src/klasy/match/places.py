@@ -111,9 +111,7 @@ def _instructions(matcher: AdviceMatcher, node: ast.At) -> dict[int, Function]:
     functions = {function.address: function for function in named if function.name == name}
     if not functions:
         close = [f.name for f in named] or near(name, kernel.function_names())
-        hints = [did_you_mean(list(dict.fromkeys(close)))] if close else []
-        absent = kernel.why_absent(name)
-        hints += [absent] if absent else []
+        hints = [did_you_mean(list(dict.fromkeys(close))), kernel.why_absent(name) or ""]
         bag.error("unknown-function", f"this kernel has no function '{name}'", node.span, hints=hints)
         return {}
     inside = {address: function for address, function in functions.items() if offset < function.size}

@@ -141,8 +141,8 @@ class Programs:
             from klasy.match.near import near
 
             close = near(pattern, list(dict.fromkeys(s.name for s in everything)))
-            hints = [did_you_mean(close)] if close else []
-            self.bag.error("unknown-function", f"'{leaf.file}' has no function '{pattern}'", leaf.span, hints=hints)
+            message = f"'{leaf.file}' has no function '{pattern}'"
+            self.bag.error("unknown-function", message, leaf.span, hints=[did_you_mean(close)])
         elif not found:
             name = fitting[0].name
             self.bag.error(

@@ -31,8 +31,7 @@ def is_there(kernel: Kernel, bag: DiagnosticBag, span: Span, without: str) -> bo
     try:
         kernel.debug_info.check()
     except KernelLacks as error:
-        hints = [error.hint] if error.hint else []
-        bag.error("no-debug-information", error.message, span, hints=[*hints, without])
+        bag.error("no-debug-information", error.message, span, hints=[error.hint or "", without])
         return False
     return True
 
@@ -63,8 +62,7 @@ def _hints(name: str, kernel: Kernel) -> list[str]:
     last = name.rpartition("/")[2]
     close = sorted(file for file in known if matches(last, file.rpartition("/")[2])) if last.strip("*%") else []
     close = close or near(name, known)
-    hints = [did_you_mean(close[:_SHOWN])] if close else []
-    return [*hints, "a file is named from the root of the kernel's sources, as in net/ipv4/tcp.c"]
+    return [did_you_mean(close[:_SHOWN]), "a file is named from the root of the kernel's sources, as in net/ipv4/tcp.c"]
 
 
 def within(kernel: Kernel, glob: str) -> Callable[[Function], bool]:
