@@ -57,7 +57,7 @@ def test_as_argparse(command, words):
         ("log", {"aspects": [], "follow": False}),
         ("joinpoints a.asp --show-code", {"what": "a.asp", "show_code": True}),
         ("joinpoints", {"what": None}),
-        ("search tcp_*", {"pattern": "tcp_*"}),
+        ("search tcp_*", {"patterns": ["tcp_*"]}),
     ],
 )
 def test_usual_lines_need_no_argparse(line, expected):
