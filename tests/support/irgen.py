@@ -25,7 +25,7 @@ TEXTS = [b"", b"a", b"ab", b"abc", b"eth0", b"swapper", b"swapper/", b"swapper/0
 # fmt: off
 KINDS = [
     "binary", "binary", "binary", "extend", "compare", "get", "set", "set", "load", "load", "load", "context",
-    "string", "comm", "hit", "log", "copy",
+    "string", "comm", "hit", "log", "copy", "lookup",
 ]
 # fmt: on
 
@@ -144,6 +144,11 @@ class Generator:
             case "extend":
                 source, bits, signed = self.operand(), r.choice([1, 5, 8, 16, 31, 32, 33, 48, 63]), r.random() < 0.5
                 self.define(lambda dst: ir.Extend(dst, source, bits, signed))
+            case "lookup":
+                places, most = r.choice([1, 2, 8, 64]), r.choice([255, 256, 0xFFFF, 0x1_0000, 0xFFFF_FFFF])
+                table = tuple(r.choice([0, r.randint(0, most), most]) for _ in range(places))
+                index = build.binary("and", self.operand(), places - 1) if r.random() < 0.8 else r.randrange(places)
+                self.define(lambda dst: ir.Lookup(dst, index, table))
             case "compare":
                 op, left, right = r.choice(ir.COMPARISONS), self.operand(), self.operand()
                 self.define(lambda dst: ir.Compare(dst, op, left, right))

@@ -10,7 +10,13 @@ from klasy.compiler.ir import Block, Op, Operand, Program, Terminator, Value, Va
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from klasy.source import Span
+
+# The verifier goes through what lies behind a search for each range of numbers that leads there: of the thousands of
+# join points that an aspect may have, a million instructions are not enough. From so many on a table tells.
+MOST_RANGES = 64
 
 
 class Builder:
@@ -103,6 +109,12 @@ class Builder:
         """``size`` bytes of kernel memory."""
         dst = self.value()
         self.add(ir.Load(dst, address, offset, size, faults, mask))
+        return dst
+
+    def lookup(self, index: Operand, table: Sequence[int]) -> Value:
+        """The number at a place of a table."""
+        dst = self.value()
+        self.add(ir.Lookup(dst, index, tuple(table)))
         return dst
 
     def context(self, what: str) -> Value:

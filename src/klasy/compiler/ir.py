@@ -334,6 +334,18 @@ class Register(Op):
     pure = True
 
 
+@dataclass(eq=False)
+class Lookup(Op):
+    """``dst`` = the number at place ``index`` of a table, all of them from 0 to 2**32 - 1. It must be in the table."""
+
+    dst: Value
+    index: Operand
+    table: tuple[int, ...]
+    mnemonic = "lookup"
+    operand_fields = ("index",)
+    pure = True
+
+
 OBSERVED = ("new", "old", "kind", "ip", "failed", "address")
 
 

@@ -101,6 +101,9 @@ class _Checker:
             case ir.Register():
                 if op.name not in PT_REGS:
                     self.fault(op, f"no register {op.name}")
+            case ir.Lookup():
+                if not op.table or not all(0 <= number < 1 << 32 for number in op.table):
+                    self.fault(op, "no such table")
             case ir.Observe():
                 if op.what not in ir.OBSERVED:
                     self.fault(op, f"nothing observes {op.what}")

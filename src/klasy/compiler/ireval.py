@@ -136,6 +136,8 @@ class _Machine:
                 self.values[op.dst] = self.world.observed[op.what] & MASK64
             case ir.Register():
                 self.values[op.dst] = self.world.registers[op.name] & MASK64
+            case ir.Lookup():
+                self.values[op.dst] = op.table[self.of(op.index)]
             case ir.Argument():
                 assert isinstance(op.source, Argument), "records are a back end's"
                 self.values[op.dst] = self.world.arguments[op.source.index] & MASK64

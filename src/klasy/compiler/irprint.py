@@ -83,6 +83,8 @@ class _Printer:
                 return f"observed {op.what}"
             case ir.Register():
                 return f"register {op.name}"
+            case ir.Lookup():
+                return f"number {show(op.index)} of {len(op.table)}"
             case ir.Argument():
                 return f"argument {op.source.index}" if isinstance(op.source, Argument) else f"field {op.source.name}"
             case ir.Mark():

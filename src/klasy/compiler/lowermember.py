@@ -9,6 +9,7 @@ alone, which is then in a register, or in memory.
 from __future__ import annotations
 
 from klasy.compiler import ir
+from klasy.compiler.builder import MOST_RANGES
 from klasy.match.plan import WANTED
 from klasy.plain import TYPE_CHECKING
 
@@ -53,11 +54,17 @@ def search(
 ) -> None:
     """Go on, by the join point, in the block for the code of its place. ``blocks`` gets one for each."""
     ranges: list[tuple[int, C]] = []  # the first join point of each run of those with the same code
-    for number, address in sorted((number, address) for address, number in by_address.items()):
+    ids = sorted((number, address) for address, number in by_address.items())
+    for number, address in ids:
         code = codes[address]
         blocks.setdefault(code, build.block())
         if not ranges or ranges[-1][1] != code:
             ranges.append((number, code))
+    if len(ranges) > MOST_RANGES:
+        cases = {code: case for case, code in enumerate(blocks)}
+        case_of = {number: cases[codes[address]] for number, address in ids}
+        joinpoint = build.lookup(joinpoint, [case_of.get(number, 0) for number in range(ids[-1][0] + 1)])
+        ranges = [(case, code) for code, case in cases.items()]
     _search(build, ranges, joinpoint, blocks)
 
 

@@ -8,6 +8,7 @@ a stack is where the kernel keeps the stack, and such a number for the place whe
 from __future__ import annotations
 
 from klasy.compiler import ir, tree
+from klasy.compiler.builder import MOST_RANGES
 from klasy.compiler.builtins.stacks import KERNEL, USER
 from klasy.compiler.lower import Body
 from klasy.compiler.types import Shown
@@ -136,6 +137,8 @@ def _number(body: Body, attribute: str) -> Operand:
     if len(pieces) < 2:  # none where the program is at no join point
         return body.joinpoint if not pieces or pieces[0][1] is None else pieces[0][1]
     build = body.build
+    if len(pieces) > MOST_RANGES:
+        return build.lookup(body.joinpoint, first[: max(body.arm.joinpoints) + 1])
     found, behind = build.var(attribute), build.block()
     _search(body, pieces, found, behind)
     build.begin(behind)

@@ -9,6 +9,7 @@ import pytest
 from support.backend import Runner, registers
 from support.compiling import values_of
 
+from klasy.compiler import lowermember
 from klasy.compiler.ireval import World
 from klasy.flow import sites
 from klasy.kernel.snapshot import SnapshotKernel
@@ -22,9 +23,11 @@ OLD = 0x0000_0017
 WIDE = {"e": "r"}
 
 
+@pytest.mark.parametrize("most", [lowermember.MOST_RANGES, 2], ids=["by comparing", "by a table"])
 @pytest.mark.parametrize("release", ["6.1", "6.12"])
-def test_the_congestion_window(release: str) -> None:
+def test_the_congestion_window(release: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each store the program logs the object, what memory holds, and the register that the disassembler names."""
+    monkeypatch.setattr(lowermember, "MOST_RANGES", most)
     kernel = SnapshotKernel.load(str(SNAPSHOTS / f"{release}.snapshot"))
     text = """aspect a { before(struct tcp_sock *t): set(struct tcp_sock.snd_cwnd) && target(t) {
         log((unsigned long)t, old, new, value); } }"""
@@ -36,6 +39,7 @@ def test_the_congestion_window(release: str) -> None:
         at = address - OBJECT
         return memory[at : at + size] if 0 <= at <= len(memory) - size else None
 
+    assert any(spec.name.startswith("look") for spec in artifact.maps) == (most == 2)
     runner = Runner(artifact, World(read=read))
     stores = 0
     for joinpoint in artifact.plan.joinpoints:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.compiling import compile_text, memory_world
 from support.fakekernel import FakeKernel
 
+from klasy.compiler import placekeys
 from klasy.compiler.ireval import run
 from klasy.compiler.placekeys import runs
 from klasy.compiler.stateeval import Store
@@ -45,8 +46,12 @@ def test_runs_say_the_same_in_fewer_words(names: list[int], data: st.DataObject)
 
 @pytest.mark.parametrize("attribute", ["function", "address", "kind", "callee", "module", "file", "line"])
 @pytest.mark.parametrize("force", [None, "dispatch"])
-def test_key_is_the_first_of_that_name(attribute: str, force: str | None) -> None:
+@pytest.mark.parametrize("most", [placekeys.MOST_RANGES, 1], ids=["by comparing", "by a table"])
+def test_key_is_the_first_of_that_name(
+    attribute: str, force: str | None, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``before`` and ``after`` at places of one name share a slot, others do not; one slot for each name there is."""
+    monkeypatch.setattr(placekeys, "MOST_RANGES", most)
     text = ASPECT.replace("ATTRIBUTE", attribute)
     (aspect,) = load(SourceFile("test.asp", text))
     options = PlanOptions(force=force)

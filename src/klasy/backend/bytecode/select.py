@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.flows import FlowCode
     from klasy.backend.bytecode.locate import Locating
+    from klasy.backend.bytecode.lookups import Lookups
     from klasy.backend.bytecode.notes import NoteCode
     from klasy.backend.bytecode.origin import Origin
     from klasy.backend.bytecode.states import StateCode
@@ -70,7 +71,9 @@ class Selector:
         *,
         flows: FlowCode | None = None,
         notes: NoteCode | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
+        self.lookups = lookups
         self.states = states
         self.flows = flows
         self.notes = notes
@@ -246,6 +249,9 @@ class Selector:
                 self.origin.argument(e, op)
             case ir.Register():
                 self.origin.interrupted(e, op)
+            case ir.Lookup():
+                assert self.lookups is not None
+                self.lookups.emit(e, op)
             case ir.Result():
                 self.origin.result(e, op)
             case ir.Copy() | ir.Get() | ir.Set():

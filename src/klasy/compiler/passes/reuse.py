@@ -75,6 +75,7 @@ class _Known:
                 | ir.Result()
                 | ir.Observe()
                 | ir.Register()
+                | ir.Lookup()
             ):
                 key = _key(op)
                 if key in self.results:
