@@ -197,3 +197,17 @@ def test_a_field_of_an_arguments_name_beside_one_that_is_a_field_only():
         "advice takes either: declare it as the field is, and cast it"
     ]
     assert not neither.hints
+
+
+def test_a_field_of_an_arguments_name_beside_an_argument_of_another_type():
+    """Both are arguments, both are fields; which declaration keeps the advice from taking the arguments is said."""
+    text = """aspect a {
+        before(struct work_struct *work, void *function): event(workqueue:workqueue_execute_end) { log(function); }
+    }"""
+    with pytest.raises(InputError) as caught:
+        build(SourceFile("test.asp", text), LiveKernel())
+    (found,) = caught.value.diagnostics
+    assert list(found.hints) == [
+        "'struct work_struct *work' is the tracepoint's argument; with it 'function' is one, too: "
+        "'work_func_t function'"
+    ]

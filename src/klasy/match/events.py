@@ -296,7 +296,7 @@ class _Binds:
                     f"'{each.name}' of event '{event}' is '{each.text}', but the advice declares "
                     f"'{spelled(each.param.type)}'",
                     each.param.span,
-                    self._both(each, arguments) if each is fault else "",
+                    self._both(each, raw, arguments) if each is fault else "",
                 )
         argument = next(name for _, name in self.wanted if name not in fields)
         field = next(name for _, name in self.wanted if name not in arguments)
@@ -309,17 +309,18 @@ class _Binds:
             *offered,
         )
 
-    def _both(self, fault: _Fault, arguments: Mapping[str, _Offer]) -> str:
-        """The hint where an argument of the field's name has the type that was declared, but others are fields only.
+    def _both(self, fault: _Fault, raw: _Fault | None, arguments: Mapping[str, _Offer]) -> str:
+        """The hint where an argument of the field's name has the declared type, but another parameter is not one.
 
         Many records keep an argument's address under the argument's name, as void * (workqueue_execute_start's work).
         """
         argument = arguments.get(fault.name)
-        fields = [name for _, name in self.wanted if name not in arguments]
-        if argument is None or not fields or not argument.fits(fault.param.type):
+        if argument is None or raw is None or not argument.fits(fault.param.type):
             return ""
+        if raw.text is not None:
+            return f"'{argument.text}' is the tracepoint's argument; with it '{raw.name}' is one, too: '{raw.text}'"
         return (
-            f"'{argument.text}' is the tracepoint's argument, but '{fields[0]}' is a field of its record, and an "
+            f"'{argument.text}' is the tracepoint's argument, but '{raw.name}' is a field of its record, and an "
             "advice takes either: declare it as the field is, and cast it"
         )
 
