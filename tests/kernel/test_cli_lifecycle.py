@@ -39,8 +39,8 @@ UNREACHED = {
 }
 EVENT = {"time_ns", "aspect", "advice", "joinpoint", "cpu", "pid", "tid", "comm"}
 STATUS = {
-    *("aspect", "source", "since_ns", "active", "joinpoints", "unreached", "hits", "lost", "unmarked"),
-    *("missed", "missed_partly", "runs", "run_time_ns"),
+    *("aspect", "source", "since_ns", "active", "states", "joinpoints", "unreached", "hits", "lost"),
+    *("unmarked", "missed", "missed_partly", "runs", "run_time_ns"),
     *("state_lost", "undecided", "left_out", "cut", "denied", "stillborn", "coverage", "filter", "unfollowed", "gone"),
     *("budget", "stopped", "objects"),
 }

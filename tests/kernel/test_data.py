@@ -284,6 +284,8 @@ def test_a_cpu_that_goes_and_comes():
             with on_cpu(1):
                 write([40, 64])
             assert "came up after the weaving" in (watch.coverage(again) or "")
+            read = subprocess.run(["klasy", "log", "--keep", "a"], capture_output=True, text=True, check=True)
+            assert "klasy: a: CPU 1 came up after the weaving, and was not watched until" in read.stderr
             (count,) = again.counts()
             assert count.hits == 6
             assert count.partly

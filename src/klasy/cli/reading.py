@@ -235,6 +235,8 @@ def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
     for woven in aspects:
         if woven.states:
             _say_state_losses(woven)
+        if still_woven and woven.watches_data:
+            _say_coverage(woven)
         text = losses(woven)
         if text is None:
             continue
@@ -242,6 +244,14 @@ def say_losses(aspects: Iterable[WovenAspect], *, still_woven: bool) -> None:
         if any(count.lost for count in woven.counts()):
             hints.append("weave it with a larger --buffer")
         say(text, "; ".join(hints))
+
+
+def _say_coverage(woven: WovenAspect) -> None:
+    from klasy.weaver import watch
+
+    text = watch.coverage(woven)
+    if text is not None:
+        say(f"{woven.name}: {text}")
 
 
 def _say_state_losses(woven: WovenAspect) -> None:

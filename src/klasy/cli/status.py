@@ -77,6 +77,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "active": woven.active,
         "stopped": how_stopped(woven) if woven.stopped else None,
         "stillborn": not (woven.active or woven.stopped),
+        "states": len(woven.states),
         "joinpoints": len(counts),
         "unreached": len(woven.unreached),
         "hits": woven.hits(counts),
@@ -120,7 +121,9 @@ def _notes(aspect: dict[str, Any]) -> list[str]:
         why = "by hand or because klasy was killed while it wove it"
         notes.append(f"is switched off, {why}; klasy unweave {name} takes it out")
     elif not aspect["active"]:
-        notes.append(f"{aspect['stopped']}; klasy log {name} shows the rest of its log, and takes it out")
+        rest = f"{aspect['stopped']}; klasy log {name} shows the rest of its log"
+        kept = f", klasy stat {name} what it has kept; klasy unweave {name} takes it out"
+        notes.append(f"{rest}{kept if aspect['states'] else ', and takes it out'}")
     if aspect["left_out"]:
         notes.append(f"{plural(aspect['left_out'], 'hit')} left out by sample or limit")
     if aspect["cut"]:

@@ -257,3 +257,17 @@ def test_lines_to_text_in_memory():
     with contextlib.redirect_stdout(io.StringIO()) as kept:
         write_lines(["one", "två"], "")
     assert kept.getvalue() == "one\ntvå\n"
+
+
+def test_say_losses_of_processors(capsys, monkeypatch):
+    """What the registers of a processor did not watch is told by who reads the log, not only by klasy status."""
+
+    class OfData(Woven):
+        watches_data = True
+
+    monkeypatch.setattr("klasy.weaver.watch.coverage", lambda woven: f"not watched on CPU 1 ({woven.name})")
+    aspects = [OfData("", Count(1, 0, 0, 0))]
+    say_losses(aspects, still_woven=True)
+    assert capsys.readouterr().err == "klasy: a: not watched on CPU 1 (a)\n"
+    say_losses(aspects, still_woven=False)  # taken out: no register is armed any more
+    assert capsys.readouterr().err == ""
