@@ -4,7 +4,7 @@
 //
 // The clock starts when a packet is handed to a device (__dev_queue_xmit) and stops when the device's driver is called
 // with it. A flow is what a local socket sends to one peer; packets without a socket (forwarded ones, many of the
-// kernel's own) are those of port 0 and peer 0.0.0.0.
+// kernel's own), and those of sockets that are not connected, are of port 0 and peer 0.0.0.0.
 //
 //     queue_delay.waited_us, hist by ip4(sk->__sk_common.skc_daddr), ntohs(sk->__sk_common.skc_dport)
 //       10.9.0.2  22
