@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 
+from klasy.kernel.proc import gnu_build_id
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
 BUILD_ID_SIZE = 20  # what the kernel keeps; shorter ones are filled up with zeros
-_PT_LOAD, _PT_NOTE, _NT_GNU_BUILD_ID = 1, 4, 3
+_PT_LOAD, _PT_NOTE = 1, 4
 _MOST_NOTES = 1 << 16  # bytes of one segment; they are some hundred
 # By the class of the file (32, 64 bits): where its header says where the segments' headers lie, their size and number;
 # and of such a header: type, offset, address and size in the file.
@@ -101,18 +102,11 @@ def _segments(file: BinaryIO) -> tuple[str, list[tuple[int, int, int, int]]]:
 def _build_id(file: BinaryIO, order: str, segments: list[tuple[int, int, int, int]]) -> bytes | None:
     """As the kernel has it: 20 bytes, a shorter one with zeros behind."""
     for kind, at, _, size in segments:
-        if kind != _PT_NOTE:
-            continue
-        file.seek(at)
-        notes = file.read(min(size, _MOST_NOTES))
-        place = 0
-        while place + 12 <= len(notes):
-            name_size, size_here, what = struct.unpack_from(order + "III", notes, place)
-            name = place + 12
-            begin = name + (name_size + 3 & ~3)
-            if what == _NT_GNU_BUILD_ID and notes[name : name + name_size] == b"GNU\0":
-                return notes[begin : begin + size_here][:BUILD_ID_SIZE].ljust(BUILD_ID_SIZE, b"\0")
-            place = begin + (size_here + 3 & ~3)
+        if kind == _PT_NOTE:
+            file.seek(at)
+            found = gnu_build_id(file.read(min(size, _MOST_NOTES)), order)
+            if found is not None:
+                return bytes.fromhex(found)[:BUILD_ID_SIZE].ljust(BUILD_ID_SIZE, b"\0")
     return None
 
 
