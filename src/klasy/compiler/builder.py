@@ -125,6 +125,19 @@ class Builder:
 
     # --- ends of blocks
 
+    def choose(self, number: Operand, ranges: Sequence[tuple[int, Block]]) -> None:
+        """Go on in the block of the range that a number is in: ``ranges`` has the first number of each, ascending."""
+        if len(ranges) == 1:
+            self.jump(ranges[0][1])
+            return
+        middle = len(ranges) // 2
+        low, high = self.block(), self.block()
+        self.branch("ult", number, ranges[middle][0], low, high)
+        self.begin(low)
+        self.choose(number, ranges[:middle])
+        self.begin(high)
+        self.choose(number, ranges[middle:])
+
     def jump(self, target: Block) -> None:
         """Go on in ``target``."""
         self.add(ir.Jump(target))

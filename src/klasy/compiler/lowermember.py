@@ -65,20 +65,7 @@ def search(
         case_of = {number: cases[codes[address]] for number, address in ids}
         joinpoint = build.lookup(joinpoint, [case_of.get(number, 0) for number in range(ids[-1][0] + 1)])
         ranges = [(case, code) for code, case in cases.items()]
-    _search(build, ranges, joinpoint, blocks)
-
-
-def _search(build: Builder, ranges: list[tuple[int, C]], joinpoint: Operand, blocks: dict[C, Block]) -> None:
-    if len(ranges) == 1:
-        build.jump(blocks[ranges[0][1]])
-        return
-    middle = len(ranges) // 2
-    low, high = build.block(), build.block()
-    build.branch("ult", joinpoint, ranges[middle][0], low, high)
-    build.begin(low)
-    _search(build, ranges[:middle], joinpoint, blocks)
-    build.begin(high)
-    _search(build, ranges[middle:], joinpoint, blocks)
+    build.choose(joinpoint, [(first, blocks[code]) for first, code in ranges])
 
 
 class _Finder:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from klasy.compiler.checkexpr import ExprChecker
-    from klasy.compiler.ir import Block, Operand, Part, Var
+    from klasy.compiler.ir import Operand, Part
     from klasy.compiler.lower import Called
     from klasy.compiler.lowerexpr import ExpressionLowering
     from klasy.compiler.types import CType
@@ -140,21 +140,11 @@ def _number(body: Body, attribute: str) -> Operand:
     if len(pieces) > MOST_RANGES:
         return build.lookup(body.joinpoint, first[: max(body.arm.joinpoints) + 1])
     found, behind = build.var(attribute), build.block()
-    _search(body, pieces, found, behind)
+    blocks = {has: build.block() for _, has in pieces}
+    build.choose(body.joinpoint, [(start, blocks[has]) for start, has in pieces])
+    for has, block in blocks.items():
+        build.begin(block)
+        build.set(found, body.joinpoint if has is None else has)
+        build.jump(behind)
     build.begin(behind)
     return build.get(found)
-
-
-def _search(body: Body, pieces: list[tuple[int, int | None]], found: Var, behind: Block) -> None:
-    build = body.build
-    if len(pieces) == 1:
-        build.set(found, body.joinpoint if pieces[0][1] is None else pieces[0][1])
-        build.jump(behind)
-        return
-    middle = len(pieces) // 2
-    low, high = build.block(), build.block()
-    build.branch("ult", body.joinpoint, pieces[middle][0], low, high)
-    build.begin(low)
-    _search(body, pieces[:middle], found, behind)
-    build.begin(high)
-    _search(body, pieces[middle:], found, behind)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.code import Local, Straight
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.liveness import Interval
-    from klasy.backend.bytecode.lookups import Lookups
     from klasy.backend.bytecode.regs import Allocation
     from klasy.backend.bytecode.rethook import Rethook
     from klasy.backend.bytecode.states import StateCode
@@ -143,13 +142,13 @@ class _Generator:
 
             self.calls = CallCode(plan, self.probe, counters)
         self.ends_calls = self.probe.calls is CallUse.END
-        self.lookups: Lookups | None = None
+        lookups = None
         if any(isinstance(op, ir.Lookup) for op in ops):
             from klasy.backend.bytecode.lookups import Lookups
 
-            self.lookups = Lookups(self.probe.index)
+            lookups = Lookups(self.probe.index)
         self.selector = Selector(
-            self.origin, self.locating, counters, watching, states, flows=flows, notes=notes, lookups=self.lookups
+            self.origin, self.locating, counters, watching, states, flows=flows, notes=notes, lookups=lookups
         )
         known = self.locating.known if self.locating.static is not None else None
         self.blocks = straighten(program, known)
@@ -187,7 +186,7 @@ class _Generator:
             raise self._too_large(f"its code is too long for one BPF program ({error})") from None
         target = self.probe.points[0].function if self.probe.context in TRAMPOLINE else None
         spec = ProgramSpec(self.probe.name, self.probe.index, _TYPES.get(self.probe.context, "kprobe"), code, target)
-        users = (self.locating, self.calls, self.lookups)
+        users = (self.locating, self.calls, self.selector.lookups)
         own = tuple(spec for user in users if user is not None for spec in user.maps())
         return Generated(spec, own, frozenset(set(code.map_names) & _SHARED_MAPS))
 
