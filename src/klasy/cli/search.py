@@ -57,7 +57,6 @@ def run(args: Arguments) -> int:
     else:
         for kind, entries in found.items():
             _print(kind, entries, everything=args.all)
-    if not args.json:
         for pattern in missing:
             _say_nothing_found(kernel, pattern, types=args.types)
     return EXIT_INPUT if missing else EXIT_OK
