@@ -179,8 +179,9 @@ def entry_point() -> NoReturn:
             with suppress(OSError):  # it may have been standard error that could not be written
                 print(f"klasy: cannot write the output: {error.strerror}", file=sys.stderr)
             status = EXIT_SYSTEM
-    except Exception:
-        status = _bug()
+    except Exception as error:
+        # Python up to 3.11 makes a RuntimeError of what a __set_name__ raises: of Ctrl-C too, while it is importing.
+        status = 128 + _SIGINT if isinstance(error.__cause__, KeyboardInterrupt) else _bug()
     try:
         sys.stderr.flush()
     except OSError:

@@ -79,6 +79,27 @@ def test_interrupts(monkeypatch):
     assert run_entry_point(monkeypatch, KeyboardInterrupt(signal.SIGTERM)) == 128 + signal.SIGTERM
 
 
+def test_an_interrupt_in_the_body_of_a_class(monkeypatch, capsys):
+    """What comes out of a ``__set_name__`` may come wrapped by Python; Ctrl-C just then is still Ctrl-C."""
+
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    def imported(_: object) -> int:
+        class WovenAspect:
+            formats = Interrupted()
+
+        return 0
+
+    monkeypatch.setattr(sys, "argv", ["klasy", "status"])
+    monkeypatch.setattr(cli, "main", imported)
+    with pytest.raises(SystemExit) as end:
+        cli.entry_point()
+    assert end.value.code == 128 + signal.SIGINT
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bug_is_shown_as_one(monkeypatch, capsys):
     """What nobody foresaw is no fault of the user's: a traceback, and a status of its own."""
     assert run_entry_point(monkeypatch, ZeroDivisionError("oops")) == 70
