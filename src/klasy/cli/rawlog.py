@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from functools import partial
 
 from klasy.api import schema
@@ -13,6 +12,7 @@ from klasy.cli.table import say
 from klasy.errors import EXIT_OK, UsageError
 from klasy.kernel.live import running_kernel
 from klasy.log import rawfile
+from klasy.log.decode import WallClock
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RawOutput:
         head = rawfile.head(
             schemas,
             release=os.uname().release,
-            wall_offset=time.time_ns() - time.monotonic_ns(),
+            wall_offset=WallClock().offset,
             symbols=lambda: {**running_kernel().symbols, **running_kernel().generated.tables()},
             variables=lambda: running_kernel().data_map.tables,
             types=lambda name: handed.get(name, b"") if name is not None else _kernels_types(),

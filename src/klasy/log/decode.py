@@ -44,7 +44,35 @@ BY_ITSELF = frozenset(  # kinds of fields whose bytes say all of their value
 )
 _STACKS = frozenset(("stack", "ustack"))
 LOST_STACK = Fault("<no stack>")
+_SAMPLES = 4  # of the clocks' distance, of which the surest is taken
 _STEP = 10_000_000  # ns between the clocks' distance and that of before: the clock was set
+
+
+class WallClock:
+    """How far the clock on the wall is from the monotonic one, whose times records carry.
+
+    Aspects that are read together share one: each a distance of its own, microseconds apart, would show what one aspect
+    logs between two records of another one in another order.
+    ``offset``: what to add to the time of a record, in ns, to have that since 1970; None: as it is on this machine.
+    """
+
+    def __init__(self, offset: int | None = None) -> None:
+        self.offset = min(_distance() for _ in range(_SAMPLES))[1] if offset is None else offset
+        self._ours = offset is None
+
+    def look(self) -> None:
+        """See whether the clock on the wall was set, or the machine slept: what is decoded next is told by it."""
+        if not self._ours:
+            return
+        unsure, offset = _distance()
+        if abs(offset - self.offset) > _STEP + unsure:
+            self.offset = offset
+
+
+def _distance() -> tuple[int, int]:
+    """How far the clocks are apart, in ns, behind how unsure that is: the process may have paused between."""
+    before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+    return after - before, wall - (before + after) // 2
 
 
 class Decoder:
@@ -52,7 +80,7 @@ class Decoder:
 
     ``types(module)`` gives the BTF that a field's ``type_id`` refers to; it is asked only when a record needs it. None:
     there is none; what is of such a type is shown as the bytes it is.
-    ``wall_offset``: what to add to the time of a record, in ns, to have that since 1970.
+    ``wall``: what tells the time of day of a record.
     """
 
     def __init__(
@@ -61,7 +89,7 @@ class Decoder:
         types: Callable[[str | None], Btf | None],
         symbols: Symbolizer,
         *,
-        wall_offset: int | None = None,
+        wall: WallClock | None = None,
     ) -> None:
         self.schema = schema
         # Of each format where it tells the instruction that accessed data, if it does.
@@ -72,18 +100,8 @@ class Decoder:
         self._templates = [
             None if f.template is None else printf.parse(f.template.removesuffix("\n")) for f in schema.formats
         ]
-        # Records carry monotonic time; this is the distance to the clock on the wall.
-        self._wall_offset = time.time_ns() - time.monotonic_ns() if wall_offset is None else wall_offset
-        self._clock_is_ours = wall_offset is None
+        self.wall = wall or WallClock()
         self._second = (0, "")  # of the record before, with its text
-
-    def look_at_clock(self) -> None:
-        """See whether the clock on the wall was set, or the machine slept: what is decoded next is told by it."""
-        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        offset = wall - before
-        unsure = after - before  # the process may have paused between
-        if self._clock_is_ours and abs(offset - self._wall_offset) > _STEP + unsure:
-            self._wall_offset = offset
 
     def decode(self, record: bytes | memoryview) -> LogEvent | None:
         """One record; None for that of an access to data which proves not to be of its join point's kind.
@@ -146,10 +164,11 @@ class Decoder:
 
     def second(self, time_ns: int) -> tuple[int, str]:
         """When, as records have it, the second began that holds a moment of a record; its local time of day."""
-        seconds = (time_ns + self._wall_offset) // 1_000_000_000
+        offset = self.wall.offset
+        seconds = (time_ns + offset) // 1_000_000_000
         if self._second[0] != seconds:
             self._second = seconds, time.strftime("%H:%M:%S", time.localtime(seconds))
-        return seconds * 1_000_000_000 - self._wall_offset, self._second[1]
+        return seconds * 1_000_000_000 - offset, self._second[1]
 
     def _message(
         self, pieces: tuple[printf.Piece, ...], layout: Format, values: list[tuple[str, Value]], lines: bool

@@ -35,7 +35,7 @@ from klasy.errors import InputError, KlasyError, SystemRefusal
 from klasy.kernel.datamap import variable_in
 from klasy.kernel.generated import function_in
 from klasy.kernel.kallsyms import Symbols
-from klasy.log.decode import Decoder
+from klasy.log.decode import Decoder, WallClock
 from klasy.log.event import LogPoint, Schema
 from klasy.log.lines import LineDecoder, ascending
 from klasy.log.symbolize import Symbolizer
@@ -206,9 +206,9 @@ class RawFile:
             raise ValueError("it does not say of what it is the log")
         self.release = str(document["kernel"])
         self.symbols = Symbolizer(self, UserSymbols(proc="/dev/null"))  # the processes were another machine's
-        offset = int(document["wall_offset_ns"])
+        wall = WallClock(int(document["wall_offset_ns"]))
         self._decoders = [
-            Decoder(_schema(source), self.types, self.symbols, wall_offset=offset) for source in document["sources"]
+            Decoder(_schema(source), self.types, self.symbols, wall=wall) for source in document["sources"]
         ]
 
     def texts(self, show: Callable[[LogEvent], str], *, as_json: bool) -> Iterator[str | list[str]]:

@@ -7,7 +7,7 @@ import time
 from _operator import itemgetter  # what operator itself is but a shell of: see tests/unit/test_imports.py
 
 from klasy.bpf.ringbuf import RingReader
-from klasy.log.decode import Decoder
+from klasy.log.decode import Decoder, WallClock
 from klasy.log.readlock import LOCKS, ReadLock
 from klasy.plain import TYPE_CHECKING, Closing
 from klasy.record import RUN_HEAD
@@ -57,11 +57,12 @@ class LogReader(Closing):
         self._line_decoders: list[LineDecoder] = []
         self._locks: list[ReadLock] = []
         self._poll = select.poll()
+        wall = WallClock()
         try:
             for schema, ring in sources:
                 self._locks.append(ReadLock(locks, schema.aspect))
                 reader = RingReader(ring)
-                self._streams.append(_Stream(reader, Decoder(schema, types, symbols)))
+                self._streams.append(_Stream(reader, Decoder(schema, types, symbols, wall=wall)))
                 self._poll.register(reader.fileno(), select.POLLIN)
         except BaseException:
             self.close()
@@ -209,7 +210,7 @@ class _Stream:
         """Take the next records if there are none left, and the buffer had not given all it held."""
         if self.pending or not self.may_have_more:
             return
-        self.decoder.look_at_clock()
+        self.decoder.wall.look()
         self._start = self._position
         runs, self._position = self.reader.peek(_BATCH, self._start)
         self.may_have_more = sum(run.number for run in runs) == _BATCH
@@ -223,7 +224,7 @@ class _Stream:
 
         self.begin()
         while True:
-            self.decoder.look_at_clock()
+            self.decoder.wall.look()
             self._start = self.reader.position if self._position is None else self._position
             runs, self._position = self.reader.peek(_BATCH, self._start)
             lines = decoder.lines(runs)

@@ -15,7 +15,7 @@ from klasy.btf.write import write
 from klasy.errors import InputError, SystemRefusal
 from klasy.kernel.kallsyms import Symbols
 from klasy.log import rawfile
-from klasy.log.decode import Decoder
+from klasy.log.decode import Decoder, WallClock
 from klasy.log.format_text import event_text
 from klasy.log.rawfile import RawFile
 
@@ -57,7 +57,7 @@ def test_the_same_lines(tmp_path):
     """Values, the time of day and the names of code, without asking this machine."""
     path = tmp_path / "log"
     path.write_bytes(contents(SCHEMA, schema(*SCHEMA.formats[0].fields, aspect="b")))
-    decoder = Decoder(SCHEMA, lambda _: None, SYMBOLS, wall_offset=10**18)
+    decoder = Decoder(SCHEMA, lambda _: None, SYMBOLS, wall=WallClock(10**18))
     live = [event_text(decoder.decode(one), SYMBOLS) for one in RECORDS]
     assert "vfs_read+0x5" in live[0]
     assert "ext_free+0x5 [ext4]" in live[1]
@@ -76,7 +76,7 @@ def test_the_order_of_time(tmp_path, order, named):
     )
     path = tmp_path / "log"
     path.write_bytes(head + rawfile.encoded(0, run(*ones)))
-    decoder = Decoder(wanted, lambda _: None, SYMBOLS, wall_offset=10**18)
+    decoder = Decoder(wanted, lambda _: None, SYMBOLS, wall=WallClock(10**18))
     assert shown(path)[0] == [event_text(decoder.decode(one), SYMBOLS) for one in sorted(ones)]
 
 
@@ -110,7 +110,7 @@ def test_variables(tmp_path, template, kind):
     path.write_bytes(head + rawfile.encoded(0, run(record(places))))
     (line,), _ = shown(path)
     assert line == event_text(
-        Decoder(wanted, lambda _: None, SYMBOLS, wall_offset=10**18).decode(record(places)), SYMBOLS
+        Decoder(wanted, lambda _: None, SYMBOLS, wall=WallClock(10**18)).decode(record(places)), SYMBOLS
     )
     assert "init_net+0x8" in line
     assert "ext_free [ext4]" in line

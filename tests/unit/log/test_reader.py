@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import given
@@ -47,6 +47,17 @@ def test_events_come_in_the_order_of_time(locks, streams):
         assert [event.time_ns for event in events] == sorted(time for times in streams for time in times)
         assert [each.consumed for each in rings] == [len(times) for times in streams]
         assert list(log.batches()) == []
+
+
+def test_aspects_have_one_clock(locks, monkeypatch):
+    """However long it takes to read the clocks: no later record has an earlier time of day than another aspect's."""
+    moments = count(step=1009)  # each reading of a clock takes a while
+    monkeypatch.setattr("klasy.log.decode.time.monotonic_ns", lambda: next(moments))
+    monkeypatch.setattr("klasy.log.decode.time.time_ns", lambda: 10**18 + 500_000_000 + next(moments) ** 2 % 7001)
+    with open_log(locks, ring(1_000, 3_000), ring(2_000, 4_000)) as log:
+        shown = [event.clock for batch in log.batches() for event in batch]
+    assert [clock[-6:] for clock in shown] == sorted(clock[-6:] for clock in shown)
+    assert len(set(shown)) == 4
 
 
 def test_nearly_ordered_records_are_put_in_order(locks):

@@ -348,7 +348,7 @@ def test_the_clock_is_set_meanwhile(monkeypatch):
     shown = []
     for step in (0, -3_600_000_000_000, 1_000_000, 61_000_000_000):  # a millisecond is jitter, and no step
         wall[0] += step
-        decoder.look_at_clock()
+        decoder.wall.look()
         event = decoder.decode(record(bytes(4), time_ns=5000))
         assert event.time_ns == 5000
         shown.append(event.clock[2:])
