@@ -1,6 +1,6 @@
 """What numbers mean that programs give to system calls: the names of flags and choices, by call and argument.
 
-From the headers of Linux for x86-64 (include/uapi, arch/x86/include/uapi); tests/unit/log/test_callwords.py compares
+From the headers of Linux for x86-64 (include/uapi, arch/x86/include/uapi); tests/unit/log/test_calls.py compares
 each with the C headers of the machine and with Python's own. Arguments have the names that the kernel gives them.
 
 A :class:`Words` is a row of names with their values. ``flags`` are or'ed together, those of several bits before the
@@ -250,6 +250,30 @@ EPOLL_OP = Words(_row("EPOLL_CTL_ADD EPOLL_CTL_DEL EPOLL_CTL_MOD", 1))
 EPOLL_FLAGS = Words({}, {"EPOLL_CLOEXEC": 0o2000000})
 EVENTFD = Words({}, {"EFD_SEMAPHORE": 1, "EFD_NONBLOCK": 0o4000, "EFD_CLOEXEC": 0o2000000})
 INOTIFY = Words({}, {"IN_NONBLOCK": 0o4000, "IN_CLOEXEC": 0o2000000})
+_CHANGES = (  # the events that inotify and fanotify have in common, bit by bit
+    "{0}_ACCESS {0}_MODIFY {0}_ATTRIB {0}_CLOSE_WRITE {0}_CLOSE_NOWRITE {0}_OPEN {0}_MOVED_FROM {0}_MOVED_TO "
+    "{0}_CREATE {0}_DELETE {0}_DELETE_SELF {0}_MOVE_SELF "
+)
+_INOTIFY_HOW = "IN_ONLYDIR IN_DONT_FOLLOW IN_EXCL_UNLINK - IN_MASK_CREATE IN_MASK_ADD - IN_ONESHOT"
+INOTIFY_EVENTS = Words({}, {"IN_ALL_EVENTS": 0xFFF, **_bits(_CHANGES.format("IN") + 12 * "- " + _INOTIFY_HOW)})
+_FANOTIFY_MORE = "FAN_OPEN_EXEC - - FAN_FS_ERROR FAN_OPEN_PERM FAN_ACCESS_PERM FAN_OPEN_EXEC_PERM "
+_FANOTIFY_HOW = "FAN_EVENT_ON_CHILD FAN_RENAME - FAN_ONDIR"
+FANOTIFY_EVENTS = Words({}, _bits(_CHANGES.format("FAN") + _FANOTIFY_MORE + 8 * "- " + _FANOTIFY_HOW))
+FANOTIFY = Words(
+    {"FAN_CLASS_NOTIF": 0, "FAN_CLASS_CONTENT": 4, "FAN_CLASS_PRE_CONTENT": 8},
+    _bits(
+        "FAN_CLOEXEC FAN_NONBLOCK - - FAN_UNLIMITED_QUEUE FAN_UNLIMITED_MARKS FAN_ENABLE_AUDIT FAN_REPORT_PIDFD "
+        "FAN_REPORT_TID FAN_REPORT_FID FAN_REPORT_DIR_FID FAN_REPORT_NAME FAN_REPORT_TARGET_FID"
+    ),
+    0xC,
+)
+FANOTIFY_MARK = Words(
+    {},
+    _bits(
+        "FAN_MARK_ADD FAN_MARK_REMOVE FAN_MARK_DONT_FOLLOW FAN_MARK_ONLYDIR FAN_MARK_MOUNT FAN_MARK_IGNORED_MASK "
+        "FAN_MARK_IGNORED_SURV_MODIFY FAN_MARK_FLUSH FAN_MARK_FILESYSTEM FAN_MARK_EVICTABLE FAN_MARK_IGNORE"
+    ),
+)
 SIGNALFD = Words({}, {"SFD_NONBLOCK": 0o4000, "SFD_CLOEXEC": 0o2000000})
 TIMERFD = Words({}, {"TFD_NONBLOCK": 0o4000, "TFD_CLOEXEC": 0o2000000})
 TIMERFD_SET = Words({}, {"TFD_TIMER_ABSTIME": 1, "TFD_TIMER_CANCEL_ON_SET": 2})
@@ -411,6 +435,11 @@ WORDS: dict[tuple[str, str], Words] = {
     ("epoll_create1", "flags"): EPOLL_FLAGS,
     ("eventfd2", "flags"): EVENTFD,
     ("inotify_init1", "flags"): INOTIFY,
+    ("inotify_add_watch", "mask"): INOTIFY_EVENTS,
+    ("fanotify_init", "flags"): FANOTIFY,
+    ("fanotify_init", "event_f_flags"): OPEN,
+    ("fanotify_mark", "flags"): FANOTIFY_MARK,
+    ("fanotify_mark", "mask"): FANOTIFY_EVENTS,
     ("signalfd4", "flags"): SIGNALFD,
     ("timerfd_create", "flags"): TIMERFD,
     ("timerfd_create", "clockid"): CLOCK,

@@ -49,6 +49,9 @@ CALLS = Calls(
         " unsigned long new_addr",
         prctl="int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5",
         lseek="unsigned int fd, off_t offset, unsigned int whence",
+        inotify_add_watch="int fd, const char * pathname, u32 mask",
+        fanotify_init="unsigned int flags, unsigned int event_f_flags",
+        fanotify_mark="int fanotify_fd, unsigned int flags, __u64 mask, int dfd, const char * pathname",
     )
 )
 NAMES = ("openat", "mmap", "kill", "clone", "lseek")
@@ -152,6 +155,11 @@ def test_calls_are_shown_as_programs_have_them() -> None:
     assert text("clone", (0x11, 0, 0, 0, 0), -512) == (
         "clone(SIGCHLD, NULL, NULL, NULL, NULL) = ? ERESTARTSYS (it is made again if the signal's handler lets it)"
     )
+    watched = text("inotify_add_watch", (3, 0x1000, 0x20000406), 1, (b"w", TEXT_KERNEL))
+    assert watched == 'inotify_add_watch(3, "w", IN_MODIFY|IN_ATTRIB|IN_DELETE_SELF|IN_MASK_ADD) = 1'
+    assert text("fanotify_init", (4, 0), 3) == "fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) = 3"
+    marked = text("fanotify_mark", (3, 1, 0x08010020, -100, 0x1000), 0, (b"w", TEXT_KERNEL))
+    assert marked == 'fanotify_mark(3, FAN_MARK_ADD, FAN_OPEN|FAN_OPEN_PERM|FAN_EVENT_ON_CHILD, AT_FDCWD, "w") = 0'
     assert text("lseek", (3, -1, 2), 17) == "lseek(3, -1, SEEK_END) = 17"
 
 
@@ -226,9 +234,9 @@ def test_no_bit_of_a_value_is_lost(words: Words, value: int) -> None:
 
 HEADERS = (
     "fcntl.h unistd.h sys/mman.h sys/socket.h signal.h sched.h sys/wait.h sys/file.h sys/epoll.h sys/eventfd.h "
-    "sys/inotify.h sys/signalfd.h sys/timerfd.h sys/random.h sys/mount.h time.h sys/resource.h sys/ptrace.h "
-    "sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h netinet/tcp.h linux/fs.h "
-    "sys/stat.h stdio.h"
+    "sys/inotify.h linux/fanotify.h sys/signalfd.h sys/timerfd.h sys/random.h sys/mount.h time.h sys/resource.h "
+    "sys/ptrace.h sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h netinet/tcp.h "
+    "linux/fs.h sys/stat.h stdio.h"
 )
 
 
