@@ -105,7 +105,7 @@ def _add_string(layout: Layout, string: tree.Expr) -> None:
         return
     assert isinstance(string, tree.StringAt)
     size = string.limit + (not string.whole)
-    if string.user:
+    if string.user and not string.whole:
         layout.add("ustring", size + 1, string)
     else:
         layout.add("string", size, string)
@@ -238,7 +238,7 @@ def _mismatch(checker: ExprChecker, directive: Directive, expr: tree.Expr) -> No
     elif isinstance(kind, Integer):
         hint = "%d, %u or %x shows it"
     elif isinstance(kind, Pointer | Array):
-        hint = "%p shows the address"
+        hint = "%p shows the address, %pS the kernel's symbol there"
         if isinstance(kind, Pointer) and isinstance(kind.target, Struct | Incomplete):
             hint += f"; log({expr.span.text}) without a format shows the whole {kind.target.name}"
         elif directive.kind == "s" and string_at(expr) is not None:
