@@ -1,0 +1,81 @@
+"""The ready aspects on system calls, against what the programs know that made them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+from support.aspects import messages, ready, values
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ME = Path("/proc/self/comm").read_text().strip()
+
+
+def test_opens(tmp_path: Path) -> None:
+    """Every file that is opened is logged by its name, with the flags, and the descriptor or the error."""
+    libc = ctypes.CDLL(None)
+    there, nowhere = tmp_path / "there", tmp_path / "nowhere"
+    with ready("opens") as made:
+        descriptor = os.open(there, os.O_RDWR | os.O_CREAT)
+        with pytest.raises(FileNotFoundError):
+            os.open(nowhere, os.O_RDONLY)
+        os.close(descriptor)
+        how = struct.pack("<QQQ", os.O_NOFOLLOW, 0, 0)
+        others = [libc.syscall(2, b"/proc/stat", 0, 0), libc.syscall(85, str(there).encode(), 0o600)]
+        others += [libc.syscall(437, -100, path, how, len(how)) for path in (b"/proc", b"/proc/self")]
+        said = [e.message for e in made.mine()]
+        failed = values("opens")["failed"]
+    for opened in others[:3]:
+        os.close(opened)
+    me, cloexec = f"{ME}[{os.getpid()}]", os.O_CLOEXEC
+    assert f"{me} openat(-100, {there}, {os.O_RDWR | os.O_CREAT | cloexec:#x}) = {descriptor}" in said
+    assert f"{me} openat(-100, {nowhere}, {cloexec:#x}) = -2" in said
+    assert [line for line in said if " openat(" not in line] == [
+        f"{me} open(/proc/stat, 0) = {others[0]}",
+        f"{me} creat({there}) = {others[1]}",
+        f"{me} openat2(-100, /proc, {os.O_NOFOLLOW:#x}) = {others[2]}",
+        f"{me} openat2(-100, /proc/self, {os.O_NOFOLLOW:#x}) = {-errno.ELOOP}",
+    ]
+    assert failed[ME,] >= 2
+
+
+def test_raw_calls(tmp_path: Path) -> None:
+    """A system call made by its number is warned of, the same made by the library's function is not."""
+    libc = ctypes.CDLL(None)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for file in (one, two):
+        file.write_text("x")
+    with ready("raw_calls") as made:
+        one.unlink()
+        libc.syscall(87, str(two).encode())
+        os.kill(os.getpid(), 0)
+        libc.syscall(62, os.getpid(), 0)
+        with socket.socket() as unconnected:
+            unconnected.connect_ex(("127.0.0.1", 1))
+            libc.syscall(42, unconnected.fileno(), b"\2\0\0\1\x7f\0\0\1" + bytes(8), 16)
+        said = [e.message for e in made.mine()]
+    me = f"warning: {ME}[{os.getpid()}] without the C library: "
+    assert said[:2] == [f'{me}unlink("{two}") = 0', f"{me}kill({os.getpid()}, 0) = 0"]
+    assert len(said) == 3
+    assert said[2].startswith(f"{me}connect(")
+
+
+def test_deny_path(tmp_path: Path) -> None:
+    """The file cannot be opened while the policy is woven, others can; each attempt is logged."""
+    secret, other = tmp_path / "klasy-secret", tmp_path / "klasy-other"
+    secret.write_text("s")
+    other.write_text("o")
+    with ready("deny_path") as made:
+        for _ in range(2):
+            with pytest.raises(PermissionError):
+                secret.read_text()
+        assert other.read_text() == "o"
+        said = messages(made)
+    assert secret.read_text() == "s"
+    assert said == [f"{ME}[{os.getpid()}] uid 0 may not open klasy-secret"] * 2
