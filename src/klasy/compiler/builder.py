@@ -105,10 +105,12 @@ class Builder:
         """Assign to a variable."""
         self.add(ir.Set(var, source))
 
-    def load(self, address: Operand, offset: int, size: int, faults: Var | None = None, mask: int = 0) -> Value:
-        """``size`` bytes of kernel memory."""
+    def load(
+        self, address: Operand, offset: int, size: int, faults: Var | None = None, mask: int = 0, *, user: bool = False
+    ) -> Value:
+        """``size`` bytes of kernel memory, or where ``user``, of the process's."""
         dst = self.value()
-        self.add(ir.Load(dst, address, offset, size, faults, mask))
+        self.add(ir.Load(dst, address, offset, size, faults, mask, user))
         return dst
 
     def lookup(self, index: Operand, table: Sequence[int]) -> Value:

@@ -5,7 +5,7 @@ Each advice is checked once, however many probes run it.
 
 from __future__ import annotations
 
-from klasy.compiler import tree
+from klasy.compiler import spaces, tree
 from klasy.compiler.checkexpr import ExprChecker
 from klasy.compiler.types import VOID, Array, CType, Function, Integer, Pointer, String, Types, Void
 from klasy.lang import ast
@@ -54,7 +54,9 @@ class AdviceChecker(ExprChecker):
                     "bad-parameter", f"'{param.name}' is of type '{kind.name}': a value no register holds", param.span
                 )
                 kind = None
-            found[param.name] = tree.Variable(param.name, kind or VOID, param.span, parameter=True)
+            found[param.name] = tree.Variable(
+                param.name, kind or VOID, param.span, parameter=True, user=param.type.user
+            )
         return found
 
     def check(self) -> tree.Advice | None:
@@ -178,7 +180,9 @@ class AdviceChecker(ExprChecker):
             scope[node.name] = tree.Variable(node.name, VOID, node.span, used=True)
             return None
         value = self.initial(node.value, kind, f"'{node.name}'") if node.value is not None else None
-        variable = scope[node.name] = tree.Variable(node.name, kind, node.span)
+        variable = scope[node.name] = tree.Variable(node.name, kind, node.span, user=node.type.user or None)
+        if value is not None:
+            spaces.given(self, variable, value, node.span)
         return tree.Declare(node.span, variable, value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.compiler import tree
+from klasy.compiler import spaces, tree
 from klasy.compiler.builtins.strings import as_string
 from klasy.compiler.checkmemory import address_of, dereference
 from klasy.compiler.convert import assignable, balance, convert, is_null, merged, promote, word
@@ -211,7 +211,9 @@ def _conditional(checker: ExprChecker, node: ast.Conditional) -> tree.Expr | Non
             _choice_of_strings(then, otherwise),
         )
         return None
-    return tree.Conditional(kind, node.span, condition, convert(then, kind), convert(otherwise, kind))
+    chosen = tree.Conditional(kind, node.span, condition, convert(then, kind), convert(otherwise, kind))
+    spaces.choice(checker, chosen)
+    return chosen
 
 
 def _choice_of_strings(then: tree.Expr, otherwise: tree.Expr) -> str:
@@ -242,6 +244,8 @@ def cast(checker: ExprChecker, node: ast.Cast, operand: tree.Expr | None) -> tre
         checker.error("bad-cast", f"{checker.describe(operand)} cannot be cast to '{kind.name}'", node.span)
         return None
     made = convert(operand, kind)
+    if node.type.user:
+        return tree.Convert(kind, node.span, made, user=True)
     # A cast has its own place and is no bit-field any more, so it may not vanish.
     return tree.Convert(kind, node.span, made) if made is operand else _placed(made, node.span)
 
@@ -265,7 +269,10 @@ def _assign(checker: ExprChecker, node: ast.Assign) -> tree.Expr | None:
             checker.error("bad-operand", f"'{node.op}' makes {checker.describe(value)} of '{variable.name}'", node.span)
             return None
         value = value and convert(value, variable.type)
-    return value and tree.Assign(variable.type, node.span, variable, value)
+    if value is None:
+        return None
+    spaces.given(checker, variable, value, node.value.span)
+    return tree.Assign(variable.type, node.span, variable, value)
 
 
 def _is_state(checker: ExprChecker, target: ast.Expr) -> bool:

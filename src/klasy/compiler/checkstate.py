@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.compiler import tree
+from klasy.compiler import spaces, tree
 from klasy.compiler.builtins.strings import as_string
 from klasy.compiler.checkops import arithmetic
 from klasy.compiler.convert import assignable, convert, rvalue, word
@@ -59,7 +59,8 @@ def read(checker: ExprChecker, node: ast.Expr) -> tree.Expr | None:
         )
         return None
     state.read = True
-    return StateRead(state.type, node.span, state, made)
+    value = StateRead(state.type, node.span, state, made)
+    return tree.Convert(state.type, node.span, value, user=True) if state.user else value
 
 
 def effect(checker: ExprChecker, node: ast.Expr) -> tree.Stmt | None:
@@ -107,7 +108,10 @@ def change(checker: ExprChecker, node: ast.Assign | ast.IncDec) -> tree.Expr | N
         return None
     if isinstance(node, ast.Assign) and node.op == "=":
         value = checker.initial(node.value, kind, f"'{node.target.span.text}'")
-        return value and StateAssign(kind, node.span, state, made, value)
+        if value is None:
+            return None
+        spaces.kept(checker, state, value, node.value.span)
+        return StateAssign(kind, node.span, state, made, value)
     old = isinstance(node, ast.IncDec) and not node.prefix
     op = node.op[0] if isinstance(node, ast.IncDec) else node.op[:-1]
     one = tree.Constant(INT, node.span, 1)

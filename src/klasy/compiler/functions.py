@@ -6,7 +6,7 @@ told once. What can be said without a kernel (names, the number of arguments, re
 
 from __future__ import annotations
 
-from klasy.compiler import tree
+from klasy.compiler import spaces, tree
 from klasy.compiler.check import AdviceChecker
 from klasy.compiler.checkexpr import ExprChecker
 from klasy.compiler.formats import Formats
@@ -40,9 +40,11 @@ class FunctionChecker(AdviceChecker):
         self.objects = caller.objects
         self.watching = caller.watching
         self.functions = caller.functions
-        self.typed = caller.typed
+        self.typed, self.called = caller.typed, caller.called
         self.decl = decl
         self.parameters = self.declared(decl.params)
+        for variable in self.parameters.values():
+            variable.user = variable.user or None  # else the first call tells
         self.scopes = [self.parameters]
         self.result: tree.Variable | None = None
 
@@ -56,7 +58,8 @@ class FunctionChecker(AdviceChecker):
                        decl.result.span, "give a pointer to it")  # fmt: skip
             kind = None
         if isinstance(kind, Integer | Pointer):
-            self.result = tree.Variable(f"{_name(decl)}.result", kind, decl.span, assigned=True, used=True)
+            name, user = f"{_name(decl)}.result", decl.result.user or None
+            self.result = tree.Variable(name, kind, decl.span, assigned=True, used=True, user=user)
         sound = kind is not None and all(not isinstance(p.type, Void) for p in self.parameters.values())
         body = self._block(decl.body)
         sound = sound and len(self.bag.errors) == count
@@ -74,30 +77,36 @@ class FunctionChecker(AdviceChecker):
             self.value(node.value)  # for its errors
             return None
         value = self.initial(node.value, self.result.type, f"what '{_name(self.decl)}' gives")
-        return tree.Return(node.span, value) if value is not None else None
+        if value is None:
+            return None
+        spaces.given(self, self.result, value, node.value.span)
+        return tree.Return(node.span, value)
 
 
 def call(checker: ExprChecker, node: ast.Apply, name: str) -> tree.Expr | None:
     """A call of a function."""
     decl = checker.functions[name]
-    typed = checker.typed.get(name)
-    if typed is None:
-        inner = FunctionChecker(checker, decl, checker.formats)
-        typed = checker.typed[name] = inner.function()
-        checker.kernel_memory = checker.kernel_memory or inner.kernel_memory
+    inner = checker.called.get(name)
+    if inner is None:
+        inner = checker.called[name] = FunctionChecker(checker, decl, checker.formats)
     arguments = []
-    for given, param, variable in zip(node.args, decl.params, typed.params, strict=True):
+    for given, param, variable in zip(node.args, decl.params, inner.parameters.values(), strict=True):
         count = len(checker.bag.errors)
         if isinstance(variable.type, Void):
             checker.value(given)  # for its errors
             continue
         value = checker.initial(given, variable.type, f"the parameter '{param.name}'")
         if value is not None:
+            spaces.given(checker, variable, value, given.span, "function")
             arguments.append((variable, value))
         elif len(checker.bag.errors) > count:
             last = checker.bag.items[-1]
             if not last.related:
                 checker.bag.items[-1] = replace(last, related=((param.span, "the parameter"),))
+    typed = checker.typed.get(name)
+    if typed is None:  # now it is known whose memory the arguments lie in
+        typed = checker.typed[name] = inner.function()
+        checker.kernel_memory = checker.kernel_memory or inner.kernel_memory
     if typed.body is None or len(arguments) < len(decl.params):
         return None
     return tree.Call(typed.type, node.span, tuple(arguments), typed.body, typed.result)
@@ -108,7 +117,7 @@ def prepare(aspect: Aspect, checkers: Sequence[AdviceChecker]) -> list[FunctionC
     functions = {function.name: function for function in aspect.functions}
     for checker in checkers:
         checker.functions = functions
-        checker.typed = {}
+        checker.typed, checker.called = {}, {}
     return _apart(aspect, checkers[0])
 
 
@@ -118,7 +127,7 @@ def _apart(aspect: Aspect, checker: AdviceChecker) -> list[FunctionChecker]:
     found = []
     for function in aspect.functions:
         each = FunctionChecker(checker, function, formats)
-        each.typed = {}
+        each.typed, each.called = {}, {}
         found.append(each)
     return found
 

@@ -455,7 +455,7 @@ class UnwatchObject(Op):
 class Load(Op):
     """``dst`` = ``size`` bytes (of LOAD_SIZES) of kernel memory at ``address + offset``, little-endian, zero-extended.
 
-    A fault gives 0 and sets the bits ``mask`` of ``faults``.
+    A fault gives 0 and sets the bits ``mask`` of ``faults``. ``user``: of the memory of the task's process instead.
     """
 
     dst: Value
@@ -464,6 +464,7 @@ class Load(Op):
     size: int
     faults: Var | None = None
     mask: int = 0
+    user: bool = False
     mnemonic = "load"
     operand_fields = ("address",)
     pure = True  # a fault that nobody sees is none
@@ -528,12 +529,16 @@ class StoreField(Part):
 
 @dataclass(eq=False)
 class CopyField(Part):
-    """``size`` bytes of kernel memory at ``address + at``. A fault gives zeros and sets the record's fault bit."""
+    """``size`` bytes of kernel memory at ``address + at``. A fault gives zeros and sets the record's fault bit.
+
+    ``user``: of the memory of the task's process instead.
+    """
 
     size: int
     address: Operand
     at: int
     bit: int
+    user: bool = False
     mnemonic = "copy"
     operand_fields = ("address",)
 
@@ -575,7 +580,7 @@ class BufferField(Part):
     """``length`` as 8 bytes, then as many bytes of kernel memory at ``address + at``, at most ``size - 8``, then zeros.
 
     A length that is negative, taken as signed, counts as 0; nothing is read then. A fault gives zeros and sets the
-    record's fault bit. ``size`` and ``offset`` are multiples of 8.
+    record's fault bit. ``size`` and ``offset`` are multiples of 8. ``user``: of the memory of the task's process.
     """
 
     size: int
@@ -583,6 +588,7 @@ class BufferField(Part):
     at: int
     bit: int
     length: Operand
+    user: bool = False
     mnemonic = "buffer"
     operand_fields = ("address", "length")
 

@@ -161,7 +161,7 @@ class _Machine:
             case ir.CountHit():
                 self.outcome.hits.append(self.of(op.joinpoint))
             case ir.Load():
-                data = self.read(self.of(op.address) + op.offset, op.size)
+                data = self.read(self.of(op.address) + op.offset, op.size, op.user)
                 if data is None:
                     self.set_fault(op.faults, op.mask)
                 self.values[op.dst] = int.from_bytes(data or b"", "little")
@@ -206,8 +206,9 @@ class _Machine:
             case irnote.Noted():
                 self.values[op.dst] = self.taken[op.number][op.word + 2]
 
-    def read(self, address: int, size: int) -> bytes | None:
-        return self.world.read(address & MASK64, size)
+    def read(self, address: int, size: int, user: bool = False) -> bytes | None:
+        read = self.world.read_user if user else self.world.read
+        return read(address & MASK64, size)
 
     def string(self, address: int, limit: int, user: bool = False) -> bytes | None:
         """The string at an address, at most ``limit`` bytes; None where a byte of it cannot be read."""
@@ -236,7 +237,7 @@ class _Machine:
                         part.size, "little"
                     )
                 case ir.CopyField():
-                    content = self.read(self.of(part.address) + part.at, part.size)
+                    content = self.read(self.of(part.address) + part.at, part.size, part.user)
                     faults |= (content is None) << part.bit
                 case ir.StringField():
                     content = self.string(self.of(part.address) + part.at, part.size - 1 - part.told, part.user)
@@ -249,7 +250,7 @@ class _Machine:
                 case ir.BufferField():
                     length = max(0, signed(self.of(part.length), 64))
                     taken = min(length, part.size - 8)
-                    bytes_there = self.read(self.of(part.address) + part.at, taken) if taken else b""
+                    bytes_there = self.read(self.of(part.address) + part.at, taken, part.user) if taken else b""
                     faults |= (bytes_there is None) << part.bit
                     content = length.to_bytes(8, "little") + (bytes_there or b"")
                 case _:

@@ -103,7 +103,7 @@ class _Printer:
             case ir.Limit():
                 return f"limit by bucket {op.slot}, {op.size} tokens, one each {op.interval} ns"
             case ir.Load():
-                return f"load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.mask)}"
+                return f"{_user(op.user)}load{op.size} {self.place(op.address, op.offset)}{_fault(op.faults, op.mask)}"
             case ir.StringEqual():
                 place = f"{_user(op.user)}string {self.place(op.address, op.offset)}"
                 return f"{place} up to {op.limit} == {_bytes(op.literal)}{_fault(op.faults, op.mask)}"
@@ -153,7 +153,8 @@ class _Printer:
             case ir.StoreField():
                 return f"{part.offset}: store{part.size} {self.operand(part.value)}"
             case ir.CopyField():
-                return f"{part.offset}: copy {part.size} of {self.place(part.address, part.at)} else bit {part.bit}"
+                what = f"{_user(part.user)}copy {part.size}"
+                return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
             case ir.StringField():
                 what = f"{_user(part.user)}string {part.size}"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
@@ -166,7 +167,7 @@ class _Printer:
             case ir.StackKey():
                 return f"{part.offset}: {_user(part.user)}stack, place {self.operand(part.place)}"
             case ir.BufferField():
-                what = f"buffer {part.size}, {self.operand(part.length)} bytes"
+                what = f"{_user(part.user)}buffer {part.size}, {self.operand(part.length)} bytes"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
             case _:
                 return f"{part.offset}: {part.mnemonic}"

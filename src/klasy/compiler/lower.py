@@ -9,6 +9,7 @@ from klasy.compiler import ir, tree
 from klasy.compiler.builder import Builder
 from klasy.compiler.lowerexpr import ExpressionLowering, to_signed
 from klasy.compiler.lowerloop import Loops
+from klasy.compiler.spaces import of_process
 from klasy.compiler.types import Bool, CType, Integer, Pointer
 from klasy.match.plan import READS, WRITES, Kept, Located, Locator, MarkUse, Object, Result, UserRegister, WatchedObject
 from klasy.plain import TYPE_CHECKING, NamedTuple
@@ -346,22 +347,24 @@ class Body(ExpressionLowering):
         if isinstance(value, tree.StringAt):
             address, at = self.address(value.pointer)
             if value.whole:
-                return ir.CopyField(field.offset, field.size, address, at, item.bit)
+                return ir.CopyField(field.offset, field.size, address, at, item.bit, value.user)
             return ir.StringField(field.offset, field.size, address, at, item.bit, value.user, field.kind == "ustring")
         if isinstance(value, tree.Memory):
             length = self.value(value.length) if value.length is not None else None
             address, at = self.address(value.pointer)
+            user = of_process(value.pointer)
             if length is not None:
-                return ir.BufferField(field.offset, field.size, address, at, item.bit, length)
-            return ir.CopyField(field.offset, field.size, address, at, item.bit)
+                return ir.BufferField(field.offset, field.size, address, at, item.bit, length, user)
+            return ir.CopyField(field.offset, field.size, address, at, item.bit, user)
         if isinstance(value, tree.Stack):
             return ir.StackField(field.offset, field.size, item.bit, value.user)
         if isinstance(value, tree.Formatted):
             return ir.StoreField(field.offset, field.size, self.value(value.value))
         if field.kind in ("object", "bytes"):
+            user = of_process(value)
             if value in known:
-                return ir.CopyField(field.offset, field.size, known[value], 0, item.bit)
+                return ir.CopyField(field.offset, field.size, known[value], 0, item.bit, user)
             address, at = self.address(value)
-            return ir.CopyField(field.offset, field.size, address, at, item.bit)
+            return ir.CopyField(field.offset, field.size, address, at, item.bit, user)
         known[value] = self.value(value)
         return ir.StoreField(field.offset, field.size, known[value])

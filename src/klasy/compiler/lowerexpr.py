@@ -7,6 +7,7 @@ conversion is one operation on 64 bits, and only what can leave the type's range
 from __future__ import annotations
 
 from klasy.compiler import ir, tree
+from klasy.compiler.spaces import of_process
 from klasy.compiler.types import Bool, CType, Integer, Pointer
 from klasy.plain import TYPE_CHECKING
 
@@ -375,16 +376,17 @@ class ExpressionLowering:
         base, offset = self.address(place.base)
         self.build.span = place.span
         offset += place.offset
+        user = of_process(place.base)
         if place.bits:
-            return self._bitfield(place, base, offset)
-        raw = self.build.load(base, offset, place.type.size, self.faults, self._mask)
+            return self._bitfield(place, base, offset, user)
+        raw = self.build.load(base, offset, place.type.size, self.faults, self._mask, user=user)
         if isinstance(place.type, Bool):
             return self.build.compare("ne", raw, 0)
         if isinstance(place.type, Integer) and place.type.signed:
             return self.build.extend(raw, place.type.bits, True)
         return raw
 
-    def _bitfield(self, place: tree.Place, base: Operand, offset: int) -> Operand:
+    def _bitfield(self, place: tree.Place, base: Operand, offset: int, user: bool) -> Operand:
         """The bits of a bit-field, from the loads that hold them and nothing outside the struct."""
         build = self.build
         assert place.struct is not None
@@ -395,24 +397,24 @@ class ExpressionLowering:
         start, size = _window(first, end, struct_size)
         kind = tree.integer(place)
         if size:
-            raw: Operand = build.load(base, offset - first + start, size, self.faults, self._mask)
+            raw: Operand = build.load(base, offset - first + start, size, self.faults, self._mask, user=user)
             low = place.shift + 8 * (first - start)
         else:
-            raw, low = self._pieces(base, offset, end - first, place.shift, place.bits)
+            raw, low = self._pieces(base, offset, end - first, place, user)
         if low:
             raw = build.binary("lshr", raw, low)
         value = build.extend(raw, place.bits, kind.signed)
         return build.compare("ne", value, 0) if isinstance(kind, Bool) else value
 
-    def _pieces(self, base: Operand, offset: int, count: int, shift: int, bits: int) -> tuple[Operand, int]:
+    def _pieces(self, base: Operand, offset: int, count: int, field: tree.Place, user: bool) -> tuple[Operand, int]:
         """``count`` (up to 9) bytes put together of several loads; the word, and the lowest bit of the field in it."""
         build = self.build
         word: Operand = 0
         at = 0
         while at < count:
             size = next(s for s in (8, 4, 2, 1) if s <= count - at)
-            piece: Operand = build.load(base, offset + at, size, self.faults, self._mask)
-            place = 8 * at - shift  # of its lowest bit in the word, the field's lowest being bit 0
+            piece: Operand = build.load(base, offset + at, size, self.faults, self._mask, user=user)
+            place = 8 * at - field.shift  # of its lowest bit in the word, the field's lowest being bit 0
             if place < 0:
                 piece = build.binary("lshr", piece, -place)
             elif place > 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from klasy.compiler import ir, irstate, tree
 from klasy.compiler.irstate import Step
+from klasy.compiler.spaces import of_process
 from klasy.compiler.statetree import StateAdd, StateAssign, StateChange, StateDelete, StateExpr, StateRead, StateStmt
 from klasy.compiler.types import Bool, Integer, String
 from klasy.plain import TYPE_CHECKING
@@ -81,7 +82,7 @@ def _key(low: ExpressionLowering, state: StateVariable, keys: Sequence[tree.Expr
             parts.append(ir.StoreField(field.offset, field.size, low.value(expr.value)))
         elif isinstance(expr, tree.Memory):
             address, at = low.address(expr.pointer)
-            parts.append(ir.CopyField(field.offset, field.size, address, at, 0))
+            parts.append(ir.CopyField(field.offset, field.size, address, at, 0, of_process(expr.pointer)))
         elif not isinstance(declared.type, String):
             parts.append(ir.StoreField(field.offset, field.size, low.value(expr)))
         elif isinstance(expr, tree.Comm) and field.size >= ir.COMM_SIZE:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         def of(self, operand: Operand) -> int:
             """An operand's value."""
 
-        def read(self, address: int, size: int) -> bytes | None:
-            """Kernel memory."""
+        def read(self, address: int, size: int, user: bool = False) -> bytes | None:
+            """Memory, of the kernel or of the process."""
 
         def string(self, address: int, limit: int, user: bool = False) -> bytes | None:
             """A string."""
@@ -97,7 +97,7 @@ def _key(op: StateOp, machine: Machine) -> bytes:
             case ir.StoreField():
                 content = (machine.of(part.value) & (1 << 8 * part.size) - 1).to_bytes(part.size, "little")
             case ir.CopyField():
-                data = machine.read(machine.of(part.address) + part.at, part.size)
+                data = machine.read(machine.of(part.address) + part.at, part.size, part.user)
                 if data is None:
                     machine.set_fault(op.faults, op.mask)
                 content = data or b""

@@ -97,7 +97,10 @@ class _Declaring:
         # What was said of an advice's parameter is not said again of a key made of it: there may be no error here.
         known = len(keys) == len(decl.keys) and (decl.type is None or type_ is not None)
         sound = known and len(self.checker.bag.errors) == self.errors
-        return StateVariable(self.index, decl.name, kind, decl.span, type_, keys, size, decl.bounds, value, sound=sound)
+        user = decl.type is not None and decl.type.user
+        return StateVariable(
+            self.index, decl.name, kind, decl.span, type_, keys, size, decl.bounds, value, sound=sound, user=user
+        )
 
     def _value_type(self, ref: ast.TypeRef) -> CType | None:
         kind = self.checker.type_of(ref)

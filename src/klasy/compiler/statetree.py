@@ -24,8 +24,9 @@ class KeyType:
 class StateVariable:
     """A state of the aspect. ``type`` is what reading it gives; None where it cannot be read, as a histogram.
 
-    ``read``: advice reads or clears it. ``deleted``: advice deletes elements. ``sound``: its declaration is right; what
-    uses one that is not is no error of its own. ``layout`` is there once all advice has been checked.
+    ``user``: it was declared ``__user``. ``read``: advice reads or clears it. ``deleted``: advice deletes elements.
+    ``sound``: its declaration is right; what uses one that is not is no error of its own. ``layout`` is there once all
+    advice has been checked.
     """
 
     index: int
@@ -38,6 +39,7 @@ class StateVariable:
     bounds: tuple[int, int, int] | None
     value: Field | None
     sound: bool = True
+    user: bool = False
     read: bool = False
     deleted: bool = False
     used: bool = False

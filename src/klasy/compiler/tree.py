@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(eq=False)
 class Variable:
     """A parameter of the advice, or a local. ``assigned``: it changes after it got its first value. ``user``: what it
-    points to, if it is a pointer, lies in the memory of the task's process.
+    points to, if it is a pointer, lies in the memory of the task's process; None until it has a value.
 
     Its type is VOID where its declaration was wrong: a use of it is then no error of its own.
     """
@@ -31,7 +31,7 @@ class Variable:
     parameter: bool = False
     assigned: bool = False
     used: bool = False
-    user: bool = False
+    user: bool | None = False
 
 
 # --- expressions ----------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Stack(Shown):
 
 @dataclass(eq=False)
 class Memory(Shown):
-    """``size`` bytes of kernel memory at ``pointer``; with a ``length`` as many as it says, at most ``size``."""
+    """``size`` bytes of memory at ``pointer``; with a ``length`` as many as it says, at most ``size``."""
 
     pointer: Expr
     size: int
@@ -154,7 +154,7 @@ class JoinPointAttribute(Expr):
 
 @dataclass(eq=False)
 class Place(Expr):
-    """An lvalue in kernel memory: ``offset`` bytes from the address ``base``. Its type is that of what lies there.
+    """An lvalue in memory: ``offset`` bytes from the address ``base``. Its type is that of what lies there.
 
     For a bit-field ``bits`` is its width, ``shift`` its lowest bit counted from the byte at ``offset``. ``struct``
     holds the offset and size of the struct it is a member of, if any: memory that is sure to be there as a whole.
@@ -183,9 +183,10 @@ class AddressOf(Expr):
 
 @dataclass(eq=False)
 class Convert(Expr):
-    """The value of integer or pointer type, converted to another of these."""
+    """The value of integer or pointer type, converted to another of these. ``user``: to an address of the process's."""
 
     operand: Expr
+    user: bool = False
 
 
 @dataclass(eq=False)

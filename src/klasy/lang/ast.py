@@ -37,8 +37,8 @@ class TypeRef(Node):
     """A C type as written, e.g. ``const struct sk_buff *`` or ``unsigned long``.
 
     ``name`` is the tag, typedef or normalised basic type (``unsigned long``, ``long long``), and may hold wildcards
-    in a signature; ``pointers`` counts ``*``; ``array`` the declared dimensions; ``const`` and ``volatile`` say that
-    the qualifier was written on the base type.
+    in a signature; ``pointers`` counts ``*``; ``array`` the declared dimensions; ``const``, ``volatile`` and ``user``
+    (``__user``) say that the qualifier was written on the base type.
     """
 
     tag: TagKind
@@ -47,6 +47,7 @@ class TypeRef(Node):
     array: tuple[int, ...] = ()
     const: bool = False
     volatile: bool = False
+    user: bool = False
 
 
 class ParamKind(Enum):

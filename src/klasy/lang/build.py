@@ -11,7 +11,7 @@ from __future__ import annotations
 from klasy.lang import ast, literals
 from klasy.lang.lalr import Token
 from klasy.lang.signature import WordReader
-from klasy.lang.typenames import BASIC_WORDS, QUALIFIERS, TAGS, normalise
+from klasy.lang.typenames import BASIC_WORDS, QUALIFIERS, TAGS, USER, normalise
 from klasy.plain import ASCII, TYPE_CHECKING, NamedTuple, pattern, replace
 from klasy.source import SourceFile, Span
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
 
+_QUALIFIERS = QUALIFIERS | {USER}
 _PLACE = pattern(r"\s*([^\s:]+):([0-9]+)\s*\Z", ASCII)
 
 
@@ -373,8 +374,8 @@ class AstBuilder:
     # --- types ---
 
     def _type(self, c: list[Any], span: Span) -> ast.TypeRef:
-        qualifiers = {token.text for token in c if token.text in QUALIFIERS}
-        words = [token.text for token in c if token.text not in QUALIFIERS]
+        qualifiers = {token.text for token in c if token.text in _QUALIFIERS}
+        words = [token.text for token in c if token.text not in _QUALIFIERS]
         tag, name = ast.TagKind.NONE, words[-1]
         if words[0] in TAGS:
             tag = ast.TagKind(words[0])
@@ -382,7 +383,8 @@ class AstBuilder:
             name = normalise(words) or ""
             if not name:
                 self.bag.error("bad-type", f"'{' '.join(words)}' is not a type of C", span)
-        return ast.TypeRef(span, tag, name or "int", const="const" in qualifiers, volatile="volatile" in qualifiers)
+        const, volatile, user = (word in qualifiers for word in ("const", "volatile", USER))
+        return ast.TypeRef(span, tag, name or "int", const=const, volatile=volatile, user=user)
 
     _on_definite_type = _on_type_name = _on_declared_type = _on_cast_type = _type
 

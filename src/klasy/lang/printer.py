@@ -6,6 +6,7 @@ import re
 
 from klasy.lang import ast
 from klasy.lang.literals import write_integer, write_string
+from klasy.lang.typenames import USER
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def print_type(type_: ast.TypeRef) -> str:
 def _base(type_: ast.TypeRef) -> str:
     words = ["const"] * type_.const + ["volatile"] * type_.volatile
     words += [type_.tag.value] if type_.tag is not ast.TagKind.NONE else []
-    return " ".join([*words, type_.name])
+    return " ".join([*words, type_.name, *([USER] * type_.user)])
 
 
 def _declarator(type_: ast.TypeRef, name: str) -> str:

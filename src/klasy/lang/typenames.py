@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 TAGS = frozenset({"struct", "union", "enum"})
 QUALIFIERS = frozenset({"const", "volatile"})
+USER = "__user"  # what a pointer to it leads to lies in the memory of the process
 BASIC_WORDS = frozenset({"void", "char", "short", "int", "long", "signed", "unsigned", "_Bool", "float", "double"})
 
 # What a prototype copied from the kernel's source may hold besides, and means nothing here.

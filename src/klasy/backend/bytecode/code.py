@@ -195,7 +195,8 @@ def _as_copy(part: ir.Part, faults: Var | None, sources: dict[Value, ir.Op], gon
     if source.faults is not faults or source.mask.bit_count() != 1:
         return part
     gone.update(passed, (source,))
-    return ir.CopyField(part.offset, part.size, source.address, source.offset, source.mask.bit_length() - 1)
+    bit = source.mask.bit_length() - 1
+    return ir.CopyField(part.offset, part.size, source.address, source.offset, bit, source.user)
 
 
 # --- fault bits that nothing sets -----------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ class RecordWriter:
         self._address(R1, part.offset)
         told = isinstance(part, ir.StringField) and part.told
         e.asm.emit(mov(R2, part.size - told))
-        e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
+        e.read_memory(user=part.user, string=isinstance(part, ir.StringField))
         if told:
             e.asm.emit(store_imm(self._base(), part.offset + part.size - 1, TEXT_USER, 1))
         self._unless_failed(part, succeeded)
@@ -263,7 +263,7 @@ class RecordWriter:
         e.asm.label(fits)
         none = e.asm.fresh_label("none")  # no byte of memory that is not there is missing
         e.asm.emit(jump_if(R2, "==", 0, none), add(R1, part.offset + 8))
-        e.read_memory()
+        e.read_memory(user=part.user)
         self._unless_failed(part, "==")
         e.asm.label(none)
 

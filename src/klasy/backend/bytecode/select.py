@@ -329,7 +329,7 @@ def _load(e: Emitter, op: ir.Load) -> None:
     _source(e, op.address, op.offset)
     e.asm.emit(mov(R2, op.size))
     e.stack_address(R1, offset)
-    e.read_memory()
+    e.read_memory(user=op.user)
     _unless_failed(e, op, "!=")
     if not isinstance(place, Slot):
         register = e.result(op.dst)

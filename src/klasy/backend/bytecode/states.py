@@ -213,7 +213,7 @@ class _Writer:
         else:
             e.asm.emit(mov(R2, part.size))
             e.stack_address(R1, at)
-            e.read_memory(user=isinstance(part, ir.StringField) and part.user, string=isinstance(part, ir.StringField))
+            e.read_memory(user=part.user, string=isinstance(part, ir.StringField))
         faults = self.op.faults
         if faults is None:
             return

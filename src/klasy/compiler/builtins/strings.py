@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from klasy.compiler import ir, tree
 from klasy.compiler.builtins.registry import Builtin
+from klasy.compiler.spaces import of_process
 from klasy.compiler.types import POINTER_SIZE, STRING, Array, Char, Integer, Pointer, String, Void
 from klasy.plain import TYPE_CHECKING
 
@@ -20,13 +21,8 @@ def as_string(expr: tree.Expr) -> tree.Expr | None:
     if isinstance(expr, tree.Place) and isinstance(expr.type, Array) and isinstance(expr.type.element, Char):
         return string_at(expr)
     if isinstance(expr.type, Pointer) and isinstance(expr.type.target, Char):
-        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1, user=_is_users(expr))
+        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1, user=of_process(expr))
     return None
-
-
-def _is_users(expr: tree.Expr) -> bool:
-    """Whether a pointer is one that the process gave: an argument of a system call."""
-    return isinstance(expr, tree.Local) and expr.variable.user
 
 
 def string_at(expr: tree.Expr) -> tree.Expr | None:
@@ -35,12 +31,12 @@ def string_at(expr: tree.Expr) -> tree.Expr | None:
         if not _of_bytes(expr.type.element):
             return None
         start = tree.AddressOf(Pointer(expr.type.element, "char *"), expr.span, expr)
-        count = expr.type.count
+        count, user = expr.type.count, of_process(start)
         if count > 0:
-            return tree.StringAt(STRING, expr.span, start, count, whole=True)
-        return tree.StringAt(STRING, expr.span, start, ir.MAX_STRING - 1)
+            return tree.StringAt(STRING, expr.span, start, count, whole=True, user=user)
+        return tree.StringAt(STRING, expr.span, start, ir.MAX_STRING - 1, user=user)
     if isinstance(expr.type, Pointer) and (_of_bytes(expr.type.target) or isinstance(expr.type.target, Void)):
-        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1, user=_is_users(expr))
+        return tree.StringAt(STRING, expr.span, expr, ir.MAX_STRING - 1, user=of_process(expr))
     return None
 
 

@@ -92,7 +92,7 @@ class _Known:
         return False
 
     def serves_load(self, op: ir.Load, replaced: dict[Value, Operand]) -> bool:
-        key = (op.address, op.offset, op.size)
+        key = (op.address, op.offset, op.size, op.user)
         first = self.loads.get(key)
         if op.faults is not None:
             self.variables.pop(op.faults, None)
