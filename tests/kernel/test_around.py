@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.commands import klasy_command
 from support.livekernel import leftovers
 from support.weaving import woven
 
@@ -154,3 +155,59 @@ def test_killed(paths, tmp_path, capfd):
         assert leftovers() == {}
         assert main(["unweave"]) == 0
         assert leftovers() == {}
+
+
+NEEDED = ("path_rename", "inode_rename", "file_lock", "inode_readlink", "inode_unlink", "bpf", "bpf_map")
+
+
+@pytest.mark.parametrize("hook", NEEDED)
+def test_what_unweaving_needs_is_denied(tmp_path, capfd, hook):
+    """An aspect that denies everybody what taking it out needs goes all the same, and rightly told."""
+    policy = tmp_path / "p.asp"
+    policy.write_text(f"aspect everybody {{ around(): execution(security_{hook}) {{ deny(EPERM); }} }}")
+    assert main(["weave", str(policy)]) == 0
+    assert main(["status"]) == 0
+    assert "fault of klasy" not in (told := "".join(capfd.readouterr()))
+    assert "holds no registry" not in told
+    assert main(["unweave", "everybody"]) == 0
+    assert "unwoven: everybody" in capfd.readouterr().out
+    assert leftovers() == {}
+
+
+def test_what_weaving_needs_is_denied(tmp_path, capfd):
+    """If it denies what klasy does last of all, it is taken out at once, and the error says why."""
+    policy = tmp_path / "p.asp"
+    policy.write_text("aspect everybody { around(): execution(security_inode_rmdir) { deny(EPERM); } }")
+    assert main(["weave", str(policy)]) == 3
+    told = capfd.readouterr().err
+    assert "unfinished once everybody was switched on: Operation not permitted (EPERM)" in told
+    assert "leave klasy out" in told
+    assert leftovers() == {}
+
+
+def test_another_denies_the_lock(tmp_path, capfd):
+    """A command that a policy keeps from klasy's lock says so; the policy's own unweaving goes on."""
+    policy, other = tmp_path / "p.asp", tmp_path / "q.asp"
+    policy.write_text("aspect everybody { around(): execution(security_file_lock) { deny(EPERM); } }")
+    other.write_text("aspect other { before(): execution(vfs_read) {} }")
+    assert main(["weave", str(policy)]) == 0
+    assert main(["weave", str(other)]) == 3
+    told = capfd.readouterr().err
+    assert "cannot lock /sys/fs/bpf/klasy: Operation not permitted (EPERM)" in told
+    assert "around advice" in told
+    assert main(["unweave"]) == 0
+    assert leftovers() == {}
+
+
+@pytest.mark.parametrize("hook", ["file_open", "inode_permission", "file_permission", "mmap_addr"])
+@pytest.mark.parametrize("way", [["--for", "1s"], ["-f", "--for", "1s"]])
+def test_everything_is_denied_for_a_while(tmp_path, hook, way):
+    """Even where no program can be started any more: the command that wove it switches it off."""
+    policy = tmp_path / "p.asp"
+    policy.write_text(f"aspect everybody {{ around(): execution(security_{hook}) {{ deny(EPERM); }} }}")
+    done = klasy_command("weave", *way, str(policy))
+    assert done.status in (0, 3)
+    assert "fault of klasy" not in done.err
+    assert subprocess.run(["true"], check=False).returncode == 0
+    assert main(["status"]) == 0
+    assert leftovers() == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from support.commands import klasy_command, start
 from support.livekernel import leftovers
 
+from klasy.bpf import maps
 from klasy.source import SourceFile
 from klasy.weaver import session, unweave
 from klasy.weaver.build import build
@@ -201,4 +203,60 @@ def test_signals_while_it_ends(aspect, way):
     running.until(lambda: "woven: made" in running.err)
     running.signal(signal.SIGTERM)
     assert running.wait().status in (0, 128 + signal.SIGINT)
+    assert leftovers() == {}
+
+
+@pytest.fixture
+def busy():
+    """Processes that call umask as fast as they can, one for each processor; their pids."""
+    pids = []
+    for _ in range(os.cpu_count() or 1):
+        if not (pid := os.fork()):
+            while True:
+                os.umask(0o022)
+        pids.append(pid)
+    yield pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("way", [["--for", "1s"], ["-f", "--for", "1s", "--json"]])
+@pytest.mark.parametrize("how", ["execution(__x64_sys_umask)", "at(__x64_sys_umask)"])
+def test_the_last_counts(tmp_path, busy, way, how):
+    """What is told at the end is of the very end: hits are what advice has counted, and what has been logged."""
+    path = tmp_path / "last.asp"
+    path.write_text(f"aspect last {{ count n; before(): {how} {{ n++; log(pid); }} }}")
+    done = klasy_command("weave", *way, "--buffer", "64K", str(path))
+    assert done.status == 0
+    lost = int(found[1]) if (found := re.search(r"(\d+) records? lost", done.err)) else 0
+    if "-f" in way:
+        *records, state = done.out.splitlines()
+        (counted,) = json.loads(state)["aspects"][0]["states"][0]["values"]
+        assert counted["value"] == len(records) + lost
+    else:
+        (counted,) = re.findall(r"last.n, count: (\d+)", done.out)
+        hits, unread = map(int, re.search(r"unwoven: last, (\d+) hits, with (\d+) records", done.err).groups())
+        assert int(counted) == hits == unread + lost
+        assert hits > 1000
+        assert lost > 0
+    assert leftovers() == {}
+
+
+@pytest.mark.parametrize("way", [[], ["-f"]])
+def test_what_was_missed_is_told_in_the_end(tmp_path, way):
+    """The kernel forgets with the probes what they missed; the command that takes them out tells it none the less."""
+    path = tmp_path / "missing.asp"
+    path.write_text("aspect missing { before(): at(htab_map_update_elem) {} }")
+    running = start("weave", *(way or ["--for", "1min"]), str(path))
+    running.until(lambda: "woven: missing" in running.err)
+    with maps.create("hash", name="busy", key_size=4, value_size=4, max_entries=64) as busy:
+        for n in range(60):
+            busy.update(n.to_bytes(4, "little"), bytes(4))  # keeps all kprobe programs off that CPU
+    running.signal(signal.SIGINT)
+    done = running.wait()
+    assert done.status == 0
+    found = re.search(r"missing: (\d+) hits missed because", done.err)
+    assert found is not None, done.err
+    assert 60 <= int(found[1]) < 70
     assert leftovers() == {}
