@@ -214,6 +214,18 @@ def raw_bytes(seen: Seen) -> tuple[Events, Events]:
     return printed, own
 
 
+def command_lines(seen: Seen) -> tuple[Events, Events]:
+    """Words: the original's in one line, the aspect's in as many, whose numbers begin at 0 with each attempt."""
+    attempts: list[tuple[str, str]] = []
+    for message in seen.messages:
+        pid, number, word = message.split(maxsplit=2)
+        before = f"{attempts.pop()[1]} " if number != "0" else ""
+        attempts.append((pid, before + word))
+    printed = re.findall(rf"(?m)^{CLOCK}\d+ +(\d+) +(.*)$", seen.printed)
+    own = {("true", "one"), ("sh", "-c")}
+    return tuple(Counter(a for a in all if tuple(a[1].split()[:2]) in own) for all in (printed, attempts))
+
+
 #: What is changed in an original: that header is the kernel's own, which is not there without the kernel's sources.
 ALTERED = {"runqlat": ("#include <linux/sched.h>", "#define TASK_RUNNING 0")}
 #: Of an original that finds nothing without these functions: one of them must be there.
@@ -223,22 +235,9 @@ EACH_SECOND = ("pidpersec", "vfsstat")
 #: Tools whose maps are asked for before the work and behind it.
 ON_REQUEST = ("biolatency", "bitesize", "runqlat", "syscount", "vfscount")
 
-STATES = dict(
-    enumerate(
-        [
-            "",
-            "ESTABLISHED",
-            "SYN_SENT",
-            "SYN_RECV",
-            "FIN_WAIT1",
-            "FIN_WAIT2",
-            "TIME_WAIT",
-            "CLOSE",
-            "CLOSE_WAIT",
-            "LAST_ACK",
-        ]
-    )
-)
+STATES = dict(enumerate((
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
+)))  # fmt: skip
 REASONS = dict(enumerate(["background", "vmscan", "sync", "periodic"]))
 
 
@@ -266,9 +265,7 @@ TOOLS = {
         "checks",
     ),
     "dcsnoop": Tool(work.lookups, lines(r"\d+ +(\d+) +(\S+) +([RM]) (.*)", r"(\d+) +(\S+) +([RM]) (.*)"), "lookups"),
-    "execsnoop": Tool(
-        work.programs, lines(r"\d+ +(\d+) +(?:\S*/)?(true|sh)\b", r"(\d+) +\S*/(true|sh)$", None), "attempts"
-    ),
+    "execsnoop": Tool(work.programs, command_lines, "attempts with their arguments"),
     "gethostlatency": Tool(work.hosts, lines(r"(\d+) +(\S+) +\d+ (.*)"), "lookups"),
     "killsnoop": Tool(work.kills, lines(r"(\d+) +(\S+) +(\d+) +(-?\d+) +(-?\d+)"), "signals with results"),
     "opensnoop": Tool(work.opens, lines(r"(\d+) +(\S+) +(-?\d+) +(\d+) (.*)"), "opens with results"),

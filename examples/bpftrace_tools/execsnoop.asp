@@ -1,7 +1,9 @@
-// bpftrace's execsnoop.bt: programs that are started, failed attempts among them.
+// bpftrace's execsnoop.bt: programs that are started with their arguments, failed attempts among them.
 //
-// Differs: that tool shows the arguments. Here it is the file's name: klasy cannot follow a pointer in a program's memory (argv) from
-// advice in the kernel yet. The ready aspect execs shows the ends of processes, too.
+// Differs: that tool shows all words in a line. Here each has its own, with its number. The ready aspect execs shows the ends of
+// processes, too.
 aspect execsnoop {
-    before(const char *filename): syscall(execve) { log("%-5d %s", pid, str(filename)); }
+    before(const char *const *argv): syscall(execve) {
+        for (int i = 0; i < 16 && argv[i] != 0; i++) log("%-5d %d %s", pid, i, argv[i]);
+    }
 }
