@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from klasy.cli.table import plural, say, show_diagnostics, shown
-from klasy.errors import EXIT_OK, SystemRefusal, UsageError
+from klasy.errors import EXIT_OK, KernelRefused, SystemRefusal, UsageError
 from klasy.plain import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
@@ -294,49 +294,54 @@ class _Ours:
     """The aspects that were woven here: not what another klasy may put in their place meanwhile."""
 
     def __init__(self, aspects: list[WovenAspect]) -> None:
-        from klasy.cli.reading import identity
-
         self.aspects = aspects
-        self._identities = {woven.name: identity(woven) for woven in aspects}
-        self._stateful = [woven for woven in aspects if woven.states]
+        self._identities: dict[str, tuple[str, int] | None] = {woven.name: None for woven in aspects}
 
     def hold(self) -> None:
         """What the aspects have counted and kept can be shown, then, when they have been taken out."""
+        from klasy.cli.reading import identity
+
         for woven in self.aspects:
+            self._identities[woven.name] = identity(woven)
             woven.hold()
 
     def there(self) -> bool:
         """Whether any is still woven."""
         from klasy.cli.reading import still_there
 
-        return any(map(still_there, self._identities.values()))
+        return any(which is not None and still_there(which) for which in self._identities.values())
 
     def take_out(self) -> None:
-        """Unweave what is still there."""
-        from klasy.cli.reading import still_there
+        """Unweave what is still there. It is switched off first: one that denies might deny what this needs."""
+        for woven in self.aspects:
+            if woven.name in self._identities:
+                with suppress(KernelRefused):  # it is gone, or denies that, too
+                    woven.finish()
+        from klasy.cli.reading import still_there  # not before: it might deny the reading of these files
         from klasy.weaver.unweave import unweave
         from klasy.weaver.woven import NotWoven
 
         for name, which in tuple(self._identities.items()):
-            if still_there(which):
+            if which is None or still_there(which):
                 with suppress(NotWoven):
                     unweave([name])
             del self._identities[name]  # only now: an interrupt in between, and it is taken out when all is closed
 
     def show_states(self, *, as_json: bool) -> None:
         """Print what the aspects have kept: it goes with them."""
-        if self._stateful:
+        stateful = [woven for woven in self.aspects if woven.states]
+        if stateful:
             from klasy.cli.stat import StateOutput
 
-            StateOutput(as_json=as_json).show(self._stateful)
+            StateOutput(as_json=as_json).show(stateful)
 
     def close(self) -> None:
         """Unweave what is still there, and let the rest go."""
         try:
+            self.take_out()
+        finally:
             for woven in self.aspects:
                 woven.close()
-        finally:
-            self.take_out()
 
 
 def _follow(
@@ -363,16 +368,19 @@ def _follow(
 
 def _sleep(ours: _Ours, args: Arguments, limit: float | None, interrupts: Interrupts, good: Callable[[], bool]) -> None:
     from klasy.bpf.ringbuf import RingReader
-    from klasy.cli.reading import LOOK_AROUND
+    from klasy.cli.reading import LOOK_AROUND, say_losses
     from klasy.cli.unread import unread
 
     interrupts.sleep(limit, lambda: good() and ours.there(), LOOK_AROUND)
-    buffers = [woven.events() for woven in ours.aspects] if ours.there() else []
-    hits = [woven.hits(woven.counts()) for woven in ours.aspects] if buffers else []
+    there = ours.there()
     ours.take_out()
     ours.show_states(as_json=False)
-    for woven, ring, number in zip(ours.aspects, buffers, hits, strict=False):
-        with RingReader(ring) as reader:
+    if not there:
+        return
+    for woven in ours.aspects:
+        with RingReader(woven.events()) as reader:
             left = unread(reader.unread())
+        hits = plural(woven.hits(woven.counts()), "hit")
         if not args.quiet:
-            print(f"unwoven: {woven.name}, {plural(number, 'hit')}{left and f', with {left}'}", file=sys.stderr)
+            print(f"unwoven: {woven.name}, {hits}{left and f', with {left}'}", file=sys.stderr)
+    say_losses(ours.aspects, still_woven=False)

@@ -40,6 +40,11 @@ UNFINISHED = "unfinished"
 STAGING = "~"
 LOCK_SECONDS = 60.0
 _LOCK_LOOK = 1.0  # seconds between looks at who holds it
+DENIED = "a security module, or an aspect with around advice, denies it to root, too"
+
+
+class LockRefused(KernelRefused):
+    """The kernel does not let klasy's directory be locked: an aspect that denies may be behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +165,20 @@ class PinFS:
             raise SystemRefusal(f"no BPF file system is mounted at {self.mount}, and mounting one failed", hint=remedy)
 
     def _refused(self, error: OSError) -> SystemRefusal:
-        if error.errno in (errno.EPERM, errno.EACCES):
-            return NotRoot(f"{error.filename or self.home} is only for root", hint="run klasy as root, e.g. with sudo")
+        what = error.filename or self.home
+        if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
+            return NotRoot(f"{what} is only for root", hint="run klasy as root, e.g. with sudo")
         if error.errno == errno.EROFS:
             remedy = f"mount -o remount,rw {self.mount}"
             return SystemRefusal(f"the BPF file system at {self.mount} is mounted read-only", hint=remedy)
-        return KernelRefused(f"cannot use {error.filename or self.home}", error.errno or errno.EIO)
+        return KernelRefused(f"cannot use {what}", error.errno or errno.EIO, hint=DENIED)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock that every change of the directory needs. Not reentrant.
 
-        Raises SystemRefusal if one other process keeps it for a minute. However many there are, each has its turn.
+        Raises SystemRefusal if one other process keeps it for a minute, LockRefused where the kernel refuses it.
+        However many there are, each has its turn.
         """
         holder, deadline, look = 0, time.monotonic() + LOCK_SECONDS, 0.0
         while True:
@@ -181,9 +188,9 @@ class PinFS:
             except FileNotFoundError:
                 continue  # the last aspect has just gone, and the directory with it
             except OSError as error:
-                raise self._refused(error) from None
+                raise self._unlockable(error) from None
             try:
-                while not _try_lock(descriptor):
+                while not self._try_lock(descriptor):
                     now = time.monotonic()
                     if now >= look:
                         look, before, holder = now + _LOCK_LOOK, holder, _lock_holder(descriptor)
@@ -201,6 +208,18 @@ class PinFS:
                 return
             finally:
                 os.close(descriptor)
+
+    def _try_lock(self, descriptor: int) -> bool:
+        try:
+            return _try_lock(descriptor)
+        except OSError as error:
+            raise self._unlockable(error) from None
+
+    def _unlockable(self, error: OSError) -> SystemRefusal:
+        refusal = self._refused(error)
+        if not isinstance(refusal, KernelRefused):
+            return refusal
+        return LockRefused(f"cannot lock {self.home}", refusal.errno, hint=refusal.hint)
 
     def _is_current(self, descriptor: int) -> bool:
         """Whether the directory locked is the one that is there: it may have been removed while we waited."""
@@ -221,6 +240,16 @@ class PinFS:
     def unfinished(self) -> list[str]:
         """Names of the aspects that have yet to be switched on. With the lock held: that never will be."""
         return [name for name in self.aspects() if os.path.isdir(self.path(name, UNFINISHED))]
+
+    def finish(self, aspect: str) -> None:
+        """Say that an aspect that was unfinished is switched on. Raises KernelRefused."""
+        path = self.path(aspect, UNFINISHED)
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            hint = "if it denies that itself: leave klasy out, as by && if(uid != 0)"
+            what = f"removing {path} once {aspect} was switched on"
+            raise KernelRefused(what, error.errno or errno.EIO, hint=hint) from None
 
     def _entries(self) -> list[str]:
         try:

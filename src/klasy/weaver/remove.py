@@ -20,6 +20,7 @@ from klasy.weaver.tracefs import KprobeEvents, expedited_rcu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klasy.bpf.maps import Map
     from klasy.weaver.pinfs import PinFS, Staging
 
 LINK_PREFIX = "link_"
@@ -61,10 +62,15 @@ def _unread(path: str) -> int:
 
 def switch(path: str, *, on: bool) -> None:
     """Let the programs of an aspect run, or return at once from now on. No error where there is no switch."""
+    with suppress(KernelRefused, TypeError), pins.open_map(f"{path}/{MAP_PREFIX}{MAP_CONTROL}") as switches:
+        set_switch(switches, on=on)
+
+
+def set_switch(switches: Map, *, on: bool) -> None:
+    """The same by the aspect's map MAP_CONTROL. Raises KernelRefused."""
     control = bytearray(CONTROL_SIZE)
     control[CONTROL_ACTIVE : CONTROL_ACTIVE + 4] = int(on).to_bytes(4, "little")
-    with suppress(KernelRefused, TypeError), pins.open_map(f"{path}/{MAP_PREFIX}{MAP_CONTROL}") as switches:
-        switches.update(bytes(4), bytes(control))
+    switches.update(bytes(4), bytes(control))
 
 
 def drop_links(path: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 
+from klasy.backend.artifact import MAP_CONTROL
 from klasy.bpf import maps, pins
 from klasy.bpf import uapi as u
 from klasy.errors import InputError, KernelRefused, NotRoot, SystemRefusal
@@ -125,7 +126,7 @@ def weave(
         finally:
             for one in weaves:
                 one.close()
-    return [WovenAspect(one.name, fs.path(one.name), one.document) for one in weaves]
+    return [one.woven for one in weaves]
 
 
 def _order(recipes: Sequence[Recipe], fs: PinFS) -> Order | None:
@@ -176,6 +177,8 @@ def _prepare(weaves: Sequence[_Weave], order: Order | None) -> None:
 
 def _undo(fs: PinFS, weaves: Sequence[_Weave]) -> None:
     """Take back what was done so far. Never raises: what cannot be taken back now, the next sweep will."""
+    for one in weaves:
+        one.silence()
     with suppress(SystemRefusal, OSError), fs.lock(), expedited_rcu(fs.hurry):
         for one in reversed(weaves):
             with suppress(SystemRefusal, OSError):
@@ -215,6 +218,7 @@ class _Weave:
         self._tracepoints: dict[str, Link] = {}
         self._helper: Helper | None = None
         self.document: dict[str, Any] = {}
+        self.woven = WovenAspect(self.name, "", {})  # what it is once it is committed
         self._committed = False
         self._replaced = False
 
@@ -352,9 +356,11 @@ class _Weave:
         else:
             self._pinfs.commit(staging, self.name)
         self._committed = True
+        self.woven = WovenAspect(self.name, self._pinfs.path(self.name), self.document)
         if self._decides:
+            self.woven.hand(MAP_CONTROL, self._maps.pop(MAP_CONTROL))
             self._activate(self._pinfs.path(self.name))
-            os.rmdir(self._pinfs.path(self.name, UNFINISHED))
+            self._pinfs.finish(self.name)
         if self._replaced:
             switch(staging.path, on=False)
 
@@ -434,6 +440,12 @@ class _Weave:
         return registry
 
     # -- the way back ----------------------------------------------------------------------------------------------
+
+    def silence(self) -> None:
+        """Switch it off if it may deny: lest it deny what taking it back needs."""
+        if self._committed and self._decides:
+            with self.woven, suppress(SystemRefusal):
+                self.woven.switch_off()
 
     def undo(self) -> None:
         """Take back what was done. The lock must be held."""

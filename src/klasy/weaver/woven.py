@@ -7,6 +7,7 @@ for aspect in read_registry():
 
 from __future__ import annotations
 
+import errno
 import os
 
 from klasy.backend.artifact import (
@@ -33,8 +34,8 @@ from klasy.plain import TYPE_CHECKING, Closing, NamedTuple, cached_property, dat
 from klasy.record import Format
 from klasy.weaver import manifest
 from klasy.weaver.counts import Count, combine, sum_counters, sum_rows
-from klasy.weaver.pinfs import BASE, REGISTRY, PinFS, Token
-from klasy.weaver.remove import LINK_PREFIX, MAP_PREFIX
+from klasy.weaver.pinfs import BASE, DENIED, REGISTRY, PinFS, Token
+from klasy.weaver.remove import LINK_PREFIX, MAP_PREFIX, set_switch
 from klasy.weaver.sweep import clear_leftovers
 from klasy.weaver.tracefs import KprobeEvents, SiteCount
 
@@ -92,6 +93,7 @@ class WovenAspect(Closing):
         self.path = path
         self.document = document
         self._maps: dict[str, Map] = {}
+        self._last: tuple[dict[int, list[SiteCount]], dict[int, int]] | None = None  # what the kernel counted in all
 
     def close(self) -> None:
         """Close the maps. The aspect stays woven."""
@@ -208,12 +210,36 @@ class WovenAspect(Closing):
             self._maps[name] = pins.open_map(f"{self.path}/{MAP_PREFIX}{name}")
         return self._maps[name]
 
+    def hand(self, name: str, opened: Map) -> None:
+        """Give it one of its maps that is open already. It is its own from now on."""
+        self._maps[name] = opened
+
+    def switch_off(self) -> None:
+        """Have its programs return at once from now on. Raises KernelRefused."""
+        set_switch(self.map(MAP_CONTROL), on=False)
+
+    def finish(self) -> None:
+        """Switch it off before it is taken out. ``counts`` are its last ones from then on, also when it is gone.
+
+        What the kernel counts of its probes goes with them, and goes on while they do nothing: so it is read now.
+        """
+        try:
+            if self._last is None:
+                self._last = self._profile(), self._refused()
+        finally:
+            self.switch_off()
+
     def hold(self) -> None:
         """Open all its maps, so that they can be read when it has been taken out. Raises KernelRefused."""
-        with suppress(FileNotFoundError):  # it has been already
-            for entry in os.listdir(self.path):
-                if entry.startswith(MAP_PREFIX):
-                    self.map(entry.removeprefix(MAP_PREFIX))
+        try:
+            entries = os.listdir(self.path)
+        except FileNotFoundError:  # it has been already
+            return
+        except OSError as error:
+            raise KernelRefused(f"reading {self.path}", error.errno or 0, hint=DENIED) from None
+        for entry in entries:
+            if entry.startswith(MAP_PREFIX):
+                self.map(entry.removeprefix(MAP_PREFIX))
 
     def events(self) -> Map:
         """The ring buffer of its log records, for a RingReader."""
@@ -250,9 +276,10 @@ class WovenAspect(Closing):
     def counts(self) -> list[Count]:
         """Hits, lost, unmarked and missed of each join point, by its id."""
         number = self.number
-        profile = self._profile()  # first: see counts.py
+        profile = self._last[0] if self._last else self._profile()  # first: see counts.py
         own = sum_counters(self.map(MAP_COUNTERS).words(), number)
-        found = combine(own, self.document, profile, self._base(), self._refused(), runs=self._runs())
+        refused = self._last[1] if self._last else self._refused()
+        found = combine(own, self.document, profile, self._base(), refused, runs=self._runs())
         if self.watches_data:
             from klasy.weaver.accounts import settle
 
@@ -412,9 +439,11 @@ def _open(fs: PinFS, name: str) -> WovenAspect:
         registry = pins.open_map(f"{path}/{REGISTRY}")
     except TypeError:
         raise manifest.UnknownRegistry(f"{path}/{REGISTRY} is no map") from None
-    except KernelRefused:
+    except KernelRefused as error:
         if os.geteuid() != 0:
             raise NotRoot("woven aspects are only for root to see", hint="run klasy as root, e.g. with sudo") from None
+        if error.errno != errno.ENOENT:  # denied by a policy, say
+            raise NotWoven(error.message) from None
         raise NotWoven(f"{path} holds no registry entry of klasy") from None
     with registry:
         if registry.key_size != 4 or registry.value_size != manifest.CHUNK:
