@@ -9,7 +9,7 @@ PYTHON  = /usr/bin/python3
 SUDO    = $(if $(filter 0,$(shell id -u)),,sudo)
 # qemu, busybox, kmod: the lab. python3-bpfcc: advice in C. The others: what the guest tests and the benchmarks need, and compare
 # klasy with.
-PACKAGES = python3-venv qemu-system-x86 busybox-static kmod python3-bpfcc iproute2 e2fsprogs bpftool bpftrace
+PACKAGES = python3-venv qemu-system-x86 busybox-static kmod python3-bpfcc iproute2 e2fsprogs xfsprogs bpftool bpftrace
 
 # What else klasy bench compares klasy with, where it is installed: linux-perf strace trace-cmd python3-matplotlib
 

@@ -189,43 +189,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_page_cache(disk: Path) -> None:
-    """A file's pages enter the cache when written, and again when read after they were dropped; not else."""
-    path = disk / "f"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    inode = os.fstat(descriptor).st_ino
-    size = 40 * 4096
-
-    def read() -> None:
-        assert sum(len(os.pread(descriptor, 4096, at)) for at in range(0, size, 4096)) == size
-
-    with ready("page_cache"):
-        values("page_cache")  # the first time reads modules, which counts too
-        steps = []
-        for step in (
-            lambda: os.write(descriptor, bytes(size)),
-            read,
-            lambda: (os.fsync(descriptor), os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)),
-            read,
-            read,
-        ):
-            before = values("page_cache")
-            step()
-            after = values("page_cache")
-            steps.append(
-                (
-                    after["added_to"].get((inode,), 0) - before["added_to"].get((inode,), 0),
-                    after["wanted"].get((ME,), 0) - before["wanted"].get((ME,), 0),
-                )
-            )
-    os.close(descriptor)
-    added, wanted = zip(*steps, strict=True)
-    assert added[0] > 0
-    assert added[3] > 0
-    assert (added[1], added[2], added[4]) == (0, 0, 0)
-    assert wanted == (0, 40, 0, 40, 40)
-
-
 def test_sysctl_writers() -> None:
     """A write under /proc/sys is logged with the file's place and the result, a refused one too; reading is not."""
     file = Path("/proc/sys/net/ipv4/ip_default_ttl")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import re
 import socket
@@ -19,7 +21,9 @@ from support.waiting import wait_for
 from klasy.api import states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+ME = Path("/proc/self/comm").read_text().strip()
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +252,68 @@ def test_a_request_done_in_parts_or_not_at_all(failing_disk: Path) -> None:
     assert int(str(after["read_bytes"][name,])) - int(str(before)) == 2 * 4096
     assert later - times == 2
     assert after["failed"] == {(name,): 1}
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def file_system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system on a block device of its own: one that keeps single pages, one that keeps large folios."""
+    kind = request.param
+    subprocess.run(["modprobe", "-a", "loop", kind], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_bytes_of_the_page_cache(file_system: Path) -> None:
+    """What enters the cache for a file is what mincore() finds of it there, whatever the size of its pieces."""
+    path = file_system / "f"
+    size = 201 * 4096
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    inode = os.fstat(descriptor).st_ino
+    os.truncate(descriptor, size)
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    length, there = ctypes.c_size_t(size), ctypes.create_string_buffer(201)
+
+    def cached() -> int:
+        mapped = ctypes.c_void_p(libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, ctypes.c_long(0)))
+        assert not libc.mincore(mapped, length, there)
+        libc.munmap(mapped, length)
+        return 4096 * sum(page & 1 for page in there.raw[:201])
+
+    def forget() -> None:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def read(step: int) -> None:
+        assert sum(len(os.pread(descriptor, step, at)) for at in range(0, size, step)) == size
+
+    # what is done, what then is in the cache, what reads get
+    steps: list[tuple[Callable[[], object], int, int]] = [
+        (lambda: os.pwrite(descriptor, bytes(size), 0), 201 * 4096, 0),
+        (lambda: read(4096), 201 * 4096, size),
+        (forget, 0, 0),
+        (lambda: read(1000), 201 * 4096, size),
+        (lambda: read(100_000), 201 * 4096, size),
+    ]
+    with ready("page_cache"):
+        values("page_cache")  # the first time reads modules, which counts too
+        before = 0
+        for act, full, given in steps:
+            then = values("page_cache")
+            act()
+            after = values("page_cache")
+            now = cached()
+            assert now == full
+            added = after["added_to"].get((inode,), 0) - then["added_to"].get((inode,), 0)
+            assert added == max(0, now - before)
+            assert after["wanted"].get((ME,), 0) - then["wanted"].get((ME,), 0) == given
+            before = now
+    os.close(descriptor)
