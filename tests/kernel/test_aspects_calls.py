@@ -7,6 +7,8 @@ import errno
 import os
 import socket
 import struct
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,11 @@ from support.aspects import messages, ready, values
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ME = Path("/proc/self/comm").read_text().strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loopback():
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def test_opens(tmp_path: Path) -> None:
@@ -43,6 +50,30 @@ def test_opens(tmp_path: Path) -> None:
         f"{me} openat2(-100, /proc/self, {os.O_NOFOLLOW:#x}) = {-errno.ELOOP}",
     ]
     assert failed[ME,] >= 2
+
+
+def test_connects() -> None:
+    """Attempts to connect are logged with the address that was asked for and the result that the program got."""
+    asked: list[tuple[int, tuple[object, ...] | str, str]] = [
+        (socket.AF_INET, ("127.0.0.9", 9), "127.0.0.9:9"),
+        (socket.AF_INET6, ("::1", 77), "[::1]:77"),
+        (socket.AF_UNIX, "/run/klasy-nobody", "/run/klasy-nobody"),
+        (socket.AF_UNIX, "\0klasy-hidden", "@klasy-hidden"),
+        (socket.AF_UNIX, "\0klasy-nobody", "@klasy-nobody"),
+    ]
+    results = []
+    with ready("connects") as made, socket.socket(socket.AF_UNIX) as server:
+        server.bind("\0klasy-hidden")
+        server.listen()
+        for family, address, _ in asked:
+            with socket.socket(family) as end:
+                results.append(end.connect_ex(address))
+        said = [(e.message or "").rpartition(", in ")[0] for e in made.mine()]
+        kept = values("connects")
+    assert results[3] == 0
+    assert said == [f"{ME}[{os.getpid()}] to {shown} = {-r}" for (*_, shown), r in zip(asked, results, strict=True)]
+    assert {key[1]: n for key, n in kept["failed"].items() if key[0] == ME} == Counter(r for r in results if r)
+    assert kept["began"] == {}
 
 
 def test_raw_calls(tmp_path: Path) -> None:
