@@ -35,6 +35,15 @@ class Woven:
         self.name = path.name
         self.path = str(path)
 
+    def hold(self) -> None:
+        """There is nothing to hold."""
+
+    def finish(self) -> None:
+        """Nor to switch off."""
+
+    def close(self) -> None:
+        """Nor to close."""
+
 
 @pytest.fixture
 def gone(monkeypatch):
@@ -49,6 +58,7 @@ def test_only_what_was_woven_here_is_taken_out(tmp_path, gone):
     for name in ("mine", "replaced", "taken"):
         (tmp_path / name).mkdir()
     ours = _Ours([Woven(tmp_path / name) for name in ("mine", "replaced", "taken")])
+    ours.hold()
     assert ours.there()
     (tmp_path / "keep-inode").mkdir()
     (tmp_path / "replaced").rename(tmp_path / "old")
