@@ -94,15 +94,18 @@ def test_rows_of_addresses() -> None:
 
 
 def test_functions_of_the_kernel() -> None:
-    """Where functions of the kernel get such addresses, ``__user`` says so: of a parameter, a state, in a cast."""
+    """Where functions of the kernel get such addresses, ``__user`` says so, wherever there is a type."""
     number, go = child(connect_twice)
     text = f"""aspect a {{
         struct sockaddr __user *asked[tid];
         u64 as_number[tid];
         pointcut connects(struct sockaddr *uservaddr):
             execution(int __sys_connect(int fd, struct sockaddr __user *uservaddr, int addrlen)) && if(pid == {number});
-        before(struct sockaddr __user *a): connects(a) {{ asked[tid] = a; as_number[tid] = (u64)a; }}
-        before(struct sockaddr *unmarked): connects(unmarked) {{ log(unmarked->sa_family); }}
+        before(struct sockaddr *a): connects(a) {{ asked[tid] = a; as_number[tid] = (u64)a; }}
+        before(struct sockaddr *unmarked): execution(int __sys_connect(int, struct sockaddr *unmarked, int))
+                && if(pid == {number}) {{ log(unmarked->sa_family); }}
+        before(struct sockaddr __user *b): execution(int __sys_connect(int, struct sockaddr *b, int))
+                && if(pid == {number}) {{ log(b->sa_family); }}
         after(struct file *file) returning (int r): execution(int __sys_connect_file(struct file *file, ..))
                 && if(pid == {number}) {{
             log("%u %u %d", asked[tid]->sa_family, ((struct sockaddr __user *)as_number[tid])->sa_family, r);
@@ -112,7 +115,9 @@ def test_functions_of_the_kernel() -> None:
         let_go(number, go)
         logged = a.events()
     assert [e.message for e in logged if e.message] == ["2 2 -111", "1 1 -2"]
-    assert [e.faults for e in logged if not e.message] == [("unmarked->sa_family",)] * 2  # of the kernel's memory
+    unmarked, marked = ([e for e in logged if e.advice == f"before#{number}"] for number in (1, 2))
+    assert [e.faults for e in unmarked] == [("unmarked->sa_family",)] * 2  # of the kernel's memory
+    assert [dict(e.values)["b->sa_family"] for e in marked] == [2, 1]
 
 
 def test_an_address_of_the_kernel_is_none_of_the_process() -> None:

@@ -13,7 +13,7 @@ from klasy.match.pointcut import outside_flows
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from klasy.compiler.formats import Formats
     from klasy.compiler.observed import DataNames
@@ -32,9 +32,9 @@ class AdviceChecker(ExprChecker):
         self.advice = advice
         self.in_program = any(isinstance(part, ast.User) for part in outside_flows(advice.pointcut))
         self.parameters = self.declared((*advice.params, *([advice.returning] if advice.returning else [])))
-        if any(isinstance(part, ast.Syscall) for part in outside_flows(advice.pointcut)):
-            for variable in self.parameters.values():
-                variable.user = True
+        for part in outside_flows(advice.pointcut):
+            for name in _of_process(part, self.parameters):
+                self.parameters[name].user = True
         self.scopes = [self.parameters]
 
     def declared(self, params: Sequence[ast.Param]) -> dict[str, tree.Variable]:
@@ -184,6 +184,16 @@ class AdviceChecker(ExprChecker):
         if value is not None:
             spaces.given(self, variable, value, node.span)
         return tree.Declare(node.span, variable, value)
+
+
+def _of_process(part: ast.Pointcut, names: Collection[str]) -> Collection[str]:
+    """Which parameters are, as a part of the pointcut has it, addresses of the process."""
+    if isinstance(part, ast.Syscall):
+        return names
+    if isinstance(part, ast.Call | ast.Execution):
+        marked = [p.name for p in part.signature.params or () if p.type is not None and p.type.user]
+        return [name for name in marked if name is not None and name in names]
+    return ()
 
 
 def _no_variable(kind: CType, node: ast.Declare) -> tuple[str, Span, str]:

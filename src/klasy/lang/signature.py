@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from klasy.lang import ast
 from klasy.lang.lalr import Token
-from klasy.lang.typenames import BASIC_WORDS, DROPPED_WORDS, QUALIFIERS, RESERVED_WORDS, TAGS, normalise
+from klasy.lang.typenames import BASIC_WORDS, DROPPED_WORDS, QUALIFIERS, RESERVED_WORDS, TAGS, USER, normalise
 from klasy.plain import ASCII, TYPE_CHECKING, pattern, replace
 from klasy.source import SourceFile, Span
 
@@ -146,7 +146,7 @@ class WordReader:
 
     def type(self, words: list[Token]) -> tuple[ast.TypeRef | None, list[Token]]:
         """The type in front of a list of words, and the words left. None where only dropped words stand there."""
-        tag, const, volatile, pointers = ast.TagKind.NONE, False, False, 0
+        tag, const, volatile, user, pointers = ast.TagKind.NONE, False, False, False, 0
         basic: list[Token] = []
         base: Token | None = None
         queue = list(words)
@@ -155,6 +155,7 @@ class WordReader:
             word = queue.pop(0)
             text = word.text
             if text in DROPPED_WORDS:
+                user = user or text == USER
                 continue
             if text in QUALIFIERS:
                 if not pointers:  # what is said of the pointer itself does not count
@@ -191,14 +192,14 @@ class WordReader:
         text = span.text.rstrip()
         span = Span(self.file, span.start, span.start + len(text))
         if base is not None:
-            return ast.TypeRef(span, tag, base.text, pointers, (), const, volatile), queue
+            return ast.TypeRef(span, tag, base.text, pointers, (), const, volatile, user), queue
         name = normalise(b.text for b in basic)
         if name is None:
             written = " ".join(b.text for b in basic)
             self.bag.error(
                 "bad-type", f"'{written}' is not a type of C", Span(self.file, basic[0].start, basic[-1].end)
             )
-        return ast.TypeRef(span, tag, name or "int", pointers, (), const, volatile), queue
+        return ast.TypeRef(span, tag, name or "int", pointers, (), const, volatile, user), queue
 
     def _base(self, word: Token, *, last: bool) -> tuple[Token, list[Token]]:
         """A tag or a typedef's name, which may hold wildcards, and what is glued behind it: stars, stars and a name."""

@@ -58,12 +58,13 @@ def test_places_within_quotes() -> None:
         ("f(long unsigned)", "f(unsigned long int)"),
         ("f(void)", "f()"),
         ("static inline int f(int)", "int f(int)"),
-        ("f(char __user *p)", "f(char *p)"),
+        ("f(char __iomem *p)", "f(char *p)"),
+        ("f(char __user *p)", "f(__user char *p)"),
         ("* f(..)", "f(..)"),
     ],
 )
 def test_writings_that_mean_the_same(one: str, other: str) -> None:
-    """Blanks, order, qualifiers of pointers and the kernel's annotations do not matter."""
+    """Blanks, order, qualifiers of pointers and most of the kernel's annotations do not matter."""
 
     def essence(signature: ast.Signature) -> tuple[object, ...]:
         return signature.result, signature.name, signature.params
