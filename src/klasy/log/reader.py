@@ -57,7 +57,7 @@ class LogReader(Closing):
         self._line_decoders: list[LineDecoder] = []
         self._locks: list[ReadLock] = []
         self._poll = select.poll()
-        wall = WallClock()
+        self._wall = wall = WallClock()
         try:
             for schema, ring in sources:
                 self._locks.append(ReadLock(locks, schema.aspect))
@@ -116,12 +116,15 @@ class LogReader(Closing):
     def _batches(self, decodes: Sequence[Decode[T]], keep: bool) -> Iterator[list[tuple[int, T]]]:
         for stream, decode in zip(self._streams, decodes, strict=True):
             stream.begin(decode)
+        # What comes while the buffers are looked at, one after the other, waits for the next time: of a buffer that was
+        # looked at first, what is older than that would come behind it.
+        latest = self._wall.now() if len(self._streams) > 1 else None
         while True:
             for stream in self._streams:
                 stream.fill()
             # Of a stream that may have more, what is younger than its last record has to wait for it.
             full = [stream.pending[-1][0] for stream in self._streams if stream.pending and stream.may_have_more]
-            horizon = min(full, default=None)
+            horizon = min([*full, latest] if latest is not None else full, default=None)
             batch = _merged([stream.take(horizon) for stream in self._streams])
             if batch:
                 self._batch = batch

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.logrecords import SYMBOLS, FakeRing, record, schema
 
 from klasy.errors import KernelRefused, SystemRefusal
-from klasy.log import reader
+from klasy.log import decode, reader
 from klasy.log.rawfile import pieces
 from klasy.log.reader import LogReader
 
@@ -58,6 +58,27 @@ def test_aspects_have_one_clock(locks, monkeypatch):
         shown = [event.clock for batch in log.batches() for event in batch]
     assert [clock[-6:] for clock in shown] == sorted(clock[-6:] for clock in shown)
     assert len(set(shown)) == 4
+
+
+def test_what_comes_meanwhile_waits(locks, monkeypatch):
+    """A record made while the buffers are looked at is not handed on before older ones of another buffer."""
+    early, late = ring(10), ring(20)
+    with open_log(locks, early, late) as log:
+        monkeypatch.setattr(log._wall, "now", lambda: 15)
+        first = [event.time_ns for batch in log.batches() for event in batch]
+        assert (first, early.consumed, late.consumed) == ([10], 1, 0)
+        monkeypatch.setattr(log._wall, "now", lambda: 25)
+        assert [event.time_ns for batch in log.batches() for event in batch] == [20]
+        assert late.consumed == 1
+
+
+@pytest.mark.parametrize("text", ["monotonic      1000000         5\nboottime           0         0\n", "", None])
+def test_time_namespace(tmp_path, text):
+    """In a time namespace the process's clock is not the kernel's, whose times records have."""
+    path = tmp_path / "offsets"
+    if text is not None:
+        path.write_text(text)
+    assert decode._ahead(str(path)) == (1_000_000_000_000_005 if text else 0)
 
 
 def test_nearly_ordered_records_are_put_in_order(locks):
