@@ -59,8 +59,8 @@ class StateContent:
 def read_states(woven: WovenAspect, *, take: bool = False) -> list[StateContent]:
     """What the states of an aspect hold now. While advice runs the numbers are of slightly different moments.
 
-    ``take``: and empty them. An element with a key is read and taken out in one step; of a state without keys what
-    advice does between the reading and the emptying is lost. Raises KernelRefused.
+    ``take``: and empty them. An element with a key is read and taken out in one step, of a state without keys each
+    word. Raises KernelRefused.
     """
     return [_content(woven, state, lost, take) for state, lost in zip(woven.states, read_losses(woven), strict=True)]
 
@@ -87,12 +87,16 @@ def losses_in_all(woven: WovenAspect) -> Losses:
 def _content(woven: WovenAspect, state: State, losses: Losses, take: bool) -> StateContent:
     held = woven.map(state.map_name)
     elements = []
-    for key, joined in held.take_all() if take and state.key_size else held.items():
+    if take and not state.key_size:
+        from klasy.weaver.taking import take_words
+
+        taken = take_words(held, state.words)
+        words = join(state.kind, taken) if held.per_cpu else taken[0]
+        return StateContent(state, ((b"", tuple(words)),), losses, held.max_entries)
+    for key, joined in held.take_all() if take else held.items():
         rows = [_words(row) for row in held.part(joined)] if held.per_cpu else [_words(joined)]
         words = join(state.kind, rows) if held.per_cpu else rows[0]
         elements.append((key if state.key_size else b"", tuple(words)))
-        if take and not state.key_size:
-            held.update(key, bytes(WORD * state.words))
     places = _places(woven, state, [key for key, _ in elements])
     return StateContent(state, tuple(elements), losses, held.max_entries, places)
 
