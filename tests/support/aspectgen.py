@@ -54,7 +54,8 @@ class AspectGenerator:
         if rng.random() < 0.3:
             pointcut += f" && if({self._value()})"
         body = "\n".join(f"        {self._statement(2)}" for _ in range(rng.randint(1, 5)))
-        return f"    {kind}(struct {struct} *p): {pointcut} {{\n{body}\n    }}"
+        user = "__user " * (rng.random() < 0.15)
+        return f"    {kind}(struct {struct} {user}*p): {pointcut} {{\n{body}\n    }}"
 
     def _value(self) -> str:
         return self._expressions.expression(self._rng.choice((1, 2, 3, 3, 4))).text

@@ -49,9 +49,9 @@ def types(
     dimensions = st.lists(st.integers(0, 99), max_size=2).map(tuple) if array else st.just(())
     plain = st.builds(
         ast.TypeRef, st.just(SPAN), st.just(ast.TagKind.NONE), st.one_of(base, st.sampled_from(_BASIC)),
-        st.integers(0, 2), dimensions, flags, flags,
+        st.integers(0, 2), dimensions, flags, flags, flags,
     )  # fmt: skip
-    tagged = st.builds(ast.TypeRef, st.just(SPAN), tags, words, st.integers(0, 2), dimensions, flags, flags)
+    tagged = st.builds(ast.TypeRef, st.just(SPAN), tags, words, st.integers(0, 2), dimensions, flags, flags, flags)
     return st.one_of(plain, tagged).filter(fits)
 
 
@@ -100,7 +100,7 @@ def _compound(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Expr]
 
 
 def _without_pointers(t: ast.TypeRef) -> ast.TypeRef:
-    return ast.TypeRef(SPAN, t.tag, t.name, 0, (), t.const, t.volatile)
+    return ast.TypeRef(SPAN, t.tag, t.name, 0, (), t.const, t.volatile, t.user)
 
 
 expressions: st.SearchStrategy[ast.Expr] = st.recursive(_leaves, _compound, max_leaves=10)
@@ -159,10 +159,10 @@ _lists = st.tuples(st.lists(_patterns, max_size=3).map(tuple), _variadic).map(la
 signatures = st.builds(ast.Signature, st.just(SPAN), st.one_of(st.none(), types()), globs, st.one_of(st.none(), _lists))
 
 _paths = st.lists(words, min_size=1, max_size=3).map(tuple)
-_member_types = types().map(_without_pointers).filter(lambda t: t.tag is not ast.TagKind.NONE)
+_member_types = types().map(_without_pointers).filter(lambda t: t.tag is not ast.TagKind.NONE and not t.user)
 _steps = st.one_of(words, words.map("->{}".format), st.integers(0, 300).map("[{}]".format))
 _long_paths = st.tuples(words, st.lists(_steps, min_size=1, max_size=3)).map(lambda parts: (parts[0], *parts[1]))
-_whole_types = types(void=False).filter(lambda t: not t.array and not any(c in t.name for c in "*%"))
+_whole_types = types(void=False).filter(lambda t: not t.array and not t.user and not any(c in t.name for c in "*%"))
 data = st.one_of(
     st.builds(ast.DataPattern, st.just(SPAN), st.none(), _paths),
     st.builds(ast.DataPattern, st.just(SPAN), st.none(), _long_paths, st.none(), st.one_of(st.none(), _whole_types)),

@@ -163,7 +163,8 @@ class Generator:
             case "load":
                 address, offset = self.address()
                 size = r.choice(ir.LOAD_SIZES)
-                self.define(lambda dst: ir.Load(dst, address, offset, size, faults, mask))
+                user = self.of_process()
+                self.define(lambda dst: ir.Load(dst, address, offset, size, faults, mask, user))
             case "context":
                 what = r.choice(self.contexts)
                 self.define(lambda dst: ir.Context(dst, what))
@@ -171,7 +172,8 @@ class Generator:
                 address, offset = self.address()
                 text = r.choice(TEXTS)
                 limit = len(text) + r.choice([0, 1, 7])
-                self.define(lambda dst: ir.StringEqual(dst, address, offset, limit, text, faults, mask))
+                user = self.of_process()
+                self.define(lambda dst: ir.StringEqual(dst, address, offset, limit, text, faults, mask, user))
             case "comm":
                 text = r.choice([t for t in TEXTS if len(t) < ir.COMM_SIZE])
                 self.define(lambda dst: ir.CommEqual(dst, text))
@@ -179,6 +181,10 @@ class Generator:
                 build.add(ir.CountHit(r.randint(0, 3)))
             case "log":
                 self.record()
+
+    def of_process(self) -> bool:
+        """Whether a read is of the process's memory: there, nothing lies at the addresses that are the kernel's."""
+        return self.random.random() < 0.15
 
     def record(self) -> None:
         """A log of some values."""
@@ -193,7 +199,8 @@ class Generator:
                 if kind == "load":
                     address, offset = self.address()
                     dst = self.build.value()
-                    self.build.add(ir.Load(dst, address, offset, size, self.faults, 1 << r.randint(0, 63)))
+                    mask, user = 1 << r.randint(0, 63), self.of_process()
+                    self.build.add(ir.Load(dst, address, offset, size, self.faults, mask, user))
                     value: ir.Operand = dst
                 else:
                     value = self.operand()
@@ -205,7 +212,7 @@ class Generator:
                 size = r.choice([2, 3, 8, 16, 30])
                 address, offset = self.address()
                 make = ir.CopyField if kind == "copy" else ir.StringField
-                parts.append(make(at, size, address, offset, r.randint(0, 63)))
+                parts.append(make(at, size, address, offset, r.randint(0, 63), self.of_process()))
             at += size
         whole = (at + 7) // 8 * 8
         self.build.add(ir.Emit(self.formats, whole, r.randint(0, 3), tuple(parts), self.faults))

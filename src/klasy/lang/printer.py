@@ -68,8 +68,9 @@ def print_type(type_: ast.TypeRef) -> str:
 
 def _base(type_: ast.TypeRef) -> str:
     words = ["const"] * type_.const + ["volatile"] * type_.volatile
+    words += [USER] * (type_.user and not type_.pointers)
     words += [type_.tag.value] if type_.tag is not ast.TagKind.NONE else []
-    return " ".join([*words, type_.name, *([USER] * type_.user)])
+    return " ".join([*words, type_.name, *([USER] * (type_.user and type_.pointers > 0))])
 
 
 def _declarator(type_: ast.TypeRef, name: str) -> str:
