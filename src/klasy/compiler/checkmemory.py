@@ -1,4 +1,4 @@
-"""Checks the expressions that name the kernel's memory: members, elements, ``*``, ``&``, sizeof, container_of."""
+"""Checks the expressions that name memory: members, elements, ``*``, ``&``, sizeof, container_of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expressions of the typed tree to IR: values, conditions, variables, the kernel's memory.
+"""Expressions of the typed tree to IR: values, conditions, variables, memory.
 
 Every integer is kept *canonical*: extended to 64 bits as its type says, signed or not. So a comparison or a widening
 conversion is one operation on 64 bits, and only what can leave the type's range is extended anew.
@@ -357,7 +357,7 @@ class ExpressionLowering:
         self._inherit(variable)
         return value if old is None else old
 
-    # --- kernel memory
+    # --- memory
 
     def address(self, node: tree.Expr) -> tuple[Operand, int]:
         """An address as an operand and a constant offset from it."""

@@ -83,7 +83,7 @@ def kept(checker: ExprChecker, state: StateVariable, value: tree.Expr, span: Spa
         _refuse(checker, state.name, span, found, f"declare it with '{' '.join(words)}'")
 
 
-def _refuse(checker: ExprChecker, name: str, span: Span, of_process: bool, hint: str) -> None:
+def _refuse(checker: ExprChecker, name: str, span: Span, found: bool, hint: str) -> None:
     words = ("the kernel's memory", "the process's memory")
-    its, this = words if of_process else reversed(words)
+    its, this = words if found else reversed(words)
     checker.error("two-memories", f"'{name}' is for addresses of {its}, and this is one of {this}", span, hint)

@@ -1,4 +1,4 @@
-"""``buf(p, n)``: bytes of the kernel's memory as they are."""
+"""``buf(p, n)``: bytes of memory as they are."""
 
 from __future__ import annotations
 
