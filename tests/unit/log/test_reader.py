@@ -78,7 +78,7 @@ def test_time_namespace(tmp_path, text):
     path = tmp_path / "offsets"
     if text is not None:
         path.write_text(text)
-    assert decode._ahead(str(path)) == (1_000_000_000_000_005 if text else 0)
+    assert decode._ahead(str(tmp_path), str(path)) == (1_000_000_000_000_005 if text else 0)
 
 
 def test_nearly_ordered_records_are_put_in_order(locks):
