@@ -31,7 +31,7 @@ def of_process(address: tree.Expr) -> bool:
         case tree.Arithmetic():
             return of_process(address.left)
         case tree.Conditional():
-            return any(of_process(part) for part in (address.then, address.otherwise) if not _fits_both(part))
+            return of_process(address.then) or of_process(address.otherwise)
         case tree.Assign() | tree.Comma():
             return of_process(address.value)
         case tree.Call():
@@ -41,8 +41,8 @@ def of_process(address: tree.Expr) -> bool:
 
 
 def _fits_both(value: tree.Expr) -> bool:
-    """Whether it is a constant, NULL say: nobody's address."""
-    while isinstance(value, tree.Convert):
+    """Whether it is a constant, NULL say, that does not say whose address it is."""
+    while isinstance(value, tree.Convert) and not value.user:
         value = value.operand
     return isinstance(value, tree.Constant)
 
