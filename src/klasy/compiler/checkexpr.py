@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from klasy.compiler.builtins.objects import Objects
     from klasy.compiler.formats import Formats
-    from klasy.compiler.functions import FunctionChecker, Typed
+    from klasy.compiler.functions import FunctionChecker
     from klasy.compiler.observed import DataNames
     from klasy.compiler.statetree import StateVariable
     from klasy.source import Span
@@ -66,7 +66,6 @@ class ExprChecker:
         self.objects: Objects | None = None  # what advice may watch
         self.functions: Mapping[str, ast.FunctionDecl] = {}  # the user's
         self.called: dict[str, FunctionChecker] = {}  # those that this advice calls
-        self.typed: dict[str, Typed] = {}  # those that have been checked for this advice
 
     # --- what checks of functions and statements use too
 

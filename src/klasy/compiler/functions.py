@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 class Typed:
     """A checked function. ``body`` None: there are errors in it."""
 
-    params: tuple[tree.Variable, ...]
     result: tree.Variable | None
     type: CType
     body: tree.Sequence | None
@@ -40,13 +39,14 @@ class FunctionChecker(AdviceChecker):
         self.objects = caller.objects
         self.watching = caller.watching
         self.functions = caller.functions
-        self.typed, self.called = caller.typed, caller.called
+        self.called = caller.called
         self.decl = decl
         self.parameters = self.declared(decl.params)
         for variable in self.parameters.values():
             variable.user = variable.user or None  # else the first call tells
         self.scopes = [self.parameters]
         self.result: tree.Variable | None = None
+        self.typed: Typed | None = None  # once it is checked
 
     def function(self) -> Typed:
         """The typed form of the function."""
@@ -63,7 +63,7 @@ class FunctionChecker(AdviceChecker):
         sound = kind is not None and all(not isinstance(p.type, Void) for p in self.parameters.values())
         body = self._block(decl.body)
         sound = sound and len(self.bag.errors) == count
-        return Typed(tuple(self.parameters.values()), self.result, kind or VOID, body if sound else None)
+        return Typed(self.result, kind or VOID, body if sound else None)
 
     def where_bound(self, name: str) -> str:
         """How a function comes to know what the advice that calls it does."""
@@ -103,10 +103,10 @@ def call(checker: ExprChecker, node: ast.Apply, name: str) -> tree.Expr | None:
             last = checker.bag.items[-1]
             if not last.related:
                 checker.bag.items[-1] = replace(last, related=((param.span, "the parameter"),))
-    typed = checker.typed.get(name)
-    if typed is None:  # now it is known whose memory the arguments lie in
-        typed = checker.typed[name] = inner.function()
+    if inner.typed is None:  # now it is known whose memory the arguments lie in
+        inner.typed = inner.function()
         checker.kernel_memory = checker.kernel_memory or inner.kernel_memory
+    typed = inner.typed
     if typed.body is None or len(arguments) < len(decl.params):
         return None
     return tree.Call(typed.type, node.span, tuple(arguments), typed.body, typed.result)
@@ -117,7 +117,7 @@ def prepare(aspect: Aspect, checkers: Sequence[AdviceChecker]) -> list[FunctionC
     functions = {function.name: function for function in aspect.functions}
     for checker in checkers:
         checker.functions = functions
-        checker.typed, checker.called = {}, {}
+        checker.called = {}
     return _apart(aspect, checkers[0])
 
 
@@ -127,14 +127,14 @@ def _apart(aspect: Aspect, checker: AdviceChecker) -> list[FunctionChecker]:
     found = []
     for function in aspect.functions:
         each = FunctionChecker(checker, function, formats)
-        each.typed, each.called = {}, {}
+        each.called = {}
         found.append(each)
     return found
 
 
 def check_uncalled(aspect: Aspect, checkers: Sequence[AdviceChecker]) -> None:
     """Check what no advice calls, and say of the aspect's own functions that nothing does."""
-    called = {name for checker in checkers for name in checker.typed}
+    called = {name for checker in checkers for name in checker.called}
     for each in _apart(aspect, checkers[0]):
         decl = each.decl
         if decl.name in called:

@@ -13,7 +13,7 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from klasy.compiler.builder import Builder
-    from klasy.compiler.ir import Block, Operand, Var
+    from klasy.compiler.ir import Block, Operand, Value, Var
     from klasy.match.datum import Datum
     from klasy.match.plan import Watch
 
@@ -376,17 +376,20 @@ class ExpressionLowering:
         base, offset = self.address(place.base)
         self.build.span = place.span
         offset += place.offset
-        user = of_process(place.base)
         if place.bits:
-            return self._bitfield(place, base, offset, user)
-        raw = self.build.load(base, offset, place.type.size, self.faults, self._mask, user=user)
+            return self._bitfield(place, base, offset)
+        raw = self._load(place, base, offset, place.type.size)
         if isinstance(place.type, Bool):
             return self.build.compare("ne", raw, 0)
         if isinstance(place.type, Integer) and place.type.signed:
             return self.build.extend(raw, place.type.bits, True)
         return raw
 
-    def _bitfield(self, place: tree.Place, base: Operand, offset: int, user: bool) -> Operand:
+    def _load(self, place: tree.Place, base: Operand, offset: int, size: int) -> Value:
+        """Bytes of a place's memory, or around it."""
+        return self.build.load(base, offset, size, self.faults, self._mask, user=of_process(place.base))
+
+    def _bitfield(self, place: tree.Place, base: Operand, offset: int) -> Operand:
         """The bits of a bit-field, from the loads that hold them and nothing outside the struct."""
         build = self.build
         assert place.struct is not None
@@ -397,23 +400,23 @@ class ExpressionLowering:
         start, size = _window(first, end, struct_size)
         kind = tree.integer(place)
         if size:
-            raw: Operand = build.load(base, offset - first + start, size, self.faults, self._mask, user=user)
+            raw: Operand = self._load(place, base, offset - first + start, size)
             low = place.shift + 8 * (first - start)
         else:
-            raw, low = self._pieces(base, offset, end - first, place, user)
+            raw, low = self._pieces(place, base, offset, end - first)
         if low:
             raw = build.binary("lshr", raw, low)
         value = build.extend(raw, place.bits, kind.signed)
         return build.compare("ne", value, 0) if isinstance(kind, Bool) else value
 
-    def _pieces(self, base: Operand, offset: int, count: int, field: tree.Place, user: bool) -> tuple[Operand, int]:
+    def _pieces(self, field: tree.Place, base: Operand, offset: int, count: int) -> tuple[Operand, int]:
         """``count`` (up to 9) bytes put together of several loads; the word, and the lowest bit of the field in it."""
         build = self.build
         word: Operand = 0
         at = 0
         while at < count:
             size = next(s for s in (8, 4, 2, 1) if s <= count - at)
-            piece: Operand = build.load(base, offset + at, size, self.faults, self._mask, user=user)
+            piece: Operand = self._load(field, base, offset + at, size)
             place = 8 * at - field.shift  # of its lowest bit in the word, the field's lowest being bit 0
             if place < 0:
                 piece = build.binary("lshr", piece, -place)
