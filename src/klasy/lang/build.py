@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from klasy.diag import DiagnosticBag
 
-_QUALIFIERS = QUALIFIERS | {USER}
 _PLACE = pattern(r"\s*([^\s:]+):([0-9]+)\s*\Z", ASCII)
 
 
@@ -374,8 +373,8 @@ class AstBuilder:
     # --- types ---
 
     def _type(self, c: list[Any], span: Span) -> ast.TypeRef:
-        qualifiers = {token.text for token in c if token.text in _QUALIFIERS}
-        words = [token.text for token in c if token.text not in _QUALIFIERS]
+        qualifiers = {token.text for token in c if token.text in QUALIFIERS}
+        words = [token.text for token in c if token.text not in QUALIFIERS]
         tag, name = ast.TagKind.NONE, words[-1]
         if words[0] in TAGS:
             tag = ast.TagKind(words[0])

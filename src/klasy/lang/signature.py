@@ -155,9 +155,9 @@ class WordReader:
             word = queue.pop(0)
             text = word.text
             if text in DROPPED_WORDS:
-                user = user or text == USER
                 continue
             if text in QUALIFIERS:
+                user = user or text == USER
                 if not pointers:  # what is said of the pointer itself does not count
                     const, volatile = const or text == "const", volatile or text == "volatile"
             elif base is None and not basic and text in TAGS:

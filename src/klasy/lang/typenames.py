@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TAGS = frozenset({"struct", "union", "enum"})
-QUALIFIERS = frozenset({"const", "volatile"})
 USER = "__user"  # what a pointer to it leads to lies in the memory of the process
+QUALIFIERS = frozenset({"const", "volatile", USER})
 BASIC_WORDS = frozenset({"void", "char", "short", "int", "long", "signed", "unsigned", "_Bool", "float", "double"})
 
 # What a prototype copied from the kernel's source may hold besides, and means nothing here.
 DROPPED_WORDS = frozenset({
     "static", "extern", "inline", "register", "restrict", "asmlinkage", "noinline", "notrace", "noinline_for_stack",
     "__inline", "__restrict", "__always_inline", "__must_check", "__init", "__exit", "__sched", "__weak", "__visible",
-    "__cold", "__user", "__kernel", "__iomem", "__percpu", "__rcu", "__force", "__private", "__bpf_kfunc",
+    "__cold", "__kernel", "__iomem", "__percpu", "__rcu", "__force", "__private", "__bpf_kfunc",
     "__bitwise", "__nocast", "__randomize_layout",
 })  # fmt: skip
 
