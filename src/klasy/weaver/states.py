@@ -18,6 +18,9 @@ from klasy.state import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from klasy.bpf.maps import Map
     from klasy.state import State
     from klasy.weaver.woven import WovenAspect
 
@@ -87,18 +90,23 @@ def losses_in_all(woven: WovenAspect) -> Losses:
 def _content(woven: WovenAspect, state: State, losses: Losses, take: bool) -> StateContent:
     held = woven.map(state.map_name)
     elements = []
-    if take and not state.key_size:
-        from klasy.weaver.taking import take_words
-
-        taken = take_words(held, state.words)
-        words = join(state.kind, taken) if held.per_cpu else taken[0]
-        return StateContent(state, ((b"", tuple(words)),), losses, held.max_entries)
-    for key, joined in held.take_all() if take else held.items():
-        rows = [_words(row) for row in held.part(joined)] if held.per_cpu else [_words(joined)]
-        words = join(state.kind, rows) if held.per_cpu else rows[0]
+    for key, rows in _rows(held, state, take):
+        parts = [_words(row) for row in rows]
+        words = join(state.kind, parts) if held.per_cpu else parts[0]
         elements.append((key if state.key_size else b"", tuple(words)))
     places = _places(woven, state, [key for key, _ in elements])
     return StateContent(state, tuple(elements), losses, held.max_entries, places)
+
+
+def _rows(held: Map, state: State, take: bool) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Each element with its values: one for each CPU, or one."""
+    if take and not state.key_size:
+        from klasy.weaver.taking import take_words
+
+        yield b"", take_words(held, state.words)
+        return
+    for key, joined in held.take_all() if take else held.items():
+        yield key, held.part(joined) if held.per_cpu else [joined]
 
 
 def _places(woven: WovenAspect, state: State, keys: list[bytes]) -> Places:

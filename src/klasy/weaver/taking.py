@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 _ZERO_KEY = bytes(4)
 
 
-def take_words(held: Map, words: int) -> list[list[int]]:
-    """What the one element of an array holds, as words, which are 0 from then on; of each CPU if it is per CPU.
+def take_words(held: Map, words: int) -> list[bytes]:
+    """What the one element of an array holds, in words, which are 0 from then on; of each CPU if it is per CPU.
 
     Each word is taken in one step, not all of them together. Raises KernelRefused.
     """
@@ -53,8 +53,7 @@ def take_words(held: Map, words: int) -> list[list[int]]:
             for cpu in range(maps.cpu_numbers()) if held.per_cpu else [0]:
                 taken.update(_ZERO_KEY, cpu.to_bytes(WORD, "little") + bytes(WORD * words))
                 taker.test_run(context=b"")
-                value = taken.lookup(_ZERO_KEY) or bytes(size)
-                rows.append([int.from_bytes(value[at : at + WORD], "little") for at in range(WORD, size, WORD)])
+                rows.append((taken.lookup(_ZERO_KEY) or bytes(size))[WORD:])
     return rows
 
 
