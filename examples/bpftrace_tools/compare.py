@@ -222,8 +222,11 @@ def command_lines(seen: Seen) -> tuple[Events, Events]:
         before = f"{attempts.pop()[1]} " if number != "0" else ""
         attempts.append((pid, before + word))
     printed = re.findall(rf"(?m)^{CLOCK}\d+ +(\d+) +(.*)$", seen.printed)
-    own = {("true", "one"), ("sh", "-c")}
-    return tuple(Counter(a for a in all if tuple(a[1].split()[:2]) in own) for all in (printed, attempts))
+
+    def works(found: list[tuple[str, str]]) -> Events:
+        return Counter(attempt for attempt in found if attempt[1].startswith(("true one ", "sh -c ")))
+
+    return works(printed), works(attempts)
 
 
 #: What is changed in an original: that header is the kernel's own, which is not there without the kernel's sources.
