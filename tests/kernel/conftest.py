@@ -93,6 +93,12 @@ def nothing_left() -> Iterator[None]:
     assert leftovers() == {}
 
 
+@pytest.fixture(scope="module")
+def loopback() -> None:
+    """The loopback interface is up."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
 @pytest.fixture
 def unwoven_after() -> Iterator[None]:
     """What a test leaves woven on purpose goes by one command, all of it."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.aspects import entries, messages, read_all, ready, tcp_pair, values
-from support.livekernel import leftovers
+from support.aspects import ME, entries, messages, read_all, ready, tcp_pair, values
+from support.disks import file_system
 from support.waiting import wait_for
 
 from klasy.api import states
@@ -24,18 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-ME = Path("/proc/self/comm").read_text().strip()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    yield
-    assert leftovers() == {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loopback():
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+pytestmark = pytest.mark.usefixtures("nothing_left", "loopback")
 
 
 def test_file_io(tmp_path: Path) -> None:
@@ -175,18 +164,8 @@ def test_server_load() -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system on a block device of its own."""
-    subprocess.run(["modprobe", "-a", "loop", "ext4"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
-    image, folder = tmp_path / "image", tmp_path / "disk"
-    folder.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(8 << 20)
-    # Else a thread of the kernel's writes the rest of it in its own time.
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-    subprocess.run(["umount", tmp_path], check=True)
+    with file_system(tmp_path) as folder:
+        yield folder
 
 
 def test_sysctl_writers() -> None:

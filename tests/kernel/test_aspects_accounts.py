@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.aspects import entries, messages, ready, values
-from support.livekernel import leftovers
+from support.aspects import ME, entries, messages, ready, values
+from support.disks import file_system
 from support.waiting import wait_for
 
 from klasy.api import states
@@ -23,13 +23,7 @@ from klasy.api import states
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ME = Path("/proc/self/comm").read_text().strip()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    yield
-    assert leftovers() == {}
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 PIPERS = """
@@ -255,25 +249,15 @@ def test_a_request_done_in_parts_or_not_at_all(failing_disk: Path) -> None:
 
 
 @pytest.fixture(params=["ext4", "xfs"])
-def file_system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def cached_files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system on a block device of its own: one that keeps single pages, one that keeps large folios."""
-    kind = request.param
-    subprocess.run(["modprobe", "-a", "loop", kind], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
-    image, folder = tmp_path / "image", tmp_path / "disk"
-    folder.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(320 << 20)
-    subprocess.run([f"mkfs.{kind}", "-q", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-    subprocess.run(["umount", tmp_path], check=True)
+    with file_system(tmp_path, request.param, 320 << 20) as folder:
+        yield folder
 
 
-def test_bytes_of_the_page_cache(file_system: Path) -> None:
+def test_bytes_of_the_page_cache(cached_files: Path) -> None:
     """What enters the cache for a file is what mincore() finds of it there, whatever the size of its pieces."""
-    path = file_system / "f"
+    path = cached_files / "f"
     size = 201 * 4096
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     inode = os.fstat(descriptor).st_ino

@@ -7,21 +7,13 @@ import errno
 import os
 import socket
 import struct
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.aspects import messages, ready, values
+from support.aspects import ME, messages, ready, values
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
-
-ME = Path("/proc/self/comm").read_text().strip()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loopback():
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+pytestmark = pytest.mark.usefixtures("nothing_left", "loopback")
 
 
 def test_opens(tmp_path: Path) -> None:

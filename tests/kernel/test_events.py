@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.disks import file_system
 from support.waiting import wait_for
 from support.weaving import TRACING, woven
 
@@ -143,28 +144,20 @@ def test_events_of_modules_and_of_system_calls():
 
 def test_fields_of_a_modules_own_types(tmp_path):
     """``tid_t`` is a typedef of jbd2's alone, and the fields are taken from a record, for no argument is named so."""
-    subprocess.run(["modprobe", "-a", "loop", "ext4"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
-    image, folder = tmp_path / "image", tmp_path / "folder"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
     text = (
         "aspect a { before(tid_t transaction, char sync_commit): event(jbd2:jbd2_start_commit) { log(transaction); } }"
     )
-    try:
-        with woven(text) as a, trace("jbd2/jbd2_start_commit") as account:
-            for number in range(3):
-                (folder / f"{number}").write_text("some")
-                os.sync()
-            wait_for(lambda: len(account()) >= 3)
-            logged = [dict(event.values)["transaction"] for event in a.events()]
-            traced = [int(re.search(r" transaction (\d+) ", line)[1]) for line in account()]
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        subprocess.run(["umount", tmp_path], check=True)
+    with (
+        file_system(tmp_path) as folder,
+        woven(text) as a,
+        trace("jbd2/jbd2_start_commit") as account,
+    ):
+        for number in range(3):
+            (folder / f"{number}").write_text("some")
+            os.sync()
+        wait_for(lambda: len(account()) >= 3)
+        logged = [dict(event.values)["transaction"] for event in a.events()]
+        traced = [int(re.search(r" transaction (\d+) ", line)[1]) for line in account()]
     assert logged == traced
     assert len(set(logged)) >= 3
 

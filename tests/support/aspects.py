@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from klasy.api import states
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .weaving import Woven
+
+#: This process, as records and keys have it.
+ME = Path("/proc/self/comm").read_text().strip()
 
 
 @contextmanager
