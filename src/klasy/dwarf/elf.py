@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 
+from klasy.notes import gnu_build_id
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -121,13 +122,9 @@ class ElfFile:
         """The GNU build id, as hexadecimal digits."""
         for name in (_NOTE, ".notes"):  # the kernel's own linker script gathers all notes
             notes = self.section(name)
-            at, data = 0, notes.cut(0, notes.size)
-            while at + 12 <= len(data):
-                name_size, size, kind = struct.unpack_from("<3I", data, at)
-                begin = at + 12 + (name_size + 3 & ~3)
-                if kind == 3 and data[at + 12 : at + 16] == b"GNU\0":
-                    return data[begin : begin + size].hex()
-                at = begin + (size + 3 & ~3)
+            found = gnu_build_id(notes.cut(0, notes.size))
+            if found is not None:
+                return found
         return None
 
     def address(self, name: str) -> int | None:

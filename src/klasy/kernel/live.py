@@ -13,8 +13,9 @@ from klasy.kernel import caches, kallsyms, patchsites
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols, SymbolsHidden
 from klasy.kernel.model import DataSymbol
-from klasy.kernel.proc import contents, gnu_build_id, module_bases, module_id
+from klasy.kernel.proc import contents, module_bases, module_id
 from klasy.kernel.text import Kcore
+from klasy.notes import gnu_build_id
 from klasy.plain import TYPE_CHECKING, cache, cached_property, suppress
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import struct
+
+from klasy.notes import gnu_build_id
 
 JIT_ENABLED = "/proc/sys/net/core/bpf_jit_enable"
 _AT_ONCE = 1 << 16
@@ -24,24 +25,6 @@ def contents(path: str) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(parts)
-
-
-_NOTE = "3I"  # length of the name, length of the contents, type
-_NOTE_SIZE = 12
-_GNU_BUILD_ID = 3
-
-
-def gnu_build_id(notes: bytes, order: str = "<") -> str | None:
-    """The GNU build id in a section of ELF notes, as hexadecimal digits. ``order``: that of bytes, as struct has it."""
-    at = 0
-    while at + _NOTE_SIZE <= len(notes):
-        name_length, length, kind = struct.unpack_from(order + _NOTE, notes, at)
-        name = at + _NOTE_SIZE
-        contents = name + (name_length + 3 & ~3)
-        if kind == _GNU_BUILD_ID and notes[name : name + name_length] == b"GNU\0":
-            return notes[contents : contents + length].hex()
-        at = contents + (length + 3 & ~3)
-    return None
 
 
 def module_bases(proc: str = "/proc") -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""ELF files of user programs: build id, and the function at an offset. The only importer of pyelftools here.
+"""ELF files of user programs: build id, and the function at an offset.
 
 What files look like the user may have chosen: a broken one is a file without names, never a crash. To find a build id
 a thousand files may have to be opened, so what says it is read here: pyelftools takes a hundred times as long for one.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 
-from klasy.kernel.proc import gnu_build_id
+from klasy.notes import gnu_build_id
 from klasy.plain import TYPE_CHECKING
+from klasy.programs.elf import functions, read_elf
 
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
+
+    from klasy.programs.elf import Function
 
 BUILD_ID_SIZE = 20  # what the kernel keeps; shorter ones are filled up with zeros
 _PT_LOAD, _PT_NOTE = 1, 4
@@ -65,23 +68,13 @@ class ElfFile:
 
     def _read_functions(self, debug: str) -> list[tuple[int, int, str]]:
         found: dict[tuple[int, int], str] = {}
-        for name, start, size in _symbols(self._at):
+        for name, start, size, _ in _symbols(self._at):
             found.setdefault((start, size), name)
         if debug and self.build_id:
             hexadecimal = self.build_id.rstrip(b"\0").hex()
-            for name, start, size in _symbols(f"{debug}/{hexadecimal[:2]}/{hexadecimal[2:]}.debug"):
+            for name, start, size, _ in _symbols(f"{debug}/{hexadecimal[:2]}/{hexadecimal[2:]}.debug"):
                 found.setdefault((start, size), name)
         return sorted((start, size, name) for (start, size), name in found.items())
-
-
-def _elf(file: Any) -> Any:
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-
-    try:
-        return ELFFile(file)
-    except (ELFError, ValueError, OSError) as error:
-        raise NoElf(str(error)) from None
 
 
 def _segments(file: BinaryIO) -> tuple[str, list[tuple[int, int, int, int]]]:
@@ -110,18 +103,10 @@ def _build_id(file: BinaryIO, order: str, segments: list[tuple[int, int, int, in
     return None
 
 
-def _symbols(path: str) -> list[tuple[str, int, int]]:
-    """Name, address and size of the functions in the symbol tables of a file; none where it cannot be read."""
-    found: list[tuple[str, int, int]] = []
+def _symbols(path: str) -> list[Function]:
+    """The functions in the symbol tables of a file; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            elf = _elf(file)
-            for section in (elf.get_section_by_name(".symtab"), elf.get_section_by_name(".dynsym")):
-                if section is None or section["sh_type"] == "SHT_NOBITS":
-                    continue
-                for symbol in section.iter_symbols():
-                    if symbol["st_info"]["type"] in ("STT_FUNC", "STT_LOOS") and symbol["st_shndx"] != "SHN_UNDEF":
-                        found.append((symbol.name, symbol["st_value"], symbol["st_size"]))
+            return list(functions(read_elf(file)))
     except Exception:  # pyelftools raises whatever its parsers meet: names are then not to be had
-        return found
-    return found
+        return []

@@ -82,6 +82,7 @@ def test_what_is_no_program(tmp_path: Path, content: bytes, reason: str) -> None
 
 @given(st.lists(st.tuples(st.integers(0, len(BYTES) - 1), st.integers(0, 255)), max_size=20), st.integers(64, 20_000))
 @example([(47, 0x80)], 20_000)  # a place beyond all memory
+@example([(359, 0x80)], 20_000)  # and that of a segment of notes
 def test_damaged_files_are_refused_or_read(tmp_path_factory: pytest.TempPathFactory, changes, length) -> None:
     """Whatever is changed in a file: it is refused as the user's, or read; never does anything else happen."""
     data = bytearray(BYTES)
