@@ -158,6 +158,81 @@ def test_what_is_negative_and_narrow(tmp_path: Path) -> None:
     assert any(line.startswith("fallocate(") and " = -1 EOPNOTSUPP (" in line for line in made)
 
 
+TALKER = """
+import ctypes, os, socket, struct, sys
+libc = ctypes.CDLL(None)
+sys.stdin.readline()
+told = []
+tell = told.append  # ~ stands for anything
+for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    text = lambda port: f"127.0.0.1:{port}" if family == socket.AF_INET else f"[::1]:{port}"
+    size = 16 if family == socket.AF_INET else 28
+    server, client = socket.socket(family), socket.socket(family)
+    server.bind((host, 0))
+    tell(f"bind({server.fileno()}, {text(0)}, {size}) = 0")
+    port = server.getsockname()[1]
+    tell(f"getsockname({server.fileno()}, {text(port)}, 0x")
+    server.listen()
+    client.connect((host, port))
+    tell(f"connect({client.fileno()}, {text(port)}, {size}) = 0")
+    peer, (_, from_port, *_) = server.accept()
+    tell(f"accept4({server.fileno()}, {text(from_port)}, 0x")
+    assert peer.getpeername()[1] == from_port
+    tell(f"getpeername({peer.fileno()}, {text(from_port)}, 0x")
+    one, other = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
+    one.bind((host, 0))
+    other.sendto(b"abc", (host, one.getsockname()[1]))
+    tell(f"sendto({other.fileno()}, 0x~, 3, 0, {text(one.getsockname()[1])}, {size}) = 3")
+    _, (_, from_port, *_) = one.recvfrom(10)
+    tell(f"recvfrom({one.fileno()}, 0x~, 10, 0, {text(from_port)}, 0x")
+refused = socket.socket(socket.AF_UNIX)
+for name in ("/no/such socket", chr(0) + "nobody listens", "x" * 107):
+    refused.connect_ex(name)
+    size = 2 + len(name) + (name[0] != chr(0))
+    tell(f'connect({refused.fileno()}, unix:"{name.replace(chr(0), "@")}", {size}) = -1 E')
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+netlink.bind((0, 1))
+tell(f"bind({netlink.fileno()}, netlink:0,0x1, 12) = 0")
+libc.connect(refused.fileno(), ctypes.c_void_p(16), 16)
+tell(f"connect({refused.fileno()}, 0x10, 16) = -1 EFAULT (Bad address)")
+libc.connect(refused.fileno(), b"", -1)
+tell(f"connect({refused.fileno()}, 0x~, -1) = -1 EINVAL (Invalid argument)")
+read, write = os.pipe()
+tell(f"pipe2([{read}, {write}], O_CLOEXEC) = 0")
+left, right = socket.socketpair()
+tell(f"socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, [{left.fileno()}, {right.fileno()}]) = 0")
+libc.syscall(35, struct.pack("qq", 0, 1234567), None)
+tell("nanosleep({tv_sec=0, tv_nsec=1234567}, NULL) = 0")
+print(chr(10).join(told))
+"""
+
+
+@pytest.mark.parametrize("which", ["*", "connect || bind || sendto || recvfrom || accept4 || getsockname || nanosleep"])
+def test_what_arguments_lead_to(which: str) -> None:
+    """Addresses of sockets, pairs of files and times, as the program has them; before the call what it is given."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TALKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as talker:
+        pointcut = " || ".join(f"syscall({name})" for name in which.split(" || "))
+        text = f"""aspect a {{
+            after(): ({pointcut}) && if(pid == {talker.pid}) {{ log(joinpoint); }}
+            before(): ({pointcut}) && if(pid == {talker.pid}) {{ log(joinpoint); }}
+        }}"""
+        with woven(text) as a:
+            told = talker.communicate("go\n", timeout=300)[0].splitlines()
+            events = a.events()
+    assert len(told) == 23
+    ended, begun = calls(events, talker.pid), calls(events, talker.pid, "before#1")
+    shown = iter(ended)
+    for line in told:
+        if which == "*" or line.split("(")[0] in which.split(" || "):
+            assert any(all(part in call for part in line.split("~")) for call in shown), line  # in this order
+    given = [line.partition(") = ")[0] for line in told if line.startswith(("bind", "connect", "nanosleep"))]
+    assert len(given) == 11
+    assert [line for line in given if not any(call.startswith(line.split("~")[0]) for call in begun)] == []
+    assert not any(call.startswith(("accept4(3, 127", "pipe2([")) for call in begun)
+
+
 def test_the_name_is_the_one_that_the_kernel_used(tmp_path: Path) -> None:
     """Another thread changes the name all the time: what is logged is the file that was opened, each time; in a
     condition too."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, TypeAlias
 
     from klasy.compiler.irstate import Step
+    from klasy.kernel.syscalls import Content
     from klasy.match import plan
     from klasy.record import Format
     from klasy.source import Span
@@ -565,12 +566,12 @@ class StringField(Part):
 @dataclass(eq=False)
 class CallField(Part):
     """A system call as a whole, layout as record.py says: ``registers`` is the address of the program's registers,
-    ``strings`` tells in which of them (offsets in struct pt_regs) are addresses of strings."""
+    ``contents`` tells what some of them lead to."""
 
     size: int
     registers: Operand
     result: Operand
-    strings: tuple[int, ...]
+    contents: tuple[Content, ...]
     mnemonic = "call"
     operand_fields = ("registers", "result")
 

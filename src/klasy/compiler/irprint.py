@@ -159,9 +159,9 @@ class _Printer:
                 what = f"{_user(part.user)}string {part.size}"
                 return f"{part.offset}: {what} of {self.place(part.address, part.at)} else bit {part.bit}"
             case ir.CallField():
-                strings = "".join(f", string at +{register}" for register in part.strings)
+                led = "".join(f", {content.kind} at +{content.register}" for content in part.contents)
                 values = f"{self.operand(part.registers)}, result {self.operand(part.result)}"
-                return f"{part.offset}: call {part.size} with registers at {values}{strings}"
+                return f"{part.offset}: call {part.size} with registers at {values}{led}"
             case ir.StackField():
                 return f"{part.offset}: {_user(part.user)}stack {part.size} else bit {part.bit}"
             case ir.StackKey():

@@ -329,8 +329,8 @@ class Body(ExpressionLowering):
         self.faults = None
         build.span = node.span
         size = node.format.size
-        if self.arm.strings is not None and any(isinstance(part, ir.CallField) for part in parts):
-            size -= (MOST_TEXTS - len(self.arm.strings)) * TEXT_BYTES
+        if self.arm.contents is not None and any(isinstance(part, ir.CallField) for part in parts):
+            size -= (MOST_TEXTS - len(self.arm.contents)) * TEXT_BYTES
         build.add(ir.Emit(node.format.index, size, self.joinpoint, tuple(parts), faults))
 
     def part(self, item: tree.Item, known: dict[tree.Expr, Operand]) -> ir.Part | None:

@@ -48,5 +48,5 @@ def call_field(body: Body, field: Field, value: tree.JoinPointAttribute) -> ir.C
     if value.attribute == tree.WHOLE_AFTER:
         result = build.value()
         build.add(ir.Result(result))
-    strings = body.arm.strings or ()
-    return ir.CallField(field.offset, CALL_SIZE + len(strings) * TEXT_BYTES, registers, result, strings)
+    contents = body.arm.contents or ()
+    return ir.CallField(field.offset, CALL_SIZE + len(contents) * TEXT_BYTES, registers, result, contents)

@@ -130,24 +130,73 @@ def recorded(tracepoints: Tracepoints, name: str) -> tuple[Field, ...] | None:
     return tuple(field for field in made.fields if field.name not in ("__syscall_nr", "nr"))[: len(ARGUMENT_OFFSETS)]
 
 
-def string_places(tracepoints: Tracepoints, name: str) -> tuple[int, ...]:
-    """See :func:`strings`; faster where most calls have none."""
-    try:
-        if "char *" not in tracepoints.read("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}"):
+class Content(NamedTuple):
+    """What an argument leads to in the memory of the program, of which the call takes note as a whole.
+
+    ``place``: which argument it is. ``size``: in bytes; 0 of a string, which ends itself, and where the next argument
+    tells it: as a number or, of what the call fills, as the address of an int.
+    """
+
+    place: int
+    kind: str
+    size: int = 0
+    filled: bool = False
+
+    @property
+    def register(self) -> int:
+        """The register with its address, as an offset in ``struct pt_regs``."""
+        return ARGUMENT_OFFSETS[self.place]
+
+    @property
+    def size_register(self) -> int:
+        """That of the next argument."""
+        return ARGUMENT_OFFSETS[self.place + 1]
+
+
+STRING, SOCKET_ADDRESS, TIME, PAIR = "string", "socket address", "time", "pair"
+
+# What a call is given, and what it fills, that is no string: by the argument's name.
+_GIVEN = {
+    "connect": ("uservaddr", SOCKET_ADDRESS, 0),
+    "bind": ("umyaddr", SOCKET_ADDRESS, 0),
+    "sendto": ("addr", SOCKET_ADDRESS, 0),
+    "nanosleep": ("rqtp", TIME, 16),
+    "clock_nanosleep": ("rqtp", TIME, 16),
+}
+_FILLED = {
+    "accept": ("upeer_sockaddr", SOCKET_ADDRESS, 0),
+    "accept4": ("upeer_sockaddr", SOCKET_ADDRESS, 0),
+    "getsockname": ("usockaddr", SOCKET_ADDRESS, 0),
+    "getpeername": ("usockaddr", SOCKET_ADDRESS, 0),
+    "recvfrom": ("addr", SOCKET_ADDRESS, 0),
+    "pipe": ("fildes", PAIR, 8),
+    "pipe2": ("fildes", PAIR, 8),
+    "socketpair": ("usockvec", PAIR, 8),
+}
+
+
+def contents(tracepoints: Tracepoints, name: str, *, over: bool) -> tuple[Content, ...]:
+    """What a call leads to, by place; ``over``: what it has filled, too. Faster where that is nothing."""
+    if name not in _GIVEN and not (over and name in _FILLED):
+        try:
+            if "char *" not in tracepoints.read("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}"):
+                return ()
+        except SystemRefusal:
             return ()
-    except SystemRefusal:
-        return ()
-    return strings(name, recorded(tracepoints, name) or ())
+    return contents_of(name, recorded(tracepoints, name) or (), over=over)
 
 
-def strings(name: str, fields: Sequence[Field]) -> tuple[int, ...]:
-    """Which of a call's arguments are strings that the kernel takes, by their places."""
+def contents_of(name: str, fields: Sequence[Field], *, over: bool) -> tuple[Content, ...]:
+    """See :func:`contents`. ``fields`` are the arguments."""
     also = _ALSO_STRINGS.get(name, ())
-    return tuple(
-        [
-            place
-            for place, field in enumerate(fields)
-            if field.name in also
-            or (field.type.replace(" ", "") == "constchar*" and (name, field.name) not in _NO_STRINGS)
-        ]
-    )
+    found = []
+    for place, field in enumerate(fields):
+        if field.name in also or (
+            field.type.replace(" ", "") == "constchar*" and (name, field.name) not in _NO_STRINGS
+        ):
+            found.append(Content(place, STRING))
+        for table, filled in ((_GIVEN, False), (_FILLED, True)):
+            argument, kind, size = table.get(name, ("", "", 0))
+            if field.name == argument and over >= filled:
+                found.append(Content(place, kind, size, filled))
+    return tuple(found)

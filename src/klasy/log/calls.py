@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from struct import Struct
 
@@ -9,14 +10,16 @@ from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, INTERNAL_ERRORS, TAKEN, words
-from klasy.log.value import Call, CallArgument, UserText, text_of
+from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, FAMILY, INTERNAL_ERRORS, TAKEN, words
+from klasy.log.format_text import quoted
+from klasy.log.value import Call, CallArgument, UserText, ip4_text, ip6_text, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.record import CALL_REGISTERS, CALL_SIZE, TEXT_BYTES, TEXT_KERNEL, TEXT_NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klasy.kernel.syscalls import Content
     from klasy.kernel.tracepoints import Field, Tracepoints
 
 TRACEFS = "/sys/kernel/tracing"
@@ -25,6 +28,9 @@ _WORD = 8
 _NUMBERS = Struct(f"<q{len(CALL_REGISTERS)}Q")
 assert _NUMBERS.size == CALL_SIZE
 _REMEMBERED = 256
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_UNIX_SIZE = 110  # of struct sockaddr_un
+_NETLINK, _TIME, _PAIR = Struct("<II"), Struct("<qq"), Struct("<ii")
 _ERRORS = 4095
 # Of these a program sets the low half of a register alone: what wait4(-1, ..) leaves there is 0xffffffff.
 _WORDS = """int unsigned u32 __u32 __s32 pid_t uid_t gid_t qid_t clockid_t timer_t mqd_t key_t key_serial_t rwf_t"""
@@ -38,20 +44,18 @@ class Calls:
 
     def __init__(self, tracepoints: Tracepoints | None = None) -> None:
         self._tracepoints = tracepoints or LiveTracepoints(TRACEFS)
-        self._known: dict[str, tuple[_Argument, ...]] = {}
+        self._known: dict[tuple[str, bool], tuple[_Argument, ...]] = {}
 
     def decode(self, name: str, raw: bytes, *, over: bool) -> Call:
         """The call of that name; ``over``: with its result."""
         numbers = _NUMBERS.unpack_from(raw)
         arguments = []
-        for argument in self._arguments(name):
-            number, end = numbers[argument.word], argument.text + TEXT_BYTES
-            if argument.text and number and end <= len(raw) and raw[end - 1] != TEXT_NONE:
-                text = text_of(raw[argument.text : end - 1])
-                string = text if raw[end - 1] == TEXT_KERNEL else UserText(text)
-                arguments.append(CallArgument(argument.name, string, None))
-            else:
-                arguments.append(argument.shown(number))
+        for argument in self._arguments(name, over):
+            number, content = numbers[argument.word], argument.content
+            found = _content(argument, content, raw) if content is not None and number else None
+            if found is None or (content is not None and content.filled and numbers[0] < 0):
+                found = argument.shown(number)
+            arguments.append(found)
         taken = TAKEN.get(name)
         if taken is not None:
             place, rule = taken
@@ -62,13 +66,14 @@ class Calls:
         result = numbers[0]
         return Call(name, tuple(arguments), result if over else None, _result_text(name, result) if over else "")
 
-    def _arguments(self, name: str) -> tuple[_Argument, ...]:
-        found = self._known.get(name)
+    def _arguments(self, name: str, over: bool) -> tuple[_Argument, ...]:
+        found = self._known.get((name, over))
         if found is None:
             fields = syscalls.recorded(self._tracepoints, name) or ()
-            texts = {place: CALL_SIZE + n * TEXT_BYTES for n, place in enumerate(syscalls.strings(name, fields))}
-            found = self._known[name] = tuple(
-                [_argument(name, place, field, texts.get(place, 0)) for place, field in enumerate(fields)]
+            contents = syscalls.contents_of(name, fields, over=over)
+            led = {each.place: (CALL_SIZE + n * TEXT_BYTES, each) for n, each in enumerate(contents)}
+            found = self._known[name, over] = tuple(
+                [_argument(name, place, field, *led.get(place, (0, None))) for place, field in enumerate(fields)]
             )
         return found
 
@@ -76,19 +81,69 @@ class Calls:
 class _Argument(NamedTuple):
     """What makes an argument of what a record holds.
 
-    ``word``: which of the numbers is its register's; ``text``: where a string's text lies, 0 of what is none;
-    ``shown``: what a number comes to, remembered, for a program makes the same calls again and again.
+    ``word``: which of the numbers is its register's; ``content``: what it leads to, which lies at ``at``; ``shown``:
+    what a number comes to, remembered, for a program makes the same calls again and again.
     """
 
     name: str
     word: int
-    text: int
+    at: int
+    content: Content | None
     shown: Callable[[int], CallArgument]
 
 
-def _argument(call: str, place: int, field: Field, text: int) -> _Argument:
+def _argument(call: str, place: int, field: Field, at: int, content: Content | None) -> _Argument:
     word = 1 + (syscalls.ARGUMENT_OFFSETS[place] - _FIRST) // _WORD
-    return _Argument(field.name, word, text, lru_cache(_REMEMBERED)(lambda number: _shown(call, field, number)))
+    shown = lru_cache(_REMEMBERED)(lambda number: _shown(call, field, number))
+    return _Argument(field.name, word, at, content, shown)
+
+
+def _content(argument: _Argument, content: Content, raw: bytes) -> CallArgument | None:
+    """An argument by what it leads to; None where that is not in the record."""
+    last = argument.at + TEXT_BYTES - 1
+    if last >= len(raw) or raw[last] == TEXT_NONE:
+        return None
+    data = raw[argument.at : last]
+    if content.kind == syscalls.STRING:
+        text = text_of(data)
+        return CallArgument(argument.name, text if raw[last] == TEXT_KERNEL else UserText(text), None)
+    value, text = _CONTENTS[content.kind](data)
+    return CallArgument(argument.name, UserText(value), text)
+
+
+def _socket_address(data: bytes) -> tuple[str, str]:
+    """As people write it: ``127.0.0.1:80``, ``[::1]:80``, ``unix:"/run/x"``; @ is a NUL of an abstract name."""
+    family, port = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:4], "big")
+    if family == _AF_UNIX:
+        path = data[2:_UNIX_SIZE]
+        name = text_of(path) if path[0] else text_of(b"@" * any(path) + path[1:].rstrip(b"\0").replace(b"\0", b"@"))
+        return f"unix:{name}", f"unix:{quoted(name)}"
+    if family == _AF_INET:
+        text = f"{ip4_text(data[4:8])}:{port}"
+    elif family == _AF_INET6:
+        scope = int.from_bytes(data[24:28], "little")
+        text = f"[{ip6_text(data[8:24])}{f'%{scope}' if scope else ''}]:{port}"
+    elif family == _AF_NETLINK:
+        number, groups = _NETLINK.unpack_from(data, 4)
+        text = f"netlink:{number},{groups:#x}"
+    else:
+        text = FAMILY.text(family)
+    return text, text
+
+
+def _time(data: bytes) -> tuple[str, str]:
+    seconds, nanoseconds = _TIME.unpack_from(data)
+    text = f"{{tv_sec={seconds}, tv_nsec={nanoseconds}}}"
+    return text, text
+
+
+def _pair(data: bytes) -> tuple[str, str]:
+    first, second = _PAIR.unpack_from(data)
+    text = f"[{first}, {second}]"
+    return text, text
+
+
+_CONTENTS = {syscalls.SOCKET_ADDRESS: _socket_address, syscalls.TIME: _time, syscalls.PAIR: _pair}
 
 
 def _shown(call: str, field: Field, number: int) -> CallArgument:
@@ -129,8 +184,6 @@ def _result_text(name: str, result: int) -> str:
         return f"0{result:o}"
     if not -_ERRORS <= result < 0:
         return f"{result & (1 << 64) - 1:#x}" if name in ADDRESS_RESULTS else str(result)
-    import os
-
     error = -result
     if error in INTERNAL_ERRORS:
         word, meaning = INTERNAL_ERRORS[error]

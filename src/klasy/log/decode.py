@@ -22,6 +22,8 @@ from klasy.log.value import (
     UserStack,
     UserText,
     Value,
+    ip4_text,
+    ip6_text,
     text_of,
 )
 from klasy.plain import TYPE_CHECKING, cached_property
@@ -322,22 +324,11 @@ def _buffer(raw: bytes) -> Value:
     return data[:wanted] if wanted <= len(data) else CutBytes(data, wanted - len(data))
 
 
-def _ip4(raw: bytes) -> str:
-    first, second, third, fourth = raw
-    return f"{first}.{second}.{third}.{fourth}"
-
-
-def _ip6(raw: bytes) -> str:
-    from socket import AF_INET6, inet_ntop  # as RFC 5952 has it
-
-    return inet_ntop(AF_INET6, raw)
-
-
 def _mac(raw: bytes) -> str:
     return raw.hex(":")
 
 
-_ADDRESSES = {"ip4": _ip4, "ip6": _ip6, "mac": _mac}
+_ADDRESSES = {"ip4": ip4_text, "ip6": ip6_text, "mac": _mac}
 
 
 def attribute(point: LogPoint, name: str) -> Value:

@@ -152,3 +152,16 @@ Value = (
 def text_of(raw: bytes) -> str:
     """The string in bytes that a NUL ends, or their end."""
     return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def ip4_text(raw: bytes) -> str:
+    """An address of four bytes, as people write it."""
+    first, second, third, fourth = raw
+    return f"{first}.{second}.{third}.{fourth}"
+
+
+def ip6_text(raw: bytes) -> str:
+    """An address of sixteen bytes, as RFC 5952 has it."""
+    from socket import AF_INET6, inet_ntop
+
+    return inet_ntop(AF_INET6, raw)

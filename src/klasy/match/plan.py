@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from klasy.diag import Diagnostic
     from klasy.flow.stored import Stored
     from klasy.kernel.model import Function
+    from klasy.kernel.syscalls import Content
     from klasy.lang.ast import Aspect, Expr, TypeRef
     from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
     from klasy.match.filter import Filter
@@ -257,9 +258,8 @@ class Note(NamedTuple):
 class Arm:
     """One advice as a probe runs it. The maps give the id of the join point at an address.
 
-    ``strings``: where the advice takes system calls as a whole, the offsets in ``struct pt_regs`` of the registers that
-    hold addresses of strings. ``note``: of an ACCESSED probe, that without which the advice does not run; without it
-    only the access leads there.
+    ``contents``: where the advice takes system calls as a whole, what their arguments lead to. ``note``: of an ACCESSED
+    probe, that without which the advice does not run; without it only the access leads there.
 
     Of a WATCH probe: the advice runs at accesses that do what ``does`` says (READS, WRITES, 0: either), and at those of
     which the program cannot tell (the reader of log and counts can); where ``ranges`` is given, only at instructions
@@ -275,7 +275,7 @@ class Arm:
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
-    strings: tuple[int, ...] | None = None
+    contents: tuple[Content, ...] | None = None
     note: Note | None = None
 
     @property

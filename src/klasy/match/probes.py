@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klasy.kernel.model import Function
+    from klasy.kernel.syscalls import Content
     from klasy.lang.ast import Advice
     from klasy.match.matched import Match, Outcome
     from klasy.match.plan import MemberCode, Watch
@@ -53,7 +54,7 @@ class _ArmDraft:
     does: int = 0
     ranges: tuple[tuple[int, int], ...] | None = None
     members: Members | None = None
-    strings: tuple[int, ...] | None = None
+    contents: tuple[Content, ...] | None = None
     note: NoteDraft | None = None
     order: int = 0
 
@@ -189,7 +190,7 @@ class ProbeSet:
                     arm.does,
                     arm.ranges,
                     arm.members,
-                    arm.strings,
+                    arm.contents,
                     self._note(arm.note) if arm.note is not None else None,
                 )
             )

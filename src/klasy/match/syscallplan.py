@@ -120,12 +120,12 @@ class _SyscallPlanner:
     def _add(self, kind: Kind, advice: ast.Advice, match: Match, function: Function, why: str) -> None:
         probes = self.planner.probes
         draft = probes.point(kind, function.address, function)
-        strings: tuple[int, ...] | None = None
+        contents: tuple[syscalls.Content, ...] | None = None
         if advice.index in self.whole:
-            places = syscalls.string_places(self.kernel.tracepoints, function.name)
-            strings = tuple([syscalls.ARGUMENT_OFFSETS[place] for place in places])
-        arm = probes.arm(draft, advice, match.outcome, hash(strings) if strings else 0)
-        arm.strings = strings
+            over = advice.kind is ast.AdviceKind.AFTER
+            contents = syscalls.contents(self.kernel.tracepoints, function.name, over=over)
+        arm = probes.arm(draft, advice, match.outcome, hash(contents) if contents else 0)
+        arm.contents = contents
         arm.by_address[function.address] = probes.joinpoint(advice, match.shadow, kind.mechanism.value, why)
 
 

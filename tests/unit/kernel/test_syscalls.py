@@ -59,6 +59,19 @@ def test_strings_are_what_the_kernel_takes_as_such() -> None:
         close="unsigned int fd",
     )
     found = {
-        name: syscalls.string_places(known, name) for name in ("openat", "write", "mount", "getcwd", "close", "read")
+        name: tuple(each.place for each in syscalls.contents(known, name, over=False))
+        for name in ("openat", "write", "mount", "getcwd", "close", "read")
     }
     assert found == {"openat": (1,), "write": (), "mount": (0, 1, 2), "getcwd": (), "close": (), "read": ()}
+
+
+def test_what_a_call_fills_is_there_when_it_is_over() -> None:
+    """The address that connect is given is there before; that of accept's peer, and both ends of a pipe, afterwards."""
+    known = events(
+        connect="int fd, struct sockaddr * uservaddr, int addrlen",
+        accept="int fd, struct sockaddr * upeer_sockaddr, int * upeer_addrlen",
+        pipe2="int * fildes, int flags",
+    )
+    for name, before, after in (("connect", [1], [1]), ("accept", [], [1]), ("pipe2", [], [0])):
+        assert [each.place for each in syscalls.contents(known, name, over=False)] == before
+        assert [each.place for each in syscalls.contents(known, name, over=True)] == after

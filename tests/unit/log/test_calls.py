@@ -49,12 +49,16 @@ CALLS = Calls(
         " unsigned long new_addr",
         prctl="int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5",
         lseek="unsigned int fd, off_t offset, unsigned int whence",
+        connect="int fd, struct sockaddr * uservaddr, int addrlen",
+        accept4="int fd, struct sockaddr * upeer_sockaddr, int * upeer_addrlen, int flags",
+        pipe2="int * fildes, int flags",
+        nanosleep="struct __kernel_timespec * rqtp, struct __kernel_timespec * rmtp",
         inotify_add_watch="int fd, const char * pathname, u32 mask",
         fanotify_init="unsigned int flags, unsigned int event_f_flags",
         fanotify_mark="int fanotify_fd, unsigned int flags, __u64 mask, int dfd, const char * pathname",
     )
 )
-NAMES = ("openat", "mmap", "kill", "clone", "lseek")
+NAMES = ("openat", "mmap", "kill", "clone", "lseek", "connect", "accept4", "pipe2", "nanosleep")
 ORDER = ("di", "si", "dx", "r10", "r8", "r9")
 
 
@@ -73,14 +77,19 @@ def text(name: str, arguments: tuple[int, ...], result: int | None, *texts: tupl
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, -1, -100, 0o100, 0x7FFF_0000_1000]) | st.integers(-(1 << 63), (1 << 63) - 1)
 
+# Strings, and addresses of all kinds that sockets have.
+TEXTS = st.sampled_from([b"/a", b"\xff\n%s"]) | st.builds(
+    lambda family, rest: bytes([family, 0]) + rest, st.sampled_from([0, 1, 2, 10, 16, 40]), st.binary(max_size=200)
+)
+
 
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 5),
+            st.integers(0, len(NAMES)),
             st.lists(NUMBERS, min_size=6, max_size=6),
             st.sampled_from([3, 0, -2, -512, 0x7F00_0000_1000]),
-            st.lists(st.tuples(st.sampled_from([b"/a", b"\xff\n%s"]), st.integers(0, 2)), max_size=2),
+            st.lists(st.tuples(TEXTS, st.integers(0, 2)), max_size=2),
         ),
         min_size=1,
         max_size=8,
@@ -125,6 +134,48 @@ def test_arguments_that_a_call_does_not_read_are_left_out() -> None:
     assert text("prctl", (15, 0x1000, junk, junk, junk), 0) == "prctl(PR_SET_NAME, 4096) = 0"
     shown: Any = value_json(CALLS.decode("fcntl", record((3, 1, junk)), over=True), SYMBOLS)
     assert shown["arguments"] == {"fd": 3, "cmd": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"\2\0\0\x50\x7f\0\0\1", "127.0.0.1:80"),
+        (b"\n\0\x1f\x90" + bytes(19) + b"\1", "[::1]:8080"),
+        (b"\n\0\0\x16" + bytes(4) + b"\xfe\x80" + bytes(13) + b"\1\2\0\0\0", "[fe80::1%2]:22"),
+        (b'\1\0/run/a "b"\0rest', 'unix:"/run/a \\"b\\""'),
+        (b"\1\0\0name", 'unix:"@name"'),
+        (b"\1\0\0a\0b", 'unix:"@a@b"'),
+        (b"\1\0", 'unix:""'),
+        (b"\x10\0\0\0\x39\x05\0\0\3\0\0\0", "netlink:1337,0x3"),
+        (b"\x11\0\0\0", "AF_PACKET"),
+        (b"\x63\0", "99"),
+    ],
+)
+def test_socket_addresses(data: bytes, shown: str) -> None:
+    """As people write them; an escape in a name does nothing to a terminal."""
+    assert text("connect", (3, 0x1000, 16), None, (data, TEXT_USER)) == f"connect(3, {shown}, 16)"
+    assert text("accept4", (3, 0x1000, 0x2000, 0), 4, (data, TEXT_USER)) == f"accept4(3, {shown}, 0x2000, 0) = 4"
+
+
+def test_what_was_not_filled_or_not_read_is_an_address() -> None:
+    """A call that failed has filled nothing, one that is about to be made neither; NULL is none."""
+    at_home = (b"\2\0\0\x50\x7f\0\0\1", TEXT_USER)
+    assert text("accept4", (3, 0x1000, 0x2000, 0), -11, at_home).startswith("accept4(3, 0x1000, 0x2000, 0) = -1 EAGAIN")
+    assert text("accept4", (3, 0x1000, 0x2000, 0), None) == "accept4(3, 0x1000, 0x2000, 0)"
+    assert text("accept4", (3, 0, 0, 0), 4, (b"", TEXT_NONE)) == "accept4(3, NULL, NULL, 0) = 4"
+    assert text("connect", (3, 0x1000, 16), -14, (b"", TEXT_NONE)).startswith("connect(3, 0x1000, 16) = -1 EFAULT")
+    failed = text("connect", (3, 0x1000, 16), -111, at_home)
+    assert failed == "connect(3, 127.0.0.1:80, 16) = -1 ECONNREFUSED (Connection refused)"
+
+
+def test_pairs_and_times() -> None:
+    """Both ends of a pipe; what there is to wait."""
+    assert text("pipe2", (0x1000, 0o2000000), 0, (b"\3\0\0\0\4\0\0\0", TEXT_USER)) == "pipe2([3, 4], O_CLOEXEC) = 0"
+    waited = (Struct("<qq").pack(1, 5), TEXT_USER)
+    assert text("nanosleep", (0x1000, 0), 0, waited) == "nanosleep({tv_sec=1, tv_nsec=5}, NULL) = 0"
+    shown: Any = value_json(CALLS.decode("nanosleep", record((0x1000, 0), 0, waited), over=True), SYMBOLS)
+    assert shown["arguments"] == {"rqtp": "{tv_sec=1, tv_nsec=5}", "rmtp": 0}
+    assert shown["user_memory"] == ["rqtp"]
 
 
 def test_the_registers_lie_in_a_row() -> None:

@@ -30,6 +30,7 @@ from klasy.bpf.insn import (
 )
 from klasy.bpf.uapi import BPF_F_USER_BUILD_ID, BPF_F_USER_STACK
 from klasy.compiler import ir
+from klasy.kernel.syscalls import STRING
 from klasy.match.mechanism import Context
 from klasy.match.plan import Locator
 from klasy.plain import TYPE_CHECKING
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.origin import Origin
     from klasy.bpf.insn import Reg
+    from klasy.kernel.syscalls import Content
     from klasy.match.plan import Probe
 
 
@@ -205,7 +207,7 @@ class RecordWriter:
         self._unless_failed(part, "s>=")
 
     def _call(self, part: ir.CallField) -> None:
-        """A system call as a whole: its result, the registers at its entry, its strings."""
+        """A system call as a whole: its result, the registers at its entry, what they lead to."""
         from klasy.backend.bytecode import syscalls
 
         e, registers = self.e, part.offset + 8
@@ -221,11 +223,40 @@ class RecordWriter:
             for at in range(0, syscalls.REGISTERS_BYTES, 8):
                 e.asm.emit(load(R1, R0, at), store(base, registers + at, R1))
             e.asm.label(none)
-        for number, register in enumerate(part.strings):
-            text = part.offset + CALL_SIZE + number * TEXT_BYTES
-            self._zero(text, TEXT_BYTES)
-            e.asm.emit(load(R3, self._base(), registers + register - syscalls.FIRST_REGISTER))
-            self._text(text)
+        registers -= syscalls.FIRST_REGISTER
+        for number, content in enumerate(part.contents):
+            at = part.offset + CALL_SIZE + number * TEXT_BYTES
+            self._zero(at, TEXT_BYTES)
+            e.asm.emit(load(R3, self._base(), registers + content.register))
+            if content.kind == STRING:
+                self._text(at)
+            else:
+                self._content(at, content, registers)
+
+    def _content(self, offset: int, content: Content, registers: int) -> None:
+        """What lies at the address in r3, of the process's. ``registers``: where the record has those of the call."""
+        e, last = self.e, offset + TEXT_BYTES - 1
+        none, read = e.asm.fresh_label("none"), e.asm.fresh_label("read")
+        if content.size:
+            e.asm.emit(mov(R2, content.size))
+        elif content.filled:  # its size first goes where it will go itself
+            e.asm.emit(load(R3, self._base(), registers + content.size_register), mov(R2, 4))
+            self._address(R1, offset)
+            e.read_memory(user=True)
+            base = self._base()
+            e.asm.emit(load(R3, base, registers + content.register), load(R2, base, offset, 4))
+        else:
+            e.asm.emit(load(R2, self._base(), registers + content.size_register, 4))
+        if not content.size:
+            e.asm.emit(
+                jump_if(R2, "==", 0, none), jump_if(R2, ">", TEXT_BYTES - 1, none)
+            )  # the kernel takes none either
+        self._address(R1, offset)
+        e.read_memory(user=True)
+        e.asm.emit(store_imm(self._base(), last, TEXT_USER, 1), jump_if(R0, "s>=", 0, read))
+        e.asm.label(none)
+        e.asm.emit(store_imm(self._base(), last, TEXT_NONE, 1))
+        e.asm.label(read)
 
     def _text(self, offset: int) -> None:
         """The string at r3, of the process's, as part of a system call."""
