@@ -450,8 +450,9 @@ class FakeKernel:
     def function_names(self) -> Collection[str]:
         return {function.base for function in self._by_address.values()}
 
-    def functions(self, pattern: str) -> list[Function]:
-        return [f for f in self.all_functions() if matches(pattern, f.base) or matches(pattern, f.name)]
+    def functions(self, pattern: str, modules: Collection[str] | None = None) -> list[Function]:
+        named = [f for f in self.all_functions() if matches(pattern, f.base) or matches(pattern, f.name)]
+        return [f for f in named if modules is None or f.module in modules]
 
     def function_at(self, address: int) -> Function | None:
         return next((f for f in self._by_address.values() if f.address <= address < f.end), None)

@@ -10,7 +10,6 @@ import os
 from bisect import bisect_left, bisect_right
 
 from klasy.btf.btf import Btf
-from klasy.btf.types import Func
 from klasy.errors import KernelLacks
 from klasy.kernel import arch_x86_64 as arch
 from klasy.kernel.function import KernelFunction
@@ -210,7 +209,7 @@ class KernelImage:
         btf = self.btf_of(function.module)
         if btf is None or function.clone is not Clone.NONE:
             return None
-        ids = [found for found in btf.find(function.name, Func) if found >= btf.first]
+        ids = btf.find_funcs(function.name)
         if not ids or (len(ids) > 1 and len({btf.c_prototype(found) for found in ids}) > 1):
             return None
         return ids[0]
@@ -231,11 +230,12 @@ class KernelImage:
         """All distinct base names of functions."""
         return self._base_names
 
-    def functions(self, pattern: str) -> list[Function]:
-        """Functions whose base name or symbol matches a glob, clones included, by address."""
+    def functions(self, pattern: str, modules: Collection[str] | None = None) -> list[Function]:
+        """Functions whose base name or symbol matches a glob, clones included, by address; of ``modules`` if given."""
         found: list[Function] = []
         for _, _, module in self.objects:
-            found += self._functions_at(module, self.symbols[module].matching(pattern))
+            if modules is None or module in modules:
+                found += self._functions_at(module, self.symbols[module].matching(pattern))
         return found
 
     def _functions_at(self, module: str | None, indices: Sequence[int]) -> list[KernelFunction]:

@@ -184,10 +184,10 @@ class Kernel(Protocol):
     def function_names(self) -> Collection[str]:
         """All distinct base names of functions: what a misspelt one is compared with."""
 
-    def functions(self, pattern: str) -> list[Function]:
+    def functions(self, pattern: str, modules: Collection[str] | None = None) -> list[Function]:
         """Functions whose base name or symbol matches a glob (only ``*`` is special), clones included, by address.
 
-        Raises SystemRefusal where the kernel hides its symbols.
+        ``modules``: those of these modules only. Raises SystemRefusal where the kernel hides its symbols.
         """
 
     def function_at(self, address: int) -> Function | None:

@@ -241,8 +241,8 @@ class AdviceMatcher:
             match_syscalls(self, conjunct, result)
             return
         if conjunct.executions:
-            functions = self.named(conjunct.executions)
-            if len(functions) > MOST_SHADOWS and len(conjunct.literals) == 1 and self.advice.returning is None:
+            functions = self._candidates(conjunct)
+            if len(functions) > MOST_SHADOWS and self._takes_all(conjunct):
                 from klasy.match import lint
 
                 lint.report_too_many(len(functions), self.advice, self.bag)
@@ -272,6 +272,19 @@ class AdviceMatcher:
                 outcome = self.outcome(_CALL, callee, None)
                 if outcome is not None:
                     result.unknown[address] = outcome
+
+    def _candidates(self, conjunct: Conjunct) -> dict[int, Function]:
+        """The functions whose executions a conjunct may select. Of many named, those that lie where it asks for it."""
+        functions = self.named(conjunct.executions)
+        many = any(self.resolved[leaf].every for leaf in conjunct.executions) or len(functions) > MANY
+        area = self.area(conjunct, True) if many and conjunct.asks_where else None
+        return functions if area is None else {a: functions[a] for a in area if a in functions}
+
+    def _takes_all(self, conjunct: Conjunct) -> bool:
+        """Whether an execution is selected by what the function is called and where it lies alone."""
+        kinds = ast.Execution | _WHERE
+        plain = all(x.positive and isinstance(self.form.leaves[x.leaf], kinds) for x in conjunct.literals)
+        return plain and self.advice.returning is None
 
     def _every(self, found: dict[int, Found]) -> dict[int, Function]:
         from klasy.match.late import Late
@@ -327,7 +340,8 @@ class AdviceMatcher:
         elif conjunct.files and modules_too:
             area = {f.address: f for f in self.signatures.functions("*")}
         elif conjunct.modules and modules_too and not self._lets_kernel_in(conjunct):
-            area = {f.address: f for f in self.signatures.functions("*") if f.module is not None}
+            named = [m for m in self.kernel.modules() if all(matches(g, m) for g in self.module_globs(conjunct))]
+            area = {f.address: f for f in self.kernel.functions("*", named)}
         else:
             return None
         globs = self.module_globs(conjunct)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.btf.types import Func, Struct
+from klasy.btf.types import Struct
 from klasy.kernel.arch_x86_64 import ARGUMENT_REGISTERS, LONGEST_STRUCT_IN_REGISTERS, WORD
 from klasy.lang.ast import ParamKind
 from klasy.match.plan import Argument
@@ -29,8 +29,7 @@ class Prototype:
     @property
     def key(self) -> tuple[int, int]:
         """The same for functions of the same type."""
-        found = self.btf.type(self.func)
-        return id(self.btf), found.type_id if isinstance(found, Func) else self.func
+        return id(self.btf), self.btf.func_type(self.func)
 
     @property
     def proto(self) -> FuncProto:

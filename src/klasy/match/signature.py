@@ -14,7 +14,6 @@ from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, dataclass, f
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from klasy.btf.btf import Btf
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function, Kernel
     from klasy.lang.ast import Signature
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 ALTERED = frozenset({Clone.CONSTPROP, Clone.ISRA, Clone.PART})
 
 _NOTHING: Mapping[str, Named] = {}
-_FEW_LOOKUPS = 20  # by name in BTF; more are cheaper by reading all names once
 
 
 class Found(NamedTuple):
@@ -60,8 +58,6 @@ class Signatures:
         self.bag = bag
         self._resolved: dict[tuple[Signature, bool, bool], Resolved] = {}
         self._named: dict[str, list[Function]] = {}
-        self._originals: dict[int, dict[str, int | None]] = {}  # by BTF and name
-        self._read_whole: set[int] = set()
 
     @cached_property
     def programs(self) -> Programs:
@@ -132,26 +128,15 @@ class Signatures:
 
     def prototype(self, function: Function) -> Prototype | None:
         """What BTF tells of a function, or of the one of which it is a clone."""
-        btf = function.btf
-        if btf is not None and function.proto is not None:
-            return Prototype(btf, function.proto, False)
+        btf, proto = function.btf, function.proto
+        if btf is not None and proto is not None:
+            return Prototype(btf, proto, False)
         if function.clone is Clone.NONE:
             return None
         if btf is None:
             btf = self.kernel.btf if function.module is None else self.kernel.module_btf(function.module)
-        func = self._original(btf, function.base) if btf is not None else None
+        func = btf.find_func(function.base) if btf is not None else None
         return Prototype(btf, func, True) if btf is not None and func is not None else None
-
-    def _original(self, btf: Btf, name: str) -> int | None:
-        """The id of the function of which there are clones."""
-        known = self._originals.setdefault(id(btf), {})
-        if name not in known:
-            if len(known) < _FEW_LOOKUPS:
-                known[name] = btf.find_func(name)
-            elif id(btf) not in self._read_whole:
-                self._read_whole.add(id(btf))
-                known.update(btf.func_ids())
-        return known.get(name)
 
     def _select(
         self, signature: Signature, functions: list[Function], entries: list[Function], negative: bool

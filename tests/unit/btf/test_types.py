@@ -64,7 +64,9 @@ def test_find_func(btf):
     """find_func takes functions only."""
     assert btf.find_func("walk") == FUNC
     assert btf.find_func("list") is None
-    assert btf.func_ids() == {"walk": FUNC}
+    assert [btf.find_funcs(name) for _ in range(30) for name in ("walk", "list")][-2:] == [(FUNC,), ()]
+    assert btf.func_type(FUNC) == btf.type(FUNC).type_id
+    assert btf.func_type(btf.type(FUNC).type_id) == btf.type(FUNC).type_id
 
 
 def test_many_names_are_found_as_few_are(monkeypatch):
