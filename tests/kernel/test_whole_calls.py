@@ -144,6 +144,7 @@ def test_what_is_negative_and_narrow(tmp_path: Path) -> None:
         LIBC.kill(ctypes.c_int(-99999999), 0)
         LIBC.setresuid(ctypes.c_uint(2**32 - 1), 0, ctypes.c_uint(2**32 - 1))
         LIBC.fallocate(os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR), 1 << 30, ctypes.c_long(0), ctypes.c_long(1))
+        LIBC.syscall(209, ctypes.c_long(0), ctypes.c_long(-5), None)  # io_submit
 
     pid, go = child(act)
     with woven("aspect a { after(): syscall(*) { log(joinpoint); } }") as a:
@@ -153,6 +154,7 @@ def test_what_is_negative_and_narrow(tmp_path: Path) -> None:
         "wait4(-1, NULL, WNOHANG, NULL) = -1 ECHILD (No child processes)",
         "kill(-99999999, 0) = -1 ESRCH (No such process)",
         "setresuid(-1, 0, -1) = 0",
+        "io_submit(0, -5, NULL) = -1 EINVAL (Invalid argument)",
     ):
         assert expected in made
     assert any(line.startswith("fallocate(") and " = -1 EOPNOTSUPP (" in line for line in made)

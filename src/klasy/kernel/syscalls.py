@@ -127,7 +127,7 @@ def recorded(tracepoints: Tracepoints, name: str) -> tuple[Field, ...] | None:
         made = tracepoints.format("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}")
     except (SystemRefusal, KeyError):
         return None
-    return tuple(field for field in made.fields if field.name not in ("__syscall_nr", "nr"))[: len(ARGUMENT_OFFSETS)]
+    return tuple(made.fields[1 : 1 + len(ARGUMENT_OFFSETS)])  # the first is the call's number
 
 
 class Content(NamedTuple):

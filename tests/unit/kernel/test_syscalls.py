@@ -75,3 +75,9 @@ def test_what_a_call_fills_is_there_when_it_is_over() -> None:
     for name, before, after in (("connect", [1], [1]), ("accept", [], [1]), ("pipe2", [], [0])):
         assert [each.place for each in syscalls.contents(known, name, over=False)] == before
         assert [each.place for each in syscalls.contents(known, name, over=True)] == after
+
+
+def test_an_argument_may_be_called_as_the_number_is() -> None:
+    """What stands before the arguments is told by its place: some calls have an argument 'nr'."""
+    known = events(io_submit="aio_context_t ctx_id, long nr, struct iocb * * iocbpp")
+    assert [field.name for field in syscalls.recorded(known, "io_submit") or ()] == ["ctx_id", "nr", "iocbpp"]
