@@ -57,6 +57,17 @@ def test_pins_are_roots_alone():
     good("unweave")
 
 
+def test_root_of_a_container_is_told_so():
+    """Who has all capabilities in a user namespace alone is not told to run as root, nor that all is well."""
+    inside = ["unshare", "--user", "--map-root-user", KLASY]
+    told = subprocess.run([*inside, "weave", "-"], input=MADE, capture_output=True, text=True, check=False)
+    assert told.returncode == 3
+    assert "in a container as the machine's" in told.stderr
+    asked = subprocess.run([*inside, "doctor", "--json"], capture_output=True, text=True, check=False)
+    rights = next(feature for feature in json.loads(asked.stdout)["features"] if feature["name"] == "rights")
+    assert (asked.returncode, rights["state"], rights["remedy"]) == (3, "no", "run klasy outside")
+
+
 @pytest.mark.only_on("6.12")
 def test_a_hostile_folder(open_path):
     """Nothing in the folder where klasy is run is executed, whatever it is called, nor by what an aspect says."""

@@ -32,6 +32,7 @@ TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 #: capabilities that klasy uses, by bit in CapEff
 CAPABILITIES = {"CAP_SYS_RAWIO": 17, "CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
+_FIRST_USERS = 0xEFFFFFFD  # inode of the first user namespace (include/linux/proc_ns.h)
 _RIGHTS = frozenset({errno.EPERM, errno.EACCES})
 WIDE = "bpf_modify_return_test2"  # of seven parameters; likewise
 MOST_TRAMPOLINE_REGISTERS = 12  # MAX_BPF_FUNC_ARGS, include/linux/bpf.h
@@ -82,7 +83,13 @@ def probe_all(btf_id: int | None = None, wide_id: int | None = None) -> list[Fea
 
 
 def rights(status: str = "/proc/self/status") -> Feature:
-    """Whether the process has the capabilities: in practice, whether it is root."""
+    """Whether the process has the capabilities: in practice, whether it is root, and not just a container's."""
+    try:
+        own = os.stat(f"{os.path.dirname(status)}/ns/user").st_ino != _FIRST_USERS
+    except OSError:  # a kernel without namespaces
+        own = False
+    if own:
+        return Feature("rights", NO, "root of a container (user namespace), no more", "run klasy outside")
     held = 0
     with open(status) as file:
         for line in file:

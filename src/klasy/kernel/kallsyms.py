@@ -240,7 +240,7 @@ def text_start(listing: bytes) -> int | None:
 def _refuse_hidden() -> SymbolsHidden:
     return SymbolsHidden(
         "the kernel hides the addresses of its symbols",
-        hint="run as root; if that was root: sysctl kernel.kptr_restrict=1 shows them",
+        hint="run as root, in a container as the machine's; if that was it: sysctl kernel.kptr_restrict=1 shows them",
     )
 
 

@@ -203,6 +203,14 @@ def test_missing_rights_are_named(tmp_path):
     assert features.rights(str(tmp_path / "status")).detail == "missing: CAP_BPF"
 
 
+def test_root_of_a_user_namespace_has_no_rights(tmp_path):
+    """It has all capabilities, in its namespace."""
+    (tmp_path / "status").write_text("CapEff:\t000001ffffffffff\n")
+    (tmp_path / "ns").mkdir()
+    (tmp_path / "ns/user").touch()  # any inode but that of the first namespace
+    assert features.rights(str(tmp_path / "status")).state == "no"
+
+
 def test_lsm_remedy_keeps_the_modules_there_are(tmp_path):
     """The boot parameter proposed adds bpf to the list in force."""
     (tmp_path / "lsm").write_text("lockdown,yama\n")
