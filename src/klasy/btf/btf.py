@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from klasy.btf.types import TypeClass
 
-_DEFINED = {"rcu_head": "callback_head"}  # include/linux/types.h: who writes an aspect knows the name on the left
+# Macros of include/linux/types.h and socket.h: who writes an aspect knows the names on the left.
+_DEFINED = {"rcu_head": "callback_head", "sockaddr_storage": "__kernel_sockaddr_storage"}
 _FEW_FUNCS = 20  # looked for by name; more are found quicker by reading the names of all (0.05 s for a kernel)
 _LONGEST_CHAIN = 64  # of typedefs and qualifiers; as many as the kernel's own verifier of BTF lets pass
 

@@ -33,6 +33,32 @@ _PREFIXES = {
     "flowi4": _Prefix("flowi4_", ("__fl_common",), "flowic_"),  # include/net/flow.h
     "flowi6": _Prefix("flowi6_", ("__fl_common",), "flowic_"),
     "flowi": _Prefix("flowi_", ("u", "__fl_common"), "flowic_"),
+    "fib_nh": _Prefix("fib_nh_", ("nh_common",), "nhc_"),  # include/net/ip_fib.h
+    "fib6_nh": _Prefix("fib_nh_", ("nh_common",), "nhc_"),
+}
+_NEXT_HOP: dict[str, tuple[str, ...]] = {
+    "fib_nh_gw4": ("nh_common", "nhc_gw", "ipv4"),
+    "fib_nh_gw6": ("nh_common", "nhc_gw", "ipv6"),
+}
+_SIGNAL: dict[str, tuple[str, ...]] = {  # include/uapi/asm-generic/siginfo.h
+    "si_pid": ("_sifields", "_kill", "_pid"),
+    "si_uid": ("_sifields", "_kill", "_uid"),
+    "si_tid": ("_sifields", "_timer", "_tid"),
+    "si_overrun": ("_sifields", "_timer", "_overrun"),
+    "si_status": ("_sifields", "_sigchld", "_status"),
+    "si_utime": ("_sifields", "_sigchld", "_utime"),
+    "si_stime": ("_sifields", "_sigchld", "_stime"),
+    "si_value": ("_sifields", "_rt", "_sigval"),
+    "si_int": ("_sifields", "_rt", "_sigval", "sival_int"),
+    "si_ptr": ("_sifields", "_rt", "_sigval", "sival_ptr"),
+    "si_addr": ("_sifields", "_sigfault", "_addr"),
+    "si_addr_lsb": ("_sifields", "_sigfault", "_addr_lsb"),
+    "si_pkey": ("_sifields", "_sigfault", "_addr_pkey", "_pkey"),
+    "si_band": ("_sifields", "_sigpoll", "_band"),
+    "si_fd": ("_sifields", "_sigpoll", "_fd"),
+    "si_call_addr": ("_sifields", "_sigsys", "_call_addr"),
+    "si_syscall": ("_sifields", "_sigsys", "_syscall"),
+    "si_arch": ("_sifields", "_sigsys", "_arch"),
 }
 _NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     # include/net/inet_sock.h
@@ -50,7 +76,30 @@ _NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     # include/net/flow.h
     "flowi4": {"fl4_sport": ("uli", "ports", "sport"), "fl4_dport": ("uli", "ports", "dport")},
     "flowi6": {"fl6_sport": ("uli", "ports", "sport"), "fl6_dport": ("uli", "ports", "dport")},
+    "fib_nh": _NEXT_HOP,
+    "fib6_nh": _NEXT_HOP,
     "dentry": {"d_lock": ("d_lockref", "lock")},  # include/linux/dcache.h
+    "kernel_siginfo": _SIGNAL,
+    "siginfo": _SIGNAL,
+    # include/uapi/linux/in6.h
+    "in6_addr": {
+        "s6_addr": ("in6_u", "u6_addr8"),
+        "s6_addr16": ("in6_u", "u6_addr16"),
+        "s6_addr32": ("in6_u", "u6_addr32"),
+    },
+    # include/uapi/linux/icmpv6.h
+    "icmp6hdr": {
+        "icmp6_identifier": ("icmp6_dataun", "u_echo", "identifier"),
+        "icmp6_sequence": ("icmp6_dataun", "u_echo", "sequence"),
+        "icmp6_router": ("icmp6_dataun", "u_nd_advt", "router"),
+        "icmp6_solicited": ("icmp6_dataun", "u_nd_advt", "solicited"),
+        "icmp6_override": ("icmp6_dataun", "u_nd_advt", "override"),
+        "icmp6_hop_limit": ("icmp6_dataun", "u_nd_ra", "hop_limit"),
+        "icmp6_addrconf_managed": ("icmp6_dataun", "u_nd_ra", "managed"),
+        "icmp6_addrconf_other": ("icmp6_dataun", "u_nd_ra", "other"),
+        "icmp6_rt_lifetime": ("icmp6_dataun", "u_nd_ra", "rt_lifetime"),
+        "icmp6_router_pref": ("icmp6_dataun", "u_nd_ra", "router_pref"),
+    },
 }
 
 

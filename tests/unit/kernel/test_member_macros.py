@@ -15,6 +15,13 @@ KERNEL = FakeKernel(
     struct lock { int word; };
     struct dentry { int d_flags; };
     struct other { struct sock_common __sk_common; };
+    struct sent { int _pid; int _uid; };
+    struct value { int sival_int; };
+    struct queued { int _pid; int _uid; struct value _sigval; };
+    union sifields { struct sent _kill; struct queued _rt; };
+    struct kernel_siginfo { int si_signo; int si_errno; int si_code; int pad; union sifields _sifields; };
+    struct fib_nh_common { int nhc_dev; int nhc_oif; };
+    struct fib_nh { struct fib_nh_common nh_common; };
     """
 )
 
@@ -28,6 +35,14 @@ def test_a_prefix_stands_for_a_path():
     """sk_X of struct sock is __sk_common.skc_X, inet_X of inet_sock one struct deeper."""
     assert place("sock", "sk_family").bit_offset == 32
     assert place("inet_sock", "inet_family").bit_offset == 32
+
+
+def test_a_path_through_unions():
+    """The value of a signal lies deeper than who sent it; where nothing else is known of a struct its prefix holds."""
+    assert (place("kernel_siginfo", "si_pid").bit_offset, place("kernel_siginfo", "si_int").bit_offset) == (128, 192)
+    assert place("kernel_siginfo", "si_status") is None
+    assert place("fib_nh", "fib_nh_oif").bit_offset == 32
+    assert place("fib_nh", "fib_nh_gw4") is None
 
 
 def test_bit_fields_stay_bit_fields():
