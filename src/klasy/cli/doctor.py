@@ -106,7 +106,9 @@ def _debug_information() -> Feature:
     try:
         return Feature(name, YES, LiveKernel().debug_info.of(None).elf.path)
     except SystemRefusal as refusal:
-        return Feature(name, NO, refusal.message, f"{refusal.hint} (only source files and lines need it)")
+        return Feature(
+            name, NO, refusal.message, f"{refusal.hint} (needed for source files, lines and inlined functions alone)"
+        )
 
 
 def _debug_registers(kernel: LiveKernel) -> Feature:

@@ -20,9 +20,11 @@ def how_stopped(woven: WovenAspect) -> str:
     over = woven.over_budget()
     if over is None:
         return "has stopped itself"
-    taken, span = over
-    figures = f"{taken / 1e6:.3g} ms of processor time within {span / 1e6:.3g} ms"
-    return f"was over its budget ({figures}) and has stopped itself"
+    taken, span = (
+        over  # what the first run has spent is handed over at its end, where the window begins: no time is between
+    )
+    when = f"within {span / 1e6:.3g} ms" if span >= taken else "at once"
+    return f"was over its budget ({taken / 1e6:.3g} ms of processor time {when}) and has stopped itself"
 
 
 def stopped(aspects: Iterable[WovenAspect]) -> list[WovenAspect]:

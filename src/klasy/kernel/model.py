@@ -106,7 +106,7 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something cannot be probed. ``code`` is stable (blacklist, notrace, init-text, not-an-instruction,
+    """Why something cannot be probed. ``code`` is stable (blacklist, notrace, bug, not-an-instruction,
     no-btf, duplicate-name, too-many-args, noreturn, variadic, asm, trace-internal ..); ``reason`` is for the user."""
 
     code: str

@@ -158,8 +158,11 @@ class _AspectResolver:
             if not self.scope.is_broken(advice):
                 self._check_advice(advice, index)
         if not aspect.advice and not self.incomplete and not aspect.abstract:
-            self.bag.error("no-advice", f"aspect '{aspect.name}' has no advice, so it would do nothing",
-                           aspect.name_span, hints=["before() { log(..); }"])  # fmt: skip
+            hints = ["before() { log(..); }"]
+            if any(p.name for p in aspect.pointcuts) or aspect.functions:
+                hints = [f"what only lends pointcuts and functions to others is 'abstract aspect {aspect.name}'"]
+            message = f"aspect '{aspect.name}' has no advice, so it would do nothing"
+            self.bag.error("no-advice", message, aspect.name_span, hints=hints)
         advice_list: tuple[ast.Advice, ...] = ()
         if self.scope.whole and not self.bag.errors and not aspect.abstract:
             advice_list = tuple(self._expand(advice, index) for index, advice in enumerate(aspect.advice))

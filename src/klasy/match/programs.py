@@ -149,9 +149,15 @@ class Programs:
                 "chosen-at-start",
                 f"which function '{name}' is, is chosen when a program starts, by what the processor can do",
                 leaf.span,
-                hints=[f"name the function that is chosen; here, one of {self._choices(everything, name)}"]
-                if self._choices(everything, name)
-                else ["name the function that is chosen"],
+                hints=[self._choices(everything, name)],
+            )
+        elif not is_glob(pattern) and len(found) < len(fitting):  # as the C library's memcpy
+            self.bag.warning(
+                "chosen-at-start",
+                f"which function '{pattern}' is, is chosen when a program starts, by what the processor can do; only "
+                "another of that name is seen, which the library keeps for programs that were made for an older one",
+                leaf.span,
+                hints=[self._choices(everything, pattern)],
             )
         elif len({s.offset for s in found}) > MOST_FUNCTIONS:
             self.bag.error(
@@ -166,8 +172,10 @@ class Programs:
 
     @staticmethod
     def _choices(everything: list[Symbol], name: str) -> str:
+        """A hint: what to name in the place of a function that is chosen when a program starts."""
         names = [s.name for s in everything if f"{name}_" in s.name and not s.chosen]
-        return ", ".join(dict.fromkeys(names[:_SHOWN]))
+        here = "; here, one of " + ", ".join(dict.fromkeys(names[:_SHOWN])) if names else ""
+        return f"name the function that is chosen{here}"
 
     # --- parameters
 

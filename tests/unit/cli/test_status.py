@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from klasy.cli.status import _notes
+from klasy.cli.stopped import how_stopped
 
 
 def test_switched_off_from_outside():
@@ -24,3 +28,19 @@ def test_stopped_and_what_it_keeps():
         "has stopped itself; klasy log a shows the rest of its log, klasy stat a what it has kept; klasy unweave a "
         "takes it out"
     ]
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        (None, "has stopped itself"),
+        (
+            (25_100_000, 900_000_000),
+            "was over its budget (25.1 ms of processor time within 900 ms) and has stopped itself",
+        ),
+        ((58_700, 0), "was over its budget (0.0587 ms of processor time at once) and has stopped itself"),
+    ],
+)
+def test_how_it_stopped(over: tuple[int, int] | None, said: str):
+    """A budget that a single run exceeds is not told to be so within no time."""
+    assert how_stopped(SimpleNamespace(over_budget=lambda: over)) == said  # type: ignore[arg-type]
