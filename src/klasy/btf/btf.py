@@ -161,6 +161,13 @@ class Btf:
             return self._all_funcs.get(name, ())
         return [found for found in self.find(name, Func) if found >= self.first]
 
+    def find_one_func(self, name: str) -> int | None:
+        """The id of the Func with a name; None also where several of that name differ in type."""
+        found = self.find_funcs(name)
+        if len(found) > 1 and len({self.c_prototype(each) for each in found}) > 1:
+            return None
+        return found[0] if found else None
+
     @cached_property
     def _all_funcs(self) -> dict[str, tuple[int, ...]]:
         blob, first = self.blob, self.first

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from klasy.btf import read
 from klasy.btf.types import Const, Enum, FuncProto, Int, Ptr, Struct
 from klasy.btf.walk import find_member
 from klasy.flow import cfg
@@ -65,7 +64,6 @@ class Seeds:
         self._types: dict[str | None, Types] = {}
         self._callees: dict[int, Callee] = {}
         self._called_from: dict[tuple[str | None, int], Callee] = {}
-        self._ids: dict[str | None, dict[str, list[int]]] = {}
         self._protos: dict[tuple[str | None, int], Callee] = {}
         self._filled: dict[tuple[str | None, int], tuple[int, tuple[int, ...]]] = {}
 
@@ -136,23 +134,14 @@ class Seeds:
             for prefix, clobbers in _GENTLE.items():
                 if name.startswith(prefix):
                     return Callee(name, (), (), 0, clobbers, True)
+        btf = self.kernel.btf_of(module)
         for name in names:
-            if clone_of(name)[1] is Clone.NONE and (func := self._func_id(module, name)) is not None:
-                btf = self.types_of(module).btf
+            if btf is None or clone_of(name)[1] is not Clone.NONE:
+                continue
+            func = btf.find_one_func(name)
+            if func is not None:
                 return self._from_proto(module, btf.proto(func), name)
         return Callee(names[0], (), (), 0, CALLER_SAVED, False)
-
-    def _func_id(self, module: str | None, name: str) -> int | None:
-        """The Func of a name, if all of that name are of one type."""
-        btf = self.kernel.btf_of(module)
-        if btf is None:
-            return None
-        if module not in self._ids:
-            self._ids[module] = functions_by_name(btf)
-        ids = self._ids[module].get(name, [])
-        if len(ids) > 1 and len({btf.c_prototype(found) for found in ids}) > 1:
-            return None
-        return ids[0] if ids else None
 
     def prototype(self, module: str | None, type_id: int) -> Callee:
         """What a call through a pointer to a function type does."""
@@ -207,17 +196,6 @@ class Seeds:
         """The struct of a name in the kernel's types, 0 where there is none or several."""
         found = self.types_of(None).btf.find(name, Struct)
         return found[0] if len(found) == 1 else 0
-
-
-def functions_by_name(btf: Btf) -> dict[str, list[int]]:
-    """The Funcs of an object, not its base's, by name: a few names have several."""
-    found: dict[str, list[int]] = {}
-    words, offsets = btf.blob.words, btf.blob.layout.offsets
-    for entry in btf.blob.layout.names:
-        index = entry & 0xFFFF_FFFF
-        if read.kind_of(words[offsets[index] + 1]) == read.FUNC:
-            found.setdefault(btf.string(entry >> 32), []).append(btf.first + index)
-    return found
 
 
 def registers_of(btf: Btf, type_id: int) -> int:

@@ -209,10 +209,7 @@ class KernelImage:
         btf = self.btf_of(function.module)
         if btf is None or function.clone is not Clone.NONE:
             return None
-        ids = btf.find_funcs(function.name)
-        if not ids or (len(ids) > 1 and len({btf.c_prototype(found) for found in ids}) > 1):
-            return None
-        return ids[0]
+        return btf.find_one_func(function.name)
 
     # --- functions
 
