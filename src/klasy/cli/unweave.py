@@ -17,12 +17,14 @@ EXAMPLE = "  klasy unweave log_dequeue\n  klasy unweave"
 def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("aspects", nargs="*", metavar="ASPECT", help="name of a woven aspect (default: all)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors and warnings")
 
 
 def run(args: Arguments) -> int:
     """Unweave; wrong names are an error and nothing is taken out."""
     left = Unread()
     gone = unweave(args.aspects or None, on_unread=left.note)
-    print(f"unwoven: {', '.join(gone)}" if gone else "no aspect is woven")
+    if not args.quiet:
+        print(f"unwoven: {', '.join(gone)}" if gone else "no aspect is woven")
     left.say()
     return EXIT_OK
