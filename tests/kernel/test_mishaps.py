@@ -158,3 +158,22 @@ def test_the_clock_is_set(tmp_path, by):
         assert re.search(r"^made +\d+ (s|min)", good("status").out, re.MULTILINE)
     running.signal(2)
     assert running.wait().status == 0
+
+
+@pytest.mark.parametrize("function", ["_raw_spin_unlock_irqrestore", "_raw_spin_lock_irqsave"])
+def test_an_aspect_on_the_lock_of_its_own_buffer(function):
+    """Programs that log where the ring buffer's lock is taken and given back, each in the others' logging: the machine
+    goes on, and what was passed over is counted."""
+    text = f"""aspect made {{
+        pointcut execution({function});
+        before() {{ log("before"); }}
+        after() {{ log("after"); }}
+        before(): execution(vfs_read) {{ log("read"); }}
+    }}"""
+    good("weave", "-", stdin=text)
+    for _ in range(200):
+        Path("/proc/self/stat").read_text()
+    points = json.loads(good("joinpoints", "made", "--json").out)["joinpoints"]
+    assert min(point["hits"] for point in points) > 200
+    assert max(point["missed"] for point in points) > 0
+    assert {point["mechanism"] for point in points} == {"kprobe", "kretprobe"}

@@ -24,7 +24,16 @@ _TOO_MANY = "too-many-args"  # the code of what the kernel model refuses
 MOST_TRAMPOLINES = 16
 MANY = 64  # from here on it pays off to look for what many have in common
 BODY = Kind(Mechanism.KPROBE, Context.BODY, Locator.ADDRESS)
+# What runs while klasy's own helpers hold a lock of a map's: a program there that logs would wait for itself, if the
+# kernel let it run inside another one. Those of trampolines it does.
+LOCK_TAKEN = "lock:contention_end"  # the event when a lock that had to be waited for has been taken
+UNDER_LOCK = ("_raw_spin_", "__raw_spin_", "native_queued_spin_", "__pv_queued_", "__bpf_ringbuf_reserve", LOCK_TAKEN)
 _BEHIND = "behind the hooks at their entries, into which probes are put one by one, each in the time of a hundred"
+
+
+def runs_under_lock(function: Function) -> bool:
+    """Whether a function of the kernel (or an event) may be reached while a program of klasy's holds a lock."""
+    return function.name.startswith(UNDER_LOCK) and not function.in_program
 
 
 def takes_arguments(outcome: Outcome) -> bool:
@@ -60,10 +69,14 @@ class ExecutionPlanner:
         # Functions whose execution is a control flow: trampolines see each entry with its return, and all that runs
         # there must run in the same one, in order.
         self.flow_places: set[int] = set()
+        self.under_lock: Function | None = None  # one such function that the aspect is woven into
 
     def plan(self) -> None:
         """Add the probes and join points to the planner's."""
         everything = [(m.advice, match) for m in self.planner.matched.advice for match in m.executions]
+        called = [callee for match in self.planner.matched.advice for callee in match.callees.values()]
+        reached = [match.shadow.function for _, match in everything]
+        self.under_lock = next((f for f in (*reached, *called) if f is not None and runs_under_lock(f)), None)
         todo = [(advice, match) for advice, match in everything if not _in_program(match)]
         if len(todo) < len(everything):
             from klasy.match.programs import plan_executions
@@ -103,6 +116,9 @@ class ExecutionPlanner:
     def trampoline_refusal(self, function: Function, way: Way) -> Refusal | None:
         """Why a BPF trampoline cannot be put on a function, or None."""
         features = self.options.features
+        if self.under_lock is not None:
+            reason = f"its program would run inside others, and klasy's buffer is locked in {self.under_lock.name}"
+            return Refusal("under-lock", reason)
         if not features.fentry:
             return Refusal("no-fentry", "this kernel has no BPF trampolines")
         blacklisted = self.entry_refusal(function, Way.KPROBE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from klasy.kernel.model import Refusal
 from klasy.match.calls import CallPlanner
-from klasy.match.execution import ExecutionPlanner
+from klasy.match.execution import UNDER_LOCK, ExecutionPlanner
 from klasy.match.plan import Plan, Unreached
 from klasy.match.probes import ProbeSet
 from klasy.plain import TYPE_CHECKING, replace
@@ -71,6 +71,10 @@ class Planner:
 
             self._unreached = check_reached(self.matched, self._unreached, self.bag)
         joinpoints, probes = self.probes.build()
+        if len(probes) > 1 and any(point.function.name.startswith(UNDER_LOCK) for p in probes for point in p.points):
+            from klasy.match.nesting import refuse_nesting
+
+            refuse_nesting(self.matched.aspect, probes, self.bag)
         if self._unreached:
             from klasy.match import lint
 

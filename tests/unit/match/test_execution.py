@@ -223,3 +223,49 @@ def test_only_altered_copies() -> None:
     assert "a copy made by the compiler, with other parameters: where they are is not known" in text
     assert "without parameters (and returning) the advice can be woven" in text
     assert [place(j) for j in plan(kernel, "before(): execution(gone) { log(1); }").joinpoints] == ["gone.constprop.0"]
+
+
+LOCKS = (
+    DECLARATIONS
+    + """
+void _raw_spin_unlock_irqrestore(void *lock, long flags);
+void _raw_spin_lock(void *lock);
+int __traceiter_contention_begin(void *__data, void *lock, unsigned int flags);
+int __traceiter_contention_end(void *__data, void *lock, int ret);
+"""
+)
+EVENTS = {
+    ("lock", name): f"name: {name}\nID: {number}\nformat:\n\tfield:void * lock_addr;\toffset:8;\tsize:8;\tsigned:0;\n"
+    for number, name in enumerate(("contention_begin", "contention_end"), 70)
+}
+
+
+def test_what_runs_while_the_buffer_is_locked_is_reached_by_kprobes() -> None:
+    """The kernel lets no kprobe's program run in another one: the rest of the aspect has to be reached so, too."""
+    made = plan(
+        FakeKernel(LOCKS),
+        """before(): execution(_raw_spin_unlock_irqrestore) { log(1); }
+           after(): execution(one) { log(2); }""",
+    )
+    assert {p.mechanism.value for p in made.probes} == {"kprobe", "kretprobe"}
+    assert "klasy's buffer is locked in _raw_spin_unlock_irqrestore" in made.joinpoints[0].why
+
+
+def test_calls_of_what_runs_while_the_buffer_is_locked() -> None:
+    """The program behind a call of it, or of anything else in the aspect, is a kretprobe's."""
+    kernel = FakeKernel(LOCKS, "one: _raw_spin_lock")
+    made = plan(kernel, "after(): call(_raw_spin_lock) { log(1); } before(): execution(none) { log(2); }")
+    assert not {p.mechanism.value for p in made.probes} & {"fentry", "fexit"}
+
+
+def test_what_would_wait_for_itself_is_refused() -> None:
+    """A raw tracepoint's program does not keep out those of the spin locks that it takes; in an aspect without it all
+    is well, and so it is where a lock that was waited for is only counted."""
+    kernel = FakeKernel(LOCKS, events=EVENTS)
+    lock = "before(): execution(_raw_spin_lock) { log(1); }"
+    other = "before(void *lock): event(lock:contention_begin) { log(2); }"
+    ended = "before(void *lock): event(lock:contention_end) { %s }"
+    assert codes(kernel, lock + other) == ["waits-for-itself"]
+    assert codes(kernel, other + ended % "log(3);") == ["waits-for-itself"]
+    assert codes(kernel, "count n;" + other.replace("log(2)", "n++") + ended % "n++;") == []
+    assert codes(kernel, lock) == codes(kernel, ended % "log(3);") == []
