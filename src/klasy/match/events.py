@@ -286,7 +286,7 @@ class _Binds:
             if name not in arguments and name not in fields:
                 from klasy.match.near import near
 
-                close = near(name, [*arguments, *fields])
+                close = near(name, {*arguments, *fields})
                 hint = did_you_mean(close)
                 return Misfit("unknown-field", f"event '{event}' has no field '{name}'", param.span, hint, *offered)
         for each in (fault, raw or fault):
