@@ -51,6 +51,14 @@ def test_working_directory_is_kept(tmp_path: Path) -> None:
     assert lab("--", "pwd", cwd=tmp_path).stdout.decode() == f"{tmp_path}\n"
 
 
+def test_no_signal_is_ignored() -> None:
+    """A command begins with all signals as a terminal's would: what it starts can be ended by SIGINT."""
+    done = lab("--", "sh", "-c", "grep SigIgn /proc/self/status; exec python3 -c 'import os; os.kill(os.getpid(), 2)'")
+    assert done.stdout.split() == [b"SigIgn:", b"0" * 16]
+    assert b"KeyboardInterrupt" in done.stderr
+    assert done.returncode == 130
+
+
 def test_environment() -> None:
     """klasy's own variables and the kernel's name are handed on, other variables are not."""
     done = lab(

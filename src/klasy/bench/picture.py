@@ -1,4 +1,4 @@
-"""A report as a picture, by matplotlib, which only who asks for one must have (``pip install 'klasy[plot]'``)."""
+"""A report as a picture, by matplotlib, which only who asks for one must have (``pip install '.[plot]'``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check() -> None:
     except ImportError:
         raise SystemRefusal(
             "--png needs matplotlib, which is not installed",
-            hint="pip install 'klasy[plot]', or Debian's python3-matplotlib",
+            hint="in klasy's checkout .venv/bin/pip install -e '.[plot]', or Debian's python3-matplotlib",
         ) from None
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from klasy.cli.options import Arguments, Parser
 
-HELP = "run a command as root in a throw-away guest"
+HELP = "Run a command as root in a throw-away virtual machine."
 EXAMPLE = """\
   klasy lab -- uname -r
   klasy lab --kernel 6.12 -- klasy weave --for 10s examples/log_dequeue.asp

@@ -49,9 +49,12 @@ serve() {
             # The host's first line says that it is connected: a port without a host reads as ended.
             { read -r _ && exec cat > $here/in; } < "$(port klasy.in)" 3>&- 4>&- 5>&- &
         fi
-        setsid /bin/sh $here/script < $source >&4 2>&5 3>&- 4>&- 5>&- &
-        echo $! > $here/pid
-        wait $!
+        # Not in the background: a shell has what it puts there ignore SIGINT and SIGQUIT, and all that is begun by it.
+        (
+            read -r own _ < /proc/self/stat
+            echo "$own" > $here/pid
+            exec setsid /bin/sh $here/script
+        ) < $source >&4 2>&5 3>&- 4>&- 5>&-
         status=$?
         printf %s "$mark" >&4
         printf %s "$mark" >&5

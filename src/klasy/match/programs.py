@@ -173,9 +173,10 @@ class Programs:
     @staticmethod
     def _choices(everything: list[Symbol], name: str) -> str:
         """A hint: what to name in the place of a function that is chosen when a program starts."""
-        names = [s.name for s in everything if f"{name}_" in s.name and not s.chosen]
-        here = "; here, one of " + ", ".join(dict.fromkeys(names[:_SHOWN])) if names else ""
-        return f"name the function that is chosen{here}"
+        names = [s.name for s in everything if s.name.lstrip("_").startswith(f"{name}_") and not s.chosen]
+        if not names:
+            return "name the function that is chosen; debug information, as of libc6-dbg, has the names"
+        return f"name the function that is chosen; here, one of {', '.join(dict.fromkeys(names[:_SHOWN]))}"
 
     # --- parameters
 
