@@ -76,15 +76,21 @@ def test_an_inlined_function(kernel, file):
         }}
         before(struct file *file, int datasync): execution(vfs_fsync_range(struct file *file, .., int datasync))
             && {mine} {{ log(file, datasync); }}
+        before(struct file *file, int datasync): call(vfs_fsync(struct file *file, int datasync)) && {mine} {{
+            log(file, datasync, joinpoint.kind, joinpoint.callee);
+        }}
     }}"""
     with woven(text) as aspect:
+        points = [point for point in aspect.aspect.joinpoints if point.kind == "call"]
         os.write(write, b"x")
         os.waitpid(child, 0)
-        assert [aspect.total(advice) for advice in range(2)] == [2 * NUMBER] * 2
-        events = {advice: [] for advice in ("before#0", "before#1")}
+        assert [aspect.total(advice) for advice in range(3)] == [2 * NUMBER] * 3
+        events = {advice: [] for advice in ("before#0", "before#1", "before#2")}
         for event in aspect.events():
             events[event.advice].append(aspect.as_json(event)["values"])
-    copies, bodies = events.values()
-    assert {values.pop("joinpoint.callee") for values in copies} == {"vfs_fsync"}
-    assert copies == bodies
+    assert {point.call for point in points} >= {"inlined"}
+    copies, bodies, calls = events.values()
+    assert {values.pop("joinpoint.callee") for values in [*copies, *calls]} == {"vfs_fsync"}
+    assert {values.pop("joinpoint.kind") for values in calls} == {"call"}
+    assert copies == bodies == calls
     assert [values["datasync"] for values in copies] == [0, 1] * NUMBER

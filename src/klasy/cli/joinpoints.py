@@ -333,6 +333,9 @@ def _with_lines(points: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     return points
 
 
+_CALLS = {"tail": " (tail call)", "inlined": " (inlined)"}  # what is not as one expects
+
+
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
@@ -347,7 +350,7 @@ def place_text(point: dict[str, Any]) -> str:
     where = f"{function}+{point['offset'] or 0:#x}{module}" if function else "callers not known"
     if point["kind"] == "call":
         callee = point["callee"] or "through a pointer"
-        return f"{callee} <- {where}" + (" (tail call)" if point.get("call") == "tail" else "")
+        return f"{callee} <- {where}" + _CALLS.get(point.get("call") or "", "")
     if point.get("data"):
         return f"{point['data']} in {where}"
     if point["callee"]:

@@ -69,6 +69,7 @@ class CallKind(Enum):
     DIRECT = "direct"  # call rel32
     TAIL = "tail"  # jmp or jcc rel32 to another function's entry
     INDIRECT = "indirect"  # call *reg, call *mem, or through a retpoline thunk
+    INLINED = "inlined"  # none: a copy of the callee begins there, as debug information tells; it has no CallSite
 
 
 class CallSite(NamedTuple):

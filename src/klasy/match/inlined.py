@@ -1,4 +1,6 @@
-"""``execution(f)`` where ``f`` was inlined: its copies, as debug information tells, each reached by a kprobe.
+"""``execution(f)`` and ``call(f)`` where ``f`` was inlined: its copies, as debug information tells, each by a kprobe.
+
+A copy is where ``f`` runs, and where it would be called: an execution to the one, a call to the other.
 
 The compiler keeps no calling convention there: a parameter is where debug information says that it is at that very
 instruction, and a copy of which it does not say is not reached. Nothing is seen of a copy's end.
@@ -41,9 +43,9 @@ _NO_END = {
 }
 
 
-def match_inlined(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatch) -> None:
-    """Match the inlined copies of the function that a conjunct's ``execution`` designators name."""
-    signatures = {leaf: matcher.signature(leaf) for leaf in conjunct.executions}
+def match_inlined(matcher: AdviceMatcher, conjunct: Conjunct, leaves: list[int], result: AdviceMatch) -> None:
+    """Match the inlined copies of the function that a conjunct's ``execution``, or ``call``, designators name."""
+    signatures = {leaf: matcher.signature(leaf) for leaf in leaves}
     exact = [signature.name for signature in signatures.values() if not is_glob(signature.name)]
     if not exact or matcher.advice.keeps or not all(matches(s.name, exact[0]) for s in signatures.values()):
         return
@@ -62,10 +64,10 @@ def match_inlined(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatc
                 break
             founds.append(Found(pseudo, prototype, named))
         else:
-            bindings = matcher.binder.bind_found(conjunct.executions, founds, pseudo)
+            bindings = matcher.binder.bind_found(leaves, founds, pseudo)
             if bindings is not None:
                 _match_copies(matcher, conjunct, result, (pseudo, bindings, function.copies))
-    if known and conjunct.hits == before and not any(matcher.resolved[leaf].found for leaf in conjunct.executions):
+    if known and conjunct.hits == before and not any(matcher.resolved[leaf].found for leaf in leaves):
         conjunct.usable = False
         if isinstance(mismatch, dict):
             for error in mismatch.values():
@@ -80,7 +82,7 @@ def match_inlined(matcher: AdviceMatcher, conjunct: Conjunct, result: AdviceMatc
                 ],
             )
         elif len(matcher.bag.errors) == 0 and not matcher.unreached:
-            span = matcher.leaf_span(conjunct.executions[0])
+            span = matcher.leaf_span(leaves[0])
             hints = ["withinfile(..) and within(..) ask for the function that a copy is part of"]
             matcher.bag.error("matches-nothing", f"no inlined copy of {exact[0]} lies there", span, hints=hints)
 
@@ -99,7 +101,8 @@ def _match_copies(
         if around is None or copy.address in known or not _lies(matcher, conjunct, around, function.name):
             continue  # text that was freed when the kernel had booted, for one
         conjunct.hits += 1
-        shadow = Shadow(JoinPointKind.EXECUTION, around, copy.address, function)
+        kind = JoinPointKind.EXECUTION if conjunct.executions else JoinPointKind.CALL
+        shadow = Shadow(kind, around, copy.address, function)
         reason = _NO_END.get(matcher.advice.kind, "")
         if conjunct.args:
             reason = "'args' is not asked of inlined copies: bind in the signature"
@@ -122,12 +125,13 @@ def _match_copies(
 def _lies(matcher: AdviceMatcher, conjunct: Conjunct, around: Function, name: str) -> bool:
     """Whether what else a conjunct asks, before run time, holds of a copy in a function."""
     bits = matcher.bits(around)
+    same = ast.Execution if conjunct.executions else ast.Call
     for literal in conjunct.literals:
         leaf = matcher.form.leaves[literal.leaf]
         if literal.leaf in matcher.where:
             if bits[matcher.where.index(literal.leaf)] != literal.positive:
                 return False
-        elif isinstance(leaf, ast.Execution) and not literal.positive and matches(leaf.signature.name, name):
+        elif isinstance(leaf, same) and not literal.positive and matches(leaf.signature.name, name):
             return False
     return True
 

@@ -221,7 +221,13 @@ def _calls_made(matcher: AdviceMatcher, area: dict[int, Function], callees: dict
     for callee in callees.values():
         if callee.clone is Clone.PART:
             yield f"{callee.name} is the rest of {callee.base}, whose beginning was inlined: such calls cannot be seen"
-    yield "a call that the compiler inlined is none any more: where there were some, only debug information could tell"
+    known = [function for callee in callees.values() for function in matcher.kernel.inlined(callee.base)]
+    copies = sum([len(function.copies) for function in known])
+    if copies:
+        yield f"it was inlined in {copies} place{'s' * (copies > 1)}, elsewhere"
+    else:
+        inlined = "a call that the compiler inlined is none any more"
+        yield f"{inlined}: where there were some, only debug information could tell"
 
 
 def _report(matcher: AdviceMatcher, span: Span, message: str, hints: Iterable[str]) -> None:

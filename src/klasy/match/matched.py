@@ -71,7 +71,8 @@ class AdviceMatch:
     where. ``restricted``: some ``within`` does. ``indirect`` finds the indirect calls that the advice may match: only
     dispatch at the callee can tell, and finding them is dear. ``members``, by the instruction's address and the
     register that leads to the object, are accesses to members of types; ``untyped`` where more may be; ``places``, by
-    address, instructions that are named. ``inlined`` are executions of inlined copies.
+    address, instructions that are named. ``inlined`` are inlined copies, as executions
+    or as calls.
     """
 
     advice: Advice

@@ -163,7 +163,7 @@ class AdviceMatcher:
             if isinstance(leaf, ast.User):
                 self.resolved[index] = self.signatures.programs.resolve(leaf, self.advice)
             elif isinstance(leaf, ast.Call | ast.Execution | ast.Within):
-                inlined = isinstance(leaf, ast.Execution)
+                inlined = not isinstance(leaf, ast.Within)
                 self.resolved[index] = self.signatures.resolve(leaf.signature, index in negative_only, inlined)
             elif isinstance(leaf, ast.WithinModule):
                 self._check_module(leaf, index in negative_only)
@@ -251,8 +251,7 @@ class AdviceMatcher:
             if len(functions) <= MANY or not self._match_many(conjunct, functions, result):
                 for function in functions.values():
                     self._try_execution(function, result)
-            if not all(is_glob(self.signature(leaf).name) for leaf in conjunct.executions):
-                self._match_inlined(conjunct, result)
+            self._match_inlined(conjunct, conjunct.executions, result)
             return
         callees = self.named(conjunct.calls)
         if type(callees) is dict:
@@ -272,6 +271,7 @@ class AdviceMatcher:
                 outcome = self.outcome(_CALL, callee, None)
                 if outcome is not None:
                     result.unknown[address] = outcome
+        self._match_inlined(conjunct, conjunct.calls, result)
 
     def _candidates(self, conjunct: Conjunct) -> dict[int, Function]:
         """The functions whose executions a conjunct may select. Of many named, those that lie where it asks for it."""
@@ -310,16 +310,17 @@ class AdviceMatcher:
         return {a: found.function for a, found in first.items() if all(a in other for other in rest)}
 
     def signature(self, leaf: int) -> ast.Signature:
-        """What an ``execution`` designator names."""
+        """What a ``call`` or ``execution`` designator names."""
         node = self.form.leaves[leaf]
-        assert isinstance(node, ast.Execution)
+        assert isinstance(node, ast.Call | ast.Execution)
         return node.signature
 
-    def _match_inlined(self, conjunct: Conjunct, result: AdviceMatch) -> None:
-        if any(self.kernel.inlined(self.signature(leaf).name) for leaf in conjunct.executions):
+    def _match_inlined(self, conjunct: Conjunct, leaves: list[int], result: AdviceMatch) -> None:
+        exact = [name for leaf in leaves if not is_glob(name := self.signature(leaf).name)]
+        if any(self.kernel.inlined(name) for name in exact):
             from klasy.match.inlined import match_inlined
 
-            match_inlined(self, conjunct, result)
+            match_inlined(self, conjunct, leaves, result)
 
     def _candidate_sites(self, conjunct: Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
         many = any(self.resolved[leaf].every for leaf in conjunct.calls) or len(callees) > _MANY_CALLEES

@@ -28,9 +28,10 @@ class Shadow(NamedTuple):
     """One place where join points happen.
 
     ``function`` is the one it lies in: the function itself for an execution, the caller for a call. ``address`` is
-    the entry or the call instruction. ``site`` and ``callee`` are None for an execution; of an inlined copy ``callee``
-    is what was inlined, and ``function`` where. A call that only dispatch at the callee's entry can see (indirect, or
-    from a caller not known) has no ``site``: then ``function`` is None and ``address`` is 0. Of accesses to data that a
+    the entry or the call instruction. ``site`` and ``callee`` are None for an execution. Of an inlined copy ``callee``
+    is what was inlined, ``function`` where, ``address`` its beginning, and there is no ``site``. A call that only
+    dispatch at the callee's entry can see (indirect, or from a caller not known) has no ``site`` either: then
+    ``function`` is None and ``address`` is 0. Of accesses to data that a
     debug register sees, ``function`` is None (where they happen is known
     when they do) and ``address`` is that of the ``piece`` of the ``datum`` that the register watches. Of accesses to
     members of a type ``address`` is the instruction's, and ``access`` what is known of it. ``place`` is the source line
@@ -65,7 +66,9 @@ class Shadow(NamedTuple):
         """How control reaches the callee, for a call."""
         if self.kind is not JoinPointKind.CALL:
             return None
-        return self.site.kind if self.site else CallKind.INDIRECT
+        if self.site is None:
+            return CallKind.INDIRECT if self.function is None else CallKind.INLINED
+        return self.site.kind
 
     @property
     def module(self) -> str | None:

@@ -33,7 +33,7 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         message = f"there is no function '{name}' to weave into" if known else f"this kernel has no function '{name}'"
         copies = sum([len(function.copies) for function in kernel.inlined(name)])
         if copies:
-            hints.append(f"it was inlined, in {copies} place{'s' * (copies > 1)}: execution({name}) selects those")
+            hints.append(f"it was inlined, in {copies} place{'s' * (copies > 1)}: call({name}) selects those")
         elif known:
             hints.append(f"'{name}': {known}")
         else:

@@ -226,17 +226,16 @@ def _advice(advice: Advice) -> dict[str, Any]:
 
 def shadow_row(shadow: Shadow) -> list[Any]:
     """A shadow under SHADOW_COLUMNS. Of a source line it says what the pointcut does: others are found at reading."""
-    kind, function, address, callee, site, datum, _, access, place = shadow
+    kind, function, address, callee, _, datum, _, access, place = shadow
+    call = shadow.call_kind
     if function is not None and datum is None and access is None and place is None and kind.value in _PLAIN_KINDS:
         module = function.module  # of these there may be thousands
         if module is None or module[0] != "/":
             row = [kind.value, function.name, address - function.address, address or None, module]
             if callee is None and kind.value == "execution":
                 return row + _NOTHING_MORE
-            call = None if kind.value != "call" else site.kind.value if site is not None else "indirect"
             names = (callee.name, callee.module) if callee is not None else (None, None)
-            return [*row, *names, call, None, None, None, None]
-    call_kind = shadow.call_kind
+            return [*row, *names, call.value if call else None, None, None, None, None]
     is_event = shadow.kind.value == "event"  # an event lies nowhere
     in_program = shadow.function is not None and shadow.function.in_program
     return [
@@ -247,7 +246,7 @@ def shadow_row(shadow: Shadow) -> list[Any]:
         shadow.module,
         shadow.callee.name if shadow.callee else None,
         shadow.callee.module if shadow.callee else None,
-        call_kind.value if call_kind else None,
+        call.value if call else None,
         shadow.data,
         shadow.place.file if shadow.place else None,
         shadow.place.line if shadow.place else None,
