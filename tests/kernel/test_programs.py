@@ -200,3 +200,21 @@ def test_types_of_the_program():
     assert {int.from_bytes(key, "little"): value for key, value in kinds.elements} == {6: (1,), 5: (1,)}
     assert sorted(with_names) == ["COPY", "PRINT"]
     assert leftovers() == {}
+
+
+def test_a_program_in_a_container(tmp_path):
+    """By way of /proc/PID/root it is the container's file that is woven into, not that of the same name outside."""
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    inside = (
+        f"mount --make-rprivate /; mount -t tmpfs x {tmp_path}; cp {JOBS} {program}; echo; read go; exec {program} 3"
+    )
+    container = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", inside], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert container.stdout.readline() == "\n"
+    path = f"/proc/{container.pid}/root{program}"
+    with woven(f'aspect a {{ before(): user("{path}": execution(done)) {{ log(comm); }} }}') as aspect:
+        container.communicate("go\n")
+        events = aspect.events()
+    assert [(event.pid, event.comm) for event in events] == [(container.pid, "program")] * 3

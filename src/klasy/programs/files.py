@@ -6,6 +6,7 @@ What a file looks like the user may have chosen: a broken one is a clear error, 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from io import BytesIO
 
 from klasy.errors import InputError
@@ -47,13 +48,22 @@ def find(name: str) -> str:
         places = [f"{folder}/{name}" for folder in (*os.environ.get("PATH", "").split(":"), *LIBRARIES) if folder]
     for place in places:
         if os.path.isfile(place):
-            return os.path.realpath(place)
+            return _followed(place)
     if "/" in name:
         reason = "it is no file" if os.path.exists(name) else "there is no such file"
         raise NotAProgram(f"'{name}' cannot be probed: {reason}")
     raise NotAProgram(
         f"there is no program '{name}' in PATH and no library of that name", hint="write its whole path, from '/' on"
     )
+
+
+def _followed(place: str) -> str:
+    """A path with its links followed. Those of /proc lead elsewhere than they say: /proc/PID/root into a container."""
+    real = os.path.realpath(place)
+    with suppress(OSError):
+        if os.path.samefile(real, place):
+            return real
+    return os.path.abspath(place)
 
 
 class ProgramFile:

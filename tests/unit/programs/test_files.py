@@ -63,6 +63,17 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             find(name)
 
 
+def test_a_link_that_leads_elsewhere_than_it_says(tmp_path: Path) -> None:
+    """A link of /proc stands for a file that has no such name: one that was replaced here, one of a container there."""
+    program = tmp_path / "program"
+    program.write_bytes(SHAPES.read_bytes())
+    with program.open("rb") as file:
+        program.unlink()
+        program.with_name("program (deleted)").write_text("another one")
+        link = f"/proc/self/fd/{file.fileno()}"
+        assert find(link) == link
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
