@@ -37,7 +37,10 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         elif known:
             hints.append(f"'{name}': {known}")
         else:
-            unseen = "if the source has it: it is a macro, was inlined everywhere, or is in a module that is not loaded"
+            unseen = (
+                "if the source has it: it is a macro, is in a module that is not loaded, or was inlined everywhere "
+                "(execution finds that by debug information)"
+            )
     if close:
         hints.append(did_you_mean(close))
         hints += [f"the kernel has '{text}'" for text in _prototypes(signatures, close)]
