@@ -20,9 +20,7 @@ def how_stopped(woven: WovenAspect) -> str:
     over = woven.over_budget()
     if over is None:
         return "has stopped itself"
-    taken, span = (
-        over  # what the first run has spent is handed over at its end, where the window begins: no time is between
-    )
+    taken, span = over  # no time is between where the window begins at the end of the first run, which spent all that
     when = f"within {span / 1e6:.3g} ms" if span >= taken else "at once"
     return f"was over its budget ({taken / 1e6:.3g} ms of processor time {when}) and has stopped itself"
 
