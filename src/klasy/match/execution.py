@@ -12,7 +12,7 @@ from klasy.match.shadow import JoinPointKind
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
@@ -74,9 +74,7 @@ class ExecutionPlanner:
     def plan(self) -> None:
         """Add the probes and join points to the planner's."""
         everything = [(m.advice, match) for m in self.planner.matched.advice for match in m.executions]
-        called = [callee for match in self.planner.matched.advice for callee in match.callees.values()]
-        reached = [match.shadow.function for _, match in everything]
-        self.under_lock = next((f for f in (*reached, *called) if f is not None and runs_under_lock(f)), None)
+        self.under_lock = next((f for f in self._woven_into() if f is not None and runs_under_lock(f)), None)
         todo = [(advice, match) for advice, match in everything if not _in_program(match)]
         if len(todo) < len(everything):
             from klasy.match.programs import plan_executions
@@ -112,6 +110,14 @@ class ExecutionPlanner:
             self._before(advice, match, writers)
         for advice, match in decided:
             self._around(advice, match)
+
+    def _woven_into(self) -> Iterator[Function | None]:
+        """The functions that an aspect is woven into, and those that it sees called: some more than once."""
+        for matched in self.planner.matched.advice:
+            yield from [match.shadow.function for match in matched.executions]
+            yield from dict.fromkeys([match.shadow.callee for match in matched.calls])
+            if type(matched.callees) is dict:  # of all that there are it is not to make objects
+                yield from matched.callees.values()
 
     def trampoline_refusal(self, function: Function, way: Way) -> Refusal | None:
         """Why a BPF trampoline cannot be put on a function, or None."""
