@@ -39,7 +39,7 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         else:
             unseen = (
                 "if the source has it: it is a macro, is in a module that is not loaded, or was inlined everywhere "
-                "(execution finds that by debug information)"
+                "(execution and call find that by debug information)"
             )
     if close:
         hints.append(did_you_mean(close))

@@ -25,7 +25,10 @@ def test_calls_that_were_inlined_are_not_counted():
 def test_a_name_without_code():
     """Of a name of which nothing is known it is said why the source may have it; where more is known, that alone."""
     said = messages(KERNEL, "before(): execution(skb_put_zero) { log(1); }")
-    assert "it is a macro, is in a module that is not loaded, or was inlined everywhere (execution finds that" in said
+    assert (
+        "it is a macro, is in a module that is not loaded, or was inlined everywhere (execution and call find that"
+        in said
+    )
     known = FakeKernel(DECLARATIONS, absent={"early": "it runs only while the kernel boots"})
     said = messages(known, "before(): execution(early) { log(1); }")
     assert "only while the kernel boots" in said
