@@ -31,7 +31,7 @@ class UserSymbols:
         self._proc = proc
         self._debug = debug
         self._folders = own + _FOLDERS if folders is None else folders
-        self._files: dict[str, ElfFile | None] = {}  # by path
+        self._files: dict[tuple[int, int], ElfFile | None] = {}  # by device and inode: containers share names
         self._by_build_id: dict[bytes, ElfFile | None] = {}
         self._searched: set[str] = set()
 
@@ -76,7 +76,10 @@ class UserSymbols:
             fields = line.split(None, 5)
             if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
                 start, end = (int(number, 16) for number in fields[0].split("-"))
-                yield start, end, int(fields[2], 16), f"{self._proc}/{pid}/root{fields[5]}"
+                path = f"{self._proc}/{pid}/root{fields[5]}"
+                if not os.path.exists(path):  # a chroot's, or gone: whatever its name, the mapping itself leads to it
+                    path = f"{self._proc}/{pid}/map_files/{start:x}-{end:x}"
+                yield start, end, int(fields[2], 16), path
 
     def _mapped_at(self, stack: UserStack, address: int) -> tuple[str, int] | None:
         """The file and the offset in it that a process has mapped at an address; None if it is another by now."""
@@ -125,10 +128,21 @@ class UserSymbols:
         yield f"{self._debug}/{name[:2]}/{name[2:]}.debug"
 
     def _open(self, path: str) -> ElfFile | None:
-        key = path.partition("/root/")[2] if path.startswith(self._proc + "/") else path.lstrip("/")
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        key = found.st_dev, found.st_ino
         if key not in self._files:
             try:
-                self._files[key] = ElfFile(path, "/" + key)
+                self._files[key] = ElfFile(path, self._shown(path))
             except (OSError, NoElf):
                 self._files[key] = None
         return self._files[key]
+
+    def _shown(self, path: str) -> str:
+        """A file as its process calls it."""
+        if not path.startswith(f"{self._proc}/"):
+            return path
+        inside = path.partition("/root/")[2]
+        return f"/{inside}" if inside else os.readlink(path)

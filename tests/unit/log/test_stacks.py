@@ -19,6 +19,7 @@ from klasy.log.format_json import event_json
 from klasy.log.format_text import event_text
 from klasy.log.symbolize import Symbolizer
 from klasy.log.userspace import UserSymbols
+from klasy.log.value import UserFrame, UserStack
 from klasy.record import (
     HEADER_SIZE,
     STACK_BENEATH,
@@ -235,6 +236,28 @@ def test_a_process_that_lives(tmp_path):
     before = event(data, USER, pid=pid, time_ns=1)
     (frame,) = json.loads(event_json(before, symbolizer(proc="/proc")))["values"]["ustack()"]
     assert (frame["file"], frame["address"]) == (None, f"{address:#x}")
+
+
+def test_files_of_containers(program, tmp_path):
+    """Files of one name in two containers are two; one that its process's root does not lead to is found by its
+    mapping."""
+    other = tmp_path / "outside"
+    other.write_bytes(Path("/bin/true").read_bytes())
+    for pid, file in (("100", other), ("200", program)):
+        (tmp_path / pid / "root/app").mkdir(parents=True)
+        (tmp_path / pid / "root/app/p").write_bytes(file.read_bytes())
+        (tmp_path / pid / "maps").write_text("00001000-00002000 r-xp 00000000 00:01 1    /app/p\n")
+    offset = file_offset(program, nm(program)["inner"]) + 4
+    stack = UserStack(200, 0, (UserFrame(build_id(program), offset),), cut=False)
+    names = UserSymbols(str(tmp_path), "/nowhere", ())
+    names.frames(UserStack(100, 0, (UserFrame(build_id(other), 0),), cut=False))
+    (frame,) = names.frames(stack)
+    assert (frame["function"], frame["offset"], frame["file"]) == ("inner", 4, "/app/p")
+    (tmp_path / "200/root/app/p").unlink()
+    (tmp_path / "200/map_files").mkdir()
+    (tmp_path / "200/map_files/1000-2000").symlink_to(program)
+    (frame,) = UserSymbols(str(tmp_path), "/nowhere", ()).frames(stack)
+    assert (frame["function"], frame["offset"], frame["file"]) == ("inner", 4, str(program))
 
 
 def test_separate_debug_information(program, tmp_path):
