@@ -1,30 +1,15 @@
-// System calls with their strings: every file that programs open, with the flags and what came of it.
+// System calls as a whole: every file that programs open, with the flags and what came of it.
 //
 //     klasy weave -f opens.asp
 //
-//     cat[812] openat(-100, /etc/hosts, 0x0) = 3
-//     cat[812] openat(-100, /etc/nothere, 0x0) = -2
-//     old[813] open(/etc/hosts, 0x0) = 3
+//     openat(AT_FDCWD, "/etc/hosts", O_RDONLY|O_CLOEXEC) = 3
+//     openat(AT_FDCWD, "/etc/nothere", O_RDONLY) = -1 ENOENT (No such file or directory)
+//     open("/etc/hosts", O_RDONLY) = 3
 aspect opens {
     count failed[comm];
 
-    after(int dfd, const char *filename, int flags) returning (long result): syscall(openat) {
-        log("%s[%u] openat(%d, %s, %#x) = %d", comm, pid, dfd, filename, flags, result);
-        if (result < 0) failed[comm]++;
-    }
-
-    after(int dfd, const char *filename, struct open_how *how) returning (long result): syscall(openat2) {
-        log("%s[%u] openat2(%d, %s, %#x) = %d", comm, pid, dfd, filename, how->flags, result);
-        if (result < 0) failed[comm]++;
-    }
-
-    after(const char *filename, int flags) returning (long result): syscall(open) {
-        log("%s[%u] open(%s, %#x) = %d", comm, pid, filename, flags, result);
-        if (result < 0) failed[comm]++;
-    }
-
-    after(const char *pathname) returning (long result): syscall(creat) {
-        log("%s[%u] creat(%s) = %d", comm, pid, pathname, result);
+    after() returning (long result): syscall(openat) || syscall(openat2) || syscall(open) || syscall(creat) {
+        log(joinpoint);
         if (result < 0) failed[comm]++;
     }
 }

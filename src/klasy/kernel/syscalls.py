@@ -153,7 +153,7 @@ class Content(NamedTuple):
         return ARGUMENT_OFFSETS[self.place + 1]
 
 
-STRING, SOCKET_ADDRESS, TIME, PAIR = "string", "socket address", "time", "pair"
+STRING, SOCKET_ADDRESS, TIME, PAIR, OPEN_HOW = "string", "socket address", "time", "pair", "open_how"
 
 # What a call is given, and what it fills, that is no string: by the argument's name.
 _GIVEN = {
@@ -162,6 +162,7 @@ _GIVEN = {
     "sendto": ("addr", SOCKET_ADDRESS, 0),
     "nanosleep": ("rqtp", TIME, 16),
     "clock_nanosleep": ("rqtp", TIME, 16),
+    "openat2": ("how", OPEN_HOW, 0),
 }
 _FILLED = {
     "accept": ("upeer_sockaddr", SOCKET_ADDRESS, 0),

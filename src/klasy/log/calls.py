@@ -10,7 +10,7 @@ from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, FAMILY, INTERNAL_ERRORS, TAKEN, words
+from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, FAMILY, INTERNAL_ERRORS, OPEN, RESOLVE, TAKEN, words
 from klasy.log.format_text import quoted
 from klasy.log.value import Call, CallArgument, UserText, ip4_text, ip6_text, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
@@ -30,7 +30,7 @@ assert _NUMBERS.size == CALL_SIZE
 _REMEMBERED = 256
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _UNIX_SIZE = 110  # of struct sockaddr_un
-_NETLINK, _TIME, _PAIR = Struct("<II"), Struct("<qq"), Struct("<ii")
+_NETLINK, _TIME, _PAIR, _OPEN_HOW = Struct("<II"), Struct("<qq"), Struct("<ii"), Struct("<3Q")
 _ERRORS = 4095
 # Of these a program sets the low half of a register alone: what wait4(-1, ..) leaves there is 0xffffffff.
 _WORDS = """int unsigned u32 __u32 __s32 pid_t uid_t gid_t qid_t clockid_t timer_t mqd_t key_t key_serial_t rwf_t"""
@@ -143,7 +143,19 @@ def _pair(data: bytes) -> tuple[str, str]:
     return text, text
 
 
-_CONTENTS = {syscalls.SOCKET_ADDRESS: _socket_address, syscalls.TIME: _time, syscalls.PAIR: _pair}
+def _open_how(data: bytes) -> tuple[str, str]:
+    flags, mode, resolve = _OPEN_HOW.unpack_from(data)
+    octal = f"0{mode:o}" if mode else "0"
+    text = f"{{flags={OPEN.text(flags)}, mode={octal}, resolve={RESOLVE.text(resolve)}}}"
+    return text, text
+
+
+_CONTENTS = {
+    syscalls.SOCKET_ADDRESS: _socket_address,
+    syscalls.TIME: _time,
+    syscalls.PAIR: _pair,
+    syscalls.OPEN_HOW: _open_how,
+}
 
 
 def _shown(call: str, field: Field, number: int) -> CallArgument:

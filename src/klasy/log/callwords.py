@@ -71,6 +71,10 @@ _OPEN_BITS = {
     "O_PATH": 0o10000000,
 }
 OPEN = Words(_row("O_RDONLY O_WRONLY O_RDWR"), _OPEN_BITS, 3)
+RESOLVE = Words(
+    {},
+    _bits("RESOLVE_NO_XDEV RESOLVE_NO_MAGICLINKS RESOLVE_NO_SYMLINKS RESOLVE_BENEATH RESOLVE_IN_ROOT RESOLVE_CACHED"),
+)  # include/uapi/linux/openat2.h
 NEW_FILE = Words({}, {"O_NONBLOCK": 0o4000, "O_CLOEXEC": 0o2000000, "O_DIRECT": 0o40000})
 ACCESS = Words({}, {"R_OK": 4, "W_OK": 2, "X_OK": 1}, none="F_OK")
 AT = Words(

@@ -17,7 +17,7 @@ from tests.unit.kernel.test_syscalls import events
 
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.log.calls import Calls
-from klasy.log.callwords import WORDS, Words
+from klasy.log.callwords import RESOLVE, WORDS, Words
 from klasy.log.decode import Decoder
 from klasy.log.event import LogPoint, Schema
 from klasy.log.format_json import event_json, value_json
@@ -52,6 +52,7 @@ CALLS = Calls(
         connect="int fd, struct sockaddr * uservaddr, int addrlen",
         accept4="int fd, struct sockaddr * upeer_sockaddr, int * upeer_addrlen, int flags",
         pipe2="int * fildes, int flags",
+        openat2="int dfd, const char * filename, struct open_how * how, size_t usize",
         nanosleep="struct __kernel_timespec * rqtp, struct __kernel_timespec * rmtp",
         inotify_add_watch="int fd, const char * pathname, u32 mask",
         fanotify_init="unsigned int flags, unsigned int event_f_flags",
@@ -169,7 +170,11 @@ def test_what_was_not_filled_or_not_read_is_an_address() -> None:
 
 
 def test_pairs_and_times() -> None:
-    """Both ends of a pipe; what there is to wait."""
+    """Both ends of a pipe; what there is to wait; how a file is to be opened."""
+    how = (Struct("<3Q").pack(0o2000002, 0o600, 0x108), TEXT_USER)
+    opened = text("openat2", (-100, 1, 2, 24), 3, (b"/a", TEXT_KERNEL), how)
+    shown_how = "{flags=O_RDWR|O_CLOEXEC, mode=0600, resolve=RESOLVE_BENEATH|0x100}"
+    assert opened == f'openat2(AT_FDCWD, "/a", {shown_how}, 24) = 3'
     assert text("pipe2", (0x1000, 0o2000000), 0, (b"\3\0\0\0\4\0\0\0", TEXT_USER)) == "pipe2([3, 4], O_CLOEXEC) = 0"
     waited = (Struct("<qq").pack(1, 5), TEXT_USER)
     assert text("nanosleep", (0x1000, 0), 0, waited) == "nanosleep({tv_sec=1, tv_nsec=5}, NULL) = 0"
@@ -287,14 +292,18 @@ HEADERS = (
     "fcntl.h unistd.h sys/mman.h sys/socket.h signal.h sched.h sys/wait.h sys/file.h sys/epoll.h sys/eventfd.h "
     "sys/inotify.h linux/fanotify.h sys/signalfd.h sys/timerfd.h sys/random.h sys/mount.h time.h sys/resource.h "
     "sys/ptrace.h sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h netinet/tcp.h "
-    "linux/fs.h sys/stat.h stdio.h"
+    "linux/fs.h linux/openat2.h sys/stat.h stdio.h"
 )
 
 
 @pytest.mark.skipif(which("gcc") is None, reason="there is no C compiler")
 def test_names_have_the_values_of_the_c_headers(tmp_path) -> None:
     """Every name is what the C headers say; only what these lack is not compared, and that is little."""
-    names = {name: value for words in WORDS.values() for name, value in (*words.choices.items(), *words.flags.items())}
+    names = {
+        name: value
+        for words in (*WORDS.values(), RESOLVE)
+        for name, value in (*words.choices.items(), *words.flags.items())
+    }
     includes = "".join(f"#if __has_include(<{h}>)\n#include <{h}>\n#endif\n" for h in HEADERS.split())
     # Names that are enumerators are macros of themselves, or are told by the compiler's own list of macros.
     lines = "".join(f'#ifdef {name}\n    printf("{name} %lld\\n", (long long)({name}));\n#endif\n' for name in names)
