@@ -272,15 +272,23 @@ def test_search():
     assert (function["traceable"], bool(function["reason"])) == (False, True)
     members = json.loads(klasy_command("search", "--json", "--types", "sk_buff_head.q*").out)
     assert members == {
-        "members": [{"type": "struct sk_buff_head", "member": "qlen", "member_type": "__u32", "offset": 16}]
+        "members": [
+            {"type": "struct sk_buff_head", "member": "qlen", "member_type": "__u32", "offset": 16, "stands_for": None}
+        ]
     }
+    (family,) = json.loads(klasy_command("search", "--json", "--types", "sock.sk_fam*").out)["members"]
+    assert (family["member"], family["stands_for"]) == ("sk_family", "__sk_common.skc_family")
+    assert klasy_command("search", "--types", "sock.sk_family").out.endswith(", __sk_common.skc_family\n")
     types = json.loads(klasy_command("search", "--json", "--types", "sk_buff_head").out)
     assert set(types) == {"types", "constants"}
     assert set(types["types"][0]) == {"kind", "name", "size", "definition"}
     states = json.loads(klasy_command("search", "--json", "--types", "TCP_*").out)["constants"]
     assert {"name": "TCP_LISTEN", "value": 10, "enum": "enum {...}"} in states
     data = json.loads(klasy_command("search", "--json", "jiffies").out)["data"]
-    assert {"name": "jiffies", "type": None, "module": None} in data
+    assert {"name": "jiffies", "type": "long unsigned int", "module": None} in data
+    percpu = json.loads(klasy_command("search", "--json", "runqueues").out)["data"]
+    assert {"name": "runqueues", "type": "struct rq", "module": None} in percpu
+    assert {None} == {d["type"] for d in json.loads(klasy_command("search", "--json", "reboot_force").out)["data"]}
 
 
 def test_search_for_several():

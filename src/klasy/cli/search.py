@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from klasy.btf.btf import Btf
+    from klasy.btf.walk import Place
     from klasy.cli.options import Arguments, Parser
     from klasy.kernel.live import LiveKernel
-    from klasy.kernel.model import Function
+    from klasy.kernel.model import DataSymbol, Function
 
 HELP = "Find functions, data and events of the running kernel, with prototypes; with --types, types and members."
 EXAMPLE = (
@@ -70,9 +71,16 @@ def _code_and_data(kernel: LiveKernel, pattern: str) -> dict[str, list[dict[str,
     for function in kernel.functions(pattern):
         by_base.setdefault((function.base, function.module), []).append(function)
     functions = [_function(kernel, copies) for copies in by_base.values()]
-    data = [{"name": s.name, "type": None, "module": s.module} for s in kernel.data_symbols(pattern)]
+    data = [_datum(kernel, symbol) for symbol in kernel.data_symbols(pattern)]
     functions.sort(key=lambda f: (not f["traceable"], str(f["name"])))
     return {"events": _events(kernel, pattern), "functions": functions, "data": data}
+
+
+def _datum(kernel: LiveKernel, symbol: DataSymbol) -> dict[str, Any]:
+    from klasy.match.globals import type_of
+
+    known = type_of(kernel, symbol)
+    return {"name": symbol.name, "type": known.name if known is not None else None, "module": symbol.module}
 
 
 def _events(kernel: LiveKernel, pattern: str) -> list[dict[str, Any]]:
@@ -161,17 +169,22 @@ def _constants(btf: Btf, pattern: str) -> list[tuple[int, int, str]]:
 def _members(btf: Btf, type_id: int, pattern: str) -> Iterator[dict[str, Any]]:
     from klasy.btf.types import Struct
     from klasy.btf.walk import members
+    from klasy.kernel import member_macros
     from klasy.match.glob import matches
 
     if not isinstance(btf.type(type_id), Struct):
         return
-    for place in members(btf, type_id):
-        if place.name and matches(pattern, place.name):
+    named: list[tuple[str, Place | None]] = [(place.name, place) for place in members(btf, type_id)]
+    named += [(name, member_macros.find(btf, type_id, name)) for name in member_macros.names(btf, type_id)]
+    for name, place in named:
+        if name and place is not None and matches(pattern, name):
+            path = member_macros.path_of(btf, type_id, name) if place.name != name else None
             yield {
                 "type": btf.c_name(type_id),
-                "member": place.name,
+                "member": name,
                 "member_type": btf.c_name(place.type_id),
                 "offset": place.byte_offset,
+                "stands_for": ".".join(path) if path else None,
             }
 
 
@@ -199,19 +212,30 @@ def _function_line(entry: dict[str, Any], _: bool) -> str:
     return f"{text}{module}" + (f"    // {'; '.join(notes)}" if notes else "")
 
 
+def _datum_line(entry: dict[str, Any]) -> str:
+    kind = f", {entry['type']}" if entry["type"] else ""
+    return f"{entry['name']}" + (f" [{entry['module']}]" if entry["module"] else "") + f"    // data{kind}"
+
+
 def _type_line(entry: dict[str, Any], alone: bool) -> str:
     if alone or not entry["size"]:
         return str(entry["definition"])
     return f"{entry['name']}    // {entry['size']} bytes"
 
 
+def _member_line(entry: dict[str, Any]) -> str:
+    """``stands_for``: the kernel's headers define the name as a macro."""
+    meant = f", {entry['stands_for']}" if entry["stands_for"] else ""
+    return f"{entry['member_type']} {entry['type']}.{entry['member']}    // offset {entry['offset']}{meant}"
+
+
 _LINES: dict[str, Callable[[dict[str, Any], bool], str]] = {
     "functions": _function_line,
-    "data": lambda e, _: f"{e['name']}" + (f" [{e['module']}]" if e["module"] else "") + "    // data",
+    "data": lambda e, _: _datum_line(e),
     "types": _type_line,
     "constants": lambda e, _: f"{e['name']} = {e['value']}    // {e['enum']}",
     "events": lambda e, _: f"{e['text']}    // event",
-    "members": lambda e, _: f"{e['member_type']} {e['type']}.{e['member']}    // offset {e['offset']}",
+    "members": lambda e, _: _member_line(e),
 }
 
 
@@ -224,6 +248,7 @@ def _among_types(kernel: LiveKernel, pattern: str) -> Iterator[str]:
     """What may have been meant by who searched types and members."""
     from klasy.btf.types import Enum, Struct, Typedef, Union
     from klasy.btf.walk import members
+    from klasy.kernel import member_macros
     from klasy.match.near import near
 
     btf = kernel.btf
@@ -231,6 +256,7 @@ def _among_types(kernel: LiveKernel, pattern: str) -> Iterator[str]:
     holders = btf.matching(name, Struct, Union) if dot else []
     if holders:
         known = {place.name for holder in holders for place in members(btf, holder) if place.name}
+        known.update(name for holder in holders for name in member_macros.names(btf, holder))
         yield did_you_mean([f"{name}.{each}" for each in near(member, known)])
         return
     yield did_you_mean(near(name, btf.all_names(Struct, Union, Enum, Typedef) | btf.constant_names))
