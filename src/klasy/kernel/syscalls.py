@@ -155,30 +155,28 @@ class Content(NamedTuple):
 
 STRING, SOCKET_ADDRESS, TIME, PAIR, OPEN_HOW = "string", "socket address", "time", "pair", "open_how"
 
-# What a call is given, and what it fills, that is no string: by the argument's name.
-_GIVEN = {
-    "connect": ("uservaddr", SOCKET_ADDRESS, 0),
-    "bind": ("umyaddr", SOCKET_ADDRESS, 0),
-    "sendto": ("addr", SOCKET_ADDRESS, 0),
-    "nanosleep": ("rqtp", TIME, 16),
-    "clock_nanosleep": ("rqtp", TIME, 16),
-    "openat2": ("how", OPEN_HOW, 0),
-}
-_FILLED = {
-    "accept": ("upeer_sockaddr", SOCKET_ADDRESS, 0),
-    "accept4": ("upeer_sockaddr", SOCKET_ADDRESS, 0),
-    "getsockname": ("usockaddr", SOCKET_ADDRESS, 0),
-    "getpeername": ("usockaddr", SOCKET_ADDRESS, 0),
-    "recvfrom": ("addr", SOCKET_ADDRESS, 0),
-    "pipe": ("fildes", PAIR, 8),
-    "pipe2": ("fildes", PAIR, 8),
-    "socketpair": ("usockvec", PAIR, 8),
+# What else a call is given, or fills: by the argument's name, the kind, the size, and whether the call fills it.
+_LEAD = {
+    "connect": ("uservaddr", SOCKET_ADDRESS, 0, False),
+    "bind": ("umyaddr", SOCKET_ADDRESS, 0, False),
+    "sendto": ("addr", SOCKET_ADDRESS, 0, False),
+    "accept": ("upeer_sockaddr", SOCKET_ADDRESS, 0, True),
+    "accept4": ("upeer_sockaddr", SOCKET_ADDRESS, 0, True),
+    "getsockname": ("usockaddr", SOCKET_ADDRESS, 0, True),
+    "getpeername": ("usockaddr", SOCKET_ADDRESS, 0, True),
+    "recvfrom": ("addr", SOCKET_ADDRESS, 0, True),
+    "nanosleep": ("rqtp", TIME, 16, False),
+    "clock_nanosleep": ("rqtp", TIME, 16, False),
+    "openat2": ("how", OPEN_HOW, 0, False),
+    "pipe": ("fildes", PAIR, 8, True),
+    "pipe2": ("fildes", PAIR, 8, True),
+    "socketpair": ("usockvec", PAIR, 8, True),
 }
 
 
 def contents(tracepoints: Tracepoints, name: str, *, over: bool) -> tuple[Content, ...]:
     """What a call leads to, by place; ``over``: what it has filled, too. Faster where that is nothing."""
-    if name not in _GIVEN and not (over and name in _FILLED):
+    if name not in _LEAD:
         try:
             if "char *" not in tracepoints.read("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}"):
                 return ()
@@ -190,14 +188,13 @@ def contents(tracepoints: Tracepoints, name: str, *, over: bool) -> tuple[Conten
 def contents_of(name: str, fields: Sequence[Field], *, over: bool) -> tuple[Content, ...]:
     """See :func:`contents`. ``fields`` are the arguments."""
     also = _ALSO_STRINGS.get(name, ())
+    argument, kind, size, filled = _LEAD.get(name, ("", "", 0, False))
     found = []
     for place, field in enumerate(fields):
         if field.name in also or (
             field.type.replace(" ", "") == "constchar*" and (name, field.name) not in _NO_STRINGS
         ):
             found.append(Content(place, STRING))
-        for table, filled in ((_GIVEN, False), (_FILLED, True)):
-            argument, kind, size = table.get(name, ("", "", 0))
-            if field.name == argument and over >= filled:
-                found.append(Content(place, kind, size, filled))
+        elif field.name == argument and (over or not filled):
+            found.append(Content(place, kind, size, filled))
     return tuple(found)

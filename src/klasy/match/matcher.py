@@ -335,17 +335,17 @@ class AdviceMatcher:
 
         ``modules_too``: those of the modules that it names are worth gathering.
         """
+        globs = self.module_globs(conjunct)
         if conjunct.withins:
             first, *rest = (self.resolved[leaf].lies_in for leaf in conjunct.withins)
             area = {a: f for a, f in first.items() if all(a in other for other in rest)}
         elif conjunct.files and modules_too:
             area = {f.address: f for f in self.signatures.functions("*")}
-        elif conjunct.modules and modules_too and not self._lets_kernel_in(conjunct):
-            named = [m for m in self.kernel.modules() if all(matches(g, m) for g in self.module_globs(conjunct))]
+        elif globs and modules_too and not all(matches(glob, KERNEL_PROPER) for glob in globs):
+            named = [module for module in self.kernel.modules() if all(matches(glob, module) for glob in globs)]
             area = {f.address: f for f in self.kernel.functions("*", named)}
         else:
             return None
-        globs = self.module_globs(conjunct)
         if conjunct.files:
             places = [self.where.index(leaf) for leaf in conjunct.files]
             area = {a: f for a, f in area.items() if all(self.bits(f)[place] for place in places)}
@@ -355,9 +355,6 @@ class AdviceMatcher:
         """The names, which may be globs, of the modules in which a conjunct's join points must lie."""
         leaves = (self.form.leaves[leaf] for leaf in conjunct.modules)
         return [leaf.glob for leaf in leaves if isinstance(leaf, ast.WithinModule)]
-
-    def _lets_kernel_in(self, conjunct: Conjunct) -> bool:
-        return all(matches(glob, KERNEL_PROPER) for glob in self.module_globs(conjunct))
 
     # --- tests
 

@@ -247,10 +247,8 @@ class RecordWriter:
             e.asm.emit(load(R3, base, registers + content.register), load(R2, base, offset, 4))
         else:
             e.asm.emit(load(R2, self._base(), registers + content.size_register, 4))
-        if not content.size:
-            e.asm.emit(
-                jump_if(R2, "==", 0, none), jump_if(R2, ">", TEXT_BYTES - 1, none)
-            )  # the kernel takes none either
+        if not content.size:  # nothing, and more than any address has: the kernel takes neither
+            e.asm.emit(jump_if(R2, "==", 0, none), jump_if(R2, ">", TEXT_BYTES - 1, none))
         self._address(R1, offset)
         e.read_memory(user=True)
         e.asm.emit(store_imm(self._base(), last, TEXT_USER, 1), jump_if(R0, "s>=", 0, read))
