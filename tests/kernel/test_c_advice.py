@@ -75,6 +75,26 @@ def test_c_beside_klasys_own(tmp_path):
     assert leftovers() == {}
 
 
+def test_the_kernels_plain_char(tmp_path):
+    """It is unsigned from Linux 6.2 on, in advice of both kinds; strings of the kernel are of it."""
+    path = tmp_path / "klasy-char"
+    path.write_bytes(b"x")
+    text = f"""aspect c {{
+        pointcut rd(struct file *file): {READ} && if(file->f_inode->i_ino == {os.stat(path).st_ino});
+        before(struct file *file): rd(file) %{{ char c = file->f_flags * 0 + 200; log("%d", c); %}}
+        before(struct file *file): rd(file) {{
+            char *type = file->f_inode->i_sb->s_id, c = 200;
+            log("%d", c);
+            log("%d", type == file->f_inode->i_sb->s_id);
+        }}
+    }}"""
+    with path.open("rb", buffering=0) as file, woven(text) as aspect:
+        file.read()
+        said = [aspect.as_json(event)["message"] for event in aspect.events()]
+    unsigned = [int(part) for part in os.uname().release.split(".")[:2]] >= [6, 2]
+    assert said[:3] == [str(200 if unsigned else -56)] * 2 + ["1"]
+
+
 @pytest.mark.parametrize("force", ["kprobe", "dispatch"])
 def test_other_mechanisms(force, tmp_path):
     """By kprobes, with arguments at the return from a mark; and at calls, told apart by the return address. What finds

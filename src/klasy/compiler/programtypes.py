@@ -7,7 +7,7 @@ sockaddr, struct timespec); whoever follows a pointer to such a struct is told s
 from __future__ import annotations
 
 from klasy.btf.btf import Btf
-from klasy.compiler.types import Incomplete, Pointer, Struct, Types, pointer_to
+from klasy.compiler.types import CHAR, Incomplete, Integer, Pointer, Struct, Types, pointer_to
 from klasy.diag import did_you_mean
 from klasy.lang import ast
 from klasy.lang.walk import nodes
@@ -82,6 +82,10 @@ class ProgramTypes(Types):
                 message = f"the kernel has no type '{text}', and '{self.stripped[0]}' has no debug information"
                 hints = [WHERE]
             raise TypeRefError(replace(error.diagnostic, message=message, hints=tuple(hints))) from None
+
+    def char(self) -> Integer:
+        """See Types. Where nothing tells, that of C compilers for x86-64: signed."""
+        return self._char_of(self.program) if self.program is not None else CHAR
 
     def base_type(self, ref: ast.TypeRef) -> CType | None:
         """See Types."""

@@ -208,9 +208,9 @@ def declare(base: CType, declarator: str) -> str:
 def same(a: CType, b: CType) -> bool:
     """Whether two types are one to C, typedefs and qualifiers aside."""
     if isinstance(a, Pointer) and isinstance(b, Pointer):
-        return same(a.target, b.target)
+        return _alike(a.target, b.target)
     if isinstance(a, Array) and isinstance(b, Array):
-        return a.count == b.count and same(a.element, b.element)
+        return a.count == b.count and _alike(a.element, b.element)
     if type(a) is not type(b):
         return False
     if isinstance(a, Integer) and isinstance(b, Integer):
@@ -220,6 +220,11 @@ def same(a: CType, b: CType) -> bool:
     if isinstance(a, Incomplete) and isinstance(b, Incomplete):
         return a.tag == b.tag
     return True
+
+
+def _alike(a: CType, b: CType) -> bool:
+    """The same of what lies in memory, where a plain ``char`` is one: of which sign it is its compiler chose."""
+    return (isinstance(a, Char) and isinstance(b, Char)) or same(a, b)
 
 
 def _same_struct(a: Struct, b: Struct) -> bool:
@@ -381,7 +386,7 @@ class Types:
         from klasy.match.typeref import NOT_LOADED, TypeRefError, canonical_basic, find_base
 
         basic = canonical_basic(ref.name) if ref.tag is TagKind.NONE else None
-        found = _BASIC.get(basic or ref.name) or self.base_type(ref)
+        found = self.char() if basic == "char" else _BASIC.get(basic or ref.name) or self.base_type(ref)
         if found is None:
             try:
                 found = self.of(self.kernel.btf, find_base(self.kernel.btf, ref))
@@ -392,6 +397,15 @@ class Types:
         for count in reversed(ref.array):
             found = Array(found, count, f"{found.name}[{count}]")
         return found
+
+    def char(self) -> Integer:
+        """The plain ``char`` of the code that the advice runs in: the kernel's is unsigned from Linux 6.2 on."""
+        return self._char_of(self.kernel.btf)
+
+    def _char_of(self, btf: Btf) -> Integer:
+        found = btf.find("char", btf_types.Int)
+        made = self.of(btf, found[0]) if found else CHAR
+        return made if isinstance(made, Char) else CHAR
 
     def base_type(self, ref: TypeRef) -> CType | None:
         """What was written, but for pointers and dimensions; None where there is none of that name.

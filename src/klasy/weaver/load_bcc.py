@@ -88,13 +88,14 @@ def _compile(unit: Unit, lib: Any, ct: Any) -> tuple[dict[str, bytes] | None, st
         os.makedirs(f"{folder}/include/linux")
         with open(f"{folder}/include/linux/kconfig.h", "w", encoding="utf-8") as file:
             file.write(_INSTEAD)
-        flags = (ct.c_char_p * len(_FLAGS))(*[flag.encode() for flag in _FLAGS])
+        options = (*_FLAGS, "-funsigned-char") if unit.unsigned_char else _FLAGS
+        flags = (ct.c_char_p * len(options))(*[flag.encode() for flag in options])
         before = os.environ.get("BCC_KERNEL_SOURCE")
         os.environ["BCC_KERNEL_SOURCE"] = folder
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
-            module = lib.bpf_module_create_c_from_string(unit.text.encode(), 0, flags, len(_FLAGS), True, None)
+            module = lib.bpf_module_create_c_from_string(unit.text.encode(), 0, flags, len(options), True, None)
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from support.compiling import compile_text
 from support.fakekernel import FakeKernel
 
 from klasy.btf.btf import Btf
 from klasy.btf.types import Struct as BtfStruct
 from klasy.btf.types import Typedef
+from klasy.compiler.programtypes import ProgramTypes
 from klasy.compiler.types import (
     BOOL,
     CHAR,
@@ -34,10 +38,12 @@ from klasy.compiler.types import (
     promoted,
     same,
 )
+from klasy.kernel.snapshot import SnapshotKernel
 from klasy.lang.ast import TagKind, TypeRef
 from klasy.match.typeref import TypeRefError
 from klasy.source import SourceFile, Span
 
+SNAPSHOTS = Path(__file__).parent.parent.parent / "data" / "kernels"
 SPAN = Span(SourceFile("test.asp", "type"), 0, 4)
 U8 = Integer(1, False, "u8")
 U16 = Integer(2, False, "u16")
@@ -302,3 +308,34 @@ def test_wide_integers_are_opaque():
     wide = Types(kernel).of(kernel.btf, 1)
     assert isinstance(wide, Opaque)
     assert wide.size == 16
+
+
+@pytest.mark.parametrize("version", ["6.1", "6.12"])
+def test_plain_char(version: str) -> None:
+    """A char that is written is the kernel's, which is unsigned from 6.2 on: its strings can be kept in variables, and
+    its numbers have its sign. A program's is signed."""
+    kernel = SnapshotKernel.load(str(SNAPSHOTS / f"{version}.snapshot"))
+    char = Types(kernel).written(ref("char"))
+    assert isinstance(char, Char)
+    assert char.signed is (version == "6.1")
+    assert ProgramTypes(Types(kernel), None, ()).written(ref("char")).signed
+    text = """aspect a {
+        char *f(struct net_device *dev) { return dev->name; }
+        const char *kept;
+        before(struct net_device *dev): execution(dev_hard_start_xmit(*, struct net_device *dev, ..)) {
+            char *name = dev->name;
+            const char *same = f(dev);
+            kept = same;
+            log("%s %s", name, str(kept));
+        }
+    }"""
+    assert not compile_text(text, kernel).diagnostics
+
+
+def test_plain_chars_of_two_compilers() -> None:
+    """What a program's advice takes of the kernel's types can be kept as the program's strings."""
+    theirs = Char(1, False, "char")
+    assert same(pointer_to(theirs), pointer_to(CHAR))
+    assert same(Array(theirs, 4, "char[4]"), Array(CHAR, 4, "char[4]"))
+    assert not same(theirs, CHAR)
+    assert not same(pointer_to(theirs), pointer_to(U8))

@@ -13,6 +13,7 @@ from klasy.backend.artifact import MAP_COUNTERS, MAP_EVENTS
 from klasy.backend.c.types import Declarations
 from klasy.bpf.uapi import BPF_ANY, BPF_NOEXIST, BPF_PSEUDO_MAP_FD, helper_number
 from klasy.compiler.cbody import STRING_SIZE, CCode
+from klasy.compiler.types import Types
 from klasy.plain import TYPE_CHECKING, dataclass
 from klasy.record import COUNTER_LOST, COUNTERS, HEADER_SIZE
 from klasy.state import LOST_BUSY, LOST_FULL, MAP_LOST, MAP_ZEROS
@@ -84,6 +85,7 @@ class Unit:
     """What a C compiler is given. ``maps``: the aspect's maps, MAGIC + index is the descriptor of each.
 
     ``bit_fields``: members that the text may mean and that C advice cannot read, with what they are in.
+    ``unsigned_char``: what a plain ``char`` of the kernel's is.
     """
 
     source_name: str
@@ -91,6 +93,7 @@ class Unit:
     functions: tuple[Function, ...]
     maps: tuple[str, ...]
     bit_fields: dict[str, str]
+    unsigned_char: bool = False
 
 
 def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel, counters: Rows) -> Unit:
@@ -118,7 +121,8 @@ def emit(advice: Sequence[tree.Advice], states: Sequence[State], kernel: Kernel,
     parts += [_state(state, maps, words) for state in states if state.name in used]
     source = bodies[0][1].span.file
     text = "\n".join([*parts, *texts])
-    return Unit(source.name, text, tuple(functions), tuple(maps.names), declarations.bit_fields)
+    unsigned_char = not Types(kernel).char().signed
+    return Unit(source.name, text, tuple(functions), tuple(maps.names), declarations.bit_fields, unsigned_char)
 
 
 class _Maps:
