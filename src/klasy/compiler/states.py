@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 S64 = Integer(8, True, "s64")
 MAX_KEY = 256  # bytes; a BPF program has 512 of stack
 ADDRESSES: dict[CType, str] = {IP4: "ip4", IP6: "ip6", MAC: "mac"}
+_TEXT = String(ir.MAX_STRING, "string")
+_MADE: dict[str, CType] = {"str": _TEXT, "ustr": _TEXT, "ip4": IP4, "ip6": IP6, "mac": MAC}
 _READABLE = {"count": U64, "sum": S64, "min": S64, "max": S64, "avg": S64}
 
 
@@ -160,10 +162,15 @@ class _Declaring:
                 f"say what its type is: {self.decl.name}[int], {self.decl.name}[cpu]",
             )
             return None
-        if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name):
-            function = self.checker.functions.get(node.callee.name)
-            if function is not None:
-                return self._fitting(self.checker.type_of(function.result), node)
+        function = self._function(node)
+        if function is not None:
+            return self._fitting(self.checker.type_of(function.result), node)
+        if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and len(node.args) == 1:
+            made_of_it = _MADE.get(node.callee.name)
+            if made_of_it is not None and self._function(node.args[0]) is not None:
+                return (
+                    made_of_it  # what the function is given need not be the advice's; where it is used this is checked
+                )
         checker = self._checker_for(node)
         if checker is None:
             return self._type_name(node) if isinstance(node, ast.Name) else self._unknown(node)
@@ -185,6 +192,12 @@ class _Declaring:
         if made.type in ADDRESSES:
             return made.type
         return self._fitting(made.type if isinstance(made.type, Array) else rvalue(made).type, node)
+
+    def _function(self, node: ast.Node) -> ast.FunctionDecl | None:
+        """The aspect's own function that is called."""
+        if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name):
+            return self.checker.functions.get(node.callee.name)
+        return None
 
     def _checker_for(self, node: ast.Expr) -> AdviceChecker | None:
         """The first advice whose parameters a key's expression can be of."""

@@ -311,10 +311,14 @@ aspect keys {
     count names[thing->name]; count labels[str(thing->label)]; count who[comm]; count ips[ip4(*(u32 *)thing->address)];
     count macs[mac(thing->mac)]; count things[struct thing *]; count colours[enum colour];
     count several[u8, comm, long]; count literal[comm]; u64 seen[thing->number]; count lows[low(thing), comm];
+    count told[str(label(any))]; count of_ip[ip4(first(any))];
     u8 low(struct thing *thing) { return thing->number; }
+    char *label(struct thing *any) { return any->label; }
+    u32 first(struct thing *any) { return *(u32 *)any->address; }
     before(struct thing *thing): see(thing) {
         names[thing->name]++; labels[str(thing->label)]++; who[comm]++; ips[ip4(*(u32 *)thing->address)]++;
         macs[mac(thing->mac)]++; things[thing]++; colours[BLUE]++; several[thing->number, comm, -1]++;
+        told[str(label(thing))]++; of_ip[ip4(first(thing))]++;
         lows[low(thing), comm]++; literal["all"]++; literal["eight by"]++; seen[thing->number] = *(u64 *)thing->label;
     }
 }
@@ -347,6 +351,8 @@ def test_keys_of_every_kind() -> None:
     several = bytes([0xFF]) + bytes(7) + b"bash".ljust(16, b"\0") + b"\xff" * 8
     assert keys_of(both, "several") == {several: [1]}
     assert keys_of(both, "lows") == {bytes([0xFF]) + bytes(7) + b"bash".ljust(16, b"\0"): [1]}
+    assert keys_of(both, "told") == {b"label".ljust(128, b"\0"): [1]}
+    assert keys_of(both, "of_ip") == {bytes([10, 0, 0, 1]): [1]}
     assert set(keys_of(both, "literal")) == {b"all".ljust(16, b"\0"), b"eight by".ljust(16, b"\0")}
     assert all(both.lost(state) == [0, 0, 0, 0] for state in both.compiled.states)
 
@@ -365,12 +371,12 @@ def test_what_cannot_be_read_counts_as_zero_and_is_counted() -> None:
     lost = {state.name: both.lost(state) for state in both.compiled.states}
     assert keys_of(both, "labels") == {bytes(128): [1]}
     assert keys_of(both, "seen") == {(5).to_bytes(4, "little"): [0]}
-    assert {name for name, counts in lost.items() if any(counts)} == {"labels", "seen"}
+    assert {name for name, counts in lost.items() if any(counts)} == {"labels", "told", "seen"}
     assert lost["labels"][LOST_FAULT] == lost["seen"][LOST_FAULT] == 1
     both = Both(*built(KEYS))  # nothing can be read
     both.run(BASE)
     faulty = {state.name for state in both.compiled.states if both.lost(state)[LOST_FAULT] == 1}
-    assert faulty == {"names", "labels", "ips", "macs", "several", "seen", "lows"}
+    assert faulty == {"names", "labels", "ips", "macs", "several", "seen", "lows", "told", "of_ip"}
 
 
 # --- what goes where --------------------------------------------------------------------------------------------------
