@@ -171,6 +171,30 @@ def test_shown(file, tmp_path, capfd):
     assert main(["unweave"]) == 0
 
 
+def test_ended(file, tmp_path, capfd):
+    """klasy status says that a process has ended, and that a service's cgroup is not the one any more."""
+    (tmp_path / "s.asp").write_text(ASPECT)
+    cgroup = Path("/sys/fs/cgroup/klasy_ends")
+    cgroup.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            assert main(["weave", "--pid", f"{process.pid},1", "--cgroup", "klasy_ends", str(tmp_path / "s.asp")]) == 0
+            assert main(["status"]) == 0
+            assert "has ended" not in capfd.readouterr().out
+        finally:
+            process.kill()
+    cgroup.rmdir()
+    cgroup.mkdir()
+    try:
+        assert main(["status"]) == 0
+        out = capfd.readouterr().out
+        assert f"syncs: process {process.pid} has ended\n" in out
+        assert "syncs: the cgroup /klasy_ends is another one now: the one that was asked for was removed\n" in out
+    finally:
+        cgroup.rmdir()
+    assert main(["unweave"]) == 0
+
+
 def test_watched_data(tmp_path):
     """Data is kept up to date at everybody's accesses: 'old' is what it was, whoever had changed it."""
     ttl = Path("/proc/sys/net/ipv4/ip_default_ttl")

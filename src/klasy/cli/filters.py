@@ -14,6 +14,7 @@ from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from klasy.cli.options import Arguments
 
@@ -34,6 +35,28 @@ def read_filter(args: Arguments, *, proc: str = "/proc") -> Filter:
         users=tuple(_user(text) for text in _few("--uid", _split(args.uid or ()))),
         children=args.children,
     )
+
+
+def ended(woven: dict[str, Any], *, proc: str = "/proc") -> list[str]:
+    """What of a woven aspect's filter, as Filter.to_json gives it, is no longer there, a line each.
+
+    Where this process cannot know (in a namespace of its own) nothing is said.
+    """
+    lines = []
+    try:
+        if woven["pids"] and not woven["children"]:  # else children of one that has ended may go on
+            in_first_namespace("pid", proc)
+            left = [pid for pid in woven["pids"] if _process_of(pid, proc) == pid]
+            lines += [f"process {pid} has ended" for pid in woven["pids"] if pid not in left]
+        if woven["cgroups"]:
+            in_first_namespace("cgroup", proc)
+            ids = woven.get("cgroup_ids", ())  # an aspect of an earlier klasy's has none
+            for path, known in zip(woven["cgroups"], ids, strict=False):
+                line = _ended_cgroup(path, known, proc)
+                lines += [line] if line else []
+    except SystemRefusal:
+        pass
+    return lines
 
 
 def in_first_namespace(kind: str, proc: str = "/proc") -> None:
@@ -142,6 +165,22 @@ def _cgroup(text: str, proc: str) -> Cgroup:
         raise InputError(f"--cgroup: there is no cgroup '{one_line(text)}'", hint=f"cgroups are directories in {top}")
     names = [part for part in f"{root}/{inside}".split("/") if part]
     return Cgroup("/" + "/".join(names), status.st_ino, len(names))
+
+
+def _ended_cgroup(path: str, known: int, proc: str) -> str:
+    """What became of a cgroup of a path and an id; nothing if it is there, or not to be seen from here."""
+    for _, root, top in _cgroup_mounts(proc):
+        inside = root.rstrip("/")
+        if path != inside and not path.startswith(f"{inside}/"):
+            continue
+        try:
+            now = os.stat(top + path.removeprefix(inside)).st_ino
+        except FileNotFoundError:
+            return f"the cgroup {path} was removed"
+        except OSError:
+            return ""
+        return "" if now == known else f"the cgroup {path} is another one now: the one that was asked for was removed"
+    return ""
 
 
 def _cgroup_mounts(proc: str) -> Iterator[tuple[int, str, str]]:

@@ -94,6 +94,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
         "coverage": _coverage(woven),
         "objects": _objects(woven),
         "filter": woven.filter,
+        "filter_ended": _filter_ended(woven),
         "budget": woven.budget,
         "unfollowed": woven.unfollowed(),
         "runs": cost.runs,
@@ -104,6 +105,7 @@ def _summary(woven: WovenAspect) -> dict[str, Any]:
 def _notes(aspect: dict[str, Any]) -> list[str]:
     """What is to be known of an aspect's counts besides."""
     notes = [f"only {shown(aspect['filter']['text'])}"] if aspect["filter"] else []
+    notes += map(shown, aspect["filter_ended"])
     if aspect["gone"]:
         taken, modules = aspect["gone"]["joinpoints"], ", ".join(aspect["gone"]["modules"])
         went = f"{plural(taken, 'join point')} went with the module {modules}, which was unloaded"
@@ -139,6 +141,14 @@ def _gone(woven: WovenAspect) -> dict[str, Any] | None:
 
     found = gone(woven)
     return asdict(found) if found else None
+
+
+def _filter_ended(woven: WovenAspect) -> list[str]:
+    if woven.filter is None:
+        return []
+    from klasy.cli.filters import ended
+
+    return ended(woven.filter)
 
 
 def _coverage(woven: WovenAspect) -> str | None:

@@ -54,6 +54,7 @@ class Filter:
             "children": self.children,
             "comms": [comm.decode(errors="backslashreplace") for comm in self.comms],
             "cgroups": [cgroup.path for cgroup in self.cgroups],
+            "cgroup_ids": [cgroup.id for cgroup in self.cgroups],
             "uids": [user.uid for user in self.users],
             "text": self.text(),
         }

@@ -217,10 +217,15 @@ class _Weave:
         self._helped: dict[int, Program] = {}  # programs that the helper attaches, by their probe
         self._tracepoints: dict[str, Link] = {}
         self._helper: Helper | None = None
-        self.document: dict[str, Any] = {}
-        self.woven = WovenAspect(self.name, "", {})  # what it is once it is committed
-        self._committed = False
+        self._document: dict[str, Any] = {}  # what the registry entry says, once it is known
+        self._woven: WovenAspect | None = None
         self._replaced = False
+
+    @property
+    def woven(self) -> WovenAspect:
+        """What it is once it is committed."""
+        assert self._woven is not None
+        return self._woven
 
     # -- prepare ---------------------------------------------------------------------------------------------------
 
@@ -355,10 +360,9 @@ class _Weave:
             self._replaced = True
         else:
             self._pinfs.commit(staging, self.name)
-        self._committed = True
-        self.woven = WovenAspect(self.name, self._pinfs.path(self.name), self.document)
+        self._woven = WovenAspect(self.name, self._pinfs.path(self.name), self._document)
         if self._decides:
-            self.woven.hand(MAP_CONTROL, self._maps.pop(MAP_CONTROL))
+            self._woven.hand(MAP_CONTROL, self._maps.pop(MAP_CONTROL))
             self._activate(self._pinfs.path(self.name))
             self._pinfs.finish(self.name)
         if self._replaced:
@@ -421,8 +425,8 @@ class _Weave:
             options=self._options,
         )
         events = {index: held.event for index, held in self._attached.items() if held.event is not None}
-        self.document = manifest.complete(self._recipe.entry, circumstances, events)
-        chunks = manifest.pack(self.document)
+        self._document = manifest.complete(self._recipe.entry, circumstances, events)
+        chunks = manifest.pack(self._document)
         registry = maps.create(
             u.BPF_MAP_TYPE_ARRAY,
             name=REGISTRY,
@@ -443,9 +447,9 @@ class _Weave:
 
     def silence(self) -> None:
         """Switch it off if it may deny: lest it deny what taking it back needs."""
-        if self._committed and self._decides:
-            with self.woven, suppress(SystemRefusal):
-                self.woven.switch_off()
+        if self._woven is not None and self._decides:
+            with self._woven, suppress(SystemRefusal):
+                self._woven.switch_off()
 
     def undo(self) -> None:
         """Take back what was done. The lock must be held."""
@@ -458,7 +462,7 @@ class _Weave:
         if self._replaced and self._staging is not None and os.path.isdir(self._staging.path):
             switch(self._staging.path, on=True)
             self._pinfs.exchange(self._staging, self.name)
-        elif self._committed and self._staging is not None:
+        elif self._woven is not None and self._staging is not None:
             self._staging.close()  # withdraw() takes the lock anew
             self._staging = self._pinfs.withdraw(self.name, self._token)
         if self._staging is not None:

@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with the golden kernel and some woven aspects; its width and colours are those of no terminal."""
 
     def open_fake(name: str) -> FakeWoven:
@@ -52,6 +52,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("klasy.weaver.woven.open_woven", open_fake)
     monkeypatch.setattr("klasy.cli.status.read_registry", lambda: list(ASPECTS.values()))
     monkeypatch.setattr("klasy.cli.status.foreign", foreign)
+    monkeypatch.setattr("klasy.cli.filters.in_first_namespace", lambda *_: None)
+    monkeypatch.setattr("klasy.cli.filters._cgroup_mounts", lambda _: [(0, "/", f"{tmp_path}/cgroup")])
     monkeypatch.setattr("klasy.cli.status.time.monotonic_ns", lambda: 10_000_000_000_000)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from klasy.cli import filters
 from klasy.cli.command import Command
-from klasy.cli.filters import read_filter
+from klasy.cli.filters import ended, read_filter
 from klasy.errors import InputError, SystemRefusal, UsageError
 from klasy.match.filter import Cgroup, Filter, User
 
@@ -67,6 +67,26 @@ def test_cgroups_by_path(proc):
     (proc / "self/mountinfo").write_text(mounts)
     (cgroup,) = read(proc, cgroup=["a"]).cgroups
     assert cgroup[::2] == ("/x/y/a", 3)
+
+
+def test_what_has_ended(proc):
+    """A process that is gone, or whose number is a thread's now; a cgroup that was removed, or made anew."""
+    top = proc.parent / "cgroup"
+    (top / "c").mkdir()
+    woven = read(proc, pid=["12,34"], cgroup=["a", "a/b", "c"]).to_json()
+    assert ended(woven, proc=str(proc)) == []
+    (proc / "12/status").unlink()
+    (top / "a/b").rmdir()
+    (top / "c").rename(top / "kept")  # so that the new one cannot have its inode
+    (top / "c").mkdir()
+    assert ended(woven, proc=str(proc)) == [
+        "process 12 has ended",
+        "the cgroup /a/b was removed",
+        "the cgroup /c is another one now: the one that was asked for was removed",
+    ]
+    assert ended({**woven, "children": True, "cgroups": []}, proc=str(proc)) == []  # the children may go on
+    (proc / "self/mountinfo").write_text("")
+    assert ended({**woven, "pids": []}, proc=str(proc)) == []  # not to be seen from here
 
 
 @pytest.mark.parametrize("path", ["nowhere", "../proc", "file", "/etc", "", "a\0b"])
