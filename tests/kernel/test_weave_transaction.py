@@ -20,7 +20,7 @@ from klasy.errors import KernelRefused, SystemRefusal
 from klasy.kernel.live import LiveKernel
 from klasy.match.mechanism import Mechanism
 from klasy.match.plan import Point
-from klasy.weaver import remove
+from klasy.weaver import manifest, remove
 from klasy.weaver.counts import sum_counters
 from klasy.weaver.session import AlreadyWoven, Machine, machine_of, weave
 from klasy.weaver.unweave import unweave
@@ -296,6 +296,19 @@ def test_a_kill_while_replacing_leaves_one_of_the_two():
         assert woven.active
     weave_one(read_probe("other"))
     assert sorted(p.name for p in HOME.iterdir()) == ["other", "swap"]
+
+
+def test_another_klasy_wove_it(monkeypatch):
+    """What a registry entry of another version says cannot be read; the aspect is named, and can be taken out."""
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "VERSION", manifest.VERSION + 1)
+        weave_one(read_probe("later"))
+    assert read_registry() == []
+    assert "another klasy wove it" in foreign()["later"]
+    with pytest.raises(manifest.UnknownRegistry, match="the aspect 'later' cannot be read: another klasy") as caught:
+        open_woven("later")
+    assert caught.value.hint == "klasy unweave later takes it out all the same"
+    assert unweave(["later"]) == ["later"]
 
 
 def test_foreign_probes_and_entries_are_left_alone():

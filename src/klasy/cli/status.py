@@ -51,10 +51,10 @@ def run(args: Arguments) -> int:
         for aspect in aspects:
             for note in _notes(aspect):
                 print(f"{aspect['aspect']}: {note}")
-    else:
+    elif not strange:
         print("no aspect is woven")
     for name, reason in strange.items():
-        print(f"{shown(name)}: cannot be read: {shown(reason)}")
+        print(f"{shown(name)}: cannot be read: {shown(reason)}; klasy unweave {shown(name)} takes it out")
     return EXIT_OK
 
 

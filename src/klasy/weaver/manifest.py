@@ -76,7 +76,7 @@ def unpack(chunks: Sequence[bytes]) -> dict[str, Any]:
     if magic != MAGIC:
         raise UnknownRegistry("not a registry entry of klasy")
     if version != VERSION:
-        raise UnknownRegistry(f"a registry entry of version {version}; this klasy knows version {VERSION}")
+        raise UnknownRegistry(f"another klasy wove it (registry entry of version {version}, this one knows {VERSION})")
     body = data[_HEADER.size : _HEADER.size + size]  # too short a one does not parse
     try:
         document = _from_json((_inflated(body) if packing == _DEFLATED else body).decode())

@@ -413,7 +413,13 @@ def open_woven(name: str, pinfs: PinFS | None = None) -> WovenAspect:
     names = fs.aspects()
     if name not in names:
         raise not_woven([name], names)
-    found = _open(fs, name)
+    try:
+        found = _open(fs, name)
+    except manifest.UnknownRegistry as error:
+        message = f"the aspect '{one_line(name)}' cannot be read: {error.message}"
+        raise manifest.UnknownRegistry(
+            message, hint=f"klasy unweave {one_line(name)} takes it out all the same"
+        ) from None
     _rearm([found], fs)
     return found
 
