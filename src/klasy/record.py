@@ -54,7 +54,9 @@ class Field:
     - ``buffer``: how many bytes were asked for (8 bytes), then those of them that the rest of ``size`` has room for
     - ``stack``: how its first frame is to be taken (8 bytes, STACK_BENEATH ..), then code addresses, 8 bytes each, the
       innermost first; zeros behind the last. All but the innermost are return addresses
-    - ``ustack``: frames of user space, each a ``struct bpf_stack_build_id`` (USER_FRAME); zeros behind the last
+    - ``ustack``: frames of user space, each a ``struct bpf_stack_build_id`` (USER_FRAME): first that of the caller
+      where the others leave it out, which comes behind the innermost (else zeros); then the innermost, and so on;
+      zeros behind the last
     - ``ip4``, ``ip6``, ``mac``: an address as it lies in memory, 4, 16 or 6 bytes
     - ``object``: ``size`` bytes of memory to be decoded by the type ``type_id`` (struct, union, array);
       it is preceded by nothing: the address, where known, is a field of its own kind ``address`` that comes right
@@ -199,9 +201,11 @@ STACK_OWN = 1  # it is the join point's own
 STACK_OWN_UNLESS_TAIL = 2  # its own; but of a tail call, which leaves no frame, the one beneath
 USER_FRAMES = 64
 USER_FRAME = Struct("<i20sQ")
-USER_STACK_SIZE = USER_FRAMES * USER_FRAME.size
+USER_FRAMES_SIZE = USER_FRAMES * USER_FRAME.size
+USER_STACK_SIZE = USER_FRAME.size + USER_FRAMES_SIZE
 USER_FRAME_BUILD_ID = 1  # status: build id and offset in the file (BPF_STACK_BUILD_ID_VALID)
 USER_FRAME_ADDRESS = 2  # an address of the process, for its file could not be told at once
+USER_FRAME_BESIDE = 3  # of a caller: in the same mapping as the innermost frame, so far from it (signed)
 
 # What is counted of one join point on one CPU; in a CPU's row by join point id.
 COUNTERS = Struct("<QQQQQQ")

@@ -21,7 +21,7 @@ or value that came of memory which could not be read, and updates whose stack th
 from __future__ import annotations
 
 from klasy.plain import TYPE_CHECKING, asdict, dataclass
-from klasy.record import Field
+from klasy.record import USER_FRAME, Field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +36,10 @@ LOST_FULL, LOST_BUSY, LOST_FAULT, LOST_STACK = 0, 1, 2, 3  # its words
 # A key that is a stack: where it is (4 bytes: the kernel's id of it, STACK_MORE if it is in the second map, and how its
 # first frame is to be taken, record.STACK_BENEATH .., from bit STACK_FIRST on); then the number of the place where it
 # begins (4 bytes, a join point's). The kernel keeps one stack for each value of a hash and refuses another one: that
-# goes to the second map, and few there meet again.
+# goes to the second map, and few there meet again. Of a process's stack comes, behind that, the caller's frame that the
+# kernel leaves out, as in a record.
 STACK_KEY = 8
+USER_STACK_KEY = STACK_KEY + USER_FRAME.size
 STACK_FIRST = 24
 STACK_MORE = 1 << 30
 MAP_STACKS = ("stacks", "stacks_more")

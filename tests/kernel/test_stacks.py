@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from support.livekernel import leftovers
 from support.waiting import wait_for
 from support.weaving import traced, woven
 
-CALLERS = Path(__file__).parents[1] / "data" / "programs" / "callers"
+from klasy.api import states as aspect_states
+
+PROGRAMS = Path(__file__).parents[1] / "data" / "programs"
+CALLERS, ENTRIES, SHAPES = PROGRAMS / "callers", PROGRAMS / "entries", PROGRAMS / "shapes.so"
 SIGNATURE = "vfs_fsync_range(struct file *file, ..)"
 
 
@@ -69,6 +73,43 @@ def test_user_stacks(tmp_path, monkeypatch, force):
     assert [frame["function"] for frame in frames[:3]] == ["inner", "middle", "main"]
     assert {frame["file"] for frame in frames[:3]} == {str(tmp_path / "klasy-user")}
     assert re.search(r"^\s+inner\+0x[0-9a-f]+ \[klasy-user\]\n\s+middle\+", message, re.MULTILINE)
+
+
+def test_the_caller_at_a_programs_entry():
+    """Before a function has a frame of its own its caller is there, once, however it begins; in keys of states, too,
+    which are one for all processes. What is called by nobody has no caller."""
+    text = f"""aspect s {{
+        count by[ustack()];
+        pointcut entered(): user("{ENTRIES}": execution(*));
+        before(): entered() {{ log(ustack()); by[ustack()]++; }}
+    }}"""
+    middle = ["middle", "main", "_start"]
+    deep = [["deep"] * times + middle for times in (1, 2, 3)]
+    wanted = [["_start"], middle[1:], middle, ["framed", *middle], ["marked", *middle], ["bare", *middle], *deep]
+    wanted.append(["bare", *deep[-1]])
+    with woven(text) as aspect:
+        for _ in range(2):
+            subprocess.run([ENTRIES], check=True)
+        stacks = [aspect.as_json(event)["values"]["ustack()"] for event in aspect.events()]
+        (by,) = aspect_states("s").values()
+    assert [[frame["function"] for frame in stack] for stack in stacks] == wanted * 2
+    assert {frame["file"] for stack in stacks for frame in stack} == {str(ENTRIES)}
+    assert [slot.value for slot in by] == [2] * len(wanted)
+    assert leftovers() == {}
+
+
+def test_the_caller_in_another_file():
+    """A function of a library, called by ctypes: from libffi."""
+    calls = f"import ctypes; ctypes.CDLL('{SHAPES}').nothing(None)"
+    text = f'aspect s {{ before(): user("{SHAPES}": execution(nothing)) {{ log(ustack()); }} }}'
+    with woven(text) as aspect:
+        subprocess.run([sys.executable, "-c", calls], check=True)
+        (event,) = aspect.events()
+        first, second, *_ = aspect.as_json(event)["values"]["ustack()"]
+    assert (first["function"], first["offset"]) == ("nothing", 0)
+    assert Path(second["file"]).name.startswith("libffi.so")
+    assert second["build_id"] is not None
+    assert leftovers() == {}
 
 
 def test_a_process_without_code_of_its_own():

@@ -49,6 +49,11 @@ def generate(
     rethook = find_rethook(kernel) if kernel is not None and by_return else None
     logs = any(isinstance(op, ir.Emit) for program in compiled.programs for op in program.ops())
     task = find_task(kernel) if kernel is not None and logs else None
+    callers = None
+    if kernel is not None and any(probe.in_program for probe in plan.probes):
+        from klasy.backend.bytecode.callers import find_callers
+
+        callers = find_callers(kernel)
     generated = [
         generate_program(
             plan,
@@ -60,6 +65,7 @@ def generate(
             c_code=c_code,
             budget=options.budget,
             task=task,
+            callers=callers,
         )
         for program in compiled.programs
     ]

@@ -99,10 +99,12 @@ def assemble(instructions: Iterable[Instruction]) -> Assembled:
         if instruction.is_map_load and instruction.target is not None:
             relocations.append(Relocation(slot, instruction.target))
         elif instruction.target is not None:
-            if not (instruction.is_jump or instruction.is_subprogram_call):
+            if not (instruction.is_jump or instruction.is_subprogram_call or instruction.is_function_load):
                 raise EncodingError(f"the instruction refers to no place and yet names one: {instruction!r}")
             distance = _place(instruction, places) - slot - 1
-            if instruction.is_call:
+            if instruction.is_function_load:
+                resolved = instruction._replace(imm=distance & 0xFFFFFFFF)
+            elif instruction.is_call:
                 resolved = instruction._replace(imm=distance)
             else:
                 _check_jump(instruction, slot, distance, bounds)
@@ -136,7 +138,8 @@ def _place(instruction: Instruction, places: dict[str, int]) -> int:
 
 
 def _subprograms(program: tuple[Instruction, ...], places: dict[str, int]) -> tuple[tuple[str, int], ...]:
-    called = {i.target: _place(i, places) for i in program if i.is_subprogram_call and i.target is not None}
+    begin = (i for i in program if i.is_subprogram_call or i.is_function_load)
+    called = {i.target: _place(i, places) for i in begin if i.target is not None}
     return tuple(sorted(called.items(), key=lambda entry: entry[1]))
 
 

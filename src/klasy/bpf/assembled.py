@@ -37,6 +37,11 @@ class Assembled(NamedTuple):
         """Names of the maps the program refers to, each once, in the order of first use."""
         return tuple(dict.fromkeys(relocation.name for relocation in self.relocations))
 
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether it hands a function of its own to a helper, which the kernel asks the functions' types for."""
+        return bool(self.subprograms) and any(instruction.is_function_load for instruction in self.instructions)
+
     def link(self, descriptors: Mapping[str, int]) -> bytes:
         """The code with a descriptor for each map; KeyError if one is missing."""
         code = bytearray(self.code)

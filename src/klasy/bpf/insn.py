@@ -197,6 +197,11 @@ class Instruction(NamedTuple):
         """Whether it loads the address of a map, or of the value of an array of one element."""
         return self.opcode == _LD_IMM64 and self.src in {u.BPF_PSEUDO_MAP_FD, u.BPF_PSEUDO_MAP_VALUE}
 
+    @property
+    def is_function_load(self) -> bool:
+        """Whether it loads the address of a function of the program."""
+        return self.opcode == _LD_IMM64 and self.src == u.BPF_PSEUDO_FUNC
+
     # -- encoding ----------------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
@@ -353,6 +358,14 @@ def load_map_value(dst: Reg, name: str, offset: int = 0) -> Instruction:
     if not 0 <= offset < 1 << 29:
         raise EncodingError(f"offset {offset} in a map value")
     return Instruction(_LD_IMM64, dst, u.BPF_PSEUDO_MAP_VALUE, imm=offset << 32, target=name)
+
+
+def load_function(dst: Reg, name: str) -> Instruction:
+    """``dst`` = the function of this program whose first instruction bears the label ``name``, as a helper's callback.
+
+    Only a program whose functions have types may do so: :mod:`klasy.bpf.functypes`.
+    """
+    return Instruction(_LD_IMM64, dst, u.BPF_PSEUDO_FUNC, target=name)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------

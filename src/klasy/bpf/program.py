@@ -159,6 +159,31 @@ def load(
     attempt has failed, so that success costs nothing. ``log_level`` asks for it in any case, and leaves it in the
     program's ``log``: 2 for the way taken with all registers, 4 for statistics.
     """
+    what = (name, maps, expected_attach_type, attach_btf_id, attach_btf_obj_fd, license, flags, kern_version, log_level)
+    if isinstance(code, Assembled) and code.has_callbacks:
+        from klasy.bpf.functypes import ROW_BYTES, FunctionTypes
+
+        with FunctionTypes(code) as types:
+            return _load(kind, code, *what, described=(types.fileno(), ROW_BYTES, types.rows.address, types.number))
+    return _load(kind, code, *what, described=(0, 0, 0, 0))
+
+
+def _load(  # noqa: PLR0917  # as load, which calls it
+    kind: int,
+    code: Assembled | bytes,
+    name: str,
+    maps: Mapping[str, Map | int] | None,
+    expected_attach_type: int,
+    attach_btf_id: int,
+    attach_btf_obj_fd: int,
+    license: str,
+    flags: int,
+    kern_version: int,
+    log_level: int,
+    *,
+    described: tuple[int, int, int, int],
+) -> Program:
+    """``described``: what tells the types of its functions, prog_btf_fd to func_info_cnt; zeros for nothing."""
     metadata: tuple[object, ...] = ()
     if isinstance(code, Assembled):
         metadata = code.metadata
@@ -182,7 +207,8 @@ def load(
                 sys.object_name(name),
                 0,
                 expected_attach_type,
-                *(0, 0, 0, 0, 0, 0, 0),
+                *described,
+                *(0, 0, 0),
                 attach_btf_id,
                 attach_btf_obj_fd,
             )

@@ -158,7 +158,7 @@ def _wide(i: Instruction) -> str:
     if i.src == u.BPF_PSEUDO_BTF_ID:
         return f"btf[{low}]"
     if i.src == u.BPF_PSEUDO_FUNC:
-        return f"subprog[{low:+d}]"
+        return f"subprog[{i.target or f'{low - (low >> 31 << 32):+d}'}]"
     return f"{i.imm:#x}"
 
 

@@ -617,8 +617,14 @@ class StackKey(Part):
     place: Operand
     user: bool
     mnemonic = "stack key"
-    size = 8
     operand_fields = ("place",)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the key."""
+        from klasy.state import STACK_KEY, USER_STACK_KEY
+
+        return USER_STACK_KEY if self.user else STACK_KEY
 
 
 @dataclass(eq=False)

@@ -34,6 +34,7 @@ BREAKPOINT_BYTES = 1  # in a kprobe program, ip is this far behind the probed in
 
 ENDBR = b"\xf3\x0f\x1e\xfa"
 ENDBR_BYTES = 4
+PUSH_FRAME = 0x55  # push %rbp: where frame pointers are kept, what a function begins with
 _ENDBR_SEALED = (b"\x66\x0f\x1f\x00", b"\x0f\x1f\x40\xd6")  # what replaces it where no indirect branch may arrive
 _FTRACE_NOP = b"\x0f\x1f\x44\x00\x00"
 FENTRY_CALL_BYTES = 5  # of the nop, or the call, at the beginning of a function that ftrace can trace

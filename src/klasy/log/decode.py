@@ -268,6 +268,7 @@ class Decoder:
                 if entry.kind == "stack":
                     return stacks.kernel_stack(raw, point, self.symbols)
                 time_ns, _, _, _, pid, *_ = HEADER.unpack_from(record)
+                self.symbols.user.suggest((point.module,))
                 return stacks.user_stack(raw, pid, time_ns)
         return self.value(entry, raw)
 

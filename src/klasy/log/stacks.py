@@ -10,6 +10,7 @@ from klasy.record import (
     STACK_OWN_UNLESS_TAIL,
     USER_FRAME,
     USER_FRAME_ADDRESS,
+    USER_FRAME_BESIDE,
     USER_FRAME_BUILD_ID,
 )
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from klasy.log.event import LogPoint
     from klasy.log.symbolize import Symbolizer
 
+_MASK = (1 << 64) - 1
 INDENT = "        "
 
 
@@ -39,14 +41,23 @@ def kernel_stack(raw: bytes, point: LogPoint, symbols: Symbolizer) -> Stack:
 def user_stack(raw: bytes, pid: int, time_ns: int) -> UserStack:
     """The stack of a process that a record holds."""
     frames: list[UserFrame] = []
-    for status, build_id, offset in USER_FRAME.iter_unpack(raw):
-        if status == USER_FRAME_BUILD_ID:
-            frames.append(UserFrame(build_id, offset))
-        elif status == USER_FRAME_ADDRESS:
-            frames.append(UserFrame(None, offset))
-        else:
+    (status, build_id, offset), *rest = USER_FRAME.iter_unpack(raw)
+    for frame in (_user_frame(*each) for each in rest):
+        if frame is None:
             break
-    return UserStack(pid, time_ns, tuple(frames), len(frames) == len(raw) // USER_FRAME.size)
+        frames.append(frame)
+    cut = len(frames) == len(rest)
+    if status == USER_FRAME_BESIDE and frames:
+        frames.insert(1, UserFrame(frames[0].build_id, (frames[0].offset + offset) & _MASK))
+    elif frames and (caller := _user_frame(status, build_id, offset)) is not None:
+        frames.insert(1, caller)
+    return UserStack(pid, time_ns, tuple(frames), cut)
+
+
+def _user_frame(status: int, build_id: bytes, offset: int) -> UserFrame | None:
+    if status == USER_FRAME_BUILD_ID:
+        return UserFrame(build_id, offset)
+    return UserFrame(None, offset) if status == USER_FRAME_ADDRESS else None
 
 
 def text(stack: Stack | UserStack, symbols: Symbolizer) -> str:

@@ -11,11 +11,13 @@ from klasy.state import (
     NO_PLACES,
     PLACE_KINDS,
     STACK_FIRST,
+    STACK_KEY,
     STACK_MORE,
     Places,
     State,
     bucket_range,
     decode_extreme,
+    join,
     signed,
 )
 
@@ -72,6 +74,9 @@ class StateDecoder:
         self, state: State, elements: Iterable[tuple[bytes, Sequence[int]]], places: Places = NO_PLACES
     ) -> list[Slot]:
         """The elements of a state, the largest first; equal ones by their keys."""
+        if any(field.kind == "ustack" for field in state.keys):
+            self._symbols.user.suggest(point.module for point in places.joinpoints)
+            elements = _merged(state, elements, places)
         weighed = []
         for key, words in elements:
             slot = self._slot(state, key, words, places)
@@ -106,6 +111,27 @@ class StateDecoder:
         return self._field(field, word.to_bytes(8, "little"))
 
 
+def _merged(
+    state: State, elements: Iterable[tuple[bytes, Sequence[int]]], places: Places
+) -> Iterable[tuple[bytes, Sequence[int]]]:
+    """What is of one stack of programs as one element: the kernel tells stacks apart by addresses, which are others in
+    each process, though the functions are the same. Of two values by assignment none is the right one: they stay two.
+    """
+    if state.kind == "scalar":
+        return elements
+    fields = [field for field in state.keys if field.kind == "ustack"]
+    found: dict[bytes, list[tuple[bytes, Sequence[int]]]] = {}
+    for key, words in elements:
+        same = bytearray(key)
+        for field in fields:
+            kept = places.stacks.get(key[field.offset : field.offset + field.size])
+            if kept is not None:
+                same[field.offset : field.offset + STACK_KEY] = bytes(STACK_KEY)
+                same += kept
+        found.setdefault(bytes(same), []).append((key, words))
+    return [(rows[0][0], join(state.kind, [words for _, words in rows])) for rows in found.values()]
+
+
 def place_key(field: Field, key: bytes, places: Places, symbols: Symbolizer) -> Value:
     """A part of a key that is a join point's, or a stack."""
     raw = key[field.offset : field.offset + field.size]
@@ -117,7 +143,7 @@ def place_key(field: Field, key: bytes, places: Places, symbols: Symbolizer) -> 
     if kept is None:
         return LOST_STACK
     if field.kind == "ustack":
-        return stacks.user_stack(kept, 0, 0)
+        return stacks.user_stack(raw[STACK_KEY:] + kept, 0, 0)
     where, place = (int.from_bytes(raw[at : at + 4], "little") for at in (0, 4))
     first = (where & ~STACK_MORE) >> STACK_FIRST
     return stacks.kernel_stack(first.to_bytes(8, "little") + kept, LogPoint.of(places.joinpoints[place]), symbols)

@@ -1,9 +1,9 @@
 """Names for code addresses of processes: which file of the system they lie in, and which function of it.
 
 A frame names its file by the build id, so what is found is that very file, also when the process has ended since. It
-is looked for where it is likely: what the process, then any other, has mapped; separate debug information; the folders
-of programs and libraries; those in the environment variable KLASY_SYMBOLS. A frame that is but an address needs the
-process: it must still be there, and have been there before.
+is looked for where it is likely: the files that the aspect is woven into; what the process, then any other, has mapped;
+separate debug information; the folders of programs and libraries; those in the environment variable KLASY_SYMBOLS. A
+frame that is but an address needs the process: it must still be there, and have been there before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from klasy.log.elf import ElfFile, NoElf
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from klasy.log.value import UserFrame, UserStack
@@ -33,7 +33,11 @@ class UserSymbols:
         self._folders = own + _FOLDERS if folders is None else folders
         self._files: dict[tuple[int, int], ElfFile | None] = {}  # by device and inode: containers share names
         self._by_build_id: dict[bytes, ElfFile | None] = {}
-        self._searched: set[str] = set()
+        self._likely: dict[str, None] = {}
+
+    def suggest(self, files: Iterable[str | None]) -> None:
+        """Where to look first: of the modules of join points those that are files of programs."""
+        self._likely |= {file: None for file in files if file is not None and file.startswith("/")}
 
     def frames(self, stack: UserStack) -> list[dict[str, Any]]:
         """The frames of a stack: function, offset in it, file, build_id, file_offset, address; None: not known."""
@@ -111,6 +115,7 @@ class UserSymbols:
 
     def _candidates(self, build_id: bytes, pid: int) -> Iterator[str]:
         """Paths of files that may have it, the likely ones first."""
+        yield from self._likely
         yield from (path for _, _, _, path in self._maps(pid))
         try:
             others = [entry for entry in os.listdir(self._proc) if entry.isdigit()]

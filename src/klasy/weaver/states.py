@@ -9,7 +9,6 @@ from klasy.state import (
     NO_PLACES,
     PLACE_KINDS,
     STACK_FIRST,
-    STACK_KEY,
     STACK_KINDS,
     STACK_MORE,
     WORD,
@@ -117,7 +116,7 @@ def _places(woven: WovenAspect, state: State, keys: list[bytes]) -> Places:
     stacks: dict[bytes, bytes] = {}
     for field in fields:
         for key in keys if field.kind in STACK_KINDS else ():
-            raw = key[field.offset : field.offset + STACK_KEY]
+            raw = key[field.offset : field.offset + field.size]
             if raw not in stacks:
                 number = int.from_bytes(raw[:4], "little")
                 name = STACK_KINDS[field.kind][number & STACK_MORE != 0]

@@ -13,7 +13,7 @@ from klasy.cli.statjson import StateJson
 from klasy.cli.stattext import StateText, histogram, loss_lines, range_text
 from klasy.log.state import Bucket, StateDecoder
 from klasy.log.symbolize import Symbolizer
-from klasy.record import STACK_OWN, Field
+from klasy.record import STACK_OWN, USER_FRAME, USER_FRAME_BUILD_ID, Field
 from klasy.state import HIST_BUCKETS, STACK_FIRST, STACK_MORE, Places, State, encode_extreme
 from klasy.weaver.states import Losses, StateContent
 from klasy.weaver.woven import WovenJoinPoint
@@ -201,6 +201,25 @@ def test_bars_are_true(counts: list[int]) -> None:
         assert len(line.split("|")[1]) == 50
         assert (len(bar) > 0) == (count > 0)
         assert abs(len(bar) - 50 * count / max([*counts, 1])) < 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "shown"),
+    [("count", [3, 4, 1], ["7", "1"]), ("max", [9, 5, 1], ["9", "1"]), ("scalar", [3, 4, 1], ["4", "3", "1"])],
+)
+def test_one_stack_of_two_processes(kind: str, words: list[int], shown: list[str]) -> None:
+    """The kernel numbers them apart; shown they are one, where two values can be one. Another caller is another."""
+    frames = [USER_FRAME.pack(USER_FRAME_BUILD_ID, b"b" * 20, at) for at in (0x10, 0x20, 0x30)]
+    raw = [n.to_bytes(4, "little") + bytes(4) + frames[2 if n < 7 else 0] for n in (5, 6, 7)]
+    coded = [encode_extreme(kind, word) if kind == "max" else word for word in words]
+    elements = {key: [word] for key, word in zip(raw, coded, strict=True)}
+    value = Field("u64", "int", 0, 8) if kind == "scalar" else None
+    made = content(kind, elements, keys=(Field("ustack()", "ustack", 0, 40),), value=value)
+    places = Places((), dict.fromkeys(raw, frames[0] + frames[1] + bytes(USER_FRAME.size)))
+    lines = text(StateContent(made.state, made.elements, made.losses, made.room, places))
+    assert [line.strip() for line in lines[1:] if "build id" not in line and "ustack" not in line] == shown
+    offsets = [line.rpartition("+")[2] for line in lines if "build id" in line]
+    assert offsets == ["0x10", "0x30", "0x20"] * (len(shown) - 1) + ["0x10", "0x10", "0x20"]
 
 
 def test_join_points_and_stacks_are_told() -> None:

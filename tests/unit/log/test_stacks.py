@@ -29,6 +29,7 @@ from klasy.record import (
     STACK_SIZE,
     USER_FRAME,
     USER_FRAME_ADDRESS,
+    USER_FRAME_BESIDE,
     USER_FRAME_BUILD_ID,
     USER_FRAMES,
     USER_STACK_SIZE,
@@ -167,9 +168,9 @@ def file_offset(path: Path, address: int) -> int:
     raise AssertionError(hex(address))
 
 
-def user(*frames: tuple[int, bytes, int]) -> bytes:
+def user(*frames: tuple[int, bytes, int], caller: tuple[int, bytes, int] = (0, b"", 0)) -> bytes:
     """A stack of a process as a record holds it."""
-    return b"".join(USER_FRAME.pack(*frame) for frame in frames).ljust(USER_STACK_SIZE, b"\0")
+    return b"".join(USER_FRAME.pack(*frame) for frame in (caller, *frames)).ljust(USER_STACK_SIZE, b"\0")
 
 
 def symbolizer(**options) -> Symbolizer:
@@ -236,6 +237,32 @@ def test_a_process_that_lives(tmp_path):
     before = event(data, USER, pid=pid, time_ns=1)
     (frame,) = json.loads(event_json(before, symbolizer(proc="/proc")))["values"]["ustack()"]
     assert (frame["file"], frame["address"]) == (None, f"{address:#x}")
+
+
+def test_the_caller_that_the_kernel_leaves_out():
+    """It comes behind the innermost frame, and is none of those by whose number a stack counts as cut."""
+    one, other, caller = ((USER_FRAME_ADDRESS, bytes(20), address) for address in (0x10, 0x20, 0x30))
+    assert lines(event(user(one, other, caller=caller), USER)) == ["        0x10", "        0x30", "        0x20"]
+    assert lines(event(user(*[one] * (USER_FRAMES - 1), caller=caller), USER))[-1] == "        0x10"
+    assert lines(event(user(*[one] * USER_FRAMES, caller=caller), USER))[-1] == "        .."
+    beside = (USER_FRAME_BESIDE, bytes(20), (1 << 64) - 4)
+    assert lines(event(user(one, other, caller=beside), USER)) == ["        0x10", "        0xc", "        0x20"]
+    named = (USER_FRAME_BUILD_ID, b"b" * 20, 0x10)
+    assert lines(event(user(named, caller=beside), USER)) == [
+        f"        build id {'62' * 20}+{at}" for at in ("0x10", "0xc")
+    ]
+    assert lines(event(user(caller=caller), USER)) == []  # what was not taken has no part that is right
+
+
+def test_the_file_that_the_aspect_is_woven_into(program):
+    """It lies where nobody would look; its process has ended."""
+    data = user((USER_FRAME_BUILD_ID, build_id(program), file_offset(program, nm(program)["inner"])))
+    point = LogPoint("execution", "inner", 0, None, str(program))
+    made, symbols = schema(USER), symbolizer()
+    made = Schema(made.aspect, made.advice, (point,), made.formats)
+    shown = Decoder(made, lambda _: None, symbols).decode(record(data))
+    assert shown is not None
+    assert event_text(shown, symbols).split("\n")[1:] == ["        inner+0x0 [p]"]
 
 
 def test_files_of_containers(program, tmp_path):

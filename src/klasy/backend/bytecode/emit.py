@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from klasy.backend.artifact import MapSpec
+    from klasy.backend.bytecode.callers import Callers
     from klasy.backend.bytecode.code import Local, Straight
     from klasy.backend.bytecode.counters import Counters
     from klasy.backend.bytecode.liveness import Interval
@@ -82,16 +83,18 @@ def generate_program(
     c_code: Mapping[int, Sequence[Instruction]] | None = None,
     budget: Budget | None = None,
     task: Task | None = None,
+    callers: Callers | None = None,
 ) -> Generated:
     """Generate the program of one probe. Raises InputError where an advice is too large for BPF.
 
     ``rethook``: how to look behind kretprobes of others. ``states``: where the aspect has any. ``count_runs``: the
     program counts how often it runs. ``c_code``: the functions of advice in C. ``task``: what records say of the task
-    is read from there.
+    is read from there. ``callers``: where the kernel keeps what tells who called a function of a user program.
     """
     return _Generator(
-        plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code, budget=budget, task=task
-    ).run()
+        plan, program, counters, rethook, states, count_runs=count_runs, c_code=c_code, budget=budget, task=task,
+        callers=callers,
+    ).run()  # fmt: skip
 
 
 class _Generator:
@@ -107,6 +110,7 @@ class _Generator:
         c_code: Mapping[int, Sequence[Instruction]] | None,
         budget: Budget | None,
         task: Task | None,
+        callers: Callers | None,
     ) -> None:
         self.budget = budget
         self.task = task
@@ -118,6 +122,11 @@ class _Generator:
         self.program = program
         self.probe: Probe = plan.probes[program.probe]
         ops = list(program.ops())
+        self.callers: Callers | None = None
+        if callers is not None and self.probe.in_program:
+            from klasy.backend.bytecode.callers import asks
+
+            self.callers = callers if asks(self.probe, ops) else None
         self.origin = Origin(self.probe, ops)
         locates = [op for op in ops if isinstance(op, ir.Locate)]
         watching = None
@@ -158,7 +167,7 @@ class _Generator:
         allocation = self._allocation()
         self.begun = -allocation.stack_bytes - 8
         space = "kernel" if not self.probe.in_program else "" if self.program.kernel_memory else "user"
-        e = Emitter(allocation, space=space, task=self.task)
+        e = Emitter(allocation, space=space, task=self.task, callers=self.callers)
         if self.calls is not None and self.ends_calls:
             from klasy.backend.bytecode.syscalls import looks_up
 
@@ -196,6 +205,10 @@ class _Generator:
         return OFF if self.budget is not None or self.ends_calls else OUT
 
     def _functions(self) -> list[Instruction]:
+        if self.callers is not None:  # in a user program there is no advice in C
+            from klasy.backend.bytecode.callers import functions
+
+            return functions(self.callers, next((op.span for op in self.program.ops()), None))
         if not self.c_code:
             return []
         from klasy.backend.bytecode import subprograms
@@ -235,8 +248,13 @@ class _Generator:
             scratch=scratch,
         )
         needed = allocation.stack_bytes + (8 if self.budget is not None else 0)
-        if needed > STACK_BYTES:
-            raise self._too_large(f"it needs {needed} bytes of a BPF program's stack of {STACK_BYTES}", alive)
+        room = STACK_BYTES
+        if self.callers is not None:
+            from klasy.backend.bytecode.callers import STACK
+
+            room -= STACK
+        if needed > room:
+            raise self._too_large(f"it needs {needed} bytes of a BPF program's stack of {room}", alive)
         return allocation
 
     def _ctx_can_stay(self, ops: list[ir.Op], ctx: Interval | None) -> bool:

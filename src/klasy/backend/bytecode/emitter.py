@@ -36,6 +36,7 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klasy.backend.bytecode.callers import Callers
     from klasy.backend.bytecode.code import Local
     from klasy.backend.bytecode.regs import Allocation, Place
     from klasy.backend.bytecode.task import Task
@@ -54,9 +55,17 @@ def fits_immediate(value: int) -> bool:
 class Emitter:
     """Writes instructions into ``asm``."""
 
-    def __init__(self, allocation: Allocation, *, space: str = "kernel", task: Task | None = None) -> None:
+    def __init__(
+        self,
+        allocation: Allocation,
+        *,
+        space: str = "kernel",
+        task: Task | None = None,
+        callers: Callers | None = None,
+    ) -> None:
         """``space``: whose memory pointers lead to, "kernel" or "user"; "" where an address tells. ``task``: where the
-        kernel keeps what records say of the task, if that is known.
+        kernel keeps what records say of the task, if that is known. ``callers``: the same of who called a program's
+        function; there where the program asks for it.
         """
         self.asm = Assembler()
         self.allocation = allocation
@@ -64,6 +73,7 @@ class Emitter:
         self.ends_calls = False  # of system calls that are over: the program has the account of it
         self.names = False  # and strings that were noted for it
         self.task = task
+        self.callers = callers
         self._cold: list[tuple[object, Callable[[], None]]] = []
 
     # --- operands and results

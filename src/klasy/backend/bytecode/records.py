@@ -52,6 +52,7 @@ from klasy.record import (
     TEXT_BYTES,
     TEXT_NONE,
     TEXT_USER,
+    USER_FRAME,
 )
 
 if TYPE_CHECKING:
@@ -303,6 +304,11 @@ class RecordWriter:
             flags, first = first_frame(self.origin.probe)
             e.asm.emit(store_imm(self._base(), offset, first))
             offset, size = offset + 8, size - 8
+        else:
+            from klasy.backend.bytecode import callers
+
+            callers.write(e, self.origin.probe, self.origin.ctx, lambda to: self._address(to, part.offset))
+            offset, size = offset + USER_FRAME.size, size - USER_FRAME.size
         self._address(R2, offset)
         e.into(R1, self.origin.ctx)
         e.asm.emit(mov(R3, size), mov(R4, flags), call("get_stack"))

@@ -43,7 +43,7 @@ from klasy.bpf.insn import (
 )
 from klasy.compiler import ir, irstate
 from klasy.plain import TYPE_CHECKING
-from klasy.record import STACK_FRAMES, USER_STACK_SIZE
+from klasy.record import STACK_FRAMES, USER_FRAMES_SIZE
 from klasy.state import (
     LOST_BUSY,
     LOST_FULL,
@@ -52,6 +52,7 @@ from klasy.state import (
     MAP_LOST,
     MAP_ZEROS,
     STACK_FIRST,
+    STACK_KEY,
     STACK_KINDS,
     STACK_MORE,
     WORD,
@@ -116,7 +117,7 @@ def state_maps(states: Sequence[State], keys: int) -> list[MapSpec]:
         specs.append(MapSpec(MAP_ZEROS, "array", 4, largest, 1))
     kinds = dict.fromkeys(field.kind for state in states for field in state.keys if field.kind in STACK_KINDS)
     for kind in kinds:
-        size, flags = (USER_STACK_SIZE, u.BPF_F_STACK_BUILD_ID) if kind == "ustack" else (WORD * STACK_FRAMES, 0)
+        size, flags = (USER_FRAMES_SIZE, u.BPF_F_STACK_BUILD_ID) if kind == "ustack" else (WORD * STACK_FRAMES, 0)
         for name, room in zip(STACK_KINDS[kind], (2 * keys, max(keys // 2, 1)), strict=True):
             specs.append(MapSpec(name, "stack_trace", 4, size, room, flags))
     return [*specs, MapSpec(MAP_LOST, "percpu_array", 4, WORD * LOST_WORDS, len(states))]
@@ -259,6 +260,10 @@ class _Writer:
             e.asm.emit(or_(R0, first << STACK_FIRST))
         e.asm.emit(store(R10, at, R0, 4))
         self._store(R10, at + 4, 4, part.place)
+        if part.user:
+            from klasy.backend.bytecode import callers
+
+            callers.write(e, self.origin.probe, self.origin.ctx, lambda to: e.stack_address(to, at + STACK_KEY))
 
     def _store(self, base: Reg, offset: int, size: int, value: ir.Operand) -> None:
         if isinstance(value, int):
