@@ -31,7 +31,7 @@ MODULES = ("tun", "br_netfilter", "xfs")
 SEED = int(os.environ.get("KLASY_SEED", "1"))
 
 # Refusals that are klasy's own: the kernel would take these and do harm, or nothing would ever come of them
-OURS = {"end-of-module", "no-entry", "noreturn", "trace-internal"}
+OURS = {"end-of-module", "no-entry", "noreturn", "run-by-programs", "trace-internal"}
 
 
 @pytest.fixture(scope="module")

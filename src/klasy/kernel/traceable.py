@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from klasy.kernel.model import CallSite, Function
 
 # Functions that a BPF trampoline, or the entry into a program, itself calls before it can notice that it runs already.
-# btf_id_deny in kernel/bpf/verifier.c; not all kernels list all of them (__rcu_read_lock: since Linux 6.2).
+# btf_id_deny in kernel/bpf/verifier.c; not all kernels list all of them (__rcu_read_lock: since Linux 6.2), and none
+# what __rcu_read_unlock goes on into: a trampoline there comes upon itself until the stack is full, and all dies.
 TRAMPOLINE_USES = frozenset(
     (
         "migrate_disable",
@@ -33,6 +34,101 @@ TRAMPOLINE_USES = frozenset(
         "preempt_count_sub",
         "__rcu_read_lock",
         "__rcu_read_unlock",
+        "rcu_read_unlock_special",
+    )
+)
+
+# What the programs that klasy makes run through in the kernel, and little else does: their helpers, the maps, the ring
+# buffer, the walk over the stack. Where several of these have trampolines, the program of each runs in those of all
+# others, as often as they come by, and so on: eight functions keep a processor busy for ever with one hit. Kprobes'
+# programs do not run inside one another. What is under locks besides: klasy.match.execution.
+RUN_BY_PROGRAMS = frozenset(
+    (
+        "__bpf_get_stack",
+        "__bpf_get_stackid",
+        "__htab_map_lookup_elem",
+        "__htab_percpu_map_update_elem",
+        "__irq_work_queue_local",
+        "__is_insn_slot_addr",
+        "__kernel_text_address",
+        "__module_address",
+        "__module_text_address",
+        "__orc_find",
+        "__unwind_start",
+        "apic_mem_wait_icr_idle",
+        "arch_irq_work_raise",
+        "array_map_lookup_elem",
+        "array_map_update_elem",
+        "bpf_get_current_ancestor_cgroup_id",
+        "bpf_get_current_cgroup_id",
+        "bpf_get_current_comm",
+        "bpf_get_current_pid_tgid",
+        "bpf_get_current_task",
+        "bpf_get_current_uid_gid",
+        "bpf_get_func_arg",
+        "bpf_get_func_ret",
+        "bpf_get_prandom_u32",
+        "bpf_get_smp_processor_id",
+        "bpf_get_stack",
+        "bpf_get_stack_pe",
+        "bpf_get_stack_raw_tp",
+        "bpf_get_stack_tp",
+        "bpf_get_stackid",
+        "bpf_get_stackid_pe",
+        "bpf_get_stackid_raw_tp",
+        "bpf_get_stackid_tp",
+        "bpf_ksym_find",
+        "bpf_ktime_get_ns",
+        "bpf_map_delete_elem",
+        "bpf_map_lookup_elem",
+        "bpf_map_update_elem",
+        "bpf_probe_read_kernel",
+        "bpf_probe_read_kernel_str",
+        "bpf_probe_read_user",
+        "bpf_probe_read_user_str",
+        "bpf_ringbuf_commit",
+        "bpf_ringbuf_discard",
+        "bpf_ringbuf_output",
+        "bpf_ringbuf_reserve",
+        "bpf_ringbuf_submit",
+        "bpf_user_rnd_u32",
+        "build_id_parse",
+        "copy_from_kernel_nofault",
+        "copy_from_kernel_nofault_allowed",
+        "copy_from_user_nofault",
+        "default_send_IPI_self",
+        "get_callchain_entry",
+        "get_perf_callchain",
+        "get_stack_info",
+        "htab_map_delete_elem",
+        "htab_map_lookup_elem",
+        "htab_map_update_elem",
+        "htab_percpu_map_lookup_elem",
+        "htab_percpu_map_update_elem",
+        "in_gate_area_no_mm",
+        "irq_work_queue",
+        "is_bpf_text_address",
+        "is_module_text_address",
+        "is_uprobe_at_func_entry",
+        "kernel_text_address",
+        "ktime_get_mono_fast_ns",
+        "lookup_nulls_elem_raw",
+        "mod_find",
+        "native_apic_wait_icr_idle",
+        "nmi_uaccess_okay",
+        "pcpu_freelist_pop",
+        "pcpu_freelist_push",
+        "percpu_array_map_lookup_elem",
+        "perf_callchain_kernel",
+        "perf_callchain_user",
+        "put_callchain_entry",
+        "stack_access_ok",
+        "stack_map_get_build_id_offset",
+        "strncpy_from_kernel_nofault",
+        "strncpy_from_user_nofault",
+        "unwind_get_return_address",
+        "unwind_next_frame",
+        "x2apic_send_IPI_self",
     )
 )
 
@@ -108,6 +204,9 @@ _BY_VALUE = Refusal(
     "struct-by-value", "it takes or returns a struct or union by value in a way that trampolines cannot"
 )
 _TRAMPOLINE = Refusal("trace-internal", "BPF trampolines call it themselves")
+_RUN_BY_PROGRAMS = Refusal(
+    "run-by-programs", "klasy's programs run through it, and a trampoline's program would run inside each of them"
+)
 _NORETURN = Refusal("noreturn", "it never returns")
 _MEMORY_CALL = Refusal(
     "indirect-memory", "it is a call or jump through memory, which the kernel cannot emulate in a probe"
@@ -296,6 +395,8 @@ class Traceability:
     def _trampoline(self, function: Function) -> Refusal | None:
         if function.name in TRAMPOLINE_USES:
             return _TRAMPOLINE
+        if function.name in RUN_BY_PROGRAMS:
+            return _RUN_BY_PROGRAMS
         if function.clone is not Clone.NONE:
             return _CLONE
         if not self._kernel.has_ftrace_site(function.address):

@@ -45,11 +45,15 @@ _POINTER = 8
 
 @dataclass(frozen=True, slots=True)
 class EventMatch:
-    """An event that an advice matches. ``raw``: by the tracepoint's arguments, else by the record's fields."""
+    """An event that an advice matches. ``raw``: by the tracepoint's arguments, else by the record's fields.
+
+    ``recorded``: of a raw one, what is bound if the record has to do; None where it lacks something.
+    """
 
     function: Function
     outcome: Outcome
     raw: bool
+    recorded: Callable[[], tuple[Binding, ...] | None] = lambda: None
 
 
 class Misfit(Exception):
@@ -234,13 +238,28 @@ class _Binds:
         arguments = _arguments(function)
         raw_fault = self._fault(arguments)
         if function.proto is not None and raw_fault is None:
-            return EventMatch(function, self._outcome(arguments), True)
+            return EventMatch(function, self._outcome(arguments), True, lambda: self._recorded(made))
         # A module's own types are the fields' too: that a record is made of them is no reason to know them less.
         fields = {field.name: self._field(field, function.btf or self.kernel.btf) for field in made.fields}
         fault = self._fault(fields)
         if fault is not None:
             raise self._misfit(made, arguments, fields, (raw_fault, fault))
-        return EventMatch(replace(function, proto=None, btf=None), self._outcome(fields), False)
+        return EventMatch(_without_arguments(function), self._outcome(fields), False)
+
+    def _recorded(self, made: EventFormat) -> tuple[Binding, ...] | None:
+        """The arguments that are taken, out of the record: under their own names, a pointer's address as NAME_addr."""
+        btf = self.kernel.btf
+        assert btf is not None
+        fields = {field.name: self._field(field, btf) for field in made.fields if field.kind == "value"}
+        found = []
+        for param, name in self.wanted:
+            field = fields.get(name)
+            if field is None or not field.fits(param.type):
+                field = fields.get(f"{name}_addr") if param.type.pointers else None
+            if field is None:
+                return None
+            found.append(Binding(param.name, field.source, param.type))
+        return tuple(found)
 
     def _pseudo(self, made: EventFormat) -> Function:
         """The event in the place of a function. It has a prototype where its tracepoint's arguments are known."""
@@ -399,6 +418,13 @@ def plan_events(planner: Planner) -> None:
 
 
 def _plan(planner: Planner, advice: ast.Advice, match: EventMatch) -> None:
+    why = _why(match)
+    if match.raw and planner.executions.under_lock is not None:
+        bindings = match.recorded()
+        if bindings is not None:
+            outcome = Outcome(bindings, match.outcome.guard)
+            match = EventMatch(_without_arguments(match.function), outcome, False)
+            why = planner.executions.why_not_nested()
     function = match.function
     mechanism = Mechanism.RAW_TRACEPOINT if match.raw else Mechanism.TRACE_EVENT
     context = Context.RAW if match.raw else Context.RECORD
@@ -406,7 +432,12 @@ def _plan(planner: Planner, advice: ast.Advice, match: EventMatch) -> None:
     draft = planner.probes.point(kind, function.address, function)
     shadow = Shadow(JoinPointKind.EVENT, function, function.address)
     arm = planner.probes.arm(draft, advice, match.outcome)
-    arm.by_address[function.address] = planner.probes.joinpoint(advice, shadow, mechanism.value, _why(match))
+    arm.by_address[function.address] = planner.probes.joinpoint(advice, shadow, mechanism.value, why)
+
+
+def _without_arguments(function: Function) -> Function:
+    """An event of which the record is taken."""
+    return replace(function, proto=None, btf=None)
 
 
 def _why(match: EventMatch) -> str:

@@ -24,10 +24,17 @@ _TOO_MANY = "too-many-args"  # the code of what the kernel model refuses
 MOST_TRAMPOLINES = 16
 MANY = 64  # from here on it pays off to look for what many have in common
 BODY = Kind(Mechanism.KPROBE, Context.BODY, Locator.ADDRESS)
-# What runs while klasy's own helpers hold a lock of a map's: a program there that logs would wait for itself, if the
-# kernel let it run inside another one. Those of trampolines it does.
-LOCK_TAKEN = "lock:contention_end"  # the event when a lock that had to be waited for has been taken
-UNDER_LOCK = ("_raw_spin_", "__raw_spin_", "native_queued_spin_", "__pv_queued_", "__bpf_ringbuf_reserve", LOCK_TAKEN)
+# What runs while one of klasy's programs holds a lock of the ring buffer's or of a map's: a program there that takes
+# it, too, would wait for the other, if the kernel let it run inside that. Those of trampolines it does.
+UNDER_LOCK = (
+    *("_raw_spin_", "__raw_spin_", "native_queued_spin_", "__pv_queued_"),
+    *("lock:contention_end", "__traceiter_contention_end"),  # when a lock that had to be waited for has been taken
+    "__bpf_ringbuf_reserve",
+    # To put an element into a hash map, or take it out, its bucket is locked. What is reached then follows from the
+    # kernel's code, with which tests/kernel/test_under_lock.py compares this.
+    *("htab_", "__htab_", "alloc_htab_elem", "free_htab_elem", "lookup_elem_raw", "pcpu_init_value", "pcpu_copy_value"),
+    *("pcpu_freelist_", "__pcpu_freelist_", "___pcpu_freelist_", "check_and_free_fields", "bpf_obj_free_fields"),
+)
 _BEHIND = "behind the hooks at their entries, into which probes are put one by one, each in the time of a hundred"
 
 
@@ -115,16 +122,22 @@ class ExecutionPlanner:
         """The functions that an aspect is woven into, and those that it sees called: some more than once."""
         for matched in self.planner.matched.advice:
             yield from [match.shadow.function for match in matched.executions]
+            yield from [match.shadow.function for match in matched.places.values()]
+            yield from [match.function for match in matched.events]
             yield from dict.fromkeys([match.shadow.callee for match in matched.calls])
             if type(matched.callees) is dict:  # of all that there are it is not to make objects
                 yield from matched.callees.values()
+
+    def why_not_nested(self) -> str:
+        """Why no program of the aspect may run inside another one, as the user is told; where that is so."""
+        assert self.under_lock is not None
+        return f"its program would run inside others, and what klasy keeps is locked in {self.under_lock.name}"
 
     def trampoline_refusal(self, function: Function, way: Way) -> Refusal | None:
         """Why a BPF trampoline cannot be put on a function, or None."""
         features = self.options.features
         if self.under_lock is not None:
-            reason = f"its program would run inside others, and klasy's buffer is locked in {self.under_lock.name}"
-            return Refusal("under-lock", reason)
+            return Refusal("under-lock", self.why_not_nested())
         if not features.fentry:
             return Refusal("no-fentry", "this kernel has no BPF trampolines")
         blacklisted = self.entry_refusal(function, Way.KPROBE)

@@ -71,10 +71,10 @@ class Planner:
 
             self._unreached = check_reached(self.matched, self._unreached, self.bag)
         joinpoints, probes = self.probes.build()
-        if len(probes) > 1 and any(point.function.name.startswith(UNDER_LOCK) for p in probes for point in p.points):
+        if any(p.watch or any(point.function.name.startswith(UNDER_LOCK) for point in p.points) for p in probes):
             from klasy.match.nesting import refuse_nesting
 
-            refuse_nesting(self.matched.aspect, probes, self.bag)
+            refuse_nesting(self.matched.aspect, probes, self.kernel, self.bag)
         if self._unreached:
             from klasy.match import lint
 

@@ -59,6 +59,8 @@ def test_an_ordinary_function(kernel, way):
         ("do_exit", Way.KRETPROBE, "noreturn"),
         ("asm_exc_page_fault", Way.KPROBE, "blacklist"),
         ("migrate_disable", Way.FENTRY, "trace-internal"),
+        ("rcu_read_unlock_special", Way.FEXIT, "trace-internal"),
+        ("copy_from_kernel_nofault", Way.FEXIT, "run-by-programs"),
         ("pgd_none", Way.KPROBE, "notrace"),  # several of them: see below
     ],
 )

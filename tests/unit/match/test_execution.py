@@ -7,7 +7,8 @@ from support.matching import codes, messages, place, plan, shape
 
 from klasy.kernel.model import Refusal
 from klasy.match import Features
-from klasy.match.plan import Argument, Result
+from klasy.match.mechanism import Mechanism
+from klasy.match.plan import Argument, Plan, RecordField, Result
 from klasy.weaver.attribution import served
 
 BLACKLISTED = Refusal("blacklist", "the kernel forbids probes in it")
@@ -230,14 +231,24 @@ LOCKS = (
     + """
 void _raw_spin_unlock_irqrestore(void *lock, long flags);
 void _raw_spin_lock(void *lock);
+void *lookup_elem_raw(void *head);
 int __traceiter_contention_begin(void *__data, void *lock, unsigned int flags);
 int __traceiter_contention_end(void *__data, void *lock, int ret);
 """
 )
 EVENTS = {
-    ("lock", name): f"name: {name}\nID: {number}\nformat:\n\tfield:void * lock_addr;\toffset:8;\tsize:8;\tsigned:0;\n"
+    ("lock", name): f"""name: {name}
+ID: {number}
+format:
+\tfield:void * lock_addr;\toffset:8;\tsize:8;\tsigned:0;
+"""
     for number, name in enumerate(("contention_begin", "contention_end"), 70)
 }
+
+
+def mechanisms(made: Plan) -> set[str]:
+    """Those of the probes of a plan."""
+    return {probe.mechanism.value for probe in made.probes}
 
 
 def test_what_runs_while_the_buffer_is_locked_is_reached_by_kprobes() -> None:
@@ -247,25 +258,43 @@ def test_what_runs_while_the_buffer_is_locked_is_reached_by_kprobes() -> None:
         """before(): execution(_raw_spin_unlock_irqrestore) { log(1); }
            after(): execution(one) { log(2); }""",
     )
-    assert {p.mechanism.value for p in made.probes} == {"kprobe", "kretprobe"}
-    assert "klasy's buffer is locked in _raw_spin_unlock_irqrestore" in made.joinpoints[0].why
+    assert mechanisms(made) == {"kprobe", "kretprobe"}
+    assert "what klasy keeps is locked in _raw_spin_unlock_irqrestore" in made.joinpoints[0].why
+
+
+def test_what_runs_while_a_map_is_locked_is_reached_by_kprobes() -> None:
+    """By itself, too: another aspect may be there, and each would wait for what the other holds."""
+    made = plan(FakeKernel(LOCKS), "count n[pid]; before(): execution(lookup_elem_raw) { n[pid]++; }")
+    assert mechanisms(made) == {"kprobe"}
 
 
 def test_calls_of_what_runs_while_the_buffer_is_locked() -> None:
     """The program behind a call of it, or of anything else in the aspect, is a kretprobe's."""
     kernel = FakeKernel(LOCKS, "one: _raw_spin_lock")
     made = plan(kernel, "after(): call(_raw_spin_lock) { log(1); } before(): execution(none) { log(2); }")
-    assert not {p.mechanism.value for p in made.probes} & {"fentry", "fexit"}
+    assert not mechanisms(made) & {"fentry", "fexit"}
+
+
+def test_events_of_an_aspect_on_locks_are_trace_events() -> None:
+    """Their programs the kernel keeps from running in others, as kprobes'. What they bind stands in the record."""
+    kernel = FakeKernel(LOCKS, events=EVENTS)
+    begin = "before(void *lock): event(lock:contention_begin) { log(lock); }"
+    end = "before(): event(lock:contention_end) { log(2); }"
+    assert mechanisms(plan(kernel, begin)) == {"raw tracepoint"}
+    assert mechanisms(plan(kernel, end)) == {"trace event"}
+    assert mechanisms(plan(kernel, begin + end + "before(): execution(one) { log(3); }")) == {"trace event", "kprobe"}
+    made = plan(kernel, begin + "before(): execution(_raw_spin_lock) { log(1); }")
+    assert mechanisms(made) == {"trace event", "kprobe"}
+    (event,) = [probe for probe in made.probes if probe.mechanism is Mechanism.TRACE_EVENT]
+    assert event.arms[0].bindings[0].source == RecordField("lock_addr", 8, 8, "value")
+    assert "locked in _raw_spin_lock" in made.joinpoints[0].why
 
 
 def test_what_would_wait_for_itself_is_refused() -> None:
-    """A raw tracepoint's program does not keep out those of the spin locks that it takes; in an aspect without it all
-    is well, and so it is where a lock that was waited for is only counted."""
+    """A raw tracepoint's program does not keep out those of the spin locks that it takes."""
     kernel = FakeKernel(LOCKS, events=EVENTS)
-    lock = "before(): execution(_raw_spin_lock) { log(1); }"
-    other = "before(void *lock): event(lock:contention_begin) { log(2); }"
-    ended = "before(void *lock): event(lock:contention_end) { %s }"
-    assert codes(kernel, lock + other) == ["waits-for-itself"]
-    assert codes(kernel, other + ended % "log(3);") == ["waits-for-itself"]
-    assert codes(kernel, "count n;" + other.replace("log(2)", "n++") + ended % "n++;") == []
-    assert codes(kernel, lock) == codes(kernel, ended % "log(3);") == []
+    flags = "before(unsigned int flags): event(lock:contention_begin) { log(flags); }"
+    assert codes(kernel, flags) == []
+    assert codes(kernel, flags + "before(): execution(_raw_spin_lock) { log(1); }") == ["waits-for-itself"]
+    assert codes(kernel, flags + "before(): event(lock:contention_end) { log(2); }") == ["waits-for-itself"]
+    assert codes(kernel, "before(int ret): event(lock:contention_end) { log(ret); }") == ["waits-for-itself"]
