@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,30 @@ def test_the_kernels_plain_char(tmp_path):
         said = [aspect.as_json(event)["message"] for event in aspect.events()]
     unsigned = [int(part) for part in os.uname().release.split(".")[:2]] >= [6, 2]
     assert said[:3] == [str(200 if unsigned else -56)] * 2 + ["1"]
+
+
+def test_byte_order_and_enclosing_objects():
+    """Members can stand where their byte order is changed; an object is found around a part of it, by variables."""
+    text = """aspect c {
+        pointcut sent(struct sock *sk): execution(tcp_sendmsg(struct sock *sk, ..)) && if(comm == "klasy-c");
+        before(struct sock *sk): sent(sk) %{
+            struct socket *part = sk->sk_socket;
+            struct socket_alloc *whole = container_of(part, struct socket_alloc, socket);
+            log("%d %x %lu", ntohs(sk->sk_dport), ntohl(sk->sk_daddr), whole->vfs_inode.i_ino);
+        %}
+    }"""
+    program = """if True:
+        import os, socket
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        open("/proc/self/comm", "w").write("klasy-c")
+        client.send(b"x")
+        print(server.getsockname()[1], "7f000001", os.fstat(client.fileno()).st_ino)
+    """
+    with woven(text) as aspect:
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        said = [aspect.as_json(event)["message"] for event in aspect.events()]
+    assert said == [done.stdout.strip()]
 
 
 @pytest.mark.parametrize("force", ["kprobe", "dispatch"])

@@ -98,8 +98,9 @@ def _refused_c(span: Span, verdict: Verdict) -> InputError:
     reason = " ".join(verdict.reason.split()) or "it does not say why"
     instruction = f"; the instruction is {verdict.instruction}" if verdict.instruction else ""
     hints = (
-        "memory is only read through pointers that come from the advice's parameters, or by bpf_probe_read_kernel; a "
-        "loop needs a bound; what a map gives may be NULL; klasy's program and this one share 512 bytes of stack",
+        "memory is only read through pointers that come from the advice's parameters, or by bpf_probe_read_kernel, "
+        "and not in what container_of is given: put that into a variable; a loop needs a bound; what a map gives may "
+        "be NULL; klasy's program and this one share 512 bytes of stack",
     )
     message = f"the kernel does not let this C code run: {reason}{instruction}"
     return InputError("1 error", [Diagnostic(Severity.ERROR, "c-refused", message, span, hints)])

@@ -61,11 +61,11 @@ _MACROS = """\
 #define false 0
 #define container_of(pointer, type, member) ((type *)((char *)(pointer) - __builtin_offsetof(type, member)))
 #define offsetof(type, member) __builtin_offsetof(type, member)
-#define ntohs(x) __builtin_bswap16(x)
-#define ntohl(x) __builtin_bswap32(x)
-#define htons(x) __builtin_bswap16(x)
-#define htonl(x) __builtin_bswap32(x)
-"""
+#define ntohs __builtin_bswap16
+#define ntohl __builtin_bswap32
+#define htons __builtin_bswap16
+#define htonl __builtin_bswap32
+"""  # without parameters: in a macro's arguments bcc does not find the members of which it has to make safe reads
 _INLINE = "static inline __attribute__((always_inline))"
 
 
