@@ -125,6 +125,14 @@ def places(kernel, rng):
             yield "rewritten place", address, function, Way.KPROBE
 
 
+def test_system_calls(kernel):
+    """Each is one function, also where 6.1 has types of what stands for it where it is left out."""
+    calls = [f for f in kernel.functions("__x64_sys_*") if kernel.has_ftrace_site(f.address)]
+    assert len(calls) > 300
+    refused = {f.name: kernel.refusal(f.address, f, Way.FENTRY) for f in calls}
+    assert [name for name, refusal in refused.items() if refusal and refusal.code == "duplicate-name"] == []
+
+
 def test_kprobes_are_refused_where_klasy_says_so(kernel):
     """The kernel takes what klasy believes can be probed, and refuses what klasy refuses: at most 1 in 200 differs.
 

@@ -162,11 +162,27 @@ class Btf:
         return [found for found in self.find(name, Func) if found >= self.first]
 
     def find_one_func(self, name: str) -> int | None:
-        """The id of the Func with a name; None also where several of that name differ in type."""
+        """The id of the Func with a name; None also where several of that name differ in type.
+
+        They may call their parameters something else, as the weak one does that stands for a system call that was not
+        built: where there is another, that one is taken.
+        """
         found = self.find_funcs(name)
-        if len(found) > 1 and len({self.c_prototype(each) for each in found}) > 1:
-            return None
+        if len(found) > 1:
+            if len({self._types_text(each) for each in found}) > 1:
+                return None
+            return next((each for each in found if not self._is_stub(each)), found[0])
         return found[0] if found else None
+
+    def _is_stub(self, func_id: int) -> bool:
+        """Whether a Func is what __COND_SYSCALL makes (arch/x86/include/asm/syscall_wrapper.h)."""
+        return any(param.name == "__unused" for param in self.proto(func_id).params)
+
+    def _types_text(self, func_id: int) -> tuple[str, ...]:
+        """The types of a Func's result and parameters."""
+        proto = self.proto(func_id)
+        types = [self.c_name(each) for each in (proto.ret, *[param.type_id for param in proto.params])]
+        return (*types, "..") if proto.variadic else tuple(types)
 
     @cached_property
     def _all_funcs(self) -> dict[str, tuple[int, ...]]:

@@ -203,3 +203,17 @@ def test_functions_of_one_name_with_different_types():
     assert different.refusal(BASE, only(different, "f"), Way.FENTRY).code == "duplicate-name"
     equal = Image({"f": NOP5}, btf=Btf(write([*types, t.Func("f", 2), t.Func("f", 4)])))
     assert only(equal, "f").proto == 5
+
+
+def test_functions_of_one_name_with_different_names_of_parameters():
+    """They are one; where one of them stands for a system call that was not built, the other is taken."""
+    int_ = t.Int("int", 4, True)
+    protos = [t.FuncProto(0, (t.Param(name, 1),)) for name in ("__unused", "m", "seq")]
+    found = Image({"f": NOP5}, btf=Btf(write([int_, *protos, t.Func("f", 3), t.Func("f", 4)])))
+    assert only(found, "f").proto == 5
+    assert found.refusal(BASE, only(found, "f"), Way.FENTRY) is None
+    found = Image({"f": NOP5}, btf=Btf(write([int_, *protos, t.Func("f", 2), t.Func("f", 3)])))
+    assert only(found, "f").proto == 6
+    other = t.FuncProto(0, (t.Param("m", 0),))
+    found = Image({"f": NOP5}, btf=Btf(write([int_, *protos, other, t.Func("f", 2), t.Func("f", 5)])))
+    assert only(found, "f").proto is None
