@@ -163,11 +163,11 @@ class Flows:
         table = kernel.data_symbols("__per_cpu_offset")
         count = kernel.data_symbols("__preempt_count")  # before 6.2, and since 6.15
         hot = kernel.data_symbols("pcpu_hot")
-        if table and count:
-            return FlowPlan(values, table[0].address, count[0].address)
-        offset = _offset_in(kernel.btf, "pcpu_hot", "preempt_count") if hot else None
-        if table and offset is not None:
-            return FlowPlan(values, table[0].address, hot[0].address + offset)
+        offset = _offset_in(kernel.btf, "pcpu_hot", "preempt_count") if hot and not count else None
+        place = count[0].address if count else None if offset is None else hot[0].address + offset
+        if table and place is not None:
+            softirqs = _offset_in(kernel.btf, "task_struct", "softirq_disable_cnt")  # PREEMPT_RT
+            return FlowPlan(values, table[0].address, place, softirqs)
         self._bag.error("no-flow", "this kernel does not tell where it counts the interrupts that it serves", span)
         return FlowPlan(values, 0, 0)
 

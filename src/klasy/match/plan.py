@@ -394,12 +394,14 @@ class FlowPlan:
     """The control flows that an aspect's advice ask for: how many values each keeps, by its number.
 
     ``offsets``: address of the table of where each CPU's per-CPU variables lie; ``preempt_count``: of the one that
-    tells whether an interrupt is being served, from there.
+    tells whether an interrupt is being served, from there. ``softirq_count``: where a task has the softirqs' part of
+    that, in a kernel that keeps it there.
     """
 
     values: tuple[int, ...]
     offsets: int
     preempt_count: int
+    softirq_count: int | None = None
 
 
 class SyscallPlan(NamedTuple):

@@ -8,7 +8,8 @@ A hash map for each flow has an entry for everyone who is in it:
            u64 inner   of what is in the flow several times at once (recursion), where it was entered last
 
 An interrupt is thus no part of what it comes upon, and has flows of its own; softirqs that a task runs when it enables
-them again (local_bh_enable) count as interrupts, too. Who runs is told by the kernel's preempt_count of this CPU. A
+them again (local_bh_enable) count as interrupts, too. Who runs is told by the kernel's preempt_count of this CPU; of
+softirqs, where they can be preempted (PREEMPT_RT), by a count in the task that serves them, one at a time on a CPU. A
 trap by which a probe is reached (int3, a debug register) counts there as an NMI and a hardware interrupt more.
 
 That a flow is entered again within itself needs no count: it is over where the slot at which it began is left. So what
@@ -45,6 +46,7 @@ from klasy.bpf.insn import (
     load_map,
     lsh,
     mov,
+    or_,
     store,
     store_imm,
     sub,
@@ -144,8 +146,13 @@ class FlowCode:
         self._read(e, _WHO, 8)
         e.asm.emit(load(R3, R10, _WHO), load_imm(R1, self.plan.preempt_count), add(R3, R1))
         self._read(e, _WHO, 4)
+        if self.plan.softirq_count is not None:
+            e.asm.emit(call("get_current_task"), mov(R3, R0), add(R3, self.plan.softirq_count))
+            self._read(e, _WHO + 4, 4)
         interrupt, known = e.asm.fresh_label("interrupt"), e.asm.fresh_label("who")
         e.asm.emit(load(R1, R10, _WHO, 4))
+        if self.plan.softirq_count is not None:
+            e.asm.emit(load(R2, R10, _WHO + 4, 4), and_(R2, _SERVING_SOFTIRQ), or_(R1, R2))
         if self.origin.context in _AT_TRAP:
             plain = e.asm.fresh_label("plain")
             e.asm.emit(mov(R2, R1), and_(R2, _NMI_MASK), jump_if(R2, "==", 0, plain), sub(R1, _NMI + _HARDIRQ))
