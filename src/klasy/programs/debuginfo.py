@@ -12,7 +12,7 @@ from bisect import bisect_right
 from klasy.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import IO, Any
 
     from klasy.programs.types import Found, Wanted
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _RANGES = struct.Struct("<IHIBB")
 _LARGEST = 64 << 20  # bytes of debug information that are gone through where no table says where to look
 _FLOATS = frozenset((3, 4, 0xF, 0x80, 0x81))  # DW_ATE_complex_float, _float, _decimal_float and vendors' own
+_SCOPES = {"DW_TAG_namespace", "DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_enumeration_type"}
 _QUALIFIERS = {"DW_TAG_const_type": "const ", "DW_TAG_volatile_type": "volatile ", "DW_TAG_restrict_type": ""}
 _TAGS = {
     "DW_TAG_structure_type": "struct",
@@ -125,7 +126,7 @@ class DebugInfo:
     def _functions(self, unit: int) -> dict[int, Any]:
         if unit not in self._units:
             top = self._dwarf.get_CU_at(unit).get_top_DIE()
-            entries = ((_entry(die), die) for die in top.iter_children() if die.tag == "DW_TAG_subprogram")
+            entries = ((_entry(die), die) for die in _subprograms(top))
             self._units[unit] = {address: die for address, die in entries if address is not None}
         return self._units[unit]
 
@@ -164,6 +165,15 @@ def _ranges(data: bytes) -> list[tuple[int, int, int]]:
     return sorted(found)
 
 
+def _subprograms(die: Any) -> Iterator[Any]:
+    """The functions of a unit, those in namespaces (of C++ and Rust) and in types among them."""
+    for child in die.iter_children():
+        if child.tag == "DW_TAG_subprogram":
+            yield child
+        elif child.tag in _SCOPES and child.has_children:
+            yield from _subprograms(child)
+
+
 def _entry(die: Any) -> int | None:
     low = die.attributes.get("DW_AT_low_pc")
     if low is None and "DW_AT_ranges" in die.attributes:
@@ -185,14 +195,22 @@ def _first(die: Any) -> int | None:
     return None
 
 
+def _parameters(die: Any) -> Iterator[Any]:
+    return (child for child in die.iter_children() if child.tag == "DW_TAG_formal_parameter")
+
+
 def _prototype(die: Any, name: str) -> Prototype:
     declared = die
+    entries = [die]
     for link in ("DW_AT_abstract_origin", "DW_AT_specification"):
         if link in declared.attributes:
             declared = declared.get_DIE_from_attribute(link)
-    source = declared if any(c.tag == "DW_TAG_formal_parameter" for c in declared.iter_children()) else die
+            entries.append(declared)
+    # Optimised code may have fewer parameters than it was written with, and a declaration in C++ may have none by name.
+    named = (entry for entry in reversed(entries) if any("DW_AT_name" in c.attributes for c in _parameters(entry)))
+    source = next(named, declared if any(_parameters(declared)) else die)
     params = []
-    for number, child in enumerate(c for c in source.iter_children() if c.tag == "DW_TAG_formal_parameter"):
+    for number, child in enumerate(_parameters(source)):
         written = _attribute(child, "DW_AT_name")
         params.append((written.decode() if written else f"arg{number + 1}", _kind(child)))
     variadic = any(c.tag == "DW_TAG_unspecified_parameters" for c in source.iter_children())

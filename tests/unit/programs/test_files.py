@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from shutil import which
 
 import pytest
 from hypothesis import example, given
@@ -51,6 +53,20 @@ def test_prototypes() -> None:
         "nothing": "void nothing(void)",
     }
     assert debug.prototype(1, ("x",)) is None
+
+
+@pytest.mark.skipif(which("g++") is None, reason="compiles C++")
+def test_functions_in_namespaces(tmp_path: Path) -> None:
+    """They are known by their addresses, wherever debug information has them: as those of C++ and Rust."""
+    inner = 'namespace inner { extern "C" long add(long count, int more) { return count + more; } }'
+    source = f'namespace outer {{ {inner} }} extern "C" long plain(char letter) {{ return letter; }}'
+    path = tmp_path / "lib.so"
+    command = ["g++", "-g", "-fPIC", "-shared", "-x", "c++", "-o", path, "-"]
+    subprocess.run(command, input=source, text=True, check=True)
+    program = ProgramFile(str(path))
+    known = {s.name: DebugInfo(str(path)).prototype(s.address, (s.name,)) for s in program.symbols()}
+    shown = {name: known[name].text for name in ("add", "plain") if known[name] is not None}
+    assert shown == {"add": "long int add(long int count, int more)", "plain": "long int plain(char letter)"}
 
 
 def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

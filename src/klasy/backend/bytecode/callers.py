@@ -213,7 +213,8 @@ class _Caller:
         self._find(R8)
         a.emit(jump_if(R0, "!=", 0, "caller_out", width=32))
         a.emit(load(R1, R10, _FILE), jump_if(R1, "!=", R9, "caller_out"))
-        a.emit(load(R1, R10, _PAGE), jump_if(R1, "!=", 0, "caller_out"))
+        # Not where it was reckoned to be, for some linkers (lld) leave pages of addresses free between segments.
+        a.emit(load(R1, R10, _PAGE), jump_if(R1, "!=", 0, "caller_out"), load(R8, R10, _START))
         self._headers()
         a.label("caller_out")
         a.emit(mov(R0, 0), exit_())
