@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from support.astgen import SPAN
 from support.fakekernel import CTypes
 
+from klasy.diag import DiagnosticBag
 from klasy.lang import ast
-from klasy.match.cflow import _offset_in, _without_conditions
+from klasy.lang.parser import parse
+from klasy.match.cflow import Flows, _offset_in, _without_conditions
+from klasy.match.plan import FlowPlan
+from klasy.source import SourceFile
 
 _LEAVES = [ast.Execution(SPAN, ast.Signature(SPAN, None, name, None)) for name in ("f", "g")]
 _CONDITIONS = [ast.If(SPAN, ast.Name(SPAN, name)) for name in ("a", "b")]
@@ -67,3 +73,27 @@ def test_member_of_an_unnamed_struct() -> None:
     assert _offset_in(btf, "hot", "count") == 8
     assert _offset_in(btf, "hot", "missing") is None
     assert _offset_in(btf, "cold", "count") is None
+
+
+def test_where_interrupts_are_counted() -> None:
+    """In preempt_count, on its own or in pcpu_hot; softirqs in the task, where that has a count of them."""
+    hot = "struct pcpu_hot { unsigned long task; int preempt_count; };"
+    task = "struct task_struct { long state; int softirq_disable_cnt; };"
+    symbols = {"__per_cpu_offset": 0x1000, "__preempt_count": 0x40}
+    assert _plan("struct task_struct { long state; };", symbols) == FlowPlan((0,), 0x1000, 0x40, None)
+    assert _plan(task, symbols) == FlowPlan((0,), 0x1000, 0x40, 8)
+    assert _plan(hot + task, {"__per_cpu_offset": 0x1000, "pcpu_hot": 0x80}) == FlowPlan((0,), 0x1000, 0x88, 8)
+
+
+def _plan(types: str, symbols: dict[str, int]) -> FlowPlan | None:
+    """The plan of an aspect with a flow, for a kernel with such types and data."""
+    bag = DiagnosticBag()
+    file = parse(SourceFile("f.asp", "aspect f { before(): cflow(execution(g)) && execution(h) {} }"), bag)
+    assert file is not None
+    kernel: Any = SimpleNamespace(
+        btf=CTypes(f"{types} int f(struct task_struct *p{', struct pcpu_hot *h' * ('pcpu_hot' in types)});").btf,
+        data_symbols=lambda name: [SimpleNamespace(address=symbols[name])] if name in symbols else [],
+    )
+    found = Flows(file.aspects[0], kernel, bag).plan
+    assert bag.items == []
+    return found
