@@ -6,9 +6,10 @@ from support.fakekernel import FakeKernel
 from support.matching import codes, messages, place, plan, shape
 
 from klasy.kernel.model import Refusal
+from klasy.kernel.references import Reference
 from klasy.match import Features
 from klasy.match.mechanism import Mechanism
-from klasy.match.plan import Argument, Plan, RecordField, Result
+from klasy.match.plan import READS, Argument, Plan, RecordField, Result
 from klasy.weaver.attribution import served
 
 BLACKLISTED = Refusal("blacklist", "the kernel forbids probes in it")
@@ -298,3 +299,15 @@ def test_what_would_wait_for_itself_is_refused() -> None:
     assert codes(kernel, flags + "before(): execution(_raw_spin_lock) { log(1); }") == ["waits-for-itself"]
     assert codes(kernel, flags + "before(): event(lock:contention_end) { log(2); }") == ["waits-for-itself"]
     assert codes(kernel, "before(int ret): event(lock:contention_end) { log(ret); }") == ["waits-for-itself"]
+
+
+def test_data_that_is_read_while_a_map_is_locked() -> None:
+    """A debug register's program comes to run there, too: beside a trampoline in one aspect it is refused."""
+    kernel = FakeKernel(LOCKS, data={"jiffies": (0xFFFF_FFFF_8200_0000, 8)})
+    (inside,) = kernel.functions("lookup_elem_raw")
+    (outside,) = kernel.functions("none")
+    read = "before(): get(jiffies) { log(value); }"
+    for function, told in ((inside, ["waits-for-itself"]), (outside, [])):
+        kernel.named = [Reference(function.address + 4, 4, READS, function)]
+        assert codes(kernel, read + "before(): execution(one) { log(1); }") == told
+        assert codes(kernel, read) == []
