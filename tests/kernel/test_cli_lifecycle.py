@@ -42,6 +42,7 @@ STATUS = {
     *("aspect", "source", "since_ns", "active", "states", "joinpoints", "unreached", "hits", "lost"),
     *("unmarked", "missed", "missed_partly", "runs", "run_time_ns"),
     *("state_lost", "undecided", "left_out", "cut", "denied", "stillborn", "coverage", "filter", "unfollowed", "gone"),
+    "filter_ended",
     *("budget", "stopped", "objects"),
 }
 
@@ -241,12 +242,13 @@ def test_another_takes_out_what_is_followed(folder):
     directories(folder, "a")
     weaving.until(lambda: lengths(weaving.out) == [1])
     assert good(klasy_command("unweave", "--quiet", "make")).out == ""
-    assert good(weaving.wait()).err == "woven: make, 1 join point by fentry\n"
+    assert good(weaving.wait()).err == "woven: make, 1 join point by fentry\nklasy: aspect 'make' was unwoven\n"
 
     weaving = start("weave", "-f", str(folder / "make.asp"))
     weaving.until(lambda: "woven: make" in weaving.err)
     good(klasy_command("weave", "--replace", str(folder / "make.asp")))
-    good(weaving.wait())
+    said = "klasy: aspect 'make' was replaced\n  hint: klasy log -f make follows the one that is woven now\n"
+    assert good(weaving.wait()).err.endswith(said)
     assert [a["aspect"] for a in json.loads(good(klasy_command("status", "--json")).out)["aspects"]] == ["make"]
 
 

@@ -160,31 +160,41 @@ def follow(
     good: Callable[[], bool] = lambda: True,
 ) -> None:
     """Print records as they come until a signal, ``limit`` seconds are over, none of the aspects runs any more, or what
-    is asked now and then is not ``good``.
+    is asked now and then is not ``good``. Of those that another command takes out it is said so.
 
     Raises BrokenPipeError if nobody reads any more, be there records or not.
     """
     end = None if limit is None else time.monotonic() + limit
-    identities = []
+    identities = {}
     for woven in aspects:
         woven.hold()  # so that losses can be told when another klasy has taken it out
-        identities.append(identity(woven))
+        identities[woven.name] = identity(woven)
     guard = _cpu_guard(aspects)
     while not interrupts.requested:
-        there = good() and any(map(still_there, identities))
+        gone = [name for name, which in identities.items() if not still_there(which)]
         if guard is not None:
             for name, cpus in guard.look().items():
                 came = f"CPU {', '.join(map(str, cpus))} came up"
                 say(f"{came}: the data of {name} is watched there from now on")
-        ended = [woven for woven in aspects if woven.stopped]  # before the last of their log is read
+        there = identities.keys() - gone
+        on = good() and any(each.name in there and not each.stopped for each in aspects)  # before the last is read
         output.drain()
         if nobody_reads(sys.stdout.fileno()):
             raise BrokenPipeError
-        left = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
-        if left <= 0 or not there or len(ended) == len(identities):
+        for name in gone:
+            _say_gone(name, *identities.pop(name))
+        seconds = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
+        if seconds <= 0 or not on:
             return
         with suppress(KeyboardInterrupt), interrupts.allowed():
-            reader.wait(left)
+            reader.wait(seconds)
+
+
+def _say_gone(name: str, path: str, _: int) -> None:
+    if os.path.exists(path):
+        say(f"aspect '{name}' was replaced", f"klasy log -f {name} follows the one that is woven now")
+    else:
+        say(f"aspect '{name}' was unwoven")
 
 
 def _cpu_guard(aspects: Sequence[WovenAspect]) -> CpuGuard | None:
