@@ -15,10 +15,10 @@ from klasy.bpf import uapi as u
 from klasy.bpf.assembled import Assembled
 from klasy.bpf.sys import Buffer, Descriptor
 from klasy.errors import KernelRefused
-from klasy.plain import TYPE_CHECKING, NamedTuple
+from klasy.plain import TYPE_CHECKING, NamedTuple, contextmanager
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from klasy.bpf.maps import Map
 
@@ -159,31 +159,7 @@ def load(
     attempt has failed, so that success costs nothing. ``log_level`` asks for it in any case, and leaves it in the
     program's ``log``: 2 for the way taken with all registers, 4 for statistics.
     """
-    what = (name, maps, expected_attach_type, attach_btf_id, attach_btf_obj_fd, license, flags, kern_version, log_level)
-    if isinstance(code, Assembled) and code.has_callbacks:
-        from klasy.bpf.functypes import ROW_BYTES, FunctionTypes
-
-        with FunctionTypes(code) as types:
-            return _load(kind, code, *what, described=(types.fileno(), ROW_BYTES, types.rows.address, types.number))
-    return _load(kind, code, *what, described=(0, 0, 0, 0))
-
-
-def _load(  # noqa: PLR0917  # as load, which calls it
-    kind: int,
-    code: Assembled | bytes,
-    name: str,
-    maps: Mapping[str, Map | int] | None,
-    expected_attach_type: int,
-    attach_btf_id: int,
-    attach_btf_obj_fd: int,
-    license: str,
-    flags: int,
-    kern_version: int,
-    log_level: int,
-    *,
-    described: tuple[int, int, int, int],
-) -> Program:
-    """``described``: what tells the types of its functions, prog_btf_fd to func_info_cnt; zeros for nothing."""
+    described = _described(code)
     metadata: tuple[object, ...] = ()
     if isinstance(code, Assembled):
         metadata = code.metadata
@@ -207,7 +183,7 @@ def _load(  # noqa: PLR0917  # as load, which calls it
                 sys.object_name(name),
                 0,
                 expected_attach_type,
-                *described,
+                *functions,
                 *(0, 0, 0),
                 attach_btf_id,
                 attach_btf_obj_fd,
@@ -228,25 +204,38 @@ def _load(  # noqa: PLR0917  # as load, which calls it
                 return fd, error, log.text()
             size *= 4
 
-    if log_level:
-        fd, error, text = logged(log_level, _LOG_LIMIT)
-    else:
-        fd, error = attempt(0, None)
-        text = ""
-    if not error:
-        return Program(fd, name, text)
-    what = f"loading program {name!r}"
-    if error == errno.E2BIG and not text:
-        # After a million instructions, which took a 6.12 kernel up to half a minute. It would only say that again.
-        raise _verifier_error(what, error, "", metadata)
-    # The verdict alone, at level 4, is short. The way there may be long, and says nothing where the verifier gave up.
-    fd, again, verdict = logged(_LOG_VERDICT, _LOG_START)
-    if again and verdict.strip() and "too complex" not in verdict:
-        fd, again, text = logged(_LOG_PATH, _LOG_LIMIT)
-        verdict = text + verdict if again == errno.ENOSPC else text
-    if not again:
-        return Program(fd, name)
-    raise _load_error(what, error, verdict, metadata, attach_btf_id)
+    with described as functions:
+        if log_level:
+            fd, error, text = logged(log_level, _LOG_LIMIT)
+        else:
+            fd, error = attempt(0, None)
+            text = ""
+        if not error:
+            return Program(fd, name, text)
+        what = f"loading program {name!r}"
+        if error == errno.E2BIG and not text:
+            # After a million instructions, which took a 6.12 kernel up to half a minute. It would only say that again.
+            raise _verifier_error(what, error, "", metadata)
+        # The verdict alone, at level 4, is short. The way may be long, and says nothing where the verifier gave up.
+        fd, again, verdict = logged(_LOG_VERDICT, _LOG_START)
+        if again and verdict.strip() and "too complex" not in verdict:
+            fd, again, text = logged(_LOG_PATH, _LOG_LIMIT)
+            verdict = text + verdict if again == errno.ENOSPC else text
+        if not again:
+            return Program(fd, name)
+        raise _load_error(what, error, verdict, metadata, attach_btf_id)
+
+
+@contextmanager
+def _described(code: Assembled | bytes) -> Iterator[tuple[int, int, int, int]]:
+    """What tells the kernel the types of a program's functions, prog_btf_fd to func_info_cnt; zeros for nothing."""
+    if not (isinstance(code, Assembled) and code.has_callbacks):
+        yield 0, 0, 0, 0
+        return
+    from klasy.bpf.functypes import ROW_BYTES, FunctionTypes
+
+    with FunctionTypes(code) as types:
+        yield types.fileno(), ROW_BYTES, types.rows.address, types.number
 
 
 def _verifier_error(what: str, error: int, log: str, metadata: tuple[object, ...]) -> KernelRefused:

@@ -167,10 +167,9 @@ class _Declaring:
             return self._fitting(self.checker.type_of(function.result), node)
         if isinstance(node, ast.Apply) and isinstance(node.callee, ast.Name) and len(node.args) == 1:
             made_of_it = _MADE.get(node.callee.name)
+            # What the function is given need not be the advice's; where the key is used this is checked.
             if made_of_it is not None and self._function(node.args[0]) is not None:
-                return (
-                    made_of_it  # what the function is given need not be the advice's; where it is used this is checked
-                )
+                return made_of_it
         checker = self._checker_for(node)
         if checker is None:
             return self._type_name(node) if isinstance(node, ast.Name) else self._unknown(node)

@@ -31,7 +31,7 @@ UNDER_LOCK = (
     *("lock:contention_end", "__traceiter_contention_end"),  # when a lock that had to be waited for has been taken
     "__bpf_ringbuf_reserve",
     # To put an element into a hash map, or take it out, its bucket is locked. What is reached then follows from the
-    # kernel's code, with which tests/kernel/test_under_lock.py compares this.
+    # kernel's code, with which tests/kernel/test_own_code.py compares this.
     *("htab_", "__htab_", "alloc_htab_elem", "free_htab_elem", "lookup_elem_raw", "pcpu_init_value", "pcpu_copy_value"),
     *("pcpu_freelist_", "__pcpu_freelist_", "___pcpu_freelist_", "check_and_free_fields", "bpf_obj_free_fields"),
 )
