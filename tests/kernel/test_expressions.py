@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import pytest
-from support.exprgen import CASTS, Expression, Generator, IntType, Leaf, leaves_of
+from support.exprgen import Expression, Generator, IntType, Leaf, casts, leaves_of
 from support.livekernel import btf
 from support.weaving import woven
 
-from klasy.btf.types import Struct
+from klasy.btf.types import Int, Struct
 from klasy.log.value import Char, EnumValue
 
 # Between them these have every kind of member; some are in every aspect, others are drawn from all of the kernel's.
@@ -92,7 +92,7 @@ class Case:
 
 def make_logs(rng: random.Random, leaves: list[Leaf]) -> list[Log]:
     """Logs of random expressions: plainly, under a condition, and of a variable that was assigned to."""
-    generator = Generator(rng, leaves)
+    generator = Generator(rng, leaves, casts=kernel_casts())
 
     def several() -> tuple[Expression, ...]:
         return tuple(generator.expression(rng.choice((2, 3, 3, 4))) for _ in range(rng.choice((1, 1, 2, 3))))
@@ -110,9 +110,16 @@ def make_logs(rng: random.Random, leaves: list[Leaf]) -> list[Log]:
             text = f"if ({condition.text}) {{ log({texts}); }} else {{ log({others}); }}"
             logs += [Log(chosen, text, condition, True), Log(other, "", condition, False)]
         else:
-            kind, first = rng.choice(CASTS), chosen[0]
+            kind, first = rng.choice(kernel_casts()), chosen[0]
             logs.append(Log((kept(kind, first),), f"{{ {kind.name} v = {first.text}; log(v); }}"))
     return logs
+
+
+@cache
+def kernel_casts() -> tuple[IntType, ...]:
+    """Types to cast to, with the ``char`` that the kernel was built with: unsigned from 6.2 on."""
+    (char,) = (each for number in btf().find("char", Int) if isinstance(each := btf().type(number), Int))
+    return casts(unsigned_char=not char.signed)
 
 
 def kept(kind: IntType, expression: Expression) -> Expression:

@@ -17,7 +17,7 @@ be asked too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from klasy.btf import types as t
@@ -25,7 +25,7 @@ from klasy.btf import walk
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from klasy.btf.btf import Btf
 
@@ -67,6 +67,11 @@ CASTS = (
     IntType("long long", 8, True),
     IntType("unsigned long long", 8, False),
 )
+
+
+def casts(*, unsigned_char: bool) -> tuple[IntType, ...]:
+    """The same where a plain ``char`` has the sign, or none, that the code was built with in which the advice runs."""
+    return tuple([replace(kind, signed=not unsigned_char) if kind.name == "char" else kind for kind in CASTS])
 
 
 def promoted(kind: IntType) -> IntType:
@@ -146,11 +151,14 @@ class Generator:
     """Makes expressions from ``leaves`` with the choices of ``rng``.
 
     ``defined``: nothing whose value C does not say, division by anything but a small positive number included; and no
-    bit-field wider than an int, of whose promotion gcc and clang think differently.
+    bit-field wider than an int, of whose promotion gcc and clang think differently. ``casts``: to which types.
     """
 
-    def __init__(self, rng: random.Random, leaves: list[Leaf], *, defined: bool = False) -> None:
+    def __init__(
+        self, rng: random.Random, leaves: list[Leaf], *, defined: bool = False, casts: Sequence[IntType] = CASTS
+    ) -> None:
         self.rng = rng
+        self.casts = casts
         self.leaves = [leaf for leaf in leaves if not (defined and leaf.bits > 32)]
         self.defined = defined
 
@@ -298,12 +306,12 @@ class Generator:
         )
 
     def _cast(self, depth: int) -> Expression:
-        operand, kind = self.expression(depth), self.rng.choice(CASTS)
+        operand, kind = self.expression(depth), self.rng.choice(self.casts)
         return Expression(f"(({kind.name}){operand.text})", kind, lambda m: kind.wrap(operand.value(m)))
 
     def _size(self, depth: int) -> Expression:
         if self.rng.random() < 0.5:
-            kind = self.rng.choice(CASTS)
+            kind = self.rng.choice(self.casts)
             return Expression(f"sizeof({kind.name})", ULONG, lambda _: kind.size)
         operand = self.expression(depth)
         # C gives sizeof of a bit-field no meaning; a sum has a type
