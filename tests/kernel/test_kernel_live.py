@@ -6,6 +6,7 @@ import os
 import random
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from support.waiting import wait_for
 
 from klasy.errors import NotRoot
 from klasy.kernel import arch_x86_64 as arch
+from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.bodies import jumped_to
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import CallKind, Clone, Way
 from klasy.kernel.patchsites import PatchSites
 
 MODULES = ("tun", "br_netfilter")
+JUMP = 0xE9  # what an optimised probe puts over five bytes
 
 
 @pytest.fixture(scope="module")
@@ -169,15 +172,20 @@ def test_text_under_a_probe(kernel, probed, kind):
     assert [(s.address, s.kind, s.length) for s in after] == [(s.address, s.kind, s.length) for s in before]
 
 
+def optimisable(kernel):
+    """A function, and instructions of it of which the kernel can make jumps."""
+    (function,) = kernel.functions("vfs_getattr")
+    code = kernel.text(function.address, function.size)
+    instructions = insn.instructions(code, 0, len(code))
+    # ftrace's call is no probe's; a jump is known from one of a probe's by its place only
+    long = [function.address + at for at, size in instructions if at > 4 and size >= 5 and code[at] != JUMP]
+    return function, [address for address in long if kernel.refusal(address, function, Way.KPROBE) is None]
+
+
 def test_text_under_an_optimised_probe(kernel, probed):
     """Where an optimised kprobe's jump lies over five bytes, the text reads as it was."""
-    from klasy.kernel import insn_x86_64 as insn
-
-    (function,) = kernel.functions("vfs_getattr")
+    function, places = optimisable(kernel)
     before = kernel.text(function.address, function.size)
-    instructions = insn.instructions(before, 0, len(before))
-    long = [function.address + at for at, size in instructions if at > 4 and size >= 5]  # ftrace's call is no probe's
-    places = [address for address in long if kernel.refusal(address, function, Way.KPROBE) is None]
     probed(places)
     listing = Path("/sys/kernel/debug/kprobes/list")
     optimised: list[int] = []
@@ -192,6 +200,40 @@ def test_text_under_an_optimised_probe(kernel, probed):
     later = LiveKernel(use_cache=False)
     assert later.read(function.address, function.size) != before
     assert later.text(function.address, function.size) == before
+
+
+def test_text_while_probes_come_and_go(kernel, probed):
+    """Who reads text while others put probes, and the kernel makes jumps of them, reads it as it was all the time."""
+    function, places = optimisable(kernel)
+    before = kernel.text(function.address, function.size)
+    probed(places)
+    enable = Path("/sys/kernel/tracing/events/klasylive/enable")
+    reader = LiveKernel(use_cache=False)
+    raws, texts = set(), set()
+    done = threading.Event()
+
+    def first_bytes(code):
+        return {code[place - function.address] for place in places}
+
+    def come_and_go():
+        for _ in range(4):
+            enable.write_text("1")
+            until = time.monotonic() + 8  # as long as it may take until they are jumps
+            while time.monotonic() < until and JUMP not in first_bytes(kernel.read(function.address, len(before))):
+                time.sleep(0.05)
+            enable.write_text("0")
+            time.sleep(0.1)
+        done.set()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    while not done.is_set():
+        raws.add(reader.read(function.address, len(before)))
+        texts.add(reader.text(function.address, len(before)))
+    other.join()
+    assert texts == {before}
+    seen = set().union(*map(first_bytes, raws))
+    assert {arch.BREAKPOINT, JUMP, *first_bytes(before)} == seen
 
 
 def test_text_where_the_kernels_record_is_not_to_be_had(kernel, probed, monkeypatch):

@@ -7,7 +7,7 @@ kernel, ``snapshot`` from a file.
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 
 from klasy.btf.btf import Btf
 from klasy.errors import KernelLacks
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from klasy.kernel.dwarf_source import ObjectDebug
     from klasy.kernel.inlined import Inlined
     from klasy.kernel.kallsyms import Symbols
-    from klasy.kernel.kprobes import Covered
     from klasy.kernel.model import CallSite, DataSymbol, Function, Place, Refusal, Way
     from klasy.kernel.references import Reference
     from klasy.kernel.traceable import Traceability
@@ -67,9 +66,9 @@ class KernelImage:
         """The types of the kernel proper or of a module."""
         raise NotImplementedError
 
-    def probed(self) -> Mapping[int, Covered]:
-        """The places where a probe lies over an instruction, with what it replaced."""
-        return {}
+    def unprobed(self, address: int, size: int) -> bytes:
+        """Text as it would be without probes, read now. Raises SystemRefusal where it cannot be read."""
+        return self.read(address, size)
 
     def blacklist(self) -> bytes:
         """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""
@@ -301,57 +300,15 @@ class KernelImage:
         if holder and address + size <= holder[1].end and holder[0] in self._texts:
             start = address - holder[1].base
             return self._texts[holder[0]][start : start + size]
-        return self._healed(address, self.read(address, size))
+        return self.unprobed(address, size)
 
     def object_text(self, module: str | None) -> bytes:
         """The whole text of the kernel proper or of a module, as ``text`` gives it."""
         if module not in self._texts:
             symbols = self.symbols[module]
             size = symbols.end - symbols.base
-            self._texts[module] = self._healed(symbols.base, self.read(symbols.base, size)) if size else b""
+            self._texts[module] = self.unprobed(symbols.base, size) if size else b""
         return self._texts[module]
-
-    @cached_property
-    def _probed_places(self) -> list[int]:
-        return sorted(self.probed())
-
-    def _healed(self, address: int, code: bytes) -> bytes:
-        """Code with probes' breakpoints, and the jumps of optimised ones, replaced by what was there."""
-        places = self._probed_places
-        if not places:
-            return code
-        probed = self.probed()
-        changed: bytearray | None = None
-        # A jump is five bytes long: one that begins before the code may reach into it.
-        for place in places[bisect_left(places, address - 4) : bisect_left(places, address + len(code))]:
-            offset, (first, jump, rest) = place - address, probed[place]
-            changed = changed or bytearray(code)
-            if offset >= 0 and (first or code[offset] == arch.BREAKPOINT):
-                changed[offset : offset + 1] = first or self._guess(place, code, offset)
-            behind = slice(max(0, offset + 1), offset + 1 + len(jump))
-            start = behind.start - offset - 1
-            if rest and code[behind] == jump[start : start + len(code[behind])]:
-                changed[behind] = rest[start : start + len(code[behind])]
-        return bytes(changed) if changed else code
-
-    def _guess(self, place: int, code: bytes, offset: int) -> bytes:
-        """The first byte of a probed instruction where the kernel's record of it could not be read.
-
-        A call, or a conditional jump, if the rest leads to an entry; a plain jump is then taken for a call.
-        """
-        rest = code[offset + 1 : offset + 6]
-        if len(rest) < 5:
-            rest = self.read(place + 1, 5)  # the instruction goes on behind what was asked for
-        if len(rest) == 5 and rest[0] & 0xF0 == 0x80 and self._is_entry(place + 6 + _signed(rest[1:5])):
-            return b"\x0f"
-        if len(rest) >= 4 and self._is_entry(place + 5 + _signed(rest[:4])):
-            return b"\xe8"
-        return b"\xcc"
-
-    def _is_entry(self, address: int) -> bool:
-        holder = self.object_at(address)
-        index = holder[1].at(address) if holder else None
-        return holder is not None and index is not None and holder[1].address(index) == address
 
     def instruction_length(self, address: int) -> int | None:
         """Length in bytes of the instruction at an address, None where none starts there."""
@@ -457,7 +414,3 @@ class KernelImage:
         from klasy.kernel.callsites import tracer_call
 
         return tracer_call(self, address, code) is not None
-
-
-def _signed(distance: bytes) -> int:
-    return int.from_bytes(distance, "little", signed=True)

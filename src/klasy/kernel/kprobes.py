@@ -11,19 +11,21 @@ The table is read while the kernel may change it. Whatever makes no sense raises
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from klasy.btf.types import Struct
 from klasy.btf.walk import find_member
 from klasy.errors import SystemRefusal
-from klasy.plain import TYPE_CHECKING, NamedTuple
+from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from klasy.btf.btf import Btf
 
     Read = Callable[[int, int], bytes]
 
-_BUCKETS = 64  # KPROBE_TABLE_SIZE: 1 << KPROBE_HASH_BITS, which has always been 6
+TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _MOST = 1 << 18  # more than this is a ring, not a chain
 _FLAG_FTRACE = 8  # KPROBE_FLAG_FTRACE, include/linux/kprobes.h: no instruction is replaced
 _FLAG_GONE = 1  # KPROBE_FLAG_GONE: its module was unloaded
@@ -46,6 +48,29 @@ class Covered(NamedTuple):
     rest: bytes = b""
 
 
+class Probes:
+    """The places where a kprobe lies over an instruction, with what it hides, as of one look at the record.
+
+    ``heads`` and ``nodes`` say what was read for it: the table, and where in memory the record of each place is.
+    """
+
+    def __init__(self, covered: Mapping[int, Covered], heads: bytes = b"", nodes: Mapping[int, int] = {}) -> None:
+        self.covered = covered
+        self.heads = heads
+        self.nodes = nodes
+        self._places = sorted(covered)
+
+    @property
+    def guessed(self) -> bool:
+        """Whether what lies under some probe is not known."""
+        return any(covered.first is None for covered in self.covered.values())
+
+    def within(self, address: int, size: int) -> list[int]:
+        """The places that text has to do with: a jump is five bytes long, one that begins before may reach into it."""
+        places = self._places
+        return places[bisect_left(places, address - _JUMP_BYTES + 1) : bisect_left(places, address + size)]
+
+
 class _Layout(NamedTuple):
     """Where the members lie, in bytes from where the kernel's chain points to."""
 
@@ -58,22 +83,78 @@ class _Layout(NamedTuple):
     size: int
 
 
-def covered(btf: Btf, table: int, read: Read, is_text: Callable[[int], bool]) -> dict[int, Covered] | None:
-    """What lies under each kprobe that replaces an instruction, by address; None where it cannot be found out.
+class ProbeTable:
+    """The kernel's record. ``table`` is the address of ``kprobe_table``, ``read`` reads memory, ``is_text`` tells
+    addresses of functions."""
 
-    ``table`` is the address of ``kprobe_table``, ``read`` reads memory, ``is_text`` tells addresses of functions.
-    """
-    layout = None
-    for _ in range(_TRIES):
+    def __init__(self, btf: Btf, table: int, read: Read, is_text: Callable[[int], bool]) -> None:
+        self._btf = btf
+        self._table = table
+        self._read = read
+        self._is_text = is_text
+
+    @cached_property
+    def _layout(self) -> _Layout:
+        return _layout(self._btf)
+
+    def look(self) -> Probes | None:
+        """What lies under each kprobe that replaces an instruction; None where it cannot be found out."""
+        for _ in range(_TRIES):
+            try:
+                return self._walk(self._read(self._table, TABLE_BYTES))
+            except (Unsettled, SystemRefusal):
+                continue
+        return None
+
+    def look_again(self, before: Probes, address: int, size: int) -> Probes | None:
+        """The same after another look, at those kprobes alone that have to do with a piece of text; ``before`` itself
+        where nothing changed.
+
+        Each new kprobe becomes the first of a chain, so others are looked for where the table changed.
+        """
         try:
-            heads = read(table, 8 * _BUCKETS)
-            if not any(heads):
-                return {}
-            layout = layout or _layout(btf)
-            return _walk(heads, layout, read, is_text)
+            if self._read(self._table, TABLE_BYTES) != before.heads:
+                return self.look()
+            changed = {}
+            for place in before.within(address, size):
+                _, found, covered = self._kprobe(before.nodes[place])
+                if found != place:
+                    return self.look()
+                if covered != before.covered[place]:
+                    changed[place] = covered
         except (Unsettled, SystemRefusal):
-            continue
-    return None
+            return self.look()
+        return Probes({**before.covered, **changed}, before.heads, before.nodes) if changed else before
+
+    def _walk(self, heads: bytes) -> Probes:
+        found: dict[int, Covered] = {}
+        nodes: dict[int, int] = {}
+        seen: set[int] = set()
+        for bucket in range(0, len(heads), 8):
+            node = _word(heads, bucket)
+            while node:
+                if node in seen or len(seen) > _MOST:
+                    raise Unsettled("a ring")
+                seen.add(node)
+                following, address, covered = self._kprobe(node)
+                if address is not None:
+                    found[address] = covered
+                    nodes[address] = node
+                node = following
+        return Probes(found, heads, nodes)
+
+    def _kprobe(self, node: int) -> tuple[int, int | None, Covered]:
+        """What follows a kprobe in its chain, where it lies, None for one that replaces nothing, and what it hides."""
+        layout = self._layout
+        data = self._read(node - layout.link, layout.size)
+        address = _word(data, layout.address)
+        following = _word(data, layout.link)
+        flags = int.from_bytes(data[layout.flags : layout.flags + 4], "little")
+        if flags & (_FLAG_FTRACE | _FLAG_GONE):
+            return following, None, Covered(None)
+        if not self._is_text(address):
+            raise Unsettled(f"a probe at {address:#x}")
+        return following, address, _covered(data, address, layout)
 
 
 def _layout(btf: Btf) -> _Layout:
@@ -98,26 +179,6 @@ def _layout(btf: Btf) -> _Layout:
         detour=detour,
         size=max(copied + _JUMP_BYTES - 1, detour + 8),
     )
-
-
-def _walk(heads: bytes, layout: _Layout, read: Read, is_text: Callable[[int], bool]) -> dict[int, Covered]:
-    found: dict[int, Covered] = {}
-    seen: set[int] = set()
-    for bucket in range(0, len(heads), 8):
-        node = _word(heads, bucket)
-        while node:
-            if node in seen or len(seen) > _MOST:
-                raise Unsettled("a ring")
-            seen.add(node)
-            data = read(node - layout.link, layout.size)
-            flags = int.from_bytes(data[layout.flags : layout.flags + 4], "little")
-            if not flags & (_FLAG_FTRACE | _FLAG_GONE):
-                address = _word(data, layout.address)
-                if not is_text(address):
-                    raise Unsettled(f"a probe at {address:#x}")
-                found[address] = _covered(data, address, layout)
-            node = _word(data, layout.link)
-    return found
 
 
 def _covered(data: bytes, address: int, layout: _Layout) -> Covered:

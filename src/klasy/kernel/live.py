@@ -12,6 +12,7 @@ from klasy.errors import KernelLacks, NotRoot
 from klasy.kernel import caches, kallsyms, patchsites
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols, SymbolsHidden
+from klasy.kernel.livetext import POKING, TABLE, LiveText
 from klasy.kernel.model import DataSymbol
 from klasy.kernel.proc import contents, module_bases, module_id
 from klasy.kernel.text import Kcore
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
     from klasy.kernel.callsites import Reached
     from klasy.kernel.datamap import DataMap
     from klasy.kernel.generated import GeneratedCode
-    from klasy.kernel.kprobes import Covered
+    from klasy.kernel.kprobes import Probes
     from klasy.kernel.tracepoints import Tracepoints
 
-_SYMBOLS_VERSION = 6
+_SYMBOLS_VERSION = 7
 _BODIES_VERSION = 1
 _CHUNK = 1 << 16
 _PAGE = 4096
-_KPROBE_TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _MOST_SEEN = 1 << 16  # bytes: what is read again in less time than it takes to do anything with it
 _HEAD_LIMIT = 1 << 20  # _text stands behind the per-CPU symbols: 40 kB into the listing
 
@@ -45,7 +45,8 @@ _PLACES = (
     *patchsites.EDGES,
     "__static_call_text_start",
     "__static_call_text_end",
-    "kprobe_table",
+    TABLE,
+    POKING,
 )
 
 
@@ -241,7 +242,7 @@ class LiveKernel(KernelImage):
         missing = [target for target in targets if target not in index]
         if missing:
             found = super().branches_to(missing)
-            if any(covered.first is None for covered in self.probed().values()):
+            if self._guesses:
                 return super().branches_to(targets)  # what lies under a probe had to be guessed: nothing to keep
             index.add(missing, found)
         return index.calls(targets)
@@ -281,8 +282,7 @@ class LiveKernel(KernelImage):
                 if bytes(parts["key"]) == key:
                     return frozenset(array("Q", bytes(parts["places"])))
         found = frozenset(super().far_into_bodies())
-        guessed = any(covered.first is None for covered in self.probed().values())
-        if key is not None and not guessed:
+        if key is not None and not self._guesses:
             places = array("Q", sorted(found)).tobytes()
             caches.store(name, _BODIES_VERSION, caches.pack({"key": key, "places": places}))
         return found
@@ -312,31 +312,27 @@ class LiveKernel(KernelImage):
                 self.seen = None
         return data
 
-    def probed(self) -> Mapping[int, Covered]:
-        """The places where a kprobe lies over an instruction, whosever it is, with what it replaced."""
-        return self._probed
-
     @cached_property
-    def _probed(self) -> Mapping[int, Covered]:
-        table = self.place("kprobe_table")
-        if table is not None:
-            if not any(self.read(table, _KPROBE_TABLE_BYTES)):
-                return {}
-            from klasy.kernel.kprobes import covered
+    def _live_text(self) -> LiveText:
+        return LiveText(self)
 
-            btf = self.btf_of(None)
-            found = covered(btf, table, self.read, lambda a: self.object_at(a) is not None) if btf else None
-            if found is not None:
-                return found
-        return self._listed_probes()
+    def unprobed(self, address: int, size: int) -> bytes:
+        """Text without probes, as of one moment at which nobody rewrote it."""
+        return self._live_text.read(address, size)
 
-    def _listed_probes(self) -> dict[int, Covered]:
+    @property
+    def _guesses(self) -> bool:
+        """Whether what lies under some probe had to be guessed."""
+        probes = self._live_text.probes
+        return probes is not None and probes.guessed
+
+    def listed_probes(self) -> Probes:
         """Where probes are, without what they replaced, for kernels whose own record cannot be read."""
-        from klasy.kernel.kprobes import Covered
+        from klasy.kernel.kprobes import Covered, Probes
 
         self.seen = None
         lines = contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines()
-        return {int(line.split(None, 1)[0], 16): Covered(None) for line in lines if b"[FTRACE]" not in line}
+        return Probes({int(line.split(None, 1)[0], 16): Covered(None) for line in lines if b"[FTRACE]" not in line})
 
     def blacklist(self) -> bytes:
         """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""

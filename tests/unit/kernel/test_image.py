@@ -12,7 +12,8 @@ from klasy.btf.write import write
 from klasy.errors import KernelLacks
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols
-from klasy.kernel.kprobes import Covered
+from klasy.kernel.kprobes import Covered, Probes
+from klasy.kernel.livetext import LiveText
 from klasy.kernel.model import CallKind, Way
 
 BASE = 0xFFFF_FFFF_8100_0000
@@ -49,8 +50,8 @@ class Image(KernelImage):
         base = MODULE if address >= MODULE else BASE
         return bytes(self.memory[base][address - base : address - base + size])
 
-    def probed(self):
-        return self.probes
+    def unprobed(self, address, size):
+        return LiveText(self).healed(address, self.read(address, size), Probes(self.probes))
 
     def blacklist(self):
         return b""

@@ -1,4 +1,4 @@
-"""The kernel's record of its kprobes, on a memory made by hand."""
+"""The kernel's record of its kprobes, and text that is read while both change, on a memory made by hand."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import pytest
 from klasy.btf import types as t
 from klasy.btf.btf import Btf
 from klasy.btf.write import write
-from klasy.errors import KernelRefused
-from klasy.kernel.kprobes import Covered, covered
+from klasy.errors import KernelRefused, SystemRefusal
+from klasy.kernel import livetext
+from klasy.kernel.kprobes import Covered, ProbeTable
+from klasy.kernel.livetext import LiveText
 
 TEXT = 0xFFFF_FFFF_8100_0000
 HEAP = 0xFFFF_8880_0000_0000
 TABLE = HEAP
 DETOUR = 0xFFFF_FFFF_C000_0000
+POKED = HEAP + 0xF00  # bp_desc
 FTRACE, GONE = 8, 1
 
 
@@ -33,6 +36,7 @@ TYPES = [
     t.Struct("kprobe", 48, bits(("flags", 2, 0), ("hlist", 5, 8), ("addr", 3, 24), ("opcode", 1, 32))),
     t.Struct("arch_optimized_insn", 16, bits(("copied_insn", 4, 0), ("insn", 3, 8))),
     t.Struct("optimized_kprobe", 72, bits(("kp", 6, 0), ("optinsn", 7, 56))),
+    t.Struct("bp_patching_desc", 16, bits(("vec", 3, 0), ("nr_entries", 2, 8), ("refs", 2, 12))),
 ]
 BTF = Btf(write(TYPES))
 
@@ -64,7 +68,11 @@ class Memory:
         return bytes(self.bytes[address - HEAP : address - HEAP + size])
 
     def covered(self, btf: Btf = BTF) -> dict[int, Covered] | None:
-        return covered(btf, TABLE, self.read, lambda address: TEXT <= address < TEXT + 0x1000)
+        found = self.table(btf).look()
+        return None if found is None else found.covered
+
+    def table(self, btf: Btf = BTF) -> ProbeTable:
+        return ProbeTable(btf, TABLE, self.read, lambda address: TEXT <= address < TEXT + 0x1000)
 
 
 def test_what_the_table_holds():
@@ -122,3 +130,127 @@ def test_a_table_that_settles():
 
     memory.read = read
     assert list(memory.covered()) == [TEXT + 0x10]
+
+
+# --- text
+
+CODE = bytes.fromhex("0f1f440000 488d642408 31c0 c3").ljust(32, b"\x90")
+PLACE = TEXT + 5
+JUMP = b"\xe9" + struct.pack("<i", DETOUR - (PLACE + 5))
+
+
+class Kernel:
+    """What LiveText asks of a kernel. ``meanwhile``: what happens while text is read, one after the other."""
+
+    def __init__(self, *meanwhile) -> None:
+        self.memory = Memory()
+        self.code = bytearray(CODE)
+        self.meanwhile = list(meanwhile)
+        self.text = LiveText(self)
+
+    def read(self, address: int, size: int) -> bytes:
+        if address < TEXT:
+            return self.memory.read(address, size)
+        data = bytes(self.code[address - TEXT : address - TEXT + size])
+        if self.meanwhile:
+            self.meanwhile.pop(0)(self)
+        return data
+
+    def place(self, name):
+        return {"kprobe_table": TABLE, "bp_desc": POKED}[name]
+
+    def btf_of(self, module):
+        return BTF
+
+    def object_at(self, address):
+        return (None, self) if TEXT <= address < TEXT + len(CODE) else None
+
+    # what happens to it
+
+    def register(self):
+        self.memory.head(5, self.memory.kprobe(0x400, PLACE, CODE[5]))
+        self.code[5] = 0xCC
+
+    def optimise(self):
+        self.memory.optimised(0x400, CODE[6:10], DETOUR)
+        self.code[5:10] = JUMP
+
+    def take_away(self):
+        self.code[5:] = CODE[5:]
+        self.memory.head(5, 0)
+
+    def reuse(self):
+        """Another kprobe gets the memory of one that is gone, in the same chain."""
+        self.take_away()
+        self.memory.head(5, self.memory.kprobe(0x400, TEXT + 10, CODE[10]))
+        self.code[10] = 0xCC
+
+    def poke(self):
+        self.code[:5] = b"\xcc" + CODE[1:5]
+        self.memory.put(0xF0C, "<I", 1)
+
+    def poked(self):
+        self.code[:5] = CODE[:5]
+        self.memory.put(0xF0C, "<I", 0)
+
+
+def both(*things):
+    def done(kernel):
+        for thing in things:
+            thing(kernel)
+
+    return done
+
+
+K = Kernel
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [
+        ([], [K.register]),
+        ([], [K.register, K.optimise, K.take_away]),
+        ([], [both(K.register, K.optimise)]),
+        ([K.register], [K.optimise]),
+        ([K.register], [K.take_away]),
+        ([K.register, K.optimise], [K.take_away, K.register, K.optimise]),
+        ([K.register], [K.reuse]),
+        ([K.poke], [K.poked]),
+        ([], [K.poke, K.poked]),
+    ],
+)
+def test_text_is_read_as_it_was_whatever_happens_meanwhile(before, meanwhile):
+    """Probes that come, become jumps and go before, while and after text is read are never seen in it."""
+    kernel = Kernel(*meanwhile)
+    for thing in before:
+        thing(kernel)
+    for _ in range(4):
+        assert kernel.text.read(TEXT, len(CODE)) == CODE
+    assert not kernel.meanwhile
+
+
+def test_a_record_that_was_looked_at_long_ago():
+    """What was optimised since the last look, and what took the memory of a probe that is gone, is looked at anew."""
+    kernel = Kernel()
+    kernel.register()
+    assert kernel.text.read(TEXT, len(CODE)) == CODE
+    for thing in (kernel.optimise, kernel.reuse, kernel.take_away):
+        thing()
+        assert kernel.text.read(TEXT, len(CODE)) == CODE
+
+
+def test_long_text_is_read_in_pieces(monkeypatch):
+    """A jump that lies across two pieces is put back too."""
+    monkeypatch.setattr(livetext, "_PIECE", 7)
+    kernel = Kernel()
+    both(K.register, K.optimise)(kernel)
+    assert kernel.text.read(TEXT, len(CODE)) == CODE
+
+
+def test_text_that_never_settles(monkeypatch):
+    """Who rewrites text without end is named as the reason, and is not waited for without end."""
+    monkeypatch.setattr(livetext, "_PATIENCE", 0.01)
+    kernel = Kernel()
+    kernel.poke()
+    with pytest.raises(SystemRefusal, match="was rewritten all the time"):
+        kernel.text.read(TEXT, 5)
