@@ -39,7 +39,6 @@ LOST_FULL, LOST_BUSY, LOST_FAULT, LOST_STACK = 0, 1, 2, 3  # its words
 # goes to the second map, and few there meet again. Of a process's stack comes, behind that, the caller's frame that the
 # kernel leaves out, as in a record.
 STACK_KEY = 8
-USER_STACK_KEY = STACK_KEY + USER_FRAME.size
 STACK_FIRST = 24
 STACK_MORE = 1 << 30
 MAP_STACKS = ("stacks", "stacks_more")
@@ -52,6 +51,11 @@ MAX_LHIST_BUCKETS = 1000  # the two outer ones not counted
 WORD = 8
 _MASK = (1 << 64) - 1
 _SIGN = 1 << 63
+
+
+def stack_key_bytes(*, user: bool) -> int:
+    """The size of a key that is a stack, the kernel's or a process's."""
+    return STACK_KEY + (USER_FRAME.size if user else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,10 @@ def generate(
     task = find_task(kernel) if kernel is not None and logs else None
     callers = None
     if kernel is not None and any(probe.in_program for probe in plan.probes):
-        from klasy.backend.bytecode.callers import find_callers
+        from klasy.backend.bytecode.callers import asks, find_callers
 
-        callers = find_callers(kernel)
+        if any(asks(plan.probes[program.probe], program.ops()) for program in compiled.programs):
+            callers = find_callers(kernel)
     generated = [
         generate_program(
             plan,

@@ -68,6 +68,15 @@ def find_member(btf: Btf, type_id: int, name: str) -> Place | None:
     return None
 
 
+def member_offset(btf: Btf, struct: str, name: str) -> int | None:
+    """Where, in bytes, a member lies in the struct of a name; None where no struct of that name has it."""
+    for type_id in btf.find(struct, Struct):
+        place = find_member(btf, type_id, name)
+        if place is not None:
+            return place.byte_offset
+    return None
+
+
 def member_names(btf: Btf, type_id: int) -> list[str]:
     """The names that ``.`` reaches in a struct or union, as declared: what a misspelt one is compared with."""
     return [place.name for place in _members(btf, type_id, 0, _DEEPEST)]

@@ -46,14 +46,11 @@ def ended(woven: dict[str, Any], *, proc: str = "/proc") -> list[str]:
     try:
         if woven["pids"] and not woven["children"]:  # else children of one that has ended may go on
             in_first_namespace("pid", proc)
-            left = [pid for pid in woven["pids"] if _process_of(pid, proc) == pid]
-            lines += [f"process {pid} has ended" for pid in woven["pids"] if pid not in left]
+            lines += [f"process {pid} has ended" for pid in woven["pids"] if _process_of(pid, proc) != pid]
         if woven["cgroups"]:
             in_first_namespace("cgroup", proc)
-            ids = woven.get("cgroup_ids", ())  # an aspect of an earlier klasy's has none
-            for path, known in zip(woven["cgroups"], ids, strict=False):
-                line = _ended_cgroup(path, known, proc)
-                lines += [line] if line else []
+            told = [_ended_cgroup(*each, proc) for each in zip(woven["cgroups"], woven["cgroup_ids"], strict=True)]
+            lines += filter(None, told)
     except SystemRefusal:
         pass
     return lines

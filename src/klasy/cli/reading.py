@@ -182,7 +182,8 @@ def follow(
         if nobody_reads(sys.stdout.fileno()):
             raise BrokenPipeError
         for name in gone:
-            _say_gone(name, *identities.pop(name))
+            path, _ = identities.pop(name)
+            _say_gone(name, path)
         seconds = LOOK_AROUND if end is None else min(LOOK_AROUND, end - time.monotonic())
         if seconds <= 0 or not on:
             return
@@ -190,7 +191,7 @@ def follow(
             reader.wait(seconds)
 
 
-def _say_gone(name: str, path: str, _: int) -> None:
+def _say_gone(name: str, path: str) -> None:
     if os.path.exists(path):
         say(f"aspect '{name}' was replaced", f"klasy log -f {name} follows the one that is woven now")
     else:

@@ -622,9 +622,9 @@ class StackKey(Part):
     @property
     def size(self) -> int:
         """Bytes of the key."""
-        from klasy.state import STACK_KEY, USER_STACK_KEY
+        from klasy.state import stack_key_bytes
 
-        return USER_STACK_KEY if self.user else STACK_KEY
+        return stack_key_bytes(user=self.user)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from klasy.compiler.lower import Body
 from klasy.compiler.types import Shown
 from klasy.plain import TYPE_CHECKING
 from klasy.record import Field
-from klasy.state import STACK_KEY, USER_STACK_KEY
+from klasy.state import stack_key_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -50,7 +50,7 @@ def declared(checker: ExprChecker, expr: tree.Expr) -> CType | None:
 def field(name: str, kind: CType, end: int) -> Field:
     """How a key of such a type is kept and decoded, with the next place for it behind ``end``."""
     if kind in _STACKS:
-        return Field(name, _STACKS[kind], -(-end // 8) * 8, USER_STACK_KEY if kind is USER else STACK_KEY)
+        return Field(name, _STACKS[kind], -(-end // 8) * 8, stack_key_bytes(user=kind is USER))
     attribute = next(name for name, known in _ATTRIBUTES.items() if known is kind)
     return Field(name, "joinpoint", -(-end // _SIZE) * _SIZE, _SIZE, type_name=attribute)
 

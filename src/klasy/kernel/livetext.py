@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import time
 
-from klasy.btf.types import Struct
-from klasy.btf.walk import find_member
+from klasy.btf.walk import member_offset
 from klasy.errors import SystemRefusal
 from klasy.kernel import arch_x86_64 as arch
 from klasy.plain import TYPE_CHECKING, cached_property
@@ -139,9 +138,8 @@ class LiveText:
     def _poking(self) -> int | None:
         """Where the kernel counts who rewrites text; None where that is not known."""
         place, btf = self._kernel.place(POKING), self._kernel.btf_of(None)
-        ids = btf.find("bp_patching_desc", Struct) if btf and place is not None else ()
-        found = find_member(btf, ids[0], "refs") if btf and ids else None
-        return place + found.byte_offset if place is not None and found else None
+        offset = member_offset(btf, "bp_patching_desc", "refs") if btf else None
+        return None if place is None or offset is None else place + offset
 
     def _is_rewriting(self) -> bool:
         return self._poking is not None and any(self._kernel.read(self._poking, 4))

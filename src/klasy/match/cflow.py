@@ -13,6 +13,7 @@ Behind a join point nothing is asked but whether its flow was entered there: its
 
 from __future__ import annotations
 
+from klasy.btf.walk import member_offset
 from klasy.kernel.model import Way
 from klasy.lang import ast
 from klasy.match.args import by_name
@@ -23,7 +24,6 @@ from klasy.plain import TYPE_CHECKING, replace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klasy.btf.btf import Btf
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
     from klasy.match.execution import ExecutionPlanner
@@ -163,10 +163,10 @@ class Flows:
         table = kernel.data_symbols("__per_cpu_offset")
         count = kernel.data_symbols("__preempt_count")  # before 6.2, and since 6.15
         hot = kernel.data_symbols("pcpu_hot")
-        offset = _offset_in(kernel.btf, "pcpu_hot", "preempt_count") if hot and not count else None
+        offset = member_offset(kernel.btf, "pcpu_hot", "preempt_count") if hot and not count else None
         place = count[0].address if count else None if offset is None else hot[0].address + offset
         if table and place is not None:
-            softirqs = _offset_in(kernel.btf, "task_struct", "softirq_disable_cnt")  # PREEMPT_RT
+            softirqs = member_offset(kernel.btf, "task_struct", "softirq_disable_cnt")  # PREEMPT_RT
             return FlowPlan(values, table[0].address, place, softirqs)
         self._bag.error("no-flow", "this kernel does not tell where it counts the interrupts that it serves", span)
         return FlowPlan(values, 0, 0)
@@ -207,23 +207,6 @@ def _without_conditions(part: ast.Pointcut, names: set[str], positive: bool) -> 
     if isinstance(part, ast.Args):
         return replace(part, params=tuple([replace(by_name(param, names), name=None) for param in part.params]))
     return part
-
-
-def _offset_in(btf: Btf, name: str, member: str) -> int | None:
-    """Where in a struct a member lies, also one of a struct without a name in it."""
-    from klasy.btf.types import Struct
-
-    def search(type_id: int) -> int | None:
-        found = btf.resolved(type_id)
-        if not isinstance(found, Struct):
-            return None
-        for each in found.members:
-            inside = 0 if each.name == member else search(each.type_id) if not each.name else None
-            if inside is not None:
-                return each.bit_offset // 8 + inside
-        return None
-
-    return next((offset for one in btf.find(name, Struct) if (offset := search(one)) is not None), None)
 
 
 # --- planning

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from klasy.kernel.model import Refusal
 from klasy.match.calls import CallPlanner
-from klasy.match.execution import UNDER_LOCK, ExecutionPlanner
+from klasy.match.execution import ExecutionPlanner, runs_under_lock
 from klasy.match.plan import Plan, Unreached
 from klasy.match.probes import ProbeSet
 from klasy.plain import TYPE_CHECKING, replace
@@ -71,7 +71,7 @@ class Planner:
 
             self._unreached = check_reached(self.matched, self._unreached, self.bag)
         joinpoints, probes = self.probes.build()
-        if any(p.watch or any(point.function.name.startswith(UNDER_LOCK) for point in p.points) for p in probes):
+        if any(p.watch or any(runs_under_lock(point.function) for point in p.points) for p in probes):
             from klasy.match.nesting import refuse_nesting
 
             refuse_nesting(self.matched.aspect, probes, self.kernel, self.bag)

@@ -8,8 +8,7 @@ entry (:mod:`klasy.backend.bytecode.syscalls`).
 
 from __future__ import annotations
 
-from klasy.btf.types import Struct
-from klasy.btf.walk import find_member
+from klasy.btf.walk import member_offset
 from klasy.errors import KernelLacks
 from klasy.kernel import syscalls
 from klasy.kernel.model import Refusal, Way
@@ -146,8 +145,7 @@ def _facts(btf: Btf) -> SyscallPlan:
 
 
 def _offset(btf: Btf, struct: str, member: str) -> int:
-    for type_id in btf.find(struct, Struct):
-        place = find_member(btf, type_id, member)
-        if place is not None:
-            return place.byte_offset
-    raise KernelLacks(f"struct {struct} of this kernel has no member {member}: system calls cannot be followed")
+    found = member_offset(btf, struct, member)
+    if found is None:
+        raise KernelLacks(f"struct {struct} of this kernel has no member {member}: system calls cannot be followed")
+    return found

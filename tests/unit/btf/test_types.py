@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakekernel import CTypes
 
 from klasy.btf import read
 from klasy.btf import types as t
 from klasy.btf.btf import Btf
 from klasy.btf.read import Blob, BtfError, Layout
-from klasy.btf.walk import find_member, member_names, members
+from klasy.btf.walk import find_member, member_names, member_offset, members
 from klasy.btf.write import BtfWriter, write
 
 INT, CHAR, U64, LIST_PTR, LIST, FLAGS, OUTER, CONST_LIST, CONST_LIST_PTR, PROTO, FUNC = range(1, 12)
@@ -323,3 +324,15 @@ def test_the_strings_of_a_module_begin_at_once() -> None:
     assert module.find("first") == [base.end]
     assert module.matching("fir*") == [base.end]
     assert [name for name, _ in module.names(t.Struct)] == ["first", "second"]
+
+
+def test_member_of_an_unnamed_struct() -> None:
+    """preempt_count is found where it lies in structs and unions without names, as in 6.12's pcpu_hot."""
+    text = """
+    struct hot { union { struct { unsigned long task; int count; int other; }; char room[64]; }; };
+    int f(struct hot *p);
+    """
+    btf = CTypes(text).btf
+    assert member_offset(btf, "hot", "count") == 8
+    assert member_offset(btf, "hot", "missing") is None
+    assert member_offset(btf, "cold", "count") is None

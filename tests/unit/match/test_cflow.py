@@ -14,7 +14,7 @@ from support.fakekernel import CTypes
 from klasy.diag import DiagnosticBag
 from klasy.lang import ast
 from klasy.lang.parser import parse
-from klasy.match.cflow import Flows, _offset_in, _without_conditions
+from klasy.match.cflow import Flows, _without_conditions
 from klasy.match.plan import FlowPlan
 from klasy.source import SourceFile
 
@@ -61,18 +61,6 @@ def test_no_condition_is_left() -> None:
     assert _without_conditions(both, set(), True) == _LEAVES[0]
     assert _without_conditions(ast.Or(SPAN, both, _LEAVES[1]), set(), True) == ast.Or(SPAN, *_LEAVES)
     assert _without_conditions(ast.Not(SPAN, both), set(), True) is None
-
-
-def test_member_of_an_unnamed_struct() -> None:
-    """preempt_count is found where it lies in structs and unions without names, as in 6.12's pcpu_hot."""
-    text = """
-    struct hot { union { struct { unsigned long task; int count; int other; }; char room[64]; }; };
-    int f(struct hot *p);
-    """
-    btf = CTypes(text).btf
-    assert _offset_in(btf, "hot", "count") == 8
-    assert _offset_in(btf, "hot", "missing") is None
-    assert _offset_in(btf, "cold", "count") is None
 
 
 def test_where_interrupts_are_counted() -> None:

@@ -47,8 +47,8 @@ from klasy.bpf.insn import (
     store_imm,
     sub,
 )
-from klasy.btf.types import Func, Struct
-from klasy.btf.walk import find_member
+from klasy.btf.types import Func
+from klasy.btf.walk import member_offset
 from klasy.compiler import ir, irstate
 from klasy.errors import SystemRefusal
 from klasy.kernel.arch_x86_64 import ENDBR, PT_REGS, PUSH_FRAME
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.bpf.insn import Instruction, Reg
-    from klasy.btf.btf import Btf
     from klasy.compiler.ir import Var
     from klasy.kernel.model import Kernel
     from klasy.match.plan import Probe
@@ -107,25 +106,17 @@ def find_callers(kernel: Kernel) -> Callers | None:
         btf = kernel.btf
     except SystemRefusal:
         return None
-    found = [_member(btf, "vm_area_struct", name) for name in ("vm_start", "vm_pgoff", "vm_flags", "vm_file")]
+    found = [member_offset(btf, "vm_area_struct", name) for name in ("vm_start", "vm_pgoff", "vm_flags", "vm_file")]
     if None in found:
         return None
     steps = [
-        _member(btf, of, name)
+        member_offset(btf, of, name)
         for of, name in (("task_struct", "utask"), ("uprobe_task", "auprobe"), ("arch_uprobe", "insn"))
     ]
     known = [step for step in steps if step is not None]
     start, page, flags, file = (at for at in found if at is not None)
     probed = (known[0], known[1], known[2]) if len(known) == len(steps) else None
     return Callers(start, page, flags, file, probed, bool(btf.find(_OF_IBT, Func)))
-
-
-def _member(btf: Btf, of: str, name: str) -> int | None:
-    for type_id in btf.find(of, Struct):
-        place = find_member(btf, type_id, name)
-        if place is not None:
-            return place.byte_offset
-    return None
 
 
 def enters(probe: Probe) -> bool:

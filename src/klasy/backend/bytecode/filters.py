@@ -44,8 +44,8 @@ from klasy.bpf.insn import (
     store_imm,
 )
 from klasy.bpf.uapi import BPF_ANY
-from klasy.btf.types import Struct, Typedef
-from klasy.btf.walk import find_member
+from klasy.btf.types import Typedef
+from klasy.btf.walk import member_offset
 from klasy.errors import KernelLacks
 from klasy.match.filter import COMM_SIZE
 from klasy.plain import TYPE_CHECKING
@@ -184,8 +184,7 @@ def _delete(key: int) -> tuple[Instruction, ...]:
 
 
 def _offset(btf: Btf, struct: str, member: str) -> int:
-    for type_id in btf.find(struct, Struct):
-        place = find_member(btf, type_id, member)
-        if place is not None:
-            return place.byte_offset
-    raise KernelLacks(f"struct {struct} of this kernel has no member {member}: children cannot be followed")
+    found = member_offset(btf, struct, member)
+    if found is None:
+        raise KernelLacks(f"struct {struct} of this kernel has no member {member}: children cannot be followed")
+    return found

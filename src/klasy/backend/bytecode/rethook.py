@@ -9,8 +9,7 @@ there is one for each kretprobe on the function.
 from __future__ import annotations
 
 from klasy.bpf.insn import R0, R1, R2, R3, R10, add, call, jump_if, load, mov, store
-from klasy.btf.types import Struct
-from klasy.btf.walk import find_member
+from klasy.btf.walk import member_offset
 from klasy.errors import SystemRefusal
 from klasy.plain import TYPE_CHECKING, dataclass
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klasy.backend.bytecode.emitter import Emitter
-    from klasy.btf.btf import Btf
     from klasy.kernel.model import Kernel
 
 TRAMPOLINE = "arch_rethook_trampoline"
@@ -42,21 +40,13 @@ def find_rethook(kernel: Kernel) -> Rethook | None:
         functions, btf = kernel.functions(TRAMPOLINE), kernel.btf
     except SystemRefusal:
         return None
-    rethooks = _offset(btf, "task_struct", "rethooks")
-    llist, address, frame = (_offset(btf, "rethook_node", name) for name in ("llist", "ret_addr", "frame"))
+    rethooks = member_offset(btf, "task_struct", "rethooks")
+    llist, address, frame = (member_offset(btf, "rethook_node", name) for name in ("llist", "ret_addr", "frame"))
     if len(functions) != 1 or rethooks is None or llist is None or address is None or frame is None:
         return None
     found = Rethook(functions[0].address, rethooks, address - llist, frame - llist)
     within = all(0 <= offset <= NODE_BYTES - 8 for offset in (found.return_address, found.frame))
     return found if within else None
-
-
-def _offset(btf: Btf, struct: str, member: str) -> int | None:
-    for type_id in btf.find(struct, Struct):
-        place = find_member(btf, type_id, member)
-        if place is not None:
-            return place.byte_offset
-    return None
 
 
 def look_behind(e: Emitter, hook: Rethook, word: int, scratch: int, slot: Callable[[], None]) -> None:
