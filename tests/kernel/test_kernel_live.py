@@ -209,31 +209,38 @@ def test_text_while_probes_come_and_go(kernel, probed):
     probed(places)
     enable = Path("/sys/kernel/tracing/events/klasylive/enable")
     reader = LiveKernel(use_cache=False)
-    raws, texts = set(), set()
-    done = threading.Event()
+    assert reader.text(function.address, len(before)) == before  # what is slow at first is read now
+    stop = threading.Event()
 
     def first_bytes(code):
         return {code[place - function.address] for place in places}
 
     def come_and_go():
-        for _ in range(4):
+        while not stop.is_set():
             enable.write_text("1")
             until = time.monotonic() + 8  # as long as it may take until they are jumps
             while time.monotonic() < until and JUMP not in first_bytes(kernel.read(function.address, len(before))):
-                time.sleep(0.05)
+                stop.wait(0.05)
             enable.write_text("0")
-            time.sleep(0.1)
-        done.set()
+            stop.wait(0.1)
 
     other = threading.Thread(target=come_and_go)
     other.start()
-    while not done.is_set():
-        raws.add(reader.read(function.address, len(before)))
+    seen, texts = set(), set()
+
+    def read():
+        seen.update(first_bytes(reader.read(function.address, len(before))))
         texts.add(reader.text(function.address, len(before)))
-    other.join()
+        return seen == {arch.BREAKPOINT, JUMP, *first_bytes(before)}
+
+    try:
+        wait_for(read)
+        for _ in range(1000):
+            read()
+    finally:
+        stop.set()
+        other.join()
     assert texts == {before}
-    seen = set().union(*map(first_bytes, raws))
-    assert {arch.BREAKPOINT, JUMP, *first_bytes(before)} == seen
 
 
 def test_text_where_the_kernels_record_is_not_to_be_had(kernel, probed, monkeypatch):
