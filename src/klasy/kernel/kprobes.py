@@ -16,7 +16,7 @@ from bisect import bisect_left
 from klasy.btf.types import Struct
 from klasy.btf.walk import find_member
 from klasy.errors import SystemRefusal
-from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property
+from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,19 +51,25 @@ class Covered(NamedTuple):
 class Probes:
     """The places where a kprobe lies over an instruction, with what it hides, as of one look at the record.
 
-    ``heads`` and ``nodes`` say what was read for it: the table, and where in memory the record of each place is.
+    What was read for it is kept: ``heads``, the table, and ``nodes``, the address of each kprobe's record with the
+    place of the kprobe, None if it replaces nothing.
     """
 
-    def __init__(self, covered: Mapping[int, Covered], heads: bytes = b"", nodes: Mapping[int, int] = {}) -> None:
+    def __init__(self, covered: Mapping[int, Covered], nodes: Mapping[int, int | None], heads: bytes = b"") -> None:
         self.covered = covered
-        self.heads = heads
         self.nodes = nodes
+        self.heads = heads
         self._places = sorted(covered)
 
     @property
     def guessed(self) -> bool:
         """Whether what lies under some probe is not known."""
         return any(covered.first is None for covered in self.covered.values())
+
+    @cached_property
+    def node_at(self) -> dict[int, int]:
+        """The address of the record of each place's kprobe."""
+        return {place: node for node, place in self.nodes.items() if place is not None}
 
     def within(self, address: int, size: int) -> list[int]:
         """The places that text has to do with: a jump is five bytes long, one that begins before may reach into it."""
@@ -85,50 +91,45 @@ class _Layout(NamedTuple):
 
 class ProbeTable:
     """The kernel's record. ``table`` is the address of ``kprobe_table``, ``read`` reads memory, ``is_text`` tells
-    addresses of functions."""
+    addresses of functions. Raises Unsettled where the types are not as known here."""
 
     def __init__(self, btf: Btf, table: int, read: Read, is_text: Callable[[int], bool]) -> None:
-        self._btf = btf
+        self._layout = _layout(btf)
         self._table = table
         self._read = read
         self._is_text = is_text
 
-    @cached_property
-    def _layout(self) -> _Layout:
-        return _layout(self._btf)
-
     def look(self) -> Probes | None:
-        """What lies under each kprobe that replaces an instruction; None where it cannot be found out."""
+        """What lies under each kprobe that replaces an instruction; None where it is changed all the time."""
         for _ in range(_TRIES):
-            try:
-                return self._walk(self._read(self._table, TABLE_BYTES))
-            except (Unsettled, SystemRefusal):
-                continue
+            with suppress(Unsettled, SystemRefusal):
+                return self._since(Probes({}, {}))
         return None
 
     def look_again(self, before: Probes, address: int, size: int) -> Probes | None:
-        """The same after another look, at those kprobes alone that have to do with a piece of text; ``before`` itself
-        where nothing changed.
+        """The same after another look, at what may have changed of it that has to do with a piece of text: at the
+        kprobes that are there, and at new ones. ``before`` itself where nothing changed.
 
-        Each new kprobe becomes the first of a chain, so others are looked for where the table changed.
+        What has gone elsewhere may still be in it. It hides nothing any more: the text is what it says.
         """
-        try:
-            if self._read(self._table, TABLE_BYTES) != before.heads:
-                return self.look()
+        with suppress(Unsettled, SystemRefusal):
+            now = self._since(before)
             changed = {}
-            for place in before.within(address, size):
-                _, found, covered = self._kprobe(before.nodes[place])
+            for place in now.within(address, size):
+                _, found, covered = self._kprobe(now.node_at[place])
                 if found != place:
                     return self.look()
-                if covered != before.covered[place]:
+                if covered != now.covered[place]:
                     changed[place] = covered
-        except (Unsettled, SystemRefusal):
-            return self.look()
-        return Probes({**before.covered, **changed}, before.heads, before.nodes) if changed else before
+            return Probes({**now.covered, **changed}, now.nodes, now.heads) if changed else now
+        return self.look()
 
-    def _walk(self, heads: bytes) -> Probes:
-        found: dict[int, Covered] = {}
-        nodes: dict[int, int] = {}
+    def _since(self, before: Probes) -> Probes:
+        """With the kprobes that are new: each becomes the first of its chain."""
+        heads = self._read(self._table, TABLE_BYTES)
+        if heads == before.heads:
+            return before
+        covered, nodes = dict(before.covered), dict(before.nodes)
         seen: set[int] = set()
         for bucket in range(0, len(heads), 8):
             node = _word(heads, bucket)
@@ -136,12 +137,14 @@ class ProbeTable:
                 if node in seen or len(seen) > _MOST:
                     raise Unsettled("a ring")
                 seen.add(node)
-                following, address, covered = self._kprobe(node)
-                if address is not None:
-                    found[address] = covered
-                    nodes[address] = node
+                following, place, hides = self._kprobe(node)
+                if node in before.nodes and before.nodes[node] == place:
+                    break
+                nodes[node] = place
+                if place is not None:
+                    covered[place] = hides
                 node = following
-        return Probes(found, heads, nodes)
+        return Probes(covered, nodes, heads)
 
     def _kprobe(self, node: int) -> tuple[int, int | None, Covered]:
         """What follows a kprobe in its chain, where it lies, None for one that replaces nothing, and what it hides."""

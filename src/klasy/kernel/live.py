@@ -332,7 +332,8 @@ class LiveKernel(KernelImage):
 
         self.seen = None
         lines = contents(f"{self._sys}/kernel/debug/kprobes/list").splitlines()
-        return Probes({int(line.split(None, 1)[0], 16): Covered(None) for line in lines if b"[FTRACE]" not in line})
+        places = [int(line.split(None, 1)[0], 16) for line in lines if b"[FTRACE]" not in line]
+        return Probes(dict.fromkeys(places, Covered(None)), {})
 
     def blacklist(self) -> bytes:
         """/sys/kernel/debug/kprobes/blacklist, empty where there is none."""

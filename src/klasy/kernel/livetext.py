@@ -112,9 +112,12 @@ class LiveText:
         btf, kernel = self._kernel.btf_of(None), self._kernel
         if btf is None or self._table is None:
             return None
-        from klasy.kernel.kprobes import ProbeTable
+        from klasy.kernel.kprobes import ProbeTable, Unsettled
 
-        return ProbeTable(btf, self._table, kernel.read, lambda address: kernel.object_at(address) is not None)
+        try:
+            return ProbeTable(btf, self._table, kernel.read, lambda address: kernel.object_at(address) is not None)
+        except Unsettled:
+            return None
 
     def _look(self) -> Probes | None:
         if self._table is not None:
@@ -128,9 +131,10 @@ class LiveText:
     def _look_again(self, before: Probes | None, address: int, size: int) -> Probes | None:
         if before is None:
             return self._look()
-        if not before.heads or self._record is None:
+        if self._record is None:
             return before  # as listed
-        return self._record.look_again(before, address, size) or self._look()
+        found = self._record.look_again(before, address, size) if before.heads else self._record.look()
+        return found or self._kernel.listed_probes()
 
     # --- what else rewrites text
 

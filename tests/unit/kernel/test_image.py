@@ -51,7 +51,7 @@ class Image(KernelImage):
         return bytes(self.memory[base][address - base : address - base + size])
 
     def unprobed(self, address, size):
-        return LiveText(self).healed(address, self.read(address, size), Probes(self.probes))
+        return LiveText(self).healed(address, self.read(address, size), Probes(self.probes, {}))
 
     def blacklist(self):
         return b""

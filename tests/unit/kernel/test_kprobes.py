@@ -11,7 +11,7 @@ from klasy.btf.btf import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelRefused, SystemRefusal
 from klasy.kernel import livetext
-from klasy.kernel.kprobes import Covered, ProbeTable
+from klasy.kernel.kprobes import Covered, Probes, ProbeTable
 from klasy.kernel.livetext import LiveText
 
 TEXT = 0xFFFF_FFFF_8100_0000
@@ -67,12 +67,9 @@ class Memory:
             raise KernelRefused("read", 14)
         return bytes(self.bytes[address - HEAP : address - HEAP + size])
 
-    def covered(self, btf: Btf = BTF) -> dict[int, Covered] | None:
-        found = self.table(btf).look()
+    def covered(self) -> dict[int, Covered] | None:
+        found = ProbeTable(BTF, TABLE, self.read, lambda address: TEXT <= address < TEXT + 0x1000).look()
         return None if found is None else found.covered
-
-    def table(self, btf: Btf = BTF) -> ProbeTable:
-        return ProbeTable(btf, TABLE, self.read, lambda address: TEXT <= address < TEXT + 0x1000)
 
 
 def test_what_the_table_holds():
@@ -95,14 +92,7 @@ def test_an_optimised_kprobe():
     assert memory.covered() == {TEXT + 0x10: Covered(b"\x48", distance, b"\x8d\x64\x24\x08")}
 
 
-def test_an_empty_table_needs_no_types():
-    """Where nothing is probed the table alone is read: BTF need not know what a kprobe is."""
-    memory = Memory()
-    assert memory.covered(Btf(write([]))) == {}
-    assert memory.reads == 1
-
-
-@pytest.mark.parametrize("fault", ["ring", "poison", "elsewhere", "unknown struct"])
+@pytest.mark.parametrize("fault", ["ring", "poison", "elsewhere"])
 def test_what_makes_no_sense_is_not_believed(fault):
     """A chain that runs in a circle, ends in poison or holds no kprobes is given up, not guessed at."""
     memory = Memory()
@@ -114,7 +104,7 @@ def test_what_makes_no_sense_is_not_believed(fault):
         memory.kprobe(0x400, TEXT + 0x10, 0xE9, next=0xDEAD_0000_0000_0100)
     elif fault == "elsewhere":
         memory.kprobe(0x400, HEAP, 0xE9)
-    assert memory.covered(Btf(write([])) if fault == "unknown struct" else BTF) is None
+    assert memory.covered() is None
 
 
 def test_a_table_that_settles():
@@ -147,6 +137,7 @@ class Kernel:
         self.code = bytearray(CODE)
         self.meanwhile = list(meanwhile)
         self.text = LiveText(self)
+        self.types = BTF
 
     def read(self, address: int, size: int) -> bytes:
         if address < TEXT:
@@ -160,7 +151,10 @@ class Kernel:
         return {"kprobe_table": TABLE, "bp_desc": POKED}[name]
 
     def btf_of(self, module):
-        return BTF
+        return self.types
+
+    def listed_probes(self):
+        return Probes({PLACE: Covered(None)}, {})
 
     def object_at(self, address):
         return (None, self) if TEXT <= address < TEXT + len(CODE) else None
@@ -254,3 +248,50 @@ def test_text_that_never_settles(monkeypatch):
     kernel.poke()
     with pytest.raises(SystemRefusal, match="was rewritten all the time"):
         kernel.text.read(TEXT, 5)
+
+
+def test_only_what_is_new_is_read():
+    """Of many probes those are looked at again that have to do with the text, and those that came."""
+    kernel = Kernel()
+    node = 0
+    for number in range(18):
+        node = kernel.memory.kprobe(0x400 + 0x50 * number, TEXT + 13 + number, 0x90, next=node)
+        kernel.code[13 + number] = 0xCC
+    kernel.memory.head(7, node)
+    assert kernel.text.read(TEXT, len(CODE)) == CODE
+    kernel.memory.reads = 0
+    assert kernel.text.read(TEXT, 8) == CODE[:8]
+    without = kernel.memory.reads
+    kernel.memory.head(9, kernel.memory.kprobe(0xB00, PLACE, CODE[5]))
+    kernel.code[5] = 0xCC
+    kernel.memory.reads = 0
+    assert kernel.text.read(TEXT, 8) == CODE[:8]
+    assert without < kernel.memory.reads < 18
+
+
+def test_nothing_probed_needs_no_types():
+    """Where nothing is probed the table alone is read: BTF need not know what a kprobe is."""
+    kernel = Kernel()
+    kernel.types = Btf(write([]))
+    assert kernel.text.read(TEXT, len(CODE)) == CODE
+    assert kernel.text.probes is None
+
+
+def test_types_that_are_not_known():
+    """Where BTF does not tell how a kprobe is laid out, the kernel's list of probes is asked for their places."""
+    kernel = Kernel()
+    kernel.types = Btf(write([]))
+    kernel.register()
+    assert kernel.text.read(TEXT, 5) == CODE[:5]
+    assert kernel.text.probes.guessed
+
+
+def test_a_record_that_is_changed_all_the_time():
+    """Places are as listed until the record can be read, and no longer."""
+    kernel = Kernel()
+    kernel.register()
+    kernel.memory.head(1, 0xDEAD_0000_0000_0100)
+    assert kernel.text.probes.guessed
+    kernel.memory.head(1, 0)
+    assert kernel.text.read(TEXT, len(CODE)) == CODE
+    assert not kernel.text.probes.guessed
