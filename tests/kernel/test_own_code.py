@@ -12,9 +12,13 @@ import pytest
 from support.commands import good
 from support.weaving import TRACING, woven
 
+from klasy.errors import InputError
 from klasy.kernel.live import LiveKernel
 from klasy.kernel.model import Way
+from klasy.kernel.traceable import RUN_FOR_USER_STACKS
 from klasy.match.execution import runs_under_lock
+from klasy.source import SourceFile
+from klasy.weaver.build import build
 
 pytestmark = pytest.mark.usefixtures("unwoven_after")
 
@@ -142,6 +146,29 @@ def test_what_programs_run_through_takes_no_trampolines(kernel, tmp_path, force)
         if kernel.refusal(function.address, function, Way.FENTRY) is None and not runs_under_lock(function)
     ]
     assert wrong == []
+
+
+def test_what_user_stacks_run_through_takes_none(kernel, tmp_path):
+    """What the kernel calls to take a process's stack, by its text and its trace, is known, and refused as a place."""
+    above = kernel.functions("stack_map_get_build_id_offset")
+    assert above
+    (tmp_path / "a").mkdir()
+    with woven(RICH, force="kprobe") as made:
+        (tmp_path / "b").mkdir()
+        calls = functions_run((tmp_path / "c").mkdir)
+        assert made.total() >= 2
+    reached = {function.name for function in called(kernel, *above)}
+    todo = list(calls["stack_map_get_build_id_offset"])
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            todo += calls.get(name, ())
+    assert {"down_read_trylock", "find_vma", "irq_work_queue"} <= reached
+    given_back = {"up_read", "__mmap_lock_do_trace_released", "__irq_work_queue_local"}
+    assert reached - given_back - RUN_FOR_USER_STACKS == set()
+    with pytest.raises(InputError, match="1 error"):
+        build(SourceFile("a.asp", "aspect a { before(): execution(find_vma) { log(ustack()); } }"))
 
 
 @pytest.mark.parametrize(

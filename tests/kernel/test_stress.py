@@ -10,7 +10,7 @@ from support.livekernel import leftovers
 
 # To find accesses to members takes the guest itself too long, for "sites", of the whole kernel, a minute. Each of the
 # others is run on one kernel here, on both by make stress.
-KERNELS = {"killing": "6.1", "network": "6.1", "churn": "6.12", "crowd": "6.12", "verifying": "6.12"}
+KERNELS = {"killing": "6.1", "network": "6.1", "churn": "6.12", "crowd": "6.12", "verifying": "6.12", "danger": "6.1"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.only_on(on)) for name, on in KERNELS.items()])

@@ -16,7 +16,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-NAMES = ("killing", "churn", "crowd", "verifying", "sites", "network", "everywhere")
+NAMES = ("killing", "churn", "crowd", "verifying", "sites", "network", "danger", "everywhere")
 SECONDS = 7200
 ROOT = Path(__file__).resolve().parents[2]
 

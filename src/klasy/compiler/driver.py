@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klasy.compiler import Compiled, tree
+from klasy.compiler import Compiled, irstate, tree
 from klasy.compiler.check import AdviceChecker
 from klasy.compiler.formats import Formats
 from klasy.compiler.lower import Called, lower_probe
@@ -46,10 +46,34 @@ def compile_plan(plan: Plan, kernel: Kernel) -> Compiled:
     called = Called(plan.joinpoints, {})
     of_kernel = {checker.advice.index for checker in checkers if checker.kernel_memory}
     programs = tuple(_program(probe, advice, guards[probe.index], called, of_kernel) for probe in plan.probes)
+    for program in programs:
+        probe = plan.probes[program.probe]
+        if not probe.in_program and irstate.takes_user_stack(program.ops()):
+            _refuse_stacks_in_themselves(plan, probe, bag)
+    bag.raise_if_errors()
     in_c = tuple(each for each in advice.values() if not isinstance(each.body, tree.Sequence))
     deletes = frozenset(s.name for s in checkers[0].states.values() if s.deleted) if in_c else frozenset()
     types = checkers[0].types.handed if checkers else {}
     return Compiled(programs, tuple(formats.all), tuple(bag.items), states, in_c, deletes, types)
+
+
+def _refuse_stacks_in_themselves(plan: Plan, probe: Probe, bag: DiagnosticBag) -> None:
+    """An error where a program would take a process's stack in what the kernel runs through to take one."""
+    from klasy.kernel.traceable import RUN_FOR_USER_STACKS
+
+    for arm in probe.arms:
+        for joinpoint in arm.joinpoints:
+            function = plan.joinpoints[joinpoint].shadow.function
+            if function is None or function.name.partition(".")[0] not in RUN_FOR_USER_STACKS:
+                continue
+            bag.error(
+                "stack-in-itself",
+                f"ustack() cannot be taken in '{function.name}': the kernel comes through it whenever it takes a "
+                "process's stack, and would keep the process's memory locked for ever",
+                plan.aspect.advice[arm.advice].pointcut.span,
+                hints=[f"leave it out: && !within({function.name})", "or log stack(), which is the kernel's own"],
+            )
+            return
 
 
 def _lay_out(checker: AdviceChecker, bag: DiagnosticBag) -> tuple[State, ...]:

@@ -16,6 +16,7 @@ from klasy.compiler.ir import Op, Operand, Part, Value, Var
 from klasy.plain import TYPE_CHECKING, dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import ClassVar
 
     from klasy.state import State
@@ -133,3 +134,12 @@ def faults(op: StateOp) -> list[str]:
     if isinstance(op, ChangeState):
         found += [f"no step {step.op}" for step in op.steps if step.op not in STEPS]
     return found
+
+
+def takes_user_stack(ops: Iterable[Op]) -> bool:
+    """Whether one of some operations takes a stack of a process, for a record or as a key."""
+    return any(
+        isinstance(part, ir.StackField | ir.StackKey) and part.user
+        for op in ops
+        for part in (op.parts if isinstance(op, ir.Emit) else op.key if isinstance(op, StateOp) else ())
+    )

@@ -132,6 +132,50 @@ RUN_BY_PROGRAMS = frozenset(
     )
 )
 
+# To take a process's stack the kernel locks the process's memory. Where interrupts are off it leaves the unlocking to
+# an irq_work, of which a processor has one (bpf_mmap_unlock_get_irq_work() and bpf_mmap_unlock_mm() in
+# kernel/bpf/mmap_unlock_work.h). These are what it runs through between looking whether that is free and taking it:
+# mappings, files' build ids, the page cache; events, too. A program that takes such a stack there finds it free as
+# well, and one of the two locks is never given back: the process cannot end, nor map memory, any more.
+RUN_FOR_USER_STACKS = frozenset(
+    (
+        "PageHeadHuge",
+        "__build_id_parse",
+        "__filemap_get_folio",
+        "__folio_put",
+        "__mmap_lock_do_trace_acquire_returned",
+        "__mmap_lock_do_trace_start_locking",
+        "__put_devmap_managed_page_refs",
+        "__rcu_read_lock",
+        "__rcu_read_unlock",
+        "__traceiter_ma_read",
+        "__traceiter_mmap_lock_acquire_returned",
+        "__traceiter_mmap_lock_start_locking",
+        "bpf_find_vma",
+        "build_id_parse",
+        "build_id_parse_nofault",
+        "down_read_trylock",
+        "filemap_get_entry",
+        "find_vma",
+        "freader_fetch",
+        "freader_get_folio",
+        "irq_work_queue",
+        "maple_tree:ma_read",
+        "mas_next_entry",
+        "mas_next_slot",
+        "mmap_lock:mmap_lock_acquire_returned",
+        "mmap_lock:mmap_lock_start_locking",
+        "mt_find",
+        "mtree_range_walk",
+        "pagecache_get_page",
+        "parse_build_id",
+        "parse_build_id_buf",
+        "stack_map_get_build_id_offset",
+        "vma_is_secretmem",
+        "xas_load",
+    )
+)
+
 # Functions that do not return: what a trampoline or a changed return address waits for never comes.
 # tools/objtool/noreturns.h; newer kernels refuse fexit on them ("bpf: Reject attaching fexit/fmod_ret to __noreturn
 # functions", Linux 6.15), older ones let it be done and leak.

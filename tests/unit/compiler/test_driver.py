@@ -124,3 +124,25 @@ def test_the_compiler_needs_no_bpf():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "taken", ["log(ustack());", "n[ustack()]++;", "log(1, 2); if (pid == 1) { log(ustack()); }", "helper();"]
+)
+def test_stacks_in_what_takes_them(taken):
+    """No process's stack is taken in what the kernel runs through to take one; elsewhere, and the kernel's own, are."""
+    kernel = FakeKernel("int find_vma(int a); int other(int a);")
+
+    def told(pointcut: str, body: str) -> list[str]:
+        text = f"""aspect a {{ count n[ustack()]; void helper() {{ n[ustack()]++; }}
+            before(): execution(other) {{ log(ustack()); helper(); }}
+            before(): {pointcut} {{ {body} }} }}"""
+        try:
+            compile_text(text, kernel)
+        except InputError as error:
+            return [diagnostic.code for diagnostic in error.diagnostics]
+        return []
+
+    assert told("execution(find_vma)", taken) == ["stack-in-itself"]
+    assert told("execution(find_vma)", "log(stack());") == []
+    assert told("execution(*) && !within(find_vma)", taken) == []

@@ -49,7 +49,7 @@ from klasy.bpf.insn import (
 )
 from klasy.btf.types import Func
 from klasy.btf.walk import member_offset
-from klasy.compiler import ir, irstate
+from klasy.compiler import irstate
 from klasy.errors import SystemRefusal
 from klasy.kernel.arch_x86_64 import ENDBR, PT_REGS, PUSH_FRAME
 from klasy.match.mechanism import Context
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.bpf.insn import Instruction, Reg
+    from klasy.compiler import ir
     from klasy.compiler.ir import Var
     from klasy.kernel.model import Kernel
     from klasy.match.plan import Probe
@@ -126,11 +127,7 @@ def enters(probe: Probe) -> bool:
 
 def asks(probe: Probe, ops: Iterable[ir.Op]) -> bool:
     """Whether a program with these operations takes stacks there."""
-    return enters(probe) and any(
-        isinstance(part, ir.StackField | ir.StackKey) and part.user
-        for op in ops
-        for part in (op.parts if isinstance(op, ir.Emit) else op.key if isinstance(op, irstate.StateOp) else ())
-    )
+    return enters(probe) and irstate.takes_user_stack(ops)
 
 
 def write(e: Emitter, probe: Probe, ctx: Var, into: Callable[[Reg], None]) -> None:
