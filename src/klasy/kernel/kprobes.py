@@ -16,6 +16,7 @@ from bisect import bisect_left
 from klasy.btf.types import Struct
 from klasy.btf.walk import find_member
 from klasy.errors import SystemRefusal
+from klasy.kernel.livetext import TABLE_BYTES
 from klasy.plain import TYPE_CHECKING, NamedTuple, cached_property, suppress
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     Read = Callable[[int, int], bytes]
 
-TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _MOST = 1 << 18  # more than this is a ring, not a chain
 _FLAG_FTRACE = 8  # KPROBE_FLAG_FTRACE, include/linux/kprobes.h: no instruction is replaced
 _FLAG_GONE = 1  # KPROBE_FLAG_GONE: its module was unloaded

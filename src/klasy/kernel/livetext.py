@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from klasy.kernel.live import LiveKernel
 
 TABLE, POKING = "kprobe_table", "bp_desc"  # symbols of the kernel's
-_TABLE_BYTES = 64 * 8  # as in kprobes, which is loaded only where there are some
+TABLE_BYTES = 64 * 8  # KPROBE_TABLE_SIZE heads: 1 << KPROBE_HASH_BITS, which has always been 6
 _PIECE = 1 << 18  # bytes read at a time: the less, the sooner it is read without a change in between
 _PATIENCE, _PAUSE = 10.0, 0.001  # seconds
 
@@ -121,7 +121,7 @@ class LiveText:
 
     def _look(self) -> Probes | None:
         if self._table is not None:
-            if not any(self._kernel.read(self._table, _TABLE_BYTES)):
+            if not any(self._kernel.read(self._table, TABLE_BYTES)):
                 return None
             found = self._record.look() if self._record else None
             if found is not None:
