@@ -1,6 +1,6 @@
 # make setup   what is needed, by apt and pip; leaves .venv/bin/klasy. Quick when it is all there.
 # make test    every check and test, on this machine and inside the lab's guests
-# make stress  the reliability runs at full size, on every kernel of the lab: an hour or two
+# make stress  the reliability runs at full size, on every kernel of the lab: some hours
 # make demo    weave the first aspect into a running kernel, in the lab
 # make fuzz    a million mutated aspects through the parser and the checker; goes on where it was ended (hours)
 # make clean   remove what was made here (not the lab's cache, ~/.cache/klasy)
