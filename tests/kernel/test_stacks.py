@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_kernel_stacks(file, advice, pointcut, force):
     assert (frames[0]["function"], frames[0]["offset"]) == (point.function, point.offset)
     assert [frame["function"] for frame in frames[1:]] == known[known.index(point.function) + 1 :]
     assert leftovers() == {}
+
+
+def test_a_stack_that_began_with_the_kernel():
+    """The first CPU's idle task is what the kernel started in: functions whose memory is freed have names too."""
+    text = traced("schedule_idle", lambda: time.sleep(0.5), trigger="stacktrace")
+    stacks = [re.findall(r"^ => ([\w.]+)", part, re.MULTILINE) for part in text.split("<stack trace>")[1:]]
+    known = next(stack for stack in stacks if "start_kernel" in stack)
+    with woven(
+        "aspect s { before(): execution(schedule_idle) && if(cpu == 0) { limit(5/s); log(stack()); } }"
+    ) as aspect:
+        time.sleep(0.5)
+        frames = aspect.as_json(aspect.events()[0])["values"]["stack()"]
+    assert [frame["function"] for frame in frames[1:]] == known[known.index("schedule_idle") + 1 :]
+    assert next(frame["module"] for frame in frames if frame["function"] == "start_kernel") == ".init.text"
 
 
 @pytest.mark.parametrize("force", ["fentry", "kprobe"])

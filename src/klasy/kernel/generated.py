@@ -1,5 +1,6 @@
-"""Code that came while the kernel ran, which stacks lead through: what the kernel has made (BPF's programs and
-trampolines, ftrace's, copies of probed instructions), where no join points are, and modules loaded since it was looked.
+"""Code that stacks lead through and where no join points are: what the kernel has made while it ran (BPF's programs and
+trampolines, ftrace's, copies of probed instructions), modules loaded since it was looked, and the code that started the
+kernel, which the idle task of the first CPU is for ever to return to.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import time
 
 from klasy.kernel import kallsyms
-from klasy.kernel.arch_x86_64 import MODULES
+from klasy.kernel.arch_x86_64 import IMAGE, MODULES
 from klasy.kernel.model import Clone, Function
 from klasy.plain import TYPE_CHECKING
 
@@ -20,9 +21,13 @@ _SECONDS = 1.0  # between two readings of the listing
 _SHARE = 20  # and so many times what the last one took: a busy reader has other things to do
 
 
+INIT_TEXT = ".init.text"
+"""What stands where a function's module does for one that started the kernel: the section, as perf says it."""
+
+
 class GeneratedCode:
-    """It comes and goes, and nothing tells its sizes: what was there is no answer to what is, where something else may
-    have taken its room. So the listing is read anew when an address is asked for, but not all the time.
+    """Most of it comes and goes, and nothing tells its sizes: what was there is no answer to what is, where something
+    else may have taken its room. So the listing is read anew when an address is asked for, but not all the time.
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class GeneratedCode:
         tables: dict[str | None, Symbols] = {}
         if since:
             tables.update(kallsyms.module_symbols(listing, since))
+        if (starting := kallsyms.init_symbols(listing)) is not None:
+            tables[INIT_TEXT] = starting
         tables.update(kallsyms.generated_symbols(listing))  # behind: nothing tells where that ends
         self._tables = tables
         end = time.monotonic()
@@ -47,10 +54,10 @@ class GeneratedCode:
         return self._tables
 
     def function_at(self, address: int) -> Function | None:
-        """The function or piece of code that holds an address, with who made it as its module."""
-        if address < MODULES:
+        """The function or piece of code that holds an address, with who made it, or INIT_TEXT, as its module."""
+        if address < IMAGE:
             return None
-        if time.monotonic() >= self._next:
+        if not self._next or (address >= MODULES and time.monotonic() >= self._next):
             self.tables()
         return function_in(self._tables, address)
 

@@ -27,7 +27,7 @@ _TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
 _PADDING = (b"__pfx_", b"__cfi_")
 _SECTIONS = ["noinstr", "entry", "sched", "lock", "cpuidle", "kprobes", "irqentry", "softirqentry", "static_call"]
 _PLACES = frozenset(
-    [b"_text", b"_stext", b"_etext", b"__indirect_thunk_start", b"__indirect_thunk_end"]
+    [b"_text", b"_stext", b"_etext", b"_sinittext", b"_einittext", b"__indirect_thunk_start", b"__indirect_thunk_end"]
     + [f"__{section}_text_{edge}".encode() for section in _SECTIONS for edge in ("start", "end")]
 )
 
@@ -249,14 +249,26 @@ def kernel_symbols(listing: bytes) -> Symbols:
 
     Raises SymbolsHidden where the addresses are zero or missing.
     """
-    base = text_start(listing)
-    last = listing.find(b" T _etext\n")
-    if not base or last < 0:
+    if not text_start(listing) or (found := _text_between(listing, b" T _text\n", b" T _etext\n")) is None:
         raise _refuse_hidden()
-    first = listing.find(b"%016x " % base)
-    end = int(listing[listing.rfind(b"\n", 0, last) + 1 : last], 16)
-    fields = _without_padding(listing[first : last + len(b" T _etext\n")]).split()
-    return _functions(base, end, _numbers(fields[0::3]), fields[1::3], fields[2::3])
+    return found
+
+
+def init_symbols(listing: bytes) -> Symbols | None:
+    """The kernel's initialising functions, from a listing. Their memory is freed when the kernel has started, and their
+    addresses are used for nothing else.
+    """
+    return _text_between(listing, b" T _sinittext\n", b" T _einittext\n")
+
+
+def _text_between(listing: bytes, first: bytes, last: bytes) -> Symbols | None:
+    """The functions from where one symbol is up to another; None where one of the two is not listed."""
+    begins, ends = listing.find(first), listing.find(last)
+    if begins < 0 or ends < 0:
+        return None
+    start, end = (listing[listing.rfind(b"\n", 0, at) + 1 : at] for at in (begins, ends))
+    fields = _without_padding(listing[listing.find(start + b" ") : ends + len(last)]).split()
+    return _functions(int(start, 16), int(end, 16), _numbers(fields[0::3]), fields[1::3], fields[2::3])
 
 
 def module_symbols(listing: bytes, bases: Mapping[str, int]) -> dict[str, Symbols]:

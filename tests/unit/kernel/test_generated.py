@@ -9,6 +9,10 @@ from klasy.kernel.generated import GeneratedCode
 
 LISTING = b"""\
 ffffffff90000060 T kfree
+ffffffff90300000 T _sinittext
+ffffffff90300010 T start_kernel
+ffffffff90300100 t setup
+ffffffff90300200 T _einittext
 ffffffffc0400010 t helper\t[veth]
 ffffffffc0700000 t ftrace_trampoline\t[__builtin__ftrace]
 ffffffffc0292000 t bpf_trampoline_6442510106\t[bpf]
@@ -29,12 +33,16 @@ MORE = b"ffffffffc0290000 t bpf_trampoline_6442510113\t[bpf]\n"
         (0xFFFF_FFFF_C008_2653, None),
         (0xFFFF_FFFF_C020_0000, None),  # too far from anything
         (0xFFFF_FFFF_C040_0010, None),  # a module's function
+        (0xFFFF_FFFF_9030_0014, ("start_kernel", 4, ".init.text")),
+        (0xFFFF_FFFF_9030_01FF, ("setup", 0xFF, ".init.text")),
+        (0xFFFF_FFFF_9030_0000, None),  # a place that the linker script names
+        (0xFFFF_FFFF_9030_0200, None),
         (0xFFFF_FFFF_9000_0060, None),
         (0xFFFF_8880_0000_0000, None),
     ],
 )
 def test_what_is_there(address, place):
-    """Code by address, with who made it; not what modules or the kernel brought along."""
+    """Code by address, with who made it; of the kernel what only started it, and nothing that modules brought along."""
     found = GeneratedCode(lambda: LISTING).function_at(address)
     assert (found and (found.name, address - found.address, found.module)) == place
 
@@ -51,11 +59,13 @@ def test_what_comes_later(monkeypatch):
 
     code = GeneratedCode(listing)
     assert read == []
-    assert code.function_at(0xFFFF_FFFF_9000_0060) is None  # no such code is there
+    assert code.function_at(0xFFFF_8880_0000_0000) is None  # no such code is there
     assert read == []
     assert code.function_at(0xFFFF_FFFF_C029_0010) is None
     assert code.function_at(0xFFFF_FFFF_C029_0010) is None
     now[0] += 1
+    assert code.function_at(0xFFFF_FFFF_9030_0014).name == "start_kernel"  # which is there or not, for good
+    assert read == [100.0]
     assert code.function_at(0xFFFF_FFFF_C029_2000).name == "bpf_trampoline_6442510106"
     assert code.function_at(0xFFFF_FFFF_C029_0010).name == "bpf_trampoline_6442510113"
     assert read == [100.0, 101.0]
