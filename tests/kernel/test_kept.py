@@ -1,4 +1,4 @@
-"""A second weave of the same file takes what the first one built, as long as the kernel is as it was."""
+"""A weave takes what an earlier one of the same file, or a look at it, has built, if the kernel is as it was."""
 
 from __future__ import annotations
 
@@ -41,9 +41,15 @@ def weave(tmp_path):
     """Weaves a file, counts what this process reads under it, and takes it out: how it was made, its join points."""
     environment = {**os.environ, "KLASY_CACHE": str(tmp_path / "cache")}
 
-    def weave(text: str, reads: int = 5) -> tuple[str, list[tuple[str | None, str]], int]:
+    def weave(
+        text: str, reads: int = 5, looked_at_by: str | None = None
+    ) -> tuple[str, list[tuple[str | None, str]], int]:
         path = tmp_path / "kept.asp"
         path.write_text(text)
+        if looked_at_by is not None:
+            command = [sys.executable, "-ISc", COMMAND, looked_at_by, str(path)]
+            assert subprocess.check_output(command, text=True, env=environment).endswith("built\n")
+            assert leftovers() == {}
         command = [sys.executable, "-ISc", COMMAND, "weave", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
@@ -70,6 +76,14 @@ def test_the_second_weave_is_the_first_again(weave, mechanism):
     again, places_again, hits_again = weave(TEXTS[mechanism])
     assert (again, places_again) == ("kept", places)
     assert hits_again >= 5
+
+
+@pytest.mark.parametrize("looked_at_by", ["check", "joinpoints"])
+def test_what_was_looked_at_is_woven_as_it_was_built_then(weave, looked_at_by):
+    """Who checks an aspect, or asks where it would be woven, has it compiled; the weave that follows does not."""
+    made, places, hits = weave(TEXTS["kprobe"], looked_at_by=looked_at_by)
+    assert (made, hits >= 5) == ("kept", True)
+    assert set(places) == {("ksys_read", "kprobe")}
 
 
 @pytest.mark.only_on("6.1")

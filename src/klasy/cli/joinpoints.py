@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from klasy.cli.table import plural, show_diagnostics, shown, table
 from klasy.errors import EXIT_OK, InputError
@@ -78,9 +79,20 @@ def _is_ready(name: str) -> bool:
 
 def _of_file(args: Arguments) -> int:
     from klasy.cli.sources import read_source
+    from klasy.weaver.kept import Shelf, built_of  # first: it stands for all that is imported with it, see klasy.pack
+
+    source = read_source(args.what)
+    shelf = Shelf([source])
     from klasy.weaver.build import build
 
-    built = build(read_source(args.what))
+    built = build(source)
+    _show(built, args)
+    sys.stdout.flush()
+    shelf.keep(built_of(built))  # whoever looks where an aspect would be woven is about to weave it
+    return EXIT_OK
+
+
+def _show(built: Sequence[Artifact], args: Arguments) -> None:
     for artifact in built:
         show_diagnostics(artifact.plan.diagnostics)
     if args.json:
@@ -90,7 +102,7 @@ def _of_file(args: Arguments) -> int:
         unreached = [d for artifact in built for d in _unreached(artifact)]
         untyped = sum(artifact.plan.untyped for artifact in built)
         print(dumps({"shadows": shadows, "unreached": unreached}, {"untyped": untyped} if untyped else None))
-        return EXIT_OK
+        return
     for number, artifact in enumerate(built):
         points = artifact.plan.joinpoints
         print("\n" * (number > 0) + f"aspect {artifact.plan.aspect.name}: {plural(len(points), 'join point')}")
@@ -106,7 +118,6 @@ def _of_file(args: Arguments) -> int:
             from klasy.backend import show
 
             print(show(artifact))
-    return EXIT_OK
 
 
 def _shadows(artifact: Artifact, points: Sequence[JoinPoint]) -> list[dict[str, Any]]:

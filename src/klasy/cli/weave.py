@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from klasy.cli.interrupts import Interrupts
     from klasy.cli.options import Arguments, Parser
     from klasy.match.filter import Filter
-    from klasy.weaver.kept import Shelf
+    from klasy.weaver.kept import Built, Shelf
     from klasy.weaver.recipe import Recipe
     from klasy.weaver.woven import WovenAspect
 
@@ -118,27 +118,22 @@ class _Artifacts:
         found = shelf.find()
         self._new = found is None
         self._woven = False
-        if found is not None:
-            self.recipes, self._machine = found
-        else:
-            self._build()
+        self._built = found or self._build()
 
-    def _build(self) -> None:
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Of each aspect, what a weave takes."""
+        return self._built.recipes
+
+    def _build(self) -> Built:
         from klasy.weaver.build import build_all  # first, as above
 
         artifacts = build_all(self._shelf.sources, limits=self._shelf.options)
         for artifact in artifacts:
             show_diagnostics(artifact.plan.diagnostics)
-        from klasy.kernel.live import running_kernel
-        from klasy.weaver.kept import memory_seen
-        from klasy.weaver.recipe import recipe_of
-        from klasy.weaver.session import machine_of
+        from klasy.weaver.kept import built_of
 
-        self.recipes = list(map(recipe_of, artifacts))
-
-        kernel = running_kernel()
-        self._machine = machine_of(kernel)
-        self._memory = memory_seen(kernel)
+        return built_of(artifacts)
 
     def weave(self, args: Arguments, on_step: Callable[[str, str], None]) -> list[WovenAspect]:
         """Weave it all. What was kept, and the kernel does not take, is built anew."""
@@ -148,7 +143,7 @@ class _Artifacts:
             if self._new:
                 raise
             self._new = True
-            self._build()
+            self._built = self._build()
             woven = self._weave(args, on_step)
         self._woven = True
         return woven
@@ -157,18 +152,18 @@ class _Artifacts:
         from klasy.weaver.session import weave
 
         if not args.replace:
-            return weave(self.recipes, self._machine, on_step=on_step)
+            return weave(self.recipes, self._built.machine, on_step=on_step)
         from klasy.cli.unread import Unread
 
         left = Unread()
-        woven = weave(self.recipes, self._machine, replace=True, on_step=on_step, on_unread=left.note)
+        woven = weave(self.recipes, self._built.machine, replace=True, on_step=on_step, on_unread=left.note)
         left.say()
         return woven
 
     def keep(self) -> None:
         """Keep for the next time what was built and could be woven."""
         if self._new and self._woven:
-            self._shelf.keep(self.recipes, self._machine, self._memory)
+            self._shelf.keep(self._built)
 
 
 def _keys(text: str) -> int:

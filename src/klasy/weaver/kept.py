@@ -1,4 +1,4 @@
-"""What was woven before: artifacts that are kept, so that weaving the same aspects again takes no compiling.
+"""What was built before, to be woven or looked at: it is kept, so that weaving the same aspects takes no compiling.
 
 An artifact follows from the aspects' text, the options, klasy itself and the kernel. One that was kept is taken only
 where all of these are the same: the texts and options are in it, klasy's own code is told by its pack, the kernel by
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from klasy.backend import Options
+    from klasy.backend.artifact import Artifact
     from klasy.kernel.model import Kernel
     from klasy.source import SourceFile
     from klasy.weaver.recipe import Recipe
@@ -46,22 +47,37 @@ _KINDS = (
 _ELSEWHERE = ("import", "%{")  # in a text: what it needs may lie in other files
 
 
-class Kept(NamedTuple):
-    """What was found: all that :func:`klasy.weaver.session.weave` needs."""
+class Built(NamedTuple):
+    """All that :func:`klasy.weaver.session.weave` needs, and what was read of the kernel's memory to build it; None
+    where that is more than is known.
+    """
 
     recipes: list[Recipe]
     machine: Machine
+    memory: Mapping[tuple[int, int], bytes] | None
+
+
+def built_of(artifacts: Sequence[Artifact]) -> Built:
+    """What was built for the running kernel."""
+    from klasy.kernel.live import running_kernel
+    from klasy.weaver.recipe import recipe_of
+    from klasy.weaver.session import machine_of
+
+    kernel = running_kernel()
+    return Built(list(map(recipe_of, artifacts)), machine_of(kernel), memory_seen(kernel))
 
 
 class Shelf:
     """Where the artifacts of some aspects with some options are kept, or will be. All is as it is when this is made."""
 
-    def __init__(self, sources: Sequence[SourceFile], options: Options) -> None:
-        self.sources = sources
-        self.options = options
-        self._key = _key(sources, options)
+    def __init__(self, sources: Sequence[SourceFile], options: Options | None = None) -> None:
+        from klasy.backend import Options
 
-    def find(self) -> Kept | None:
+        self.sources = sources
+        self.options = options or Options()
+        self._key = _key(sources, self.options)
+
+    def find(self) -> Built | None:
         """What was kept, if all is as it was."""
         data = caches.load(_name(self.sources), _VERSION) if self._key is not None else None
         if data is None:
@@ -70,13 +86,14 @@ class Shelf:
             key, memory, machine, recipes = marshal.loads(data)
             if key != self._key or not _reads_as(memory):
                 return None
-            return Kept(list(map(from_data, recipes)), Machine(*machine))
+            return Built(list(map(from_data, recipes)), Machine(*machine), memory)
         except (ValueError, EOFError, TypeError, SystemRefusal):
             return None
 
-    def keep(self, recipes: Sequence[Recipe], machine: Machine, memory: Mapping[tuple[int, int], bytes] | None) -> bool:
-        """Keep what was built since, from ``memory`` (None: from more than is known). Whether that was done."""
-        if self._key is None or memory is None or not all(map(_can_be_kept, recipes)):
+    def keep(self, built: Built) -> bool:
+        """Keep what was built since. Whether that was done."""
+        recipes, machine, memory = built
+        if self._key is None or memory is None or not recipes or not all(map(_can_be_kept, recipes)):
             return False
         facts = (machine.release, machine.build_id, machine.klasy, machine.counts_refused)
         content: Any = (self._key, dict(memory), facts, list(map(to_data, recipes)))

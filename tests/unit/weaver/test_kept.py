@@ -93,14 +93,14 @@ def sources(text: str = TEXTS["members"], name: str = "a.asp") -> list[SourceFil
 
 
 def keep(kernel, text: str = TEXTS["members"]) -> bool:
-    return kept.Shelf(sources(text), Options()).keep(recipes_of(text, kernel), MACHINE, MEMORY)
+    return kept.Shelf(sources(text), Options()).keep(kept.Built(recipes_of(text, kernel), MACHINE, MEMORY))
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_all_that_a_weave_needs_comes_back(name, kernel, world):
     """Maps, programs, and every word of the registry entry are those of the artifact that was built."""
     made = recipes_of(TEXTS[name], kernel)
-    assert kept.Shelf(sources(TEXTS[name]), Options()).keep(made, MACHINE, MEMORY)
+    assert kept.Shelf(sources(TEXTS[name]), Options()).keep(kept.Built(made, MACHINE, MEMORY))
     found = kept.Shelf(sources(TEXTS[name]), Options()).find()
     assert found is not None
     assert found.machine == MACHINE
@@ -169,7 +169,7 @@ def test_what_depends_on_more_is_not_kept(kernel, world, monkeypatch):
     (artifact,) = artifacts_of(TEXTS["members"], kernel)
     made = [recipe_of(artifact)]
     shelf = kept.Shelf(sources(), Options())
-    assert not shelf.keep(made, MACHINE, None)
+    assert not shelf.keep(kept.Built(made, MACHINE, None))
     (probe,) = artifact.plan.probes
     (point,) = probe.points
     program = point._replace(function=function("main", point.address, module="/usr/bin/program"))
@@ -178,13 +178,13 @@ def test_what_depends_on_more_is_not_kept(kernel, world, monkeypatch):
         {"aspect": replace(artifact.plan.aspect, order=(("a", "b"),))},
         {"probes": (replace(probe, points=(program,)),)},
     ):
-        assert not shelf.keep([made[0]._replace(plan=replace(artifact.plan, **changes))], MACHINE, MEMORY)
+        assert not shelf.keep(kept.Built([made[0]._replace(plan=replace(artifact.plan, **changes))], MACHINE, MEMORY))
     for text in ('import "other.asp";', "%{ c %}"):
-        assert not kept.Shelf(sources(text), Options()).keep(made, MACHINE, MEMORY)
+        assert not kept.Shelf(sources(text), Options()).keep(kept.Built(made, MACHINE, MEMORY))
     monkeypatch.setattr(kept, "circumstances", lambda: None)
-    assert not kept.Shelf(sources(), Options()).keep(made, MACHINE, MEMORY)
+    assert not kept.Shelf(sources(), Options()).keep(kept.Built(made, MACHINE, MEMORY))
     monkeypatch.setattr(kept, "circumstances", lambda: (*HERE[:2], (), HERE[3]))
-    assert not shelf.keep(made, MACHINE, MEMORY)  # a module went while it was built
+    assert not shelf.keep(kept.Built(made, MACHINE, MEMORY))  # a module went while it was built
     assert not os.path.exists(caches.folder())
 
 
