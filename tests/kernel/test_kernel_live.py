@@ -308,7 +308,8 @@ def test_variables(kernel):
         ("jiffies", "variable"),
         ("sk_buff", "type"),
         ("sys_read", "__x64_sys_read"),
-        ("trace_sched_switch", "tracepoint"),
+        ("trace_sched_switch", "event(CATEGORY:sched_switch)"),
+        ("kmalloc", "event(CATEGORY:kmalloc)"),
         ("xfs_no_such_function", None),
     ],
 )

@@ -228,11 +228,15 @@ class ExprChecker:
 
     def unknown_name(self, node: ast.Name) -> None:
         """Report that a name means nothing, and what may have been meant."""
+        from klasy.lang import foreign
+
         name = node.name
         known = [*(n for scope in self.scopes for n in scope), *self.states, *CONTEXT_NAMES]
         close = suggest(name, known)
         hints = [did_you_mean(close)]
-        if not close and name.upper() == name:
+        if name in foreign.NAMES:
+            hints = [foreign.NAMES[name]]
+        elif not close and name.upper() == name:
             close = near(name, self.types.kernel.btf.constant_names)
             hints = [
                 did_you_mean(close),

@@ -23,7 +23,9 @@ def from_listing(name: str, listing: bytes) -> str | None:
             return "it runs only while the kernel boots, and its text is freed then"
     event = name.removeprefix("trace_")
     if kallsyms.lookup(listing, f"__tracepoint_{event}"):
-        return f"it is the tracepoint {event}, whose hook is inlined everywhere"
+        if event == name:  # kmalloc, which is inline as well: the tracepoint is not what was asked for, but may do
+            return f"there is a tracepoint of this name: event(CATEGORY:{event}), which klasy search '*:{event}' shows"
+        return f"it is the hook of a tracepoint, and inlined everywhere: event(CATEGORY:{event}) selects it"
     return None
 
 

@@ -11,7 +11,6 @@ from klasy.lang.pointcuts import near
 from klasy.lang.vocabulary import (
     CONTEXT_NAMES,
     DATA_NAMES,
-    FOREIGN_FUNCTIONS,
     FUNCTIONS,
     JOINPOINT,
     JOINPOINT_MEMBERS,
@@ -224,11 +223,13 @@ class ExpressionChecker:
                     self.check(argument)
 
     def _unknown_function(self, callee: ast.Name) -> None:
+        from klasy.lang import foreign
+
         name = callee.name
         if self.known(name):
             message, hints = f"'{name}' is no function", []
-        elif name in FOREIGN_FUNCTIONS:
-            message, hints = f"there is no function '{name}'", [f"use {FOREIGN_FUNCTIONS[name]}"]
+        elif name in foreign.FUNCTIONS:
+            message, hints = f"there is no function '{name}'", [foreign.FUNCTIONS[name]]
         else:
             own = self.calls.names() if self.calls is not None else []
             message, hints = f"there is no function '{name}'", near(name, [*FUNCTIONS, *own])

@@ -11,6 +11,7 @@ import re
 
 from klasy.diag import did_you_mean, suggest
 from klasy.lang import ast
+from klasy.lang.foreign import SIGILS, probe
 from klasy.lang.lalr import END, ERROR, SYMBOLS, Failure, Machine, Stack, Token
 from klasy.lang.parser import ExtraBrace
 from klasy.lang.rawtext import RawToken, raw_token
@@ -216,7 +217,8 @@ class Recovery:
             f"there is no designator '{name.text}'",
             name.start,
             name.end,
-            hint=did_you_mean(near[:1]) if near else "signatures stand in 'call', 'execution' and 'within'",
+            hint=probe(name.text)
+            or (did_you_mean(near[:1]) if near else "signatures stand in 'call', 'execution' and 'within'"),
         )
         return True
 
@@ -249,7 +251,8 @@ class Recovery:
 
             called = unicodedata.name(found.text, "unnamed").lower()
             name += f" ({called})" if name.startswith("the") else f" (U+{ord(found.text):04X}, {called})"
-        self._error("stray-character", f"{name} has no meaning here", found.start, found.end)
+        hint = SIGILS.get(found.text, "")
+        self._error("stray-character", f"{name} has no meaning here", found.start, found.end, hint=hint)
         return found.end
 
     def _open_string(self, failure: Failure, found: RawToken) -> int | None:

@@ -132,7 +132,10 @@ class References:
         else:
             message = f"there is no pointcut '{name}'"
             others = [each for each in self.scope.visible_pointcuts() if each.partition(".")[2] == name]
-            hints = near(name, [*self.own, *DESIGNATORS])
+            from klasy.lang.foreign import probe
+
+            selected = reference.args[0] if len(reference.args) == 1 else "f"
+            hints = [hint] if (hint := probe(name, selected)) else near(name, [*self.own, *DESIGNATORS])
             if others:
                 hints = [f"aspect '{others[0].partition('.')[0]}' has one of that name: '{others[0]}'"]
         self.bag.error("unknown-pointcut", message, reference.span, hints=hints)

@@ -7,6 +7,7 @@ parser into the same state and meet such a token there. ``x`` stands for any nam
 from __future__ import annotations
 
 from klasy.diag import did_you_mean, suggest
+from klasy.lang.foreign import probe
 from klasy.lang.lalr import END, SYMBOLS
 from klasy.lang.rawtext import RawToken, raw_token
 from klasy.lang.typenames import RESERVED_WORDS
@@ -64,6 +65,7 @@ def _in_body(befores: str, founds: str) -> tuple[str, ...]:
 
 
 _SHAPES = ("x()", "x() && x()", "x() || x()")
+_AFTER_POINTCUTS = " @ ".join(f"after(): {shape}" for shape in (*_SHAPES, "call(x)", "execution(x)", "x() && if(x)"))
 _OPEN_POINTCUTS = " @ ".join(f"{head} {shape}" for head in ("before():", "pointcut") for shape in _SHAPES)
 _BARE_DESIGNATORS = " @ ".join(f"pointcut {designator}" for designator in DESIGNATORS)
 _ONE_SIGNATURE = "pointcut call(x @ pointcut call(x() @ pointcut execution(x() @ pointcut within(x()"
@@ -101,6 +103,12 @@ NAMED: tuple[Named, ...] = (
     Named("misplaced-returning", "'returning' stands behind the parameters",
           _in_aspect("after", "returning"),
           "after(PARAMETERS) returning (int result): .."),
+    Named("misplaced-returning", "'returning' stands behind the parameters, before the ':' of the pointcut",
+          _in_aspect(_AFTER_POINTCUTS, "returning"),
+          "after(PARAMETERS) returning (int result): ..", give_up=True),
+    Named("no-such-word", "advice begins with 'before', 'after' or 'around', not with '<before>'",
+          _in_aspect("x", ": @ {"),
+          "before(): execution(f) { .. }", behind=True, give_up=True),
     Named("no-exceptions", "there is no '<found>': the kernel has no exceptions",
           _in_aspect("after @ after()", "throwing"),
           "'after() returning (long result)' gives the result, from which an error shows", give_up=True),
@@ -132,6 +140,12 @@ NAMED: tuple[Named, ...] = (
     Named("designator-as-name", "a pointcut cannot have the name of a designator",
           (),  # looks like the one above, but for the name
           "these are taken: " + ", ".join(DESIGNATORS), symbol=1, give_up=True),
+    Named("condition-without-if", "a condition stands in 'if(..)'",
+          _in_aspect("before(): x @ before(): x() && x @ before(): x() || x", "== @ != @ < @ > @ <= @ >= @ & @ ->"),
+          "execution(f) && if(pid == 1)", behind=True, give_up=True),
+    Named("condition-without-if", "a condition stands in 'if(..)'",
+          _in_aspect(_OPEN_POINTCUTS, "/"),
+          "execution(f) && if(pid == 1)", give_up=True),
     Named("reference-without-arguments", "'<before>' needs an argument list, empty if need be",
           _in_aspect("before(): x @ before(): !x @ before(): x() && x @ before(): (x @ pointcut x() : x",
                      "{ @ && @ || @ ) @ ;") + _in_aspect("pointcut x", "; @ && @ ||"),
@@ -164,10 +178,22 @@ NAMED: tuple[Named, ...] = (
     Named("bad-event", "an event is 'category:name'",
           _in_aspect("pointcut event(x", ") @ , @ /") + _in_aspect("pointcut event(", ")"),
           "event(sched:sched_switch)"),
+    Named("file-and-function", "'user' takes the file and, behind a ':', what is selected in it",
+          _in_aspect('pointcut user("x"', ")"),
+          'user("/bin/bash": execution(readline))'),
+    Named("file-and-function", "the file of a program or library is written in quotes",
+          _in_aspect("pointcut user(", "x @ /"),
+          'user("libc.so.6": execution(fopen))', give_up=True),
     Named("place-needs-quotes", "a source line is written in quotes",
           _in_aspect("pointcut at(x @ pointcut at(x.c", "/ @ : @ -"),
           'at("net/ipv4/tcp.c:123")'),
     # --- state, and what is none ---
+    Named("pointer-key", "as a key a pointer needs 'struct' in front, or a word of C's",
+          _in_aspect("x x[x * @ count x[x * @ int x[x * @ hist x[x, x *", "] @ ,"),
+          "'struct sock *', 'void *', 'unsigned int *'"),
+    Named("state-in-advice", "what has keys is state: it is declared in the aspect, not in advice",
+          _in_body("x x[ @ int x[", "x"),
+          "aspect a { u64 start[tid]; before(): .. { start[tid] = now; } }", give_up=True),
     Named("state-with-value", "state begins at 0 and takes no other value here",
           _in_aspect("x x @ int x @ x *x @ int x[x] @ count x", "="),
           "set it in advice"),
@@ -305,6 +331,10 @@ class SyntaxHelp:
         if word in _FOREIGN_WORDS:
             return "no-such-word", f"there is no '{word}' in the language", _FOREIGN_WORDS[word]
         expected = self.expected(states)
+        if (hint := probe(word)) and {"a name", "an expression"}.isdisjoint(expected):
+            if "'aspect'" in expected and hint.startswith(("before", "after")):
+                hint = f"aspect name {{ {hint} }}"
+            return "no-such-word", f"there is no '{word}' in the language", hint
         if word in RESERVED_WORDS and not {"a name", "an expression"}.isdisjoint(expected):
             return "reserved-word", f"'{word}' is a word of C and cannot be a name", ""
         near = suggest(word, list(self.keywords(states))) if word else []

@@ -46,35 +46,6 @@ FUNCTIONS: dict[str, Function] = {
     )
 }
 
-# What the functions are called elsewhere, and what to use instead.
-FOREIGN_FUNCTIONS = {
-    "printf": 'log("format", ..)',
-    "printk": 'log("format", ..)',
-    "pr_info": 'log("format", ..)',
-    "trace_printk": 'log("format", ..)',
-    "bpf_printk": 'log("format", ..)',
-    "print": "log(..)",
-    "kstack": "stack()",
-    "ktime_get_ns": "now",
-    "bpf_ktime_get_ns": "now",
-    "nsecs": "now",
-    "bpf_get_current_comm": "comm",
-    "bpf_get_current_pid_tgid": "pid or tid",
-    "smp_processor_id": "cpu",
-    "this_cpu_read": "per_cpu(variable, cpu)",
-    "this_cpu_ptr": "per_cpu_ptr(pointer, cpu)",
-    "bpf_get_current_task": "current",
-    "kaddr": "&name",
-    "exit": "stop()",
-    "kstr": "str(pointer)",
-    "ntop": "ip4(address) or ip6(pointer)",
-    "macaddr": "mac(pointer)",
-    "htons": "ntohs(value), which does the same",
-    "htonl": "ntohl(value), which does the same",
-    "be16_to_cpu": "ntohs(value)",
-    "be32_to_cpu": "ntohl(value)",
-}
-
 CONTEXT_NAMES: dict[str, str] = {
     "now": "the time in ns, monotonic",
     "pid": "the process id",

@@ -116,7 +116,11 @@ class Flows:
                     "no-flow",
                     f"'{name}' takes join points that last: calls and executions",
                     part.span,
-                    hints=[f"{name}(execution(f))"],
+                    hints=[
+                        f"{name}(execution(__x64_sys_{part.name}))"
+                        if isinstance(part, ast.Syscall)
+                        else f"{name}(execution(f))"
+                    ],
                 )
                 return False
         return True

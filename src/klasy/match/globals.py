@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import DataSymbol, Function, Kernel
 
-_ALIKE = 4  # letters at the beginning that a misspelt name has in common with the one that is meant
+# How many letters at its beginning a misspelt name has in common with the one that is meant: fewer if more find none.
+_ALIKE = (4, 3)
 _WORD = 8
 _INT = 4  # bytes of how many CPUs there can be
 
@@ -305,7 +306,10 @@ def alike(kernel: Kernel, name: str) -> list[str]:
     """
     from klasy.match.near import near
 
-    return near(name, sorted({symbol.name for symbol in kernel.data_symbols(f"{name[:_ALIKE]}*")}))
+    for letters in _ALIKE:
+        if found := near(name, sorted({symbol.name for symbol in kernel.data_symbols(f"{name[:letters]}*")})):
+            return found
+    return []
 
 
 def type_of(kernel: Kernel, symbol: DataSymbol) -> DataType | None:
