@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,34 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 NAME = "/tmp/klasy-no-such-file"
+
+
+def test_macros_mean_what_they_mean_to_programs() -> None:
+    """Errors, flags, families and signals by their names in the headers: in conditions, advice, keys and functions."""
+
+    def act() -> None:
+        LIBC.open(NAME.encode(), os.O_WRONLY | os.O_APPEND)
+        LIBC.open(NAME.encode(), os.O_RDONLY)
+        LIBC.open(b"/", os.O_WRONLY)
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).close()
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+        os.kill(os.getpid(), signal.SIGWINCH)
+
+    number, go = child(act)
+    text = f"""aspect a {{
+        count families[int];
+        bool appends(int flags) {{ return (flags & O_APPEND) != 0; }}
+        after(int flags) returning (long r): syscall(openat) && if(pid == {number} && r == -ENOENT) {{
+            log("no such file, %d, %d", appends(flags), (flags & O_ACCMODE_) == O_WRONLY);
+        }}
+        after() returning (long r): syscall(openat) && if(pid == {number} && r == -EISDIR) {{ log("directory"); }}
+        before(int family): syscall(socket) && if(pid == {number} && family == AF_UNIX) {{ families[AF_UNIX]++; }}
+        before(int sig): syscall(kill) && if(pid == {number} && sig == SIGWINCH) {{ log("sends %d", SIGWINCH); }}
+    }}""".replace("O_ACCMODE_", "(O_WRONLY | O_RDWR)")
+    with woven(text) as a:
+        let_go(number, go)
+        messages = [e.message for e in a.events()]
+    assert messages == ["no such file, 1, 1", "no such file, 0, 0", "directory", f"sends {int(signal.SIGWINCH)}"]
 
 
 def test_arguments_and_results_are_the_programs(tmp_path: Path) -> None:

@@ -210,6 +210,10 @@ class ExprChecker:
             # C gives a constant the type int where it fits, and gcc the wider one where not
             kind = next((c for c in (INT, LONG, ULONG) if c.holds(value)), enum)
             return tree.Constant(kind, node.span, value)
+        number = self.types.macro(node.name)
+        if number is not None:
+            written = literal_type(abs(number), unsigned=False, longs=0, decimal=False)
+            return tree.Constant(written or LONG, node.span, number)
         from klasy.compiler import globals
 
         return globals.check(self, node)
@@ -224,7 +228,7 @@ class ExprChecker:
     def has_meaning(self, name: str) -> bool:
         """Whether a name means something before the kernel's variables and functions are looked through."""
         here = self.lookup(name) is not None or name in self.states or (self.data is not None and name in DATA_NAMES)
-        return here or name in CONTEXT_NAMES or name == JOINPOINT or self.types.constant(name) is not None
+        return here or name in CONTEXT_NAMES or name == JOINPOINT or self.types.has_constant(name)
 
     def unknown_name(self, node: ast.Name) -> None:
         """Report that a name means nothing, and what may have been meant."""
@@ -237,10 +241,13 @@ class ExprChecker:
         if name in foreign.NAMES:
             hints = [foreign.NAMES[name]]
         elif not close and name.upper() == name:
-            close = near(name, self.types.kernel.btf.constant_names)
+            from klasy.kernel import macros
+
+            close = near(name, [*self.types.kernel.btf.constant_names, *macros.names()])
             hints = [
                 did_you_mean(close),
-                "enum constants are known by name, macros (#define) are not: the kernel's type information lacks them",
+                "enum constants are known by name, of macros only errors and the flags of system calls: the "
+                "kernel's type information lacks them",
             ]
         elif name in DATA_NAMES:
             hints = [f"'{name}' is bound in the advice of 'get', 'set' and 'access'"]

@@ -202,7 +202,7 @@ class _Declaring:
         """The first advice whose parameters a key's expression can be of."""
         names = {name.name for name in free_names(node)}
         names -= {*CONTEXT_NAMES, JOINPOINT, *FUNCTIONS}
-        names = {name for name in names if self.types.constant(name) is None}
+        names = {name for name in names if not self.types.has_constant(name)}
         return next((c for c in self.checkers if names <= c.parameters.keys()), None)
 
     def _type_name(self, node: ast.Name) -> CType | None:

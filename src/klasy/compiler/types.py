@@ -474,6 +474,18 @@ class Types:
                 return (value, enum) if len({value for value, _, _ in found}) == 1 or btf.base is None else None
         return None
 
+    def macro(self, name: str) -> int | None:
+        """The number that a macro of the kernel's headers stands for, of those that are known; None of others."""
+        if not name.isupper():
+            return None
+        from klasy.kernel import macros
+
+        return macros.number(name)
+
+    def has_constant(self, name: str) -> bool:
+        """Whether a name is that of a constant, an enumeration's or a macro."""
+        return self.constant(name) is not None or self.macro(name) is not None
+
     def constant_places(self) -> Iterable[list[Btf]]:
         """Where constants are looked for, in turn."""
         modules = [module for module in self.near if module is not None]

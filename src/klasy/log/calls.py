@@ -9,8 +9,8 @@ from struct import Struct
 from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
+from klasy.kernel.callwords import ADDRESS_RESULTS, ADDRESSES, FAMILY, INTERNAL_ERRORS, OPEN, RESOLVE, TAKEN, words
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.log.callwords import ADDRESS_RESULTS, ADDRESSES, FAMILY, INTERNAL_ERRORS, OPEN, RESOLVE, TAKEN, words
 from klasy.log.format_text import quoted
 from klasy.log.value import Call, CallArgument, UserText, ip4_text, ip6_text, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple

@@ -339,3 +339,19 @@ def test_plain_chars_of_two_compilers() -> None:
     assert same(Array(theirs, 4, "char[4]"), Array(CHAR, 4, "char[4]"))
     assert not same(theirs, CHAR)
     assert not same(pointer_to(theirs), pointer_to(U8))
+
+
+def test_macros_have_the_type_of_their_number() -> None:
+    """A macro is the literal that the header has: an int, unsigned from 2^31 on; the kernel's own constant is first."""
+    own = FakeKernel("enum { SIGKILL = 77 }; void f(int a);")
+    advice = "before(int a): execution(f(int a)) { log(%s); }"
+    for text, size, signed in (("ENOENT", 4, True), ("CLONE_IO", 4, False), ("AT_FDCWD", 4, True)):
+        kind = Types(own).macro(text)
+        assert kind is not None
+        found = literal_type(abs(kind), unsigned=False, longs=0, decimal=False)
+        assert found is not None
+        assert (found.size, found.signed) == (size, signed)
+        compile_text("aspect a { " + advice % f"{text}, -{text}, a == {text}" + " }", own)
+    assert Types(own).constant("SIGKILL") is not None
+    assert Types(own).has_constant("SIGTERM")
+    assert not Types(own).has_constant("TASK_RUNNING")

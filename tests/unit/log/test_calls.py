@@ -16,8 +16,8 @@ from support.logrecords import record as log_record
 from tests.unit.kernel.test_syscalls import events
 
 from klasy.kernel.arch_x86_64 import PT_REGS
+from klasy.kernel.callwords import RESOLVE, WORDS, Words
 from klasy.log.calls import Calls
-from klasy.log.callwords import RESOLVE, WORDS, Words
 from klasy.log.decode import Decoder
 from klasy.log.event import LogPoint, Schema
 from klasy.log.format_json import event_json, value_json
