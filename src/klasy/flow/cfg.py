@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from itertools import accumulate
 
 from klasy.errors import SystemRefusal
 from klasy.flow import decode as d
@@ -33,6 +34,8 @@ NO_RETURN = frozenset(
         *("hlt_play_dead", "play_dead", "native_play_dead", "snp_abort", "sev_es_terminate"),
     )
 )
+
+_BY_DISTANCE = frozenset((d.CALL, d.JUMP, d.BRANCH))
 
 # Bytes of a function. The kernel's largest has 15 kB; a return thunk's symbol may have a megabyte of padding behind it.
 _LARGEST = 1 << 18
@@ -110,10 +113,12 @@ class Block:
 class Unit:
     """A function's instructions and blocks. ``at[i]`` and ``end[i]`` are offsets in the text, ``ops[i]`` what it does.
 
-    ``order`` holds the reachable blocks so that, loops apart, a block stands behind those before it.
+    ``leaves``: where calls and jumps lead that leave the piece that they stand in. ``order`` holds the reachable blocks
+    so that, loops apart, a block stands behind those before it. Blocks are made when they are first asked for: of most
+    functions that a question looks at, the instructions already tell that there is nothing to be found.
     """
 
-    __slots__ = ("at", "blocks", "end", "index", "ops", "order", "start", "text")
+    __slots__ = ("_blocks", "_order", "_pieces", "at", "end", "index", "leaves", "ops", "start", "text")
 
     def __init__(self, text: Text, index: int) -> None:
         self.text = text
@@ -122,58 +127,74 @@ class Unit:
         self.at: list[int] = []
         self.end: list[int] = []
         self.ops: list[Op] = []
-        self.blocks: dict[int, Block] = {}
-        self._build(index)
-        self.order = self._reverse_postorder()
+        self.leaves: set[int] = set()
+        self._pieces: list[int] = []  # where they begin
+        self._blocks: dict[int, Block] | None = None
+        self._order: list[Block] | None = None
+        self._read(index)
 
-    def _build(self, index: int) -> None:
+    @property
+    def blocks(self) -> dict[int, Block]:
+        """The blocks, by their offsets."""
+        if self._blocks is None:
+            self._blocks = self._cut()
+        return self._blocks
+
+    @property
+    def order(self) -> list[Block]:
+        """The blocks that can be reached, in reverse postorder."""
+        if self._order is None:
+            self._order = self._reverse_postorder()
+        return self._order
+
+    def _read(self, index: int) -> None:
         text = self.text
-        leaders: set[int] = {self.start}
-        stops: dict[int, tuple[int, ...]] = {}  # index of a block's last instruction -> where it may go
         pieces = [index]
         at = 0
         while at < len(pieces):
             start = text.starts[pieces[at]]
             end = start + text.symbols.sizes[pieces[at]]
             at += 1
-            for target in self._sweep(start, end, leaders, stops):
+            for target in self._sweep(start, end):
                 outside = text.function_index(target)
                 if outside is not None and outside not in pieces and text.is_cold(outside):
                     pieces.append(outside)
-        self._cut(leaders, stops)
 
-    def _sweep(self, start: int, end: int, leaders: set[int], stops: dict[int, tuple[int, ...]]) -> list[int]:
+    def _sweep(self, start: int, end: int) -> list[int]:
         """Decode a piece; where it jumps out of itself."""
-        code, known, labels = self.text.code, d.known, self.text.labels
+        raws = insn.whole(self.text.code, start, end)
+        known = d.known.get
+        ops = [known(raw) or d.decode(raw) for raw in raws]
+        ends = list(accumulate(map(len, raws), initial=start))
+        self._pieces.append(start)
+        self.ops += ops
+        self.at += ends[:-1]
+        del ends[0]
+        self.end += ends
         outside: list[int] = []
-        leaders.add(start)
-        match = insn.one_instruction().match
-        ats, ends, ops = self.at, self.end, self.ops
-        place = start
-        while place < end and (found := match(code, place, end)):
-            behind = found.end()
-            raw = found[0]
-            op = known.get(raw) or d.decode(raw)
-            kind = op[0]
-            if kind >= d.FIRST_TRANSFER:
-                for target in self._transfer(op, place, behind, leaders, stops):
-                    if not start <= target < end:
-                        outside.append(target)
-            elif place in labels:
-                leaders.update((labels[place], behind))
-                stops[len(ats)] = (labels[place], behind)
-            ats.append(place)
-            ends.append(behind)
-            ops.append(op)
-            place = behind
+        for behind, op in zip(ends, ops, strict=True):
+            if op[0] in _BY_DISTANCE and not start <= (target := behind + op[5]) < end:
+                self.leaves.add(target)
+                if op[0] != d.CALL:
+                    outside.append(target)
         return outside
 
-    def _transfer(
-        self, op: Op, place: int, behind: int, leaders: set[int], stops: dict[int, tuple[int, ...]]
-    ) -> tuple[int, ...]:
-        """Note where a transfer of control goes; where it jumps to."""
-        kind = op[0]
-        here = len(self.at)
+    def _follow(self) -> tuple[set[int], dict[int, tuple[int, ...]]]:
+        """Where blocks begin, and where those go that do not simply go on: by the index of their last instruction."""
+        labels = self.text.labels
+        leaders: set[int] = {self.start, *self._pieces}
+        stops: dict[int, tuple[int, ...]] = {}
+        for here, (place, behind, op) in enumerate(zip(self.at, self.end, self.ops, strict=True)):
+            if op[0] >= d.FIRST_TRANSFER:
+                self._transfer(op, here, leaders, stops)
+            elif place in labels:
+                leaders.update((labels[place], behind))
+                stops[here] = (labels[place], behind)
+        return leaders, stops
+
+    def _transfer(self, op: Op, here: int, leaders: set[int], stops: dict[int, tuple[int, ...]]) -> None:
+        """Note where a transfer of control goes."""
+        kind, place, behind = op[0], self.at[here], self.end[here]
         if kind in (d.BRANCH, d.JUMP):
             target = behind + op[5]
             label = self.text.labels.get(place)
@@ -181,21 +202,21 @@ class Unit:
             leaders.update(goes)
             leaders.add(behind)
             stops[here] = goes
-            return (target,)
-        if kind == d.CALL:
+        elif kind == d.CALL:
             if self._never_returns(behind + op[5]):
                 leaders.add(behind)
                 stops[here] = ()
         elif kind in (d.RETURN, d.STOP, d.JUMP_INDIRECT) or (kind == d.TRAP and place in self.text.bugs):
             leaders.add(behind)
             stops[here] = ()
-        return ()
 
     def _never_returns(self, target: int) -> bool:
         return callee_name(self.text, target) in NO_RETURN
 
-    def _cut(self, leaders: set[int], stops: dict[int, tuple[int, ...]]) -> None:
+    def _cut(self) -> dict[int, Block]:
         """Cut the instructions into blocks."""
+        leaders, stops = self._follow()
+        blocks: dict[int, Block] = {}
         ats, ends = self.at, self.end
         count = len(ats)
         first = 0
@@ -208,17 +229,19 @@ class Unit:
                     block.next = list(stops[here])
                 elif not last:
                     block.next = [following]
-                self.blocks[block.start] = block
+                blocks[block.start] = block
                 first = here + 1
-        for block in self.blocks.values():
-            block.next = [target for target in block.next if target in self.blocks]
+        for block in blocks.values():
+            block.next = [target for target in block.next if target in blocks]
+        return blocks
 
     def _reverse_postorder(self) -> list[Block]:
         order: list[Block] = []
-        if self.start not in self.blocks:
+        blocks = self.blocks
+        if self.start not in blocks:
             return order
         seen = {self.start}
-        stack = [(self.blocks[self.start], 0)]
+        stack = [(blocks[self.start], 0)]
         while stack:
             block, branch = stack.pop()
             if branch < len(block.next):
@@ -226,7 +249,7 @@ class Unit:
                 target = block.next[branch]
                 if target not in seen:
                     seen.add(target)
-                    stack.append((self.blocks[target], 0))
+                    stack.append((blocks[target], 0))
             else:
                 order.append(block)
         order.reverse()

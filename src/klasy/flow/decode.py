@@ -70,6 +70,9 @@ if TYPE_CHECKING:
 NO_EFFECT: Effect = (NOTHING, 0, NONE, NONE, None, 0)
 NO_OP: Op = (*NO_EFFECT, 0)
 
+_FAR, _FAR_IF = 5, 6  # bytes of calls and jumps by a distance of 32 bits
+_CALL, _JUMP, _ESCAPE = 0xE8, 0xE9, 0x0F
+
 known: dict[bytes, Op] = {}  # what ``decode`` found: who asks for millions looks here first
 _MOST_KNOWN = 1 << 16  # some 30 MB; the most frequent are soon known again
 
@@ -85,6 +88,12 @@ def decode(code: bytes) -> Op:
     """What one instruction does. ``code`` holds it wholly and nothing else."""
     found = known.get(code)
     if found is None:
+        # Calls and jumps by 32 bits are a seventh of a kernel's instructions, and hardly one is like another.
+        if len(code) == _FAR and code[0] in (_CALL, _JUMP):
+            kind = CALL if code[0] == _CALL else JUMP
+            return kind, 0, NONE, NONE, None, int.from_bytes(code[1:], "little", signed=True), 0
+        if len(code) == _FAR_IF and code[0] == _ESCAPE and code[1] & 0xF0 == 0x80:
+            return BRANCH, 0, code[1] & 15, NONE, None, int.from_bytes(code[2:], "little", signed=True), 0
         effect = _decoder()(code).op()
         touched = access(code) & (READ | WRITE) if effect[4] is not None else 0
         # What names a place and leaves all as it is: nop, prefetch, clflush ..

@@ -10,6 +10,7 @@ from klasy.flow import cfg, infer, seeds, transfer
 from klasy.flow.lattice import NOT_YET, is_small, meet
 from klasy.flow.rows import rows_of
 from klasy.flow.state import FIRST, SHIFT
+from klasy.kernel import callsites
 from klasy.kernel.kallsyms import clone_of
 from klasy.plain import TYPE_CHECKING
 
@@ -159,9 +160,8 @@ def find_callers(engine: Engine, module: str | None, indices: Iterable[int]) -> 
     symbols = engine.kernel.symbols[module]
     functions = [f for i in indices if (f := engine.kernel.function_at(symbols.address(i))) is not None]
     found: dict[int, set[int]] = {}
-    for site in engine.kernel.callers(functions):
-        if site.callee is None or site.caller.module != module:
-            continue
+    for site in callsites.callers_within(engine.kernel, module, functions):
+        assert site.callee is not None
         index = symbols.at(site.caller.address)
         unit = engine.unit_of(module, index) if index is not None else None
         if unit is not None:

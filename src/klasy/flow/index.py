@@ -215,6 +215,8 @@ class Index:
         if self.engine.debug is not None:
             self.engine.debug.prepare({module for module, _ in todo})
         self._find_callers(todo)
+        if within is not None:
+            within.prepare()
         changed: set[str | None] = set()
         try:
             for module, part in workers.run(partial(self._analyse, within), todo, self._processes, progress):

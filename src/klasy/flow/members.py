@@ -259,6 +259,9 @@ class Types:
 
     def leads(self, type_id: int) -> dict[int, set[int]]:
         """What the pointers in a type point to, by where they lie; of arrays, the first elements. Not to be changed."""
+        if type_id < self.btf.first and self.leads_as_base:
+            assert self.base is not None
+            return self.base.leads(type_id)
         found = self._leads.get(type_id)
         if found is None:
             found = self._leads[type_id] = {}
@@ -281,6 +284,14 @@ class Types:
                     if not self._add_leads(found, kind.type_id, number * size):
                         break
         return found
+
+    @cached_property
+    def leads_as_base(self) -> bool:
+        """Whether the kernel's types lead to the same here as in the kernel: but for what is known by name they do."""
+        base = self.base
+        return base is not None and all(
+            self.btf.find(name, Struct) == base.btf.find(name, Struct) for name in _TAGGED.values()
+        )
 
     def _add_leads(self, found: dict[int, set[int]], type_id: int, at: int) -> bool:
         """Add what a part's pointers point to; whether it has any."""

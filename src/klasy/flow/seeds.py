@@ -39,6 +39,7 @@ _GENTLE = {
     "this_cpu_cmpxchg16b_emu": (d.AX, d.DX),
     "delay_": CALLER_SAVED,
 }
+_GENTLE_PREFIXES = tuple(_GENTLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Seeds:
         self._callees: dict[int, Callee] = {}
         self._called_from: dict[tuple[str | None, int], Callee] = {}
         self._protos: dict[tuple[str | None, int], Callee] = {}
+        self._parameters: dict[tuple[Types, int], tuple[int, int, int]] = {}
         self._filled: dict[tuple[str | None, int], tuple[int, tuple[int, ...]]] = {}
 
     @cached_property
@@ -131,9 +133,9 @@ class Seeds:
             index += 1
             names.append(symbols.name(index))
         for name in names:
-            for prefix, clobbers in _GENTLE.items():
-                if name.startswith(prefix):
-                    return Callee(name, (), (), 0, clobbers, True)
+            if name.startswith(_GENTLE_PREFIXES):
+                clobbers = next(clobbers for prefix, clobbers in _GENTLE.items() if name.startswith(prefix))
+                return Callee(name, (), (), 0, clobbers, True)
         btf = self.kernel.btf_of(module)
         for name in names:
             if btf is None or clone_of(name)[1] is not Clone.NONE:
@@ -183,14 +185,23 @@ class Seeds:
         parameters: list[int] = []
         kinds: list[int] = []
         for parameter in proto.params:
-            registers = registers_of(types.btf, parameter.type_id)
+            registers, kind, target = self._parameter(types, parameter.type_id)
             if registers == 0 or len(kinds) + registers > 6:
                 continue  # on the stack; further ones may still fit
-            pointer = isinstance(types.btf.resolved(parameter.type_id), Ptr)
-            parameters += [types.pointee(parameter.type_id) if pointer else 0] + [0] * (registers - 1)
-            kinds += [types.btf.resolve(parameter.type_id)] + [0] * (registers - 1)
+            parameters += [target] + [0] * (registers - 1)
+            kinds += [kind] + [0] * (registers - 1)
         result = types.pointee(proto.ret) if isinstance(types.btf.resolved(proto.ret), Ptr) else 0
         return Callee(name, tuple(parameters), tuple(kinds), result, CALLER_SAVED, True, module)
+
+    def _parameter(self, types: Types, type_id: int) -> tuple[int, int, int]:
+        """Of a parameter: how many registers it takes, its type, and what it points to, if it is a pointer."""
+        key = types, type_id
+        found = self._parameters.get(key)
+        if found is None:
+            kind = types.btf.resolve(type_id)
+            target = types.pointee(type_id) if isinstance(types.btf.type(kind), Ptr) else 0
+            found = self._parameters[key] = registers_of(types.btf, type_id), kind, target
+        return found
 
     def by_name(self, name: str) -> int:
         """The struct of a name in the kernel's types, 0 where there is none or several."""

@@ -40,6 +40,14 @@ def callers(kernel: KernelImage, callees: Iterable[Function]) -> list[CallSite]:
     return found
 
 
+def callers_within(kernel: KernelImage, module: str | None, callees: Iterable[Function]) -> list[CallSite]:
+    """Those of ``callers`` that lie in the text of one object."""
+    wanted = {callee.address: callee for callee in callees if callee.clone is not Clone.COLD}
+    base, code = kernel.symbols[module].base, kernel.object_text(module)
+    places = branches.candidates(code, [address - base for address in wanted])
+    return list(_sites(kernel, module, list(confirmed(kernel, module, code, places)), wanted))
+
+
 def branches_to(kernel: KernelImage, targets: Collection[int]) -> list[Reached]:
     """The calls and jumps in all text that lead to one of some addresses. By address."""
     found: list[Reached] = []

@@ -160,6 +160,21 @@ def _many() -> re.Pattern[bytes]:
     return re.compile(b"(?:%s)*+" % _expression(), re.DOTALL)
 
 
+@cache
+def _each() -> re.Pattern[bytes]:
+    import re
+
+    return re.compile(b"%s|.+" % _expression(), re.DOTALL)
+
+
+def whole(code: bytes, start: int, end: int) -> list[bytes]:
+    """The bytes of the instructions from ``start`` up to ``end``, one after the other, up to the first that is none."""
+    found = _each().findall(code, start, end)
+    if found and not one_instruction().match(found[-1]):
+        del found[-1]  # what is left where there is no instruction
+    return found
+
+
 def length(code: bytes, at: int) -> int | None:
     """Length of the instruction at an offset of ``code``, or None where there is no whole one."""
     found = one_instruction().match(code, at)

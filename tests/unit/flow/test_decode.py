@@ -6,8 +6,11 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from klasy.flow import decode as d
+from klasy.flow.opcodes import Decoder
 from klasy.kernel import insn_x86_64 as insn
 from klasy.kernel.access_x86_64 import WRITE
 from klasy.kernel.snapshot import SnapshotKernel
@@ -156,3 +159,12 @@ def test_against_capstone(name):
                 faults.append(fault)
     assert not faults, "\n".join(faults[:40])
     assert count > 4000
+
+
+@given(st.sampled_from(["e8", "e9", *(f"0f8{n:x}" for n in range(16))]), st.integers(-(1 << 31), (1 << 31) - 1))
+def test_calls_and_jumps_by_a_distance(opcode, distance):
+    """What is decoded by itself, as there are so many, is what the decoder makes of it, and is not remembered."""
+    raw = bytes.fromhex(opcode) + distance.to_bytes(4, "little", signed=True)
+    assert d.decode(raw) == (*Decoder(raw).op(), 0)
+    assert d.decode(raw)[5] == distance
+    assert raw not in d.known

@@ -544,3 +544,23 @@ def test_what_lies_deep_around_one_part(first):
     assert enlarge(types, parts, uses, "f") is None
     assert enlarge(types, parts, uses, "right_f") == (5, 0)
     assert enlarge(types, parts, {*uses, (48, 4)}, "f") == (5, 0)  # which has a member there
+
+
+def test_what_leaves_a_function():
+    """Calls and jumps out of a piece are known before its blocks are made; jumps within it are none of them."""
+    kernel = MiniKernel(
+        ITEM,
+        {
+            "f": ["85 c0", "74 02", "31 c0", "0f 85 f4 00 00 00", "call g", "jmp h"],  # to f.cold, which lies STEP on
+            "f.cold": ["8b 47 08", "c3"],
+            "g": ["c3"],
+            "h": ["c3"],
+        },
+    )
+    engine = Index(kernel, use_cache=False, processes=1).engine
+    symbols = kernel.symbols[None]
+    starts = {name: symbols.starts[symbols.named(name)[0]] for name in ("f", "f.cold", "g", "h")}
+    unit = Unit(engine.text(None), symbols.named("f")[0])
+    assert unit.leaves == {starts["f.cold"], starts["g"], starts["h"]}
+    assert {starts["f"], starts["f"] + 6, starts["f.cold"]} <= unit.blocks.keys()
+    assert unit.order[0].start == starts["f"]

@@ -10,6 +10,7 @@ from klasy.btf import types as t
 from klasy.btf.btf import Btf
 from klasy.btf.write import write
 from klasy.errors import KernelLacks
+from klasy.kernel import callsites
 from klasy.kernel.image import KernelImage
 from klasy.kernel.kallsyms import Symbols
 from klasy.kernel.kprobes import Covered, Probes
@@ -90,6 +91,9 @@ def test_calls_and_tail_calls():
         ("inside [mod]", 5, CallKind.DIRECT, 5),
     ]
     assert all(site.callee == only(kernel, "target") for site in sites)
+    for module in (None, "mod"):
+        within = callsites.callers_within(kernel, module, [only(kernel, "target")])
+        assert within == [site for site in sites if site.caller.module == module]
 
 
 def test_what_stays_within_one_function_is_no_call():

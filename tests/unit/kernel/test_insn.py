@@ -120,6 +120,15 @@ def test_boundaries(texts):
         start += len(part)
 
 
+@given(st.lists(st.sampled_from(INSTRUCTIONS), max_size=20), st.sampled_from(["", "06", "0e9090", "e800", "f3", "48"]))
+def test_whole(texts, end):
+    """The bytes of all instructions are given, up to bytes that are none or to one that is cut short."""
+    parts = [bytes.fromhex(text) for text in texts]
+    code = b"".join(parts)
+    assert insn.whole(b"\x90" + code + bytes.fromhex(end), 1, 1 + len(code) + len(end) // 2) == parts
+    assert insn.whole(code + b"\x90", 0, len(code)) == parts
+
+
 def test_boundary_stops_at_what_is_none():
     """The count ends before bytes that are no instruction."""
     assert insn.boundary(b"\x90\x90\x06\x90", 0, 4) == 2
