@@ -52,7 +52,7 @@ def run(args: Arguments) -> int:
 
 def _check(source: SourceFile) -> SystemRefusal | None:
     """Check a file, and say what it holds; why not all could be checked. Raises InputError with all that is wrong."""
-    from klasy.weaver.kept import Shelf, built_of  # first: it stands for all that is imported with it, see klasy.pack
+    from klasy.weaver.kept import Shelf  # first: it stands for all that is imported with it, see klasy.pack
 
     shelf = Shelf([source])
     from klasy.weaver.build import build
@@ -68,7 +68,7 @@ def _check(source: SourceFile) -> SystemRefusal | None:
         missing = f", {len(plan.unreached)} not reached" if plan.unreached else ""
         points = plural(len(plan.joinpoints), "join point")
         print(f"{shown(source.name)}: aspect {plan.aspect.name}: {points}{missing}")
-    shelf.keep(built_of(built))  # whoever checks an aspect is about to weave it
+    shelf.keep_for_a_weave(built)
     return None
 
 

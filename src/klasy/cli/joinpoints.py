@@ -79,7 +79,7 @@ def _is_ready(name: str) -> bool:
 
 def _of_file(args: Arguments) -> int:
     from klasy.cli.sources import read_source
-    from klasy.weaver.kept import Shelf, built_of  # first: it stands for all that is imported with it, see klasy.pack
+    from klasy.weaver.kept import Shelf  # first: it stands for all that is imported with it, see klasy.pack
 
     source = read_source(args.what)
     shelf = Shelf([source])
@@ -88,7 +88,7 @@ def _of_file(args: Arguments) -> int:
     built = build(source)
     _show(built, args)
     sys.stdout.flush()
-    shelf.keep(built_of(built))  # whoever looks where an aspect would be woven is about to weave it
+    shelf.keep_for_a_weave(built)
     return EXIT_OK
 
 

@@ -103,6 +103,13 @@ class Shelf:
         _make_room()
         return caches.store(_name(self.sources), _VERSION, data, private=True)
 
+    def keep_for_a_weave(self, artifacts: Sequence[Artifact]) -> bool:
+        """Keep what was only looked at: who did is about to weave it. Whether that was done."""
+        try:
+            return self.keep(built_of(artifacts))
+        except SystemRefusal:  # what a weave needs is not there, as the weave will say
+            return False
+
 
 def _key(sources: Sequence[SourceFile], options: Options) -> tuple[object, ...] | None:
     """All that settles an artifact, but for memory; None where it is not known, or klasy itself is being changed."""
