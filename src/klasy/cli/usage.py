@@ -11,6 +11,8 @@ from klasy.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from _typeshed import SupportsWrite
+
 
 class Parser(argparse.ArgumentParser):
     """Reports wrong usage with status 2 and a hint where to look."""
@@ -24,8 +26,12 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
         )
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Raises OSError where the help cannot be written, which argparse keeps to itself."""
+        (file or sys.stdout).write(self.format_help())
+
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End the process. Raises OSError where the help cannot be written, which argparse would not see."""
+        """End the process. Raises OSError where what was written cannot leave it."""
         if not message:
             sys.stdout.flush()
         super().exit(status, message)
