@@ -90,6 +90,7 @@ def test_congestion_window_against_raw_events_and_tcp_info():
         assert len(at) > 10
         assert all(known[x].base_offset == 0 and known[x].writes for x in at)
         with Raw([(x, known[x].base_register, member.offset) for x in at]) as raw:
+            a.events()  # of connections of others, before the raw events were there
             listener = socket.create_server(("127.0.0.1", 0))
             client = socket.create_connection(listener.getsockname())
             server, _ = listener.accept()
