@@ -28,10 +28,7 @@ _INDIRECT_THUNK = "__x86_indirect_"
 
 def callers(kernel: KernelImage, callees: Iterable[Function]) -> list[CallSite]:
     """All DIRECT and TAIL sites that reach one of the functions' entries. By address."""
-    wanted: dict[int, Function] = {}
-    for callee in callees:
-        if callee.clone is not Clone.COLD:
-            wanted.setdefault(callee.address, callee)
+    wanted = _by_entry(callees)
     found: list[CallSite] = []
     reached = kernel.branches_to(wanted.keys())
     for start, end, module in kernel.objects if reached else ():
@@ -42,20 +39,31 @@ def callers(kernel: KernelImage, callees: Iterable[Function]) -> list[CallSite]:
 
 def callers_within(kernel: KernelImage, module: str | None, callees: Iterable[Function]) -> list[CallSite]:
     """Those of ``callers`` that lie in the text of one object."""
-    wanted = {callee.address: callee for callee in callees if callee.clone is not Clone.COLD}
-    base, code = kernel.symbols[module].base, kernel.object_text(module)
-    places = branches.candidates(code, [address - base for address in wanted])
-    return list(_sites(kernel, module, list(confirmed(kernel, module, code, places)), wanted))
+    wanted = _by_entry(callees)
+    return list(_sites(kernel, module, _branches_within(kernel, module, wanted), wanted))
+
+
+def _by_entry(callees: Iterable[Function]) -> dict[int, Function]:
+    """What can be called, by address; of several names of one entry the first."""
+    wanted: dict[int, Function] = {}
+    for callee in callees:
+        if callee.clone is not Clone.COLD:
+            wanted.setdefault(callee.address, callee)
+    return wanted
 
 
 def branches_to(kernel: KernelImage, targets: Collection[int]) -> list[Reached]:
     """The calls and jumps in all text that lead to one of some addresses. By address."""
     found: list[Reached] = []
-    for start, _, module in kernel.objects if targets else ():
-        code = kernel.object_text(module)
-        offsets = [address - start for address in targets]
-        found += confirmed(kernel, module, code, branches.candidates(code, offsets))
+    for _, _, module in kernel.objects if targets else ():
+        found += _branches_within(kernel, module, targets)
     return found
+
+
+def _branches_within(kernel: KernelImage, module: str | None, targets: Iterable[int]) -> Iterator[Reached]:
+    """Those in the text of one object."""
+    base, code = kernel.symbols[module].base, kernel.object_text(module)
+    return confirmed(kernel, module, code, branches.candidates(code, [address - base for address in targets]))
 
 
 def confirmed(
@@ -84,7 +92,7 @@ def confirmed(
 
 
 def _sites(
-    kernel: KernelImage, module: str | None, reached: Sequence[Reached], wanted: Mapping[int, Function]
+    kernel: KernelImage, module: str | None, reached: Iterable[Reached], wanted: Mapping[int, Function]
 ) -> Iterator[CallSite]:
     """The call sites that branches in the text of the kernel proper or of a module are."""
     symbols, made = kernel.symbols[module], kernel.made(module)

@@ -7,9 +7,9 @@ same ones inside, so they serve for its own structs as well: ``sk->sk_family == 
 from __future__ import annotations
 
 import errno
-from functools import cache
 
 from klasy.kernel import callwords
+from klasy.plain import cache
 
 
 @cache
