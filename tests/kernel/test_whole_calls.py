@@ -18,6 +18,9 @@ from support.weaving import woven
 
 from klasy.backend import Options
 from klasy.backend.maps import Budget
+from klasy.btf.types import Enum
+from klasy.kernel.callwords import BPF
+from klasy.kernel.live import running_kernel
 from klasy.log.format_text import call_text
 from klasy.match.filter import Filter, User
 
@@ -184,9 +187,9 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
     one, other = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
     one.bind((host, 0))
     other.sendto(b"abc", (host, one.getsockname()[1]))
-    tell(f"sendto({other.fileno()}, 0x~, 3, 0, {text(one.getsockname()[1])}, {size}) = 3")
+    tell(f"sendto({other.fileno()}, ~abc~, 3, 0, {text(one.getsockname()[1])}, {size}) = 3")
     _, (_, from_port, *_) = one.recvfrom(10)
-    tell(f"recvfrom({one.fileno()}, 0x~, 10, 0, {text(from_port)}, 0x")
+    tell(f"recvfrom({one.fileno()}, ~abc~, 10, 0, {text(from_port)}, 0x")
 refused = socket.socket(socket.AF_UNIX)
 for name in ("/no/such socket", chr(0) + "nobody listens", "x" * 107):
     refused.connect_ex(name)
@@ -233,6 +236,98 @@ def test_what_arguments_lead_to(which: str) -> None:
     assert len(given) == 11
     assert [line for line in given if not any(call.startswith(line.split("~")[0]) for call in begun)] == []
     assert not any(call.startswith(("accept4(3, 127", "pipe2([")) for call in begun)
+
+
+DATA = """
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.unshare(0x4000000)  # CLONE_NEWUTS: the name is nobody else's
+folder, go = sys.argv[1], sys.stdin.readline()
+told = []
+tell = told.append
+C = lambda data: '"' + data.replace(chr(92), chr(92) * 2).replace(chr(10), chr(92) + "n") + '"'
+binary = bytes([0, 255, 10, 27, 92, 34]) + b"end"
+as_c = chr(92).join(["", "0", "xff", "n", "x1b", chr(92), chr(34) + "end"])  # as C would write it
+file = os.open(folder + "/file", os.O_RDWR | os.O_CREAT)
+for size in (0, 1, 31, 32, 33, 5000):
+    data = bytes(97 + n % 26 for n in range(size))
+    shown = C(data[:32].decode()) + ".." * (size > 32)
+    os.pwrite(file, data, 0)
+    tell(f"pwrite64({file}, {shown}, {size}, 0) = {size}")
+    os.pread(file, 6000, 0)
+    tell(f"pread64({file}, {shown}, 6000, 0) = {size}")
+os.lseek(file, 0, 0)
+os.write(file, binary)
+tell(f'write({file}, "{as_c}", 9) = 9')
+os.lseek(file, 0, 0)
+os.read(file, 9)
+tell(f'read({file}, "{as_c}", 9) = 9')
+libc.syscall(1, file, ctypes.c_void_p(16), ctypes.c_size_t(5))
+tell(f"write({file}, 0x10, 5) = -1 EFAULT (Bad address)")
+libc.syscall(1, -1, b"abc" * 20, ctypes.c_size_t(1 << 40 | 3))
+tell('write(-1, "' + ("abc" * 20)[:32] + '".., 1099511627779) = -1 EBADF (Bad file descriptor)')
+name = folder + "/" + "n" * 100
+os.symlink(name, folder + "/link")
+os.readlink(folder + "/link")
+tell(f'readlink("{folder}/link", "{name}", ')
+libc.syscall(267, -100, (folder + "/link").encode(), ctypes.create_string_buffer(9), ctypes.c_int(9))
+tell(f'readlinkat(AT_FDCWD, "{folder}/link", {C(name[:9])}, 9) = 9')
+os.chdir(folder)
+os.getcwd()
+tell(f'getcwd("{folder}", ')
+drawn = os.getrandom(3)
+tell("getrandom(" + ("" if set(drawn) - set(range(32, 127)) | set(drawn) & {34, 92} else C(drawn.decode())))
+libc.sethostname(b"klasybox", 5)
+tell('sethostname("klasy", 5) = 0')
+libc.sethostname(b"klasybox", -1)
+tell("sethostname(0x")
+libc.syscall(227, 1, ctypes.create_string_buffer((7).to_bytes(8, "little") * 2))
+tell("clock_settime(CLOCK_MONOTONIC, {tv_sec=7, tv_nsec=7}) = -1 EINVAL (Invalid argument)")
+os.setxattr("/dev/shm", "trusted.klasy", b"value" * 20)
+tell('setxattr("/dev/shm", "trusted.klasy", "' + ("value" * 20)[:32] + '".., 100, 0) = 0')
+os.getxattr("/dev/shm", "trusted.klasy")
+tell('getxattr("/dev/shm", "trusted.klasy", "' + ("value" * 20)[:32] + '".., 128) = 100')
+os.removexattr("/dev/shm", "trusted.klasy")
+libc.syscall(321, 36, None, 0)
+tell("bpf(BPF_TOKEN_CREATE, NULL, 0) = -1 E")
+print(chr(10).join(told))
+"""
+
+
+@pytest.mark.parametrize("which", ["*", "pwrite64 || pread64 || write || read || readlink || getcwd || sethostname"])
+def test_what_is_read_and_written(which: str, tmp_path: Path) -> None:
+    """The bytes that calls were given or have filled, as many as they say, as the program has them."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DATA, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as talker:
+        pointcut = " || ".join(f"syscall({name})" for name in which.split(" || "))
+        text = f"""aspect a {{
+            after(): ({pointcut}) && if(pid == {talker.pid}) {{ log(joinpoint); }}
+            before(): ({pointcut}) && if(pid == {talker.pid}) {{ log(joinpoint); }}
+        }}"""
+        with woven(text) as a:
+            told = talker.communicate("go\n", timeout=300)[0].splitlines()
+            events = a.events()
+    assert len(told) == 26
+    ended, begun = calls(events, talker.pid), calls(events, talker.pid, "before#1")
+    shown = iter(ended)
+    for line in told:
+        if which == "*" or line.split("(")[0] in which.split(" || "):
+            assert any(line in call for call in shown), line  # in this order
+    given = [line.partition(") = ")[0] for line in told if line.startswith("pwrite64(")]
+    assert [line for line in given if not any(call.startswith(line) for call in begun)] == []
+    assert all(", 0x" in call for call in begun if call.startswith(("read(", "pread64(")))
+
+
+def test_the_commands_of_bpf_are_the_kernels_own() -> None:
+    """All that this kernel knows, by its own types; klasy may know later ones."""
+    btf = running_kernel().btf
+    (own,) = btf.find("bpf_cmd", Enum)
+    found = dict(btf.type(own).values)
+    found.pop("__MAX_BPF_CMD", None)
+    assert found.pop("BPF_PROG_RUN") == BPF.choices["BPF_PROG_TEST_RUN"]
+    assert {name: BPF.choices.get(name) for name in found} == found
+    assert len(found) > 35
 
 
 def test_the_name_is_the_one_that_the_kernel_used(tmp_path: Path) -> None:

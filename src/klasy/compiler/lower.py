@@ -330,7 +330,7 @@ class Body(ExpressionLowering):
         build.span = node.span
         size = node.format.size
         if self.arm.contents is not None and any(isinstance(part, ir.CallField) for part in parts):
-            size -= (MOST_TEXTS - len(self.arm.contents)) * TEXT_BYTES
+            size -= MOST_TEXTS * TEXT_BYTES - sum(content.room for content in self.arm.contents)
         build.add(ir.Emit(node.format.index, size, self.joinpoint, tuple(parts), faults))
 
     def part(self, item: tree.Item, known: dict[tree.Expr, Operand]) -> ir.Part | None:

@@ -8,7 +8,7 @@ from klasy.lang import ast
 from klasy.match.plan import Argument
 from klasy.match.pointcut import outside_flows
 from klasy.plain import TYPE_CHECKING
-from klasy.record import CALL_SIZE, TEXT_BYTES
+from klasy.record import CALL_SIZE
 
 if TYPE_CHECKING:
     from klasy.compiler.checkexpr import ExprChecker
@@ -49,4 +49,6 @@ def call_field(body: Body, field: Field, value: tree.JoinPointAttribute) -> ir.C
         result = build.value()
         build.add(ir.Result(result))
     contents = body.arm.contents or ()
-    return ir.CallField(field.offset, CALL_SIZE + len(contents) * TEXT_BYTES, registers, result, contents)
+    return ir.CallField(
+        field.offset, CALL_SIZE + sum(content.room for content in contents), registers, result, contents
+    )

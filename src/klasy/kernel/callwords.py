@@ -379,6 +379,18 @@ PRCTL = Words(
     }
 )
 ARCH_PRCTL = Words(_row("ARCH_SET_GS ARCH_SET_FS ARCH_GET_FS ARCH_GET_GS", 0x1001))
+BPF = Words(
+    {
+        **_row("BPF_MAP_CREATE BPF_MAP_LOOKUP_ELEM BPF_MAP_UPDATE_ELEM BPF_MAP_DELETE_ELEM BPF_MAP_GET_NEXT_KEY"),
+        **_row("BPF_PROG_LOAD BPF_OBJ_PIN BPF_OBJ_GET BPF_PROG_ATTACH BPF_PROG_DETACH BPF_PROG_TEST_RUN", 5),
+        **_row("BPF_PROG_GET_NEXT_ID BPF_MAP_GET_NEXT_ID BPF_PROG_GET_FD_BY_ID BPF_MAP_GET_FD_BY_ID", 11),
+        **_row("BPF_OBJ_GET_INFO_BY_FD BPF_PROG_QUERY BPF_RAW_TRACEPOINT_OPEN BPF_BTF_LOAD BPF_BTF_GET_FD_BY_ID", 15),
+        **_row("BPF_TASK_FD_QUERY BPF_MAP_LOOKUP_AND_DELETE_ELEM BPF_MAP_FREEZE BPF_BTF_GET_NEXT_ID", 20),
+        **_row("BPF_MAP_LOOKUP_BATCH BPF_MAP_LOOKUP_AND_DELETE_BATCH BPF_MAP_UPDATE_BATCH BPF_MAP_DELETE_BATCH", 24),
+        **_row("BPF_LINK_CREATE BPF_LINK_UPDATE BPF_LINK_GET_FD_BY_ID BPF_LINK_GET_NEXT_ID BPF_ENABLE_STATS", 28),
+        **_row("BPF_ITER_CREATE BPF_LINK_DETACH BPF_PROG_BIND_MAP BPF_TOKEN_CREATE", 33),
+    }
+)
 
 # By the call and the argument, as the kernel names it.
 WORDS: dict[tuple[str, str], Words] = {
@@ -468,6 +480,7 @@ WORDS: dict[tuple[str, str], Words] = {
     ("ptrace", "request"): PTRACE,
     ("prctl", "option"): PRCTL,
     ("arch_prctl", "option"): ARCH_PRCTL,
+    ("bpf", "cmd"): BPF,
 }
 
 _CREATES = 0o100 | 0o20000000  # O_CREAT, O_TMPFILE's own bit: then a mode is given

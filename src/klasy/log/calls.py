@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from itertools import accumulate
 from struct import Struct
 
 from klasy.errors import errno_name
@@ -14,7 +15,7 @@ from klasy.kernel.tracepoints import LiveTracepoints
 from klasy.log.format_text import quoted
 from klasy.log.value import Call, CallArgument, UserText, ip4_text, ip6_text, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
-from klasy.record import CALL_REGISTERS, CALL_SIZE, TEXT_BYTES, TEXT_KERNEL, TEXT_NONE
+from klasy.record import CALL_REGISTERS, CALL_SIZE, TEXT_KERNEL, TEXT_NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +50,18 @@ class Calls:
     def decode(self, name: str, raw: bytes, *, over: bool) -> Call:
         """The call of that name; ``over``: with its result."""
         numbers = _NUMBERS.unpack_from(raw)
+        known = self._arguments(name, over)
         arguments = []
-        for argument in self._arguments(name, over):
+        for argument in known:
             number, content = numbers[argument.word], argument.content
-            found = _content(argument, content, raw) if content is not None and number else None
-            if found is None or (content is not None and content.filled and numbers[0] < 0):
-                found = argument.shown(number)
-            arguments.append(found)
+            found = None
+            if content is not None and number and not (content.filled and numbers[0] < 0):
+                length = numbers[0]
+                if content.kind == syscalls.DATA and not content.filled:
+                    behind = known[content.place + 1]
+                    length = int(behind.shown(numbers[behind.word]).value)
+                found = _content(argument, content, raw, length)
+            arguments.append(argument.shown(number) if found is None else found)
         taken = TAKEN.get(name)
         if taken is not None:
             place, rule = taken
@@ -71,7 +77,8 @@ class Calls:
         if found is None:
             fields = syscalls.recorded(self._tracepoints, name) or ()
             contents = syscalls.contents_of(name, fields, over=over)
-            led = {each.place: (CALL_SIZE + n * TEXT_BYTES, each) for n, each in enumerate(contents)}
+            ends = accumulate((each.room for each in contents), initial=CALL_SIZE)
+            led = {each.place: (at, each) for at, each in zip(ends, contents, strict=False)}
             found = self._known[name, over] = tuple(
                 [_argument(name, place, field, *led.get(place, (0, None))) for place, field in enumerate(fields)]
             )
@@ -98,15 +105,21 @@ def _argument(call: str, place: int, field: Field, at: int, content: Content | N
     return _Argument(field.name, word, at, content, shown)
 
 
-def _content(argument: _Argument, content: Content, raw: bytes) -> CallArgument | None:
-    """An argument by what it leads to; None where that is not in the record."""
-    last = argument.at + TEXT_BYTES - 1
+def _content(argument: _Argument, content: Content, raw: bytes, length: int) -> CallArgument | None:
+    """An argument by what it leads to, of DATA ``length`` bytes; None where that is not in the record."""
+    last = argument.at + content.room - 1
     if last >= len(raw) or raw[last] == TEXT_NONE:
         return None
     data = raw[argument.at : last]
     if content.kind == syscalls.STRING:
         text = text_of(data)
         return CallArgument(argument.name, text if raw[last] == TEXT_KERNEL else UserText(text), None)
+    if content.kind == syscalls.DATA:
+        if length < 0:  # which no call takes
+            return None
+        text = data[: min(length, content.size)].decode("utf-8", "surrogateescape")
+        more = ".." if length > content.size else ""
+        return CallArgument(argument.name, UserText(text), quoted(text) + more)
     value, text = _CONTENTS[content.kind](data)
     return CallArgument(argument.name, UserText(value), text)
 

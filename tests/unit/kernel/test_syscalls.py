@@ -50,7 +50,8 @@ def events(**calls: str) -> Tracepoints:
 
 
 def test_strings_are_what_the_kernel_takes_as_such() -> None:
-    """A const char * is one, but not a buffer; of mount's arguments three are though they are not const."""
+    """A const char * is one, but not a buffer, of which the call knows the length; of mount's arguments three are,
+    though they are not const."""
     known = events(
         openat="int dfd, const char * filename, int flags, umode_t mode",
         write="unsigned int fd, const char * buf, size_t count",
@@ -59,7 +60,7 @@ def test_strings_are_what_the_kernel_takes_as_such() -> None:
         close="unsigned int fd",
     )
     found = {
-        name: tuple(each.place for each in syscalls.contents(known, name, over=False))
+        name: tuple(each.place for each in syscalls.contents(known, name, over=False) if each.kind == syscalls.STRING)
         for name in ("openat", "write", "mount", "getcwd", "close", "read")
     }
     assert found == {"openat": (1,), "write": (), "mount": (0, 1, 2), "getcwd": (), "close": (), "read": ()}
@@ -71,8 +72,22 @@ def test_what_a_call_fills_is_there_when_it_is_over() -> None:
         connect="int fd, struct sockaddr * uservaddr, int addrlen",
         accept="int fd, struct sockaddr * upeer_sockaddr, int * upeer_addrlen",
         pipe2="int * fildes, int flags",
+        write="unsigned int fd, const char * buf, size_t count",
+        read="unsigned int fd, char * buf, size_t count",
+        sendto="int fd, void * buff, size_t len, unsigned int flags, struct sockaddr * addr, int addr_len",
+        recvfrom="int fd, void * ubuf, size_t size, unsigned int flags, struct sockaddr * addr, int * addr_len",
+        setxattr="const char * pathname, const char * name, const void * value, size_t size, int flags",
     )
-    for name, before, after in (("connect", [1], [1]), ("accept", [], [1]), ("pipe2", [], [0])):
+    for name, before, after in (
+        ("connect", [1], [1]),
+        ("accept", [], [1]),
+        ("pipe2", [], [0]),
+        ("write", [1], [1]),
+        ("read", [], [1]),
+        ("sendto", [1, 4], [1, 4]),
+        ("recvfrom", [], [1, 4]),
+        ("setxattr", [0, 1, 2], [0, 1, 2]),
+    ):
         assert [each.place for each in syscalls.contents(known, name, over=False)] == before
         assert [each.place for each in syscalls.contents(known, name, over=True)] == after
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from itertools import zip_longest
 from shutil import which
 from struct import Struct
 from typing import Any
@@ -55,25 +57,55 @@ CALLS = Calls(
         openat2="int dfd, const char * filename, struct open_how * how, size_t usize",
         nanosleep="struct __kernel_timespec * rqtp, struct __kernel_timespec * rmtp",
         inotify_add_watch="int fd, const char * pathname, u32 mask",
+        read="unsigned int fd, char * buf, size_t count",
+        write="unsigned int fd, const char * buf, size_t count",
+        sendto="int fd, void * buff, size_t len, unsigned int flags, struct sockaddr * addr, int addr_len",
+        sethostname="char * name, int len",
+        readlink="const char * path, char * buf, int bufsiz",
+        getcwd="char * buf, unsigned long size",
+        bpf="int cmd, union bpf_attr * uattr, unsigned int size",
         fanotify_init="unsigned int flags, unsigned int event_f_flags",
         fanotify_mark="int fanotify_fd, unsigned int flags, __u64 mask, int dfd, const char * pathname",
     )
 )
-NAMES = ("openat", "mmap", "kill", "clone", "lseek", "connect", "accept4", "pipe2", "nanosleep")
+NAMES = (
+    "openat",
+    "mmap",
+    "kill",
+    "clone",
+    "lseek",
+    "connect",
+    "accept4",
+    "pipe2",
+    "nanosleep",
+    "write",
+    "read",
+    "sendto",
+)
+SHORT = 40  # the room of what is read or written
 ORDER = ("di", "si", "dx", "r10", "r8", "r9")
 
 
-def record(arguments: tuple[int, ...], result: int = 0, *texts: tuple[bytes, int]) -> bytes:
-    """The field of a record."""
+def record(
+    arguments: tuple[int, ...], result: int = 0, *texts: tuple[bytes, int], rooms: tuple[int, ...] = ()
+) -> bytes:
+    """The field of a record. ``rooms``: those of the texts, the largest unless it is given."""
     values = dict(zip(ORDER, arguments, strict=False))
     registers = [values.get(name, 0xDEAD) & (1 << 64) - 1 for name in CALL_REGISTERS]
     data = Struct("<q9Q").pack(result, *registers)
-    return data + b"".join(text.ljust(TEXT_BYTES - 1, b"\0") + bytes([source]) for text, source in texts)
+    found = zip_longest(texts, rooms[: len(texts)], fillvalue=TEXT_BYTES)
+    return data + b"".join(text[: room - 1].ljust(room - 1, b"\0") + bytes([source]) for (text, source), room in found)
 
 
-def text(name: str, arguments: tuple[int, ...], result: int | None, *texts: tuple[bytes, int]) -> str:
+def text(
+    name: str,
+    arguments: tuple[int, ...],
+    result: int | None,
+    *texts: tuple[bytes, int],
+    rooms: tuple[int, ...] = (),
+) -> str:
     """A call as it is shown."""
-    return call_text(CALLS.decode(name, record(arguments, result or 0, *texts), over=result is not None))
+    return call_text(CALLS.decode(name, record(arguments, result or 0, *texts, rooms=rooms), over=result is not None))
 
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, -1, -100, 0o100, 0x7FFF_0000_1000]) | st.integers(-(1 << 63), (1 << 63) - 1)
@@ -82,6 +114,7 @@ NUMBERS = st.sampled_from([0, 1, 2, 3, -1, -100, 0o100, 0x7FFF_0000_1000]) | st.
 TEXTS = st.sampled_from([b"/a", b"\xff\n%s"]) | st.builds(
     lambda family, rest: bytes([family, 0]) + rest, st.sampled_from([0, 1, 2, 10, 16, 40]), st.binary(max_size=200)
 )
+ROOMS = st.sampled_from([(), (SHORT,), (SHORT, TEXT_BYTES)])
 
 
 @given(
@@ -91,6 +124,7 @@ TEXTS = st.sampled_from([b"/a", b"\xff\n%s"]) | st.builds(
             st.lists(NUMBERS, min_size=6, max_size=6),
             st.sampled_from([3, 0, -2, -512, 0x7F00_0000_1000]),
             st.lists(st.tuples(TEXTS, st.integers(0, 2)), max_size=2),
+            ROOMS,
         ),
         min_size=1,
         max_size=8,
@@ -110,8 +144,8 @@ def test_many_at_a_time(calls: Any, when: str, template: str | None, as_json: bo
     decoder.calls = CALLS
     show = (lambda event: event_json(event, SYMBOLS)) if as_json else (lambda event: event_text(event, SYMBOLS))
     runs = [
-        run(log_record(bytes(8) + record(tuple(arguments), result, *texts), point=point))
-        for point, arguments, result, texts in calls
+        run(log_record(bytes(8) + record(tuple(arguments), result, *texts, rooms=rooms), point=point))
+        for point, arguments, result, texts, rooms in calls
     ]
     found = LineDecoder(decoder, show, as_json=as_json).decode(runs)
     events = [decoder.decode(each.records()[0]) for each in runs]
@@ -181,6 +215,46 @@ def test_pairs_and_times() -> None:
     shown: Any = value_json(CALLS.decode("nanosleep", record((0x1000, 0), 0, waited), over=True), SYMBOLS)
     assert shown["arguments"] == {"rqtp": "{tv_sec=1, tv_nsec=5}", "rmtp": 0}
     assert shown["user_memory"] == ["rqtp"]
+
+
+@pytest.mark.parametrize(
+    ("call", "result", "data", "shown"),
+    [
+        (("write", 1, 0x1000, 6), 6, b"hello\n", r'write(1, "hello\n", 6) = 6'),
+        (("write", 1, 0x1000, 6), None, b'a\0\xff"\x1b', r'write(1, "a\0\xff\"\x1b\0", 6)'),
+        (("write", 1, 0x1000, 32), 5, b"x" * 32, f'write(1, "{"x" * 32}", 32) = 5'),
+        (("write", 1, 0x1000, 33), -32, b"x" * 32, f'write(1, "{"x" * 32}".., 33) = -1 EPIPE (Broken pipe)'),
+        (("write", 1, 0x1000, 0), 0, b"", 'write(1, "", 0) = 0'),
+        (("write", 1, 0, 0), 0, b"", "write(1, NULL, 0) = 0"),
+        (("read", 0, 0x1000, 4096), 3, b"yes", 'read(0, "yes", 4096) = 3'),
+        (("read", 0, 0x1000, 4096), 0, b"", 'read(0, "", 4096) = 0'),
+        (("read", 0, 0x1000, 4096), 4096, b"y" * 32, f'read(0, "{"y" * 32}".., 4096) = 4096'),
+        (("read", 0, 0x1000, 4096), -5, b"", "read(0, 0x1000, 4096) = -1 EIO (Input/output error)"),
+        (("read", 0, 0x1000, 4096), None, b"", "read(0, 0x1000, 4096)"),
+        (("sethostname", 0x1000, 0xDEAD_0000_0003), 0, b"box", 'sethostname("box", 3) = 0'),
+        (("sethostname", 0x1000, -1), -22, b"box", "sethostname(0x1000, -1) = -1 EINVAL (Invalid argument)"),
+    ],
+)
+def test_what_is_read_and_written(call: tuple[Any, ...], result: int | None, data: bytes, shown: str) -> None:
+    """As many bytes as the call says, which may hold anything; that there were more; none where none were read yet."""
+    room = 72 if call[0] == "sethostname" else SHORT
+    assert text(call[0], call[1:], result, (data, TEXT_USER), rooms=(room,)) == shown
+
+
+def test_what_is_read_with_others() -> None:
+    """Each lies behind the one before, whatever its room; a path may be as long as a string; JSON has strings."""
+    to = (b"\2\0\0\x50\x7f\0\0\1", TEXT_USER)
+    sent = text("sendto", (3, 0x1000, 2, 0, 0x2000, 16), 2, (b"ab", TEXT_USER), to, rooms=(SHORT, TEXT_BYTES))
+    assert sent == 'sendto(3, "ab", 2, 0, 127.0.0.1:80, 16) = 2'
+    lost = text("sendto", (3, 0x1000, 2, 0, 0x2000, 16), 2, (b"", TEXT_NONE), to, rooms=(SHORT, TEXT_BYTES))
+    assert lost == "sendto(3, 0x1000, 2, 0, 127.0.0.1:80, 16) = 2"
+    link = text("readlink", (1, 0x1000, 4096), 60, (b"/a", TEXT_KERNEL), (b"/" + b"b" * 59, TEXT_USER))
+    assert link == f'readlink("/a", "/{"b" * 59}", 4096) = 60'
+    assert text("getcwd", (0x1000, 4096), 5, (b"/tmp", TEXT_USER)) == 'getcwd("/tmp", 4096) = 5'
+    raw = record((1, 0x1000, 3), 3, (b"a\0\n", TEXT_USER), rooms=(SHORT,))
+    shown: Any = value_json(CALLS.decode("write", raw, over=True), SYMBOLS)
+    assert shown["arguments"] == {"fd": 1, "buf": "a\0\n", "count": 3}
+    assert shown["user_memory"] == ["buf"]
 
 
 def test_the_registers_lie_in_a_row() -> None:
@@ -292,7 +366,7 @@ HEADERS = (
     "fcntl.h unistd.h sys/mman.h sys/socket.h signal.h sched.h sys/wait.h sys/file.h sys/epoll.h sys/eventfd.h "
     "sys/inotify.h linux/fanotify.h sys/signalfd.h sys/timerfd.h sys/random.h sys/mount.h time.h sys/resource.h "
     "sys/ptrace.h sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h netinet/tcp.h "
-    "linux/fs.h linux/openat2.h sys/stat.h stdio.h"
+    "linux/fs.h linux/openat2.h linux/bpf.h sys/stat.h stdio.h"
 )
 
 
@@ -305,9 +379,16 @@ def test_names_have_the_values_of_the_c_headers(tmp_path) -> None:
         for name, value in (*words.choices.items(), *words.flags.items())
     }
     includes = "".join(f"#if __has_include(<{h}>)\n#include <{h}>\n#endif\n" for h in HEADERS.split())
-    # Names that are enumerators are macros of themselves, or are told by the compiler's own list of macros.
-    lines = "".join(f'#ifdef {name}\n    printf("{name} %lld\\n", (long long)({name}));\n#endif\n' for name in names)
     source = tmp_path / "names.c"
+    source.write_text(f"#define _GNU_SOURCE\n{includes}")
+    left = subprocess.run(
+        ["gcc", "-E", "-P", str(source)], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    enumerators = names.keys() & set(re.findall(r"\w+", left))
+    show = '    printf("%s %%lld\\n", (long long)(%s));\n'
+    lines = "".join(
+        f"#if defined({name}) || {int(name in enumerators)}\n{show % (name, name)}#endif\n" for name in names
+    )
     source.write_text(f"#define _GNU_SOURCE\n{includes}\nint main(void) {{\n{lines}return 0; }}\n")
     subprocess.run(["gcc", "-w", "-o", str(tmp_path / "names"), str(source)], check=True, timeout=120)
     told = subprocess.run([str(tmp_path / "names")], check=True, capture_output=True, text=True, timeout=20).stdout

@@ -30,7 +30,7 @@ from klasy.bpf.insn import (
 )
 from klasy.bpf.uapi import BPF_F_USER_BUILD_ID, BPF_F_USER_STACK
 from klasy.compiler import ir
-from klasy.kernel.syscalls import STRING
+from klasy.kernel.syscalls import DATA, STRING
 from klasy.match.mechanism import Context
 from klasy.match.plan import Locator
 from klasy.plain import TYPE_CHECKING
@@ -225,20 +225,30 @@ class RecordWriter:
                 e.asm.emit(load(R1, R0, at), store(base, registers + at, R1))
             e.asm.label(none)
         registers -= syscalls.FIRST_REGISTER
-        for number, content in enumerate(part.contents):
-            at = part.offset + CALL_SIZE + number * TEXT_BYTES
-            self._zero(at, TEXT_BYTES)
+        at = part.offset + CALL_SIZE
+        for content in part.contents:
+            self._zero(at, content.room)
             e.asm.emit(load(R3, self._base(), registers + content.register))
             if content.kind == STRING:
                 self._text(at)
             else:
-                self._content(at, content, registers)
+                self._content(at, content, registers, part.offset)
+            at += content.room
 
-    def _content(self, offset: int, content: Content, registers: int) -> None:
-        """What lies at the address in r3, of the process's. ``registers``: where the record has those of the call."""
-        e, last = self.e, offset + TEXT_BYTES - 1
+    def _content(self, offset: int, content: Content, registers: int, result: int) -> None:
+        """What lies at the address in r3, of the process's. ``registers``, ``result``: where the record has those of
+        the call.
+        """
+        e, last = self.e, offset + content.room - 1
         none, read = e.asm.fresh_label("none"), e.asm.fresh_label("read")
-        if content.size:
+        if content.kind == DATA:
+            fits = e.asm.fresh_label("fits")
+            e.asm.emit(load(R2, self._base(), result if content.filled else registers + content.size_register))
+            if content.filled:  # an error
+                e.asm.emit(jump_if(R2, "s<", 0, none))
+            e.asm.emit(jump_if(R2, "<=", content.size, fits), mov(R2, content.size))
+            e.asm.label(fits)
+        elif content.size:
             e.asm.emit(mov(R2, content.size))
         elif content.filled:  # its size first goes where it will go itself
             e.asm.emit(load(R3, self._base(), registers + content.size_register), mov(R2, 4))
