@@ -22,7 +22,7 @@ from klasy.match.mechanism import Mechanism
 from klasy.match.plan import Point
 from klasy.weaver import manifest, remove
 from klasy.weaver.counts import sum_counters
-from klasy.weaver.session import AlreadyWoven, Machine, machine_of, weave
+from klasy.weaver.session import AlreadyWoven, Machine, _Weave, machine_of, weave
 from klasy.weaver.unweave import unweave
 from klasy.weaver.woven import NotWoven, foreign, open_woven, read_registry
 
@@ -384,6 +384,26 @@ def test_twenty_processes_weave_at_once():
     assert [child.exitcode for child in children] == [0] * 20
     assert winners.value == 1
     assert [woven.name for woven in read_registry()] == ["same"]
+
+
+@pytest.mark.parametrize("first", ["woven", "replaced"])
+def test_a_weaver_that_is_still_closing_is_in_nobodys_way(first, monkeypatch):
+    """What is woven can be replaced and taken out from when the lock is free, whatever its weaver has yet to close."""
+    close, met = _Weave.close, []
+
+    def close_late(one):
+        if not met:
+            met.append(one)
+            weave_one(read_probe("a"), replace=True)
+            met.append(unweave(["a"]))
+        close(one)
+
+    if first == "replaced":
+        weave_one(read_probe("a"))
+    monkeypatch.setattr(_Weave, "close", close_late)
+    for aspect in weave([read_probe("a")], MACHINE, replace=first == "replaced"):
+        aspect.close()
+    assert met[1:] == [["a"]]
 
 
 def test_hits_refused_to_a_program_are_counted_as_missed():

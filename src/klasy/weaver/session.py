@@ -119,6 +119,8 @@ def weave(
                     one.commit()
                 for one in weaves:
                     one.remove_old(on_unread)
+                for one in weaves:
+                    one.let_go()
         except BaseException:
             with signals_held():
                 _undo(fs, weaves)
@@ -468,6 +470,11 @@ class _Weave:
         if self._staging is not None:
             remove(self._pinfs, self._staging)
 
+    def let_go(self) -> None:
+        """Hold the directory no longer. The lock must be held: who has it next may take the aspect's place."""
+        if self._staging is not None:
+            self._staging.close()
+
     def close(self) -> None:
         """Close all descriptors: what is pinned stays."""
         self._close_links()
@@ -477,8 +484,7 @@ class _Weave:
             self._helper.close()
         for bpf_map in self._maps.values():
             bpf_map.close()
-        if self._staging is not None:
-            self._staging.close()
+        self.let_go()
 
     def _close_links(self) -> None:
         for held in reversed(self._attached.values()):
