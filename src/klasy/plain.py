@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from enum import IntEnum as IntEnum  # noqa: PLC0414
     from functools import cache as cache  # noqa: PLC0414
     from functools import cached_property as cached_property  # noqa: PLC0414
+    from operator import attrgetter
     from typing import Any, AnyStr, Self, TypeVar, dataclass_transform
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414
     from typing import Protocol as Protocol  # noqa: PLC0414
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 else:
     from _collections import _tuplegetter
+    from _operator import attrgetter
 
     Protocol = object
 
@@ -204,18 +206,26 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({shown})"
 
 
-def _key(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, f.name) for f in self.__plain_fields__ if f.compare)
+_keys: dict[type, Callable[[Any], Any]] = {}  # by class, once asked for: what gives the fields that are compared
+
+
+def _key_of(cls: Any) -> Callable[[Any], Any]:
+    names = [f.name for f in cls.__plain_fields__ if f.compare]
+    found = _keys[cls] = attrgetter(*names) if names else lambda _: ()
+    return found
 
 
 def _eq(self: Any, other: object) -> Any:
-    if other.__class__ is not self.__class__:
+    cls = self.__class__
+    if other.__class__ is not cls:
         return NotImplemented
-    return _key(self) == _key(other)
+    key = _keys.get(cls) or _key_of(cls)
+    return key(self) == key(other)
 
 
 def _hash(self: Any) -> int:
-    return hash((type(self), _key(self)))
+    cls = self.__class__
+    return hash((cls, (_keys.get(cls) or _key_of(cls))(self)))
 
 
 def _reduce(self: Any) -> tuple[Any, ...]:

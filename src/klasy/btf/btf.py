@@ -341,6 +341,9 @@ class Btf:
 
     def proto(self, func_id: int) -> FuncProto:
         """The prototype of a Func, or of a (pointer to a) function type."""
+        known = self._types.get(func_id)
+        if isinstance(known, FuncProto):
+            return known
         found = self.resolved(self.func_type(func_id) if func_id else 0)
         for _ in range(2):
             if isinstance(found, (Func, Ptr)):

@@ -47,6 +47,8 @@ class KernelFunction(Function):
             found: object = self._symbols.name(self._index)
         elif attribute == "duplicates":
             found = self._symbols.shares[self._index]
+        elif attribute == "proto":
+            found = self._kernel.find_proto(self)
         elif attribute in ("base", "clone"):
             base, clone = clone_of(self.name)
             found = base if attribute == "base" else clone
@@ -59,11 +61,6 @@ class KernelFunction(Function):
     def first(self) -> tuple[Symbols, int]:
         """Its place in its object's table, or that of the first of several names that it has."""
         return self._symbols, self._symbols.first_at(self._index)
-
-    @property
-    def proto(self) -> int | None:
-        """The id of its BTF_KIND_FUNC."""
-        return self._kernel.proto_of(self)
 
     @property
     def btf(self) -> Btf | None:

@@ -47,7 +47,6 @@ class KernelImage:
         self.build_id = build_id
         self._functions: dict[str | None, dict[int, KernelFunction]] = {}
         self._btfs: dict[str | None, Btf | None] = {}
-        self._protos: dict[KernelFunction, int | None] = {}
         self._texts: dict[str | None, bytes] = {}
         self._data: dict[str, Sequence[DataSymbol]] = {}
 
@@ -198,13 +197,8 @@ class KernelImage:
             self._btfs[module] = None if module and base is None else self.load_btf(module, base)
         return self._btfs[module]
 
-    def proto_of(self, function: KernelFunction) -> int | None:
+    def find_proto(self, function: KernelFunction) -> int | None:
         """The id of the Func of a function; None for clones, and where several of one name differ in type."""
-        if function not in self._protos:
-            self._protos[function] = self._find_proto(function)
-        return self._protos[function]
-
-    def _find_proto(self, function: KernelFunction) -> int | None:
         btf = self.btf_of(function.module)
         if btf is None or function.clone is not Clone.NONE:
             return None

@@ -155,7 +155,7 @@ def prototype_of(kernel: Kernel, function: Inlined) -> Prototype:
     params = tuple([Param(param.name, number(*param.type)) for param in function.params])
     proto = add(FuncProto(number(*function.result), params, function.variadic))
     func = add(Func(function.name, proto, 0))
-    return Prototype(Btf(write(types, kernel.btf), kernel.btf), func, False)
+    return Prototype.of(Btf(write(types, kernel.btf), kernel.btf), func)
 
 
 def plan_inlined(planner: Planner) -> None:

@@ -20,21 +20,25 @@ _REGISTERS = len(ARGUMENT_REGISTERS)
 
 @dataclass(frozen=True, slots=True)
 class Prototype:
-    """What BTF tells of a function. ``borrowed``: it is that of the function of which this one is a clone."""
+    """What BTF tells of a function. ``borrowed``: it is that of the function of which this one is a clone.
+
+    ``key`` is the same for functions of the same type.
+    """
 
     btf: Btf
     func: int
     borrowed: bool
+    key: tuple[int, int]
 
-    @property
-    def key(self) -> tuple[int, int]:
-        """The same for functions of the same type."""
-        return id(self.btf), self.btf.func_type(self.func)
+    @classmethod
+    def of(cls, btf: Btf, func: int, borrowed: bool = False) -> Prototype:
+        """What the BTF_KIND_FUNC of an id tells."""
+        return cls(btf, func, borrowed, (id(btf), btf.func_type(func)))
 
     @property
     def proto(self) -> FuncProto:
         """Types of parameters and result."""
-        return self.btf.proto(self.func)
+        return self.btf.proto(self.key[1])
 
     @property
     def text(self) -> str:
@@ -130,6 +134,23 @@ class Checker:
         rest = self._place(btf, proto, pattern + 1, param + 1)
         return None if rest is None else [param, *rest]
 
+    def _wrong_parameter(self, btf: Btf, proto: FuncProto) -> int | None:
+        """The first parameter that has not the type that the signature gives it."""
+        for index, (element, param) in enumerate(zip(self.params or (), proto.params, strict=False)):
+            if element.kind in (ParamKind.ANY_REST, ParamKind.VARIADIC):
+                return None
+            if element.type is not None and not self._same(btf, param.type_id, element.type):
+                return index
+        return None
+
+    def nearly(self, prototype: Prototype) -> bool:
+        """Whether the first thing in which a prototype contradicts the signature is the type of a parameter."""
+        btf, proto, wanted = prototype.btf, prototype.proto, self.signature.result
+        if wanted is not None and not self._same(btf, proto.ret, wanted):
+            return False
+        fixed = sum([p.kind in (ParamKind.ONE, ParamKind.ANY_ONE) for p in self.params or ()])
+        return fixed <= len(proto.params) and self._wrong_parameter(btf, proto) is not None
+
     def explain(self, name: str, prototype: Prototype) -> Mismatch:
         """The first thing in which a prototype contradicts the signature. ``name`` is the function's."""
         btf, proto, params = prototype.btf, prototype.proto, self.params or ()
@@ -146,17 +167,14 @@ class Checker:
             return Mismatch(
                 "too-many-parameters", f"{name} takes {_counted(count)}, not {len(fixed)}", fixed[count].span
             )
-        for index, element in enumerate(params):
-            if element.kind in (ParamKind.ANY_REST, ParamKind.VARIADIC) or index == count:
-                break
-            type_id = proto.params[index].type_id
-            if element.type is not None and not self._same(btf, type_id, element.type):
-                real = btf.c_name(type_id, proto.params[index].name)
-                return Mismatch(
-                    "wrong-parameter-type",
-                    f"parameter {index + 1} of {name} is '{real}', not '{spelled(element.type)}'",
-                    element.span,
-                )
+        index = self._wrong_parameter(btf, proto)
+        if index is not None and (written := params[index].type) is not None:
+            real = btf.c_name(proto.params[index].type_id, proto.params[index].name)
+            return Mismatch(
+                "wrong-parameter-type",
+                f"parameter {index + 1} of {name} is '{real}', not '{spelled(written)}'",
+                params[index].span,
+            )
         variadic = any(p.kind is ParamKind.VARIADIC for p in params)
         if variadic and not proto.variadic:
             return Mismatch(

@@ -58,6 +58,7 @@ class Signatures:
         self.bag = bag
         self._resolved: dict[tuple[Signature, bool, bool], Resolved] = {}
         self._named: dict[str, list[Function]] = {}
+        self._prototypes: dict[Function, Prototype | None] = {}
 
     @cached_property
     def programs(self) -> Programs:
@@ -128,15 +129,22 @@ class Signatures:
 
     def prototype(self, function: Function) -> Prototype | None:
         """What BTF tells of a function, or of the one of which it is a clone."""
+        try:
+            return self._prototypes[function]
+        except KeyError:
+            found = self._prototypes[function] = self._find_prototype(function)
+            return found
+
+    def _find_prototype(self, function: Function) -> Prototype | None:
         btf, proto = function.btf, function.proto
         if btf is not None and proto is not None:
-            return Prototype(btf, proto, False)
+            return Prototype.of(btf, proto)
         if function.clone is Clone.NONE:
             return None
         if btf is None:
             btf = self.kernel.btf if function.module is None else self.kernel.module_btf(function.module)
         func = btf.find_func(function.base) if btf is not None else None
-        return Prototype(btf, func, True) if btf is not None and func is not None else None
+        return Prototype.of(btf, func, True) if btf is not None and func is not None else None
 
     def _select(
         self, signature: Signature, functions: list[Function], entries: list[Function], negative: bool

@@ -89,7 +89,7 @@ def report_contradiction(
         return
     # Those nearest to the signature first: the more of it fits, the later they differ.
     kinds = {prototype.key: prototype for _, prototype in known}
-    near_misses = {key for key, kind in kinds.items() if checker.explain("", kind).code == "wrong-parameter-type"}
+    near_misses = {key for key, kind in kinds.items() if checker.nearly(kind)}
     known.sort(key=lambda pair: (pair[1].key not in near_misses, len(pair[0].name)))
     texts = list(dict.fromkeys(prototype.text for _, prototype in known[: 4 * _MOST_SHOWN]))
     hints = [f"one of them is '{text}'" for text in texts[:_MOST_SHOWN]]
