@@ -51,14 +51,17 @@ def report_unknown(signatures: Signatures, signature: Signature) -> None:
         _check_types(signatures, signature)
 
 
-def _check_types(signatures: Signatures, signature: Signature) -> None:
-    """Types that do not exist either are told in the same go."""
+def _check_types(signatures: Signatures, signature: Signature) -> bool:
+    """Types that do not exist are told. Whether there are such."""
+    unknown = False
     for ref in type_refs(signature):
         if not is_glob(ref.name):
             try:
                 base_in(signatures.kernel, ref)
             except TypeRefError as error:
                 error.report(signatures.bag)
+                unknown = True
+    return unknown
 
 
 def _prototypes(signatures: Signatures, names: Sequence[str]) -> list[str]:
@@ -87,6 +90,9 @@ def report_contradiction(
         hints += _other_reading(signatures.kernel, signature)
         signatures.bag.error(mismatch.code, mismatch.message, mismatch.span, hints=hints)
         return
+    others = _other_reading(signatures.kernel, signature)
+    if not others and _check_types(signatures, signature):
+        return
     # Those nearest to the signature first: the more of it fits, the later they differ.
     kinds = {prototype.key: prototype for _, prototype in known}
     near_misses = {key for key, kind in kinds.items() if checker.nearly(kind)}
@@ -98,7 +104,7 @@ def report_contradiction(
         f"{count} function{'s match' if count != 1 else ' matches'} '{signature.name}', "
         "but none has parameters and a result of these types",
         signature.span,
-        hints=hints + _other_reading(signatures.kernel, signature),
+        hints=hints + others,
     )
 
 
