@@ -307,12 +307,18 @@ if not TYPE_CHECKING:
         shown = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
         return f"{type(self).__name__}({shown})"
 
+    def _tuple_replace(self: Any, /, **changes: Any) -> Any:
+        replaced = tuple.__new__(type(self), map(changes.pop, self._fields, self))
+        if changes:
+            raise TypeError(f"{type(self).__name__} has no field {next(iter(changes))!r}")
+        return replaced
+
     _TUPLE_METHODS = {
         "__repr__": _tuple_repr,
         "__getnewargs__": lambda self: (*self,),
         "_make": classmethod(lambda cls, values: cls(*values)),
         "_asdict": lambda self: dict(zip(self._fields, self, strict=True)),
-        "_replace": lambda self, **changes: type(self)(**(self._asdict() | changes)),
+        "_replace": _tuple_replace,
     }
 
 

@@ -101,6 +101,13 @@ _LD_IMM64 = u.BPF_LD | u.BPF_IMM | u.BPF_DW
 _CALL = u.BPF_JMP | u.BPF_CALL
 _EXIT = u.BPF_JMP | u.BPF_EXIT
 _JA = u.BPF_JMP | u.BPF_JA
+#: Whatever is of a class of jumps but neither call nor exit, known operations or not.
+_JUMP_OPCODES = {jumps | code for jumps in (u.BPF_JMP, u.BPF_JMP32) for code in range(0, 256, 8)} - {
+    jumps | source | code
+    for jumps in (u.BPF_JMP, u.BPF_JMP32)
+    for source in (u.BPF_K, u.BPF_X)
+    for code in (u.BPF_CALL, u.BPF_EXIT)
+}
 
 _pack = struct.Struct("<BBhi").pack
 _unpack = struct.Struct("<BBhi").iter_unpack
@@ -190,7 +197,7 @@ class Instruction(NamedTuple):
     @property
     def is_jump(self) -> bool:
         """Whether it goes, perhaps on a condition, to another place of the same function."""
-        return self.klass in {u.BPF_JMP, u.BPF_JMP32} and self.operation not in {u.BPF_CALL, u.BPF_EXIT}
+        return self.opcode in _JUMP_OPCODES
 
     @property
     def is_map_load(self) -> bool:

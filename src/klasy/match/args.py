@@ -12,8 +12,11 @@ from klasy.match.signature import Found, Resolved
 from klasy.plain import TYPE_CHECKING, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Function
+    from klasy.match.prototype import Named
     from klasy.match.signature import Signatures
 
 
@@ -29,6 +32,7 @@ class Arguments:
         self._signatures = signatures
         self._checker = Checker(signature)
         self._answers: dict[int, bool] = {}
+        self._verdicts: dict[tuple[int, int], Mapping[str, Named] | None] = {}  # by the type of the function
 
     def fit(self, function: Function) -> bool:
         """Whether a function has such arguments. Of one without type information that is not known: no."""
@@ -43,7 +47,9 @@ class Arguments:
             text = f"the kernel has no type information for {function}, so its arguments are not known"
             self.misfit = self.misfit or Mismatch("no-types", text, self.resolved.signature.span)
             return False
-        named = self._checker.named(prototype)
+        if prototype.key not in self._verdicts:
+            self._verdicts[prototype.key] = self._checker.named(prototype)
+        named = self._verdicts[prototype.key]
         if named is None:
             self.misfit = self.misfit or self._checker.explain(function.base, prototype)
             return False

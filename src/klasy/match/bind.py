@@ -51,7 +51,7 @@ class Binder:
         self.elsewhere: set[str] = set()  # parameters that something else than a signature binds
         self._unbound: set[str] = set()
         self._checked: dict[tuple[object, ...], bool] = {}
-        self._bound: dict[tuple[object, bool], tuple[Binding, ...] | None] = {}
+        self._bound: dict[tuple[object, ...], tuple[Binding, ...] | None] = {}
         self._comparer = Comparer()
         self._equal: dict[tuple[Binding, ...], tuple[Binding, ...]] = {}
 
@@ -62,14 +62,17 @@ class Binder:
         where its parameters are.
         """
         founds = [self.resolved[leaf].found[target.address] for leaf in leaves]
-        key: object = tuple(leaves), target.address  # what it returns may be asked of functions of any type
-        if self.advice.returning is None:
-            named = zip(leaves, founds, strict=True)
-            key = tuple([(leaf, id(f.named), f.prototype.key if f.prototype else None) for leaf, f in named])
-        altered = target.clone in ALTERED
-        if (key, altered) not in self._bound:
-            self._bound[key, altered] = self._bind(leaves, founds, target)
-        return self._bound[key, altered]
+        key: list[object] = [target.clone in ALTERED]
+        for leaf, found in zip(leaves, founds, strict=True):
+            prototype = found.prototype
+            if prototype is None and self.advice.returning is not None:  # what it returns is asked of any function
+                prototype = self.prototype(found.function)
+                key.append(found.function.in_program)
+            key += leaf, id(found.named), prototype.key if prototype is not None else None
+        alike = tuple(key)
+        if alike not in self._bound:
+            self._bound[alike] = self._bind(leaves, founds, target)
+        return self._bound[alike]
 
     def bind_found(
         self, leaves: Sequence[int], founds: Sequence[Found], target: Function

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from klasy.lang import ast
 from klasy.match.execution import BODY
+from klasy.match.late import Late
 from klasy.match.matched import Match
 from klasy.match.mechanism import Context, Mechanism
 from klasy.match.plan import Locator, MarkRole, MarkUse
@@ -16,7 +17,7 @@ from klasy.match.signature import ALTERED
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from klasy.kernel.model import Function
     from klasy.lang.ast import Advice
@@ -24,37 +25,72 @@ if TYPE_CHECKING:
     from klasy.match.execution import ExecutionPlanner
     from klasy.match.matched import AdviceMatch, Outcome
     from klasy.match.matcher import AdviceMatcher
+    from klasy.match.signature import Found, Resolved
 
 _FOR_ALL = frozenset({"blacklist", "notrace"})  # codes of what closes a function to trampolines as it does to kprobes
 
 
 def match_executions(
     matcher: AdviceMatcher, conjunct: Conjunct, functions: Mapping[int, Function], result: AdviceMatch
-) -> bool:
-    """Match the executions of functions; whether that was done: only one designator may ask something of them.
+) -> None:
+    """Match the executions of functions, those a conjunct may select.
 
-    Then whether the advice runs, and with what, follows from what the signature found: functions of which it found
-    the same (prototype, named parameters) and which are altered by the compiler alike have one outcome.
+    Whether the advice runs, and with what, follows from what its designators found of a function (prototype, named
+    parameters), from where it lies, and from whether the compiler altered it: those of which all that is the same
+    have one outcome.
     """
-    asking = [literal for literal in conjunct.literals if not isinstance(matcher.form.leaves[literal.leaf], ast.If)]
-    alone = len(matcher.conjuncts) == len(asking) == len(conjunct.executions) == 1
-    if not alone or matcher.flows is not None or matcher.advice.returning is not None:
-        return False
-    leaf = conjunct.executions[0]
-    found, execution, executions = matcher.resolved[leaf].found, JoinPointKind.EXECUTION, result.executions
+    looked_at, execution, executions = matcher.executed, JoinPointKind.EXECUTION, result.executions
+    describe = _description(matcher)
     known: dict[object, tuple[Outcome | None, bool]] = {}
     for address, function in functions.items():
-        _, prototype, named = found[address]
-        key = id(named), prototype.key if prototype is not None else None, function.clone in ALTERED
+        if address in looked_at:
+            continue
+        looked_at.add(address)
+        key = describe(address, function)
         if key not in known:
-            known[key] = matcher.outcome(False, function, ()), matcher.cannot_bind(function)
+            known[key] = matcher.execution(function)
         outcome, altered = known[key]
-        shadow = Shadow(execution, function, address)
         if outcome is not None:
-            executions.append(Match(shadow, outcome))
+            executions.append(Match(Shadow(execution, function, address), outcome))
         elif altered:
-            matcher.note_unbound(shadow)
-    return True
+            matcher.note_unbound(Shadow(execution, function, address))
+
+
+def _description(matcher: AdviceMatcher) -> Callable[[int, Function], tuple[object, ...]]:
+    """What tells, for a function and its address, all that the designators of an advice ask of its execution."""
+    leaves = enumerate(matcher.form.leaves)
+    gets = [_getter(matcher.resolved[i]) for i, leaf in leaves if isinstance(leaf, ast.Execution)]
+    prototype, returning = matcher.signatures.prototype, matcher.advice.returning is not None
+    arguments, where, bits = bool(matcher.args), bool(matcher.where), matcher.bits
+
+    def describe(address: int, function: Function) -> tuple[object, ...]:
+        parts: list[object] = [function.clone in ALTERED]
+        for get in gets:
+            found = get(address)
+            if found is None:
+                parts.append(None)
+                continue
+            proto = found.prototype
+            if proto is None and returning:
+                proto = prototype(found.function)
+            parts += id(found.named), proto.key if proto is not None else None
+        if arguments:
+            proto = prototype(function)
+            parts.append(proto.key if proto is not None else None)
+        if where:
+            parts.append(bits(function))
+        return tuple(parts)
+
+    return describe
+
+
+def _getter(resolved: Resolved) -> Callable[[int], Found | None]:
+    """What a designator found at an address, quickly: of all functions these have been made by now."""
+    found = resolved.found
+    if isinstance(found, Late):
+        found.all()
+        return lambda address: dict.get(found, address)
+    return found.get
 
 
 def plan_befores(

@@ -108,6 +108,7 @@ class AdviceMatcher:
         self._shared: dict[Outcome, Outcome] = {}
         self._altered: set[_Key] = set()
         self._seen_sites: set[int] = set()
+        self.executed: set[int] = set()  # functions whose executions have been looked at, by address
 
     def match(self) -> AdviceMatch:
         """The advice's shadows."""
@@ -248,7 +249,11 @@ class AdviceMatcher:
                 lint.report_too_many(len(functions), self.advice, self.bag)
                 conjunct.usable = False
                 return
-            if len(functions) <= MANY or not self._match_many(conjunct, functions, result):
+            if len(functions) > MANY and not self._asks_each():
+                from klasy.match.many import match_executions
+
+                match_executions(self, conjunct, functions, result)
+            else:
                 for function in functions.values():
                     self._try_execution(function, result)
             self._match_inlined(conjunct, conjunct.executions, result)
@@ -295,10 +300,9 @@ class AdviceMatcher:
 
         return Late(lambda: {address: each.function for address, each in found.items()}, find)
 
-    def _match_many(self, conjunct: Conjunct, functions: Mapping[int, Function], result: AdviceMatch) -> bool:
-        from klasy.match.many import match_executions
-
-        return match_executions(self, conjunct, functions, result)
+    def _asks_each(self) -> bool:
+        """Whether something may be asked of each function that others of its type do not share."""
+        return self.flows is not None or any(isinstance(leaf, ast.User) for leaf in self.form.leaves)
 
     def named(self, leaves: list[int]) -> dict[int, Function]:
         """The functions that all of some ``call`` or ``execution`` designators match, by address."""
@@ -359,15 +363,14 @@ class AdviceMatcher:
     # --- tests
 
     def _try_execution(self, function: Function, result: AdviceMatch) -> None:
-        bits = self.bits(function)
-        key = _EXECUTION, function.address, bits
-        if key in self._outcomes:
+        if function.address in self.executed:
             return
-        outcome = self.outcome(_EXECUTION, function, bits)
+        self.executed.add(function.address)
+        outcome, altered = self.execution(function)
         shadow = Shadow(JoinPointKind.EXECUTION, function, function.address)
         if outcome is not None:
             result.executions.append(Match(shadow, outcome))
-        elif key in self._altered:
+        elif altered:
             self.note_unbound(shadow)
 
     def _try_calls(self, sites: list[CallSite], result: AdviceMatch) -> None:
@@ -397,9 +400,10 @@ class AdviceMatcher:
             else:
                 self.note_unbound(shadow_of(site))
 
-    def cannot_bind(self, function: Function) -> bool:
-        """Whether an execution that was looked at does not match because where its parameters are is not known."""
-        return (_EXECUTION, function.address, ()) in self._altered
+    def execution(self, function: Function) -> tuple[Outcome | None, bool]:
+        """The answer for a function's execution; whether it would match if it was known where its parameters are."""
+        bits = self.bits(function)
+        return self.outcome(_EXECUTION, function, bits), (_EXECUTION, function.address, bits) in self._altered
 
     def note_unbound(self, shadow: Shadow) -> None:
         """Note a shadow that would match if it was known where its parameters are."""

@@ -21,6 +21,21 @@ BOTH = BEFORE + " before(): execution(s*) { log(2); } after(): execution(sk*) { 
 ARMS = "before(): execution(tcp_*) || execution(udp_*) { log(1); } before(): execution(sk*) && !execution(sk_b*) {}"
 
 
+RETURNING = "after() returning(int r): execution(*sk*) { log(r); } after() returning(int r): execution(tcp_*(..)) {}"
+ARGUMENTS = (
+    "before(struct sk_buff *p): execution(*) && args(.., p) { log(p); } before(): execution(s*) && !args(int, ..) {}"
+)
+TYPED = (
+    "before(struct sock *sk): execution(* *(struct sock *sk, ..)) && execution(int *(..)) && !execution(%tcp%) {}"
+    "after(struct sk_buff *b) returning(int r):"
+    " execution(% %s(struct sk_buff *b, ..)) || execution(% %t(%, struct sk_buff *b, ..)) {}"
+)
+WITHIN = (
+    "before(): execution(*) && within(sk*) && !within(%skb%) {}"
+    "before(struct inode *i): withinmodule(vmlinux) && execution(% ext%(struct inode *i, ..)) {}"
+)
+
+
 @pytest.fixture(scope="module", params=["6.1", "6.12"])
 def kernel(request: pytest.FixtureRequest) -> SnapshotKernel:
     return SnapshotKernel.load(str(SNAPSHOTS / f"{request.param}.snapshot"))
@@ -36,7 +51,7 @@ def _facts(made: Plan) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("multi", [False, True], ids=["kprobe", "kprobe.multi"])
-@pytest.mark.parametrize("text", [BEFORE, BOUND, ALTERED, BOTH, ARMS])
+@pytest.mark.parametrize("text", [BEFORE, BOUND, ALTERED, BOTH, ARMS, RETURNING, ARGUMENTS, TYPED, WITHIN])
 def test_as_one_by_one(kernel: SnapshotKernel, text: str, multi: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Join points, probes, what cannot be reached and what is said of it do not depend on how they are found."""
     features = Features(kprobe_multi=multi)

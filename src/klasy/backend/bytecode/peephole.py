@@ -30,7 +30,7 @@ def tidy(program: Sequence[Instruction]) -> list[Instruction]:
 
 
 def _targets(code: Sequence[Instruction]) -> set[str]:
-    return {i.target for i in code if i.is_jump and i.target is not None}
+    return {i.target for i in code if i.target is not None and i.is_jump}
 
 
 def _threaded(code: list[Instruction]) -> list[Instruction]:
@@ -44,7 +44,7 @@ def _threaded(code: list[Instruction]) -> list[Instruction]:
             name = following
         return name
 
-    return [i._replace(target=goal(i.target)) if i.is_jump and i.target is not None else i for i in code]
+    return [i._replace(target=goal(i.target)) if i.target is not None and i.is_jump else i for i in code]
 
 
 def _without_dead(code: list[Instruction]) -> list[Instruction]:
@@ -53,10 +53,14 @@ def _without_dead(code: list[Instruction]) -> list[Instruction]:
     kept: list[Instruction] = []
     reached = True
     for instruction in code:
-        labels = tuple(name for name in instruction.labels if name in used)
-        reached = reached or bool(labels)
+        kept_as = instruction
+        if instruction.labels:
+            labels = tuple(name for name in instruction.labels if name in used)
+            reached = reached or bool(labels)
+            if labels != instruction.labels:
+                kept_as = instruction._replace(labels=labels)
         if reached:
-            kept.append(instruction._replace(labels=labels) if labels != instruction.labels else instruction)
+            kept.append(kept_as)
             reached = instruction.opcode != _GOTO and not instruction.is_exit
     return kept
 
@@ -69,7 +73,7 @@ def _without_idle(code: list[Instruction]) -> list[Instruction]:
     kept: list[Instruction] = []  # backwards
     for instruction in reversed(code):
         if kept and (
-            (instruction.is_jump and instruction.target in kept[-1].labels)
+            (kept[-1].labels and instruction.target in kept[-1].labels and instruction.is_jump)
             or (instruction.opcode == _MOVE and instruction.dst == instruction.src)
         ):
             if instruction.labels:
