@@ -8,38 +8,37 @@ thousands of call sites cost a look-up each.
 from __future__ import annotations
 
 from klasy.diag import did_you_mean
-from klasy.kernel.model import CallKind, CallSite, Function
+from klasy.kernel.model import CallSite, Function
 from klasy.lang import ast
 from klasy.match.bind import Binder
 from klasy.match.conjunct import Conjunct, sort_out
 from klasy.match.glob import is_glob, matches
 from klasy.match.guard import both, either, negated
-from klasy.match.matched import AdviceMatch, IndirectSite, Match, Matched, Outcome
+from klasy.match.matched import AdviceMatch, Match, Matched, Outcome
 from klasy.match.plan import Unreached
-from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, Literal, NormalForm, normal_form, walk
+from klasy.match.pointcut import KERNEL_PROPER, MOST_SHADOWS, NormalForm, normal_form, walk
 from klasy.match.shadow import JoinPointKind, Shadow
 from klasy.match.signature import Signatures
 from klasy.match.sites import Sites
 from klasy.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from klasy.diag import DiagnosticBag
     from klasy.kernel.model import Kernel
     from klasy.match.args import Arguments
     from klasy.match.cflow import Flows
+    from klasy.match.matched import IndirectSite
     from klasy.match.plan import Binding
     from klasy.match.signature import Found, Resolved
     from klasy.source import Span
 
 # Up to this much text (bytes) the calls in the functions of a ``within`` are sought there, not among all callers.
-_LITTLE_TEXT = 0x40000
+LITTLE_TEXT = 0x40000
 MANY = 64  # executions: from here on it pays off to look for what many have in common
 # From this many callees on the calls of one module are sought in the module's text.
 _MANY_CALLEES = 1000
-# A function with at most so many direct calls may be meant where only an indirect call can reach it.
-_FEW_CALLS = 3
 
 # In this module a kind of join point is whether it is a call: a bool hashes faster than an enum's member.
 _CALL, _EXECUTION = True, False
@@ -141,7 +140,10 @@ class AdviceMatcher:
         for arguments in self.args.values():
             arguments.report(self.bag)
         if len(self.bag.errors) == before:
-            self._check_indirect(result)
+            if result.callees and not result.calls:
+                from klasy.match import indirect
+
+                indirect.check(self, result)
             if not all(conjunct.hits for conjunct in self.conjuncts):
                 from klasy.match import lint
 
@@ -153,6 +155,11 @@ class AdviceMatcher:
         result.restricted = any(c.asks_where for c in self.conjuncts if c.calls)
         result.indirect = lambda: self._indirect(result)
         return result
+
+    def _indirect(self, result: AdviceMatch) -> list[IndirectSite]:
+        from klasy.match import indirect
+
+        return indirect.find_sites(self, result)
 
     # --- preparation
 
@@ -329,7 +336,7 @@ class AdviceMatcher:
     def _candidate_sites(self, conjunct: Conjunct, callees: Mapping[int, Function]) -> list[CallSite]:
         many = any(self.resolved[leaf].every for leaf in conjunct.calls) or len(callees) > _MANY_CALLEES
         area = self.area(conjunct, many)
-        if area is not None and (many or sum(f.size for f in area.values()) <= _LITTLE_TEXT):
+        if area is not None and (many or sum(f.size for f in area.values()) <= LITTLE_TEXT):
             found = self.sites.calls_in(area)
             return [site for site in found if site.callee is not None and site.callee.address in callees]
         return self.sites.callers(callees)
@@ -425,6 +432,10 @@ class AdviceMatcher:
             return self._files[index](function)
         return function.address in self.resolved[index].lies_in
 
+    def call(self, callee: Function, bits: _Bits) -> Outcome | None:
+        """The answer for calls of a function; ``bits``: from where."""
+        return self.outcome(_CALL, callee, bits)
+
     def outcome(self, kind: bool, target: Function, bits: _Bits | None) -> Outcome | None:
         """The answer for executions, or calls, of a function; ``bits`` None: it is not known from where."""
         key = kind, target.address, bits
@@ -501,49 +512,8 @@ class AdviceMatcher:
                 guard = both(guard, inside if literal.positive else negated(inside))
         return guard
 
-    # --- indirect calls
-
-    def _indirect(self, result: AdviceMatch) -> list[IndirectSite]:
-        """The indirect calls in functions that a ``within`` names, with the outcome for each callee."""
-        areas: dict[int, Function] = {}
-        for conjunct in self.conjuncts:
-            if conjunct.usable and conjunct.calls and conjunct.asks_where:
-                areas.update(self.area(conjunct, True) or {})
-        if not areas or sum(f.size for f in areas.values()) > _LITTLE_TEXT:
-            return []
-        found = []
-        for site in self.sites.calls_in(areas):
-            if site.kind is CallKind.INDIRECT:
-                bits = self.bits(site.caller)
-                outcomes = {a: self.outcome(_CALL, f, bits) for a, f in result.callees.items()}
-                sure = {address: outcome for address, outcome in outcomes.items() if outcome is not None}
-                if sure:
-                    found.append(IndirectSite(site, sure))
-        return found
-
-    def _check_indirect(self, result: AdviceMatch) -> None:
-        """Where no direct call is left: whether indirect ones may be meant."""
-        if result.calls or not result.callees:
-            return
-        if result.unknown:
-            result.only_indirect = True
-        elif not any(c.hits for c in self.conjuncts if c.calls):
-            if len(self.sites.callers(result.callees)) <= _FEW_CALLS and self._indirect(result):
-                result.only_indirect = True
-            else:
-                for conjunct in self.conjuncts:  # what looking for indirect calls counted
-                    conjunct.hits = 0 if conjunct.calls else conjunct.hits
-        if result.only_indirect:
-            from klasy.match import lint
-
-            lint.report_only_indirect(self, result)
-
     # --- for messages
 
     def leaf_span(self, index: int) -> Span:
         """Where a designator is written."""
         return self.form.leaves[index].span
-
-    def positive(self, leaves: Iterable[Literal]) -> list[int]:
-        """The leaves that are not negated."""
-        return [literal.leaf for literal in leaves if literal.positive]

@@ -6,6 +6,7 @@ from klasy.diag import did_you_mean
 from klasy.kernel.model import Place, Way
 from klasy.lang import ast
 from klasy.match import lint
+from klasy.match.glob import is_glob
 from klasy.match.guard import either
 from klasy.match.matched import Match, Outcome
 from klasy.match.mechanism import Context, Mechanism
@@ -107,6 +108,14 @@ def _instructions(matcher: AdviceMatcher, node: ast.At) -> dict[int, Function]:
         return sources.beginnings(matcher, node)
     name, offset = node.function or "", node.offset
     kernel, bag = matcher.kernel, matcher.bag
+    if is_glob(name):
+        bag.error(
+            "wildcard-at",
+            f"'at' names one instruction: '{name}' has a wildcard",
+            node.span,
+            hints=["name the function; the entries of many are execution(..)"],
+        )
+        return {}
     named = matcher.signatures.functions(name)
     functions = {function.address: function for function in named if function.name == name}
     if not functions:
