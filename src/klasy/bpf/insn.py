@@ -120,7 +120,7 @@ class Instruction(NamedTuple):
     instruction refers to: a label for a jump, a subprogram for a call, a map for a load of a map. While it does,
     ``off`` (``imm`` for a call) holds nothing of meaning. ``labels`` name this place. ``metadata`` is whatever the
     generator wants to find again when the verifier complains about the instruction, as a rule a source Span.
-    Neither it nor ``comment`` nor ``labels`` change the encoding.
+    Neither it nor ``labels`` change the encoding.
     """
 
     opcode: int
@@ -131,7 +131,6 @@ class Instruction(NamedTuple):
     target: str | None = None
     labels: tuple[str, ...] = ()
     metadata: object = None
-    comment: str = ""
 
     # -- making a variant --------------------------------------------------------------------------------------
 
@@ -142,10 +141,6 @@ class Instruction(NamedTuple):
     def at(self, metadata: object) -> Instruction:
         """The same instruction with this metadata."""
         return self._replace(metadata=metadata)
-
-    def commented(self, text: str) -> Instruction:
-        """The same instruction with this comment."""
-        return self._replace(comment=text)
 
     # -- asking ------------------------------------------------------------------------------------------------
 

@@ -129,16 +129,6 @@ class PerfEvent(Descriptor):
         """Keep it, but silent."""
         sys.ioctl(self.fileno(), u.PERF_EVENT_IOC_DISABLE, 0, "disabling a perf event")
 
-    def move_breakpoint(self, address: int, length: int, access: int, *, disabled: bool = False) -> None:
-        """Aim a breakpoint at another address. Its link and program stay."""
-        attributes = Buffer(_breakpoint_attr(address, length, access, disabled))
-        sys.ioctl(
-            self.fileno(),
-            u.PERF_EVENT_IOC_MODIFY_ATTRIBUTES,
-            attributes.address,
-            f"moving a debug register to {address:#x}",
-        )
-
 
 # --- links ----------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
     with RingReader(events) as reader:
         while True:
             reader.wait(timeout=1.0)
-            for record in reader.batch():
-                ...                        # a memoryview, good until the next record is asked for
+            runs, behind = reader.peek()
+            ...                            # copies; the records stay in the buffer
+            reader.consume(behind)         # until now: their room is the kernel's again
 
 The kernel and the reader share memory: a page with the consumer's position, which the reader writes; a page with the
 producer's position; and the data, mapped twice in a row so that a record that wraps around its end can be read in
@@ -46,8 +47,6 @@ from klasy.plain import TYPE_CHECKING, Closing, suppress
 from klasy.record import RUN_HEAD, Run, same_ahead, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from klasy.bpf.maps import Map
 
 _HEADER = u.BPF_RINGBUF_HDR_SZ
@@ -70,26 +69,6 @@ class RingView:
         self._words = data.cast("I")
         self._mask = len(data) // 2 - 1
 
-    def batch(self, limit: int = 1 << 30) -> Iterator[memoryview]:
-        """The records there are now, at most ``limit``, without waiting.
-
-        Each is a view into the shared memory, good until the next is asked for or the iterator is closed: then its
-        room is the kernel's again. A record whose processing raises stays in the buffer and comes again; so does one
-        at which the caller leaves the loop, but not the ones before it.
-        """
-        given = 0
-        for at, length, position in self._walk(self._consumer[0]):
-            if length is not None:
-                if given == limit:
-                    return
-                given += 1
-                record = self._data[at : at + length]
-                try:
-                    yield record
-                finally:
-                    record.release()  # a view that outlives its room would show another record
-            self._consumer[0] = position
-
     def peek(self, limit: int = 1 << 30, after: int | None = None) -> tuple[list[Run], int]:
         """Copies of the records there are now, at most ``limit``, and the position behind the last of them.
 
@@ -98,7 +77,7 @@ class RingView:
         """
         behind = self._consumer[0] if after is None else after
         runs: list[Run] = []
-        # As _walk does, but as many at a time as have one length and are all submitted: one look at their headers.
+        # As many at a time as have one length and are all submitted: one look at their headers.
         words, mask, data, producer = self._words, self._mask, self._data, self._producer
         while behind < producer[0]:
             end = producer[0]
@@ -153,21 +132,6 @@ class RingView:
     def discard(self) -> None:
         """Give the kernel back the room of all that was written so far, unread."""
         self._consumer[0] = self._producer[0]
-
-    def _walk(self, position: int) -> Iterator[tuple[int, int | None, int]]:
-        """Of each record from a position on: where its data is, its length, None if discarded, and what is behind it.
-
-        Ends before the first that is not submitted yet.
-        """
-        words, mask = self._words, self._mask
-        while position < self._producer[0]:
-            at = position & mask
-            header = words[at >> 2]
-            if header & u.BPF_RINGBUF_BUSY_BIT:
-                return
-            length = header & _LENGTH
-            position += step_of(length)
-            yield at + _HEADER, None if header & u.BPF_RINGBUF_DISCARD_BIT else length, position
 
     def ready(self) -> bool:
         """Whether the next record can be read now."""

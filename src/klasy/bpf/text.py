@@ -62,8 +62,7 @@ def listing(
             lines.append(f"; {describe(metadata)}")
         before = metadata
         code = f"({instruction.opcode:02x}) " if opcodes else ""
-        line = f"{slot:4}: {code}{format_instruction(instruction)}"
-        lines.append(f"{line:<48}; {instruction.comment}" if instruction.comment else line)
+        lines.append(f"{slot:4}: {code}{format_instruction(instruction)}")
         slot += instruction.slots
     return "".join(line + "\n" for line in lines)
 

@@ -258,10 +258,6 @@ class Btf:
         own = [first + index for index, info in enumerate(infos) if read.kind_of(info) in wanted]
         return [*(self.base._all_of(*kinds) if self.base else ()), *own]
 
-    def structs_with_member(self, name: str) -> list[int]:
-        """Ids, ascending, of the structs and unions that have a member of a name of their own. The base's included."""
-        return self._holders(name, Struct, Union)
-
     def _holders(self, name: str, *kinds: TypeClass) -> list[int]:
         """Ids, ascending, of the types of some kinds that have a part (member, constant) with a name."""
         wanted = _numbers(kinds)

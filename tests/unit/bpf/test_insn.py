@@ -120,8 +120,8 @@ def test_unknown_names_are_errors():
 
 
 def test_notes_do_not_change_the_code():
-    """Labels, metadata and comments are for people."""
+    """Labels and metadata are for people."""
     plain = i.mov(R0, 0)
-    noted = plain.labelled("a", "b").at("line 3").commented("why")
+    noted = plain.labelled("a", "b").at("line 3")
     assert noted.encode() == plain.encode()
-    assert (noted.labels, noted.metadata, noted.comment) == (("a", "b"), "line 3", "why")
+    assert (noted.labels, noted.metadata) == (("a", "b"), "line 3")

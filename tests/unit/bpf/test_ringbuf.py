@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rings import take
 
 from klasy.bpf.ringbuf import RingView
 from klasy.log.rawfile import pieces
@@ -54,10 +54,6 @@ class Producer:
         self.put(position, struct.pack("<I", length | bits))
 
 
-def contents(view: RingView, limit: int = 100) -> list[bytes]:
-    return [bytes(record) for record in view.batch(limit)]
-
-
 def peeked(view: RingView, limit: int = 100, after: int | None = None) -> tuple[list[bytes], int]:
     runs, behind = view.peek(limit, after)
     assert all(run.number == len(run.records()) for run in runs)
@@ -69,10 +65,10 @@ def test_a_busy_record_holds_back_those_behind_it():
     p = Producer()
     first, second = p.reserve(b"first"), p.reserve(b"second")
     p.finish(second)
-    assert (contents(p.view), p.view.ready(), p.view.pending()) == ([], False, 32)
+    assert (take(p.view), p.view.ready(), p.view.pending()) == ([], False, 32)
     p.finish(first)
     assert p.view.ready()
-    assert contents(p.view) == [b"first", b"second"]
+    assert take(p.view) == [b"first", b"second"]
     assert p.view.pending() == 0
 
 
@@ -81,36 +77,8 @@ def test_discarded_records_give_their_room_back():
     p = Producer()
     for content in (b"a", b"b", b"c"):
         p.finish(p.reserve(content), DISCARD if content == b"b" else 0)
-    assert contents(p.view) == [b"a", b"c"]
+    assert take(p.view) == [b"a", b"c"]
     assert p.positions[0] == p.positions[1]
-
-
-def test_records_that_come_during_a_batch_are_in_it():
-    """Reaching the end, the reader looks once more."""
-    p = Producer()
-    p.finish(p.reserve(b"one"))
-    seen = []
-    for record in p.view.batch():
-        seen.append(bytes(record))
-        if len(seen) < 5:
-            p.finish(p.reserve(b"more"))
-    assert seen == [b"one", *[b"more"] * 4]
-
-
-def test_position_is_given_back_record_by_record():
-    """While a record is being looked at its room is not the producer's; when the next is asked for, it is."""
-    p = Producer()
-    for content in (b"a" * 40, b"b" * 40):
-        p.finish(p.reserve(content))
-    batch = p.view.batch()
-    next(batch)
-    assert p.positions[0] == 0
-    assert p.reserve(b"c" * 40) is None
-    next(batch)
-    assert p.positions[0] == 48
-    assert p.reserve(b"c" * 40) is not None
-    batch.close()
-    assert p.positions[0] == 48
 
 
 def test_limit():
@@ -118,8 +86,8 @@ def test_limit():
     p = Producer()
     for n in range(5):
         p.finish(p.reserve(bytes([n])))
-    assert contents(p.view, 0) == []
-    assert [contents(p.view, 2) for _ in range(3)] == [[b"\0", b"\1"], [b"\2", b"\3"], [b"\4"]]
+    assert take(p.view, 0) == []
+    assert [take(p.view, 2) for _ in range(3)] == [[b"\0", b"\1"], [b"\2", b"\3"], [b"\4"]]
 
 
 def test_peek_takes_nothing_until_it_is_told_to():
@@ -134,7 +102,7 @@ def test_peek_takes_nothing_until_it_is_told_to():
     assert peeked(p.view) == ([b"a", b"c"], behind_all)
     assert peeked(p.view, after=behind_all) == ([], behind_all)
     p.view.consume(behind_first)
-    assert contents(p.view) == [b"c"]
+    assert take(p.view) == [b"c"]
     assert p.view.pending() == 0
 
 
@@ -149,7 +117,7 @@ def test_every_record_once_and_in_order(records, start):
     for content, how, read in records:
         position = p.reserve(content)
         if position is None:
-            seen += contents(p.view)
+            seen += take(p.view)
             position = p.reserve(content)
             if position is None:
                 lost += 1
@@ -158,8 +126,8 @@ def test_every_record_once_and_in_order(records, start):
         if how == "submit":
             expected.append(content)
         if read:
-            seen += contents(p.view)
-    seen += contents(p.view)
+            seen += take(p.view)
+    seen += take(p.view)
     assert seen == expected
     assert p.view.pending() == 0
     assert lost == 0
@@ -175,7 +143,7 @@ def test_every_record_once_and_in_order(records, start):
     st.integers(8, CAPACITY),
 )
 def test_many_of_one_length_at_a_time(stretches, start, limit, most):
-    """Peeking gives what walking from record to record gives, up to the limit or to the first that is not submitted; so
+    """Peeking gives each record, up to the limit or to the first that is not submitted; so
     do stretches, one after the other, of which none is longer than asked for unless a record is. And so many are told
     to be unread."""
     p = Producer(start)
@@ -204,12 +172,3 @@ def test_many_of_one_length_at_a_time(stretches, start, limit, most):
     assert [data[: len(one)] for data, one in zip(found, expected, strict=True)] == expected
     p.view.consume(behind)
     assert peeked(p.view)[0] == expected[limit:]
-
-
-def test_a_record_that_is_kept_too_long_says_so():
-    """A view is dead once its room is given back."""
-    p = Producer()
-    p.finish(p.reserve(b"x"))
-    (kept,) = list(p.view.batch())
-    with pytest.raises(ValueError, match="released"):
-        kept[0]

@@ -72,18 +72,18 @@ def test_no_opcode_byte_breaks_the_printer(instruction):
             assert "\n" not in format_instruction(instruction._replace(opcode=opcode))
 
 
-def test_listing_shows_labels_slots_source_and_comments():
+def test_listing_shows_labels_slots_and_source():
     """A symbolic program prints with its names, and its source lines where they change."""
     source = SourceFile("d.asp", "before() {\n  log(x);\n}")
     span = Span(source, source.text.index("log"), source.text.index(";") + 1)
     a = Assembler()
-    a.emit(i.mov(R6, R1).commented("the registers"))
+    a.emit(i.mov(R6, R1))
     with a.source(span):
         a.emit(i.load_imm64(R1, 1 << 40), i.jump_if(R1, "==", 0, "out"))
     a.label("out")
     a.emit(i.exit_())
     assert listing(a.instructions) == (
-        "   0: (bf) r6 = r1                              ; the registers\n"
+        "   0: (bf) r6 = r1\n"
         "; d.asp:2: log(x);\n"
         "   1: (18) r1 = 0x10000000000\n"
         "   3: (15) if r1 == 0x0 goto out\n"

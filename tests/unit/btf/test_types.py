@@ -113,13 +113,6 @@ def test_matching_is_a_glob_over_whole_names(btf):
     assert btf.matching("lis?") == []
 
 
-def test_structs_with_member(btf):
-    """A member's name leads to the structs that have it themselves, not to types of that name."""
-    assert btf.structs_with_member("next") == [LIST]
-    assert btf.structs_with_member("list") == [OUTER]
-    assert btf.structs_with_member("int") == []
-
-
 def test_members_of_anonymous_structs_count_as_the_outer_ones(btf):
     """find_member adds up the offsets through anonymous structs and keeps the width of bit-fields."""
     place = find_member(btf, OUTER, "b")
@@ -162,7 +155,6 @@ def test_a_module_builds_upon_the_kernel(btf):
     assert module.find_func("walk") is None
     assert module.find_func("mod_walk") == func
     assert module.type(OUTER) is btf.type(OUTER)
-    assert module.structs_with_member("next") == [LIST, inner]
     assert module.matching("*walk", t.Func) == [FUNC, func]
     assert dict(module.names(t.Func)) == {"walk": FUNC, "mod_walk": func}
 
@@ -309,7 +301,6 @@ def test_noise_in_the_types_gives_btf_errors_only(noise, at):
             btf.c_definition(i)
             btf.size_of(i)
             member_names(btf, i)
-        btf.structs_with_member("next")
         btf.find_constant("int")
     except BtfError:
         pass
