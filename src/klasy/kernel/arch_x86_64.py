@@ -9,7 +9,6 @@ ARGUMENT_REGISTERS = ("di", "si", "dx", "cx", "r8", "r9")
 """The registers of the first six integer arguments, in order; further ones lie on the stack."""
 
 RESULT_REGISTER = "ax"
-SECOND_RESULT_REGISTER = "dx"  # of a result of 9 to 16 bytes
 
 _SAVED = ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di")
 _FRAME = ("orig_ax", "ip", "cs", "flags", "sp", "ss")

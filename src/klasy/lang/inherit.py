@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     N = TypeVar("N", bound=ast.Node)
 
 
-_RATES = ("sample", "limit")
-
-
 class Unextendable(Exception):
     """What an aspect extends cannot be put in; the bag says why."""
 

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from klasy.backend.maps import Budget
 
 WINDOW = 1_000_000_000  # ns
-PARTS = 16
 _KEY = -8
 
 
