@@ -181,9 +181,9 @@ def _row(form: str, word: int, number: int) -> memoryview:
 
 
 # System calls as a whole: the result (8 bytes), then these registers of the program at the entry, as they lie in struct
-# pt_regs; then, for each argument that leads to a string or to what else is shown, its room (kernel.syscalls.Content,
-# at most TEXT_BYTES): that, then zeros, and in the last byte where it is from. The field is the last of its record, and
-# shorter where these take less than MOST_TEXTS of the largest.
+# pt_regs; then, for each argument that leads to a string or to what else is shown, its room
+# (kernel.callcontents.Content): that, then zeros, and in the last byte where it is from. The field is the last of its
+# record, and shorter where these take less than MOST_TEXTS of the largest string.
 CALL_REGISTERS = ("r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "orig_ax")
 CALL_SIZE = 8 + 8 * len(CALL_REGISTERS)
 TEXT_BYTES = 256

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, TypeAlias
 
     from klasy.compiler.irstate import Step
-    from klasy.kernel.syscalls import Content
+    from klasy.kernel.callcontents import Content
     from klasy.match import plan
     from klasy.record import Format
     from klasy.source import Span

@@ -12,7 +12,6 @@ from __future__ import annotations
 from klasy.errors import SystemRefusal
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.plain import TYPE_CHECKING, NamedTuple
-from klasy.record import TEXT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,9 +79,6 @@ NEVER_RETURN = frozenset({"exit", "exit_group"})
 REPLACE_REGISTERS = frozenset({"execve", "execveat", "rt_sigreturn"})
 
 
-# Strings that the kernel takes, though their type is not 'const char *'.
-_ALSO_STRINGS = {"mount": ("dev_name", "dir_name", "type"), "umount2": ("name",)}
-
 _GAP = NAMES.index("pidfd_send_signal")  # the last numbers are those of all architectures
 _BEHIND_GAP = 424
 
@@ -121,107 +117,15 @@ def arguments(kernel: Kernel, name: str) -> tuple[Field, ...] | None:
     return recorded(kernel.tracepoints, name)
 
 
+def event_name(name: str) -> str:
+    """What the kernel's record of a call's entry is called, in the category ``syscalls``."""
+    return f"sys_enter_{_FUNCTIONS.get(name, name)}"
+
+
 def recorded(tracepoints: Tracepoints, name: str) -> tuple[Field, ...] | None:
     """The same where only the kernel's trace events are at hand."""
     try:
-        made = tracepoints.format("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}")
+        made = tracepoints.format("syscalls", event_name(name))
     except (SystemRefusal, KeyError):
         return None
     return tuple(made.fields[1 : 1 + len(ARGUMENT_OFFSETS)])  # the first is the call's number
-
-
-class Content(NamedTuple):
-    """What an argument leads to in the memory of the program, of which the call takes note as a whole.
-
-    ``place``: which argument it is. ``size``: in bytes; 0 of a string, which ends itself, and where the next argument
-    tells it: as a number or, of what the call fills, as the address of an int. Of DATA the next argument tells how much
-    it is, or, of what the call fills, its result; ``size`` is the most that is noted of it.
-    """
-
-    place: int
-    kind: str
-    size: int = 0
-    filled: bool = False
-
-    @property
-    def register(self) -> int:
-        """The register with its address, as an offset in ``struct pt_regs``."""
-        return ARGUMENT_OFFSETS[self.place]
-
-    @property
-    def size_register(self) -> int:
-        """That of the next argument."""
-        return ARGUMENT_OFFSETS[self.place + 1]
-
-    @property
-    def room(self) -> int:
-        """Bytes in a record: as many as there may be, and one that tells where they are from."""
-        return -(-(self.size + 1) // 8) * 8 if self.kind == DATA else TEXT_BYTES
-
-
-STRING, SOCKET_ADDRESS, TIME, PAIR, OPEN_HOW = "string", "socket address", "time", "pair", "open_how"
-DATA = "data"
-
-_DATA = 32  # of what is read and written as much as strace shows
-_PATH = TEXT_BYTES - 1
-
-# What else a call is given, or fills: by call and argument the kind, the size, and whether the call fills it.
-_LEAD = {
-    ("connect", "uservaddr"): (SOCKET_ADDRESS, 0, False),
-    ("bind", "umyaddr"): (SOCKET_ADDRESS, 0, False),
-    ("sendto", "addr"): (SOCKET_ADDRESS, 0, False),
-    ("accept", "upeer_sockaddr"): (SOCKET_ADDRESS, 0, True),
-    ("accept4", "upeer_sockaddr"): (SOCKET_ADDRESS, 0, True),
-    ("getsockname", "usockaddr"): (SOCKET_ADDRESS, 0, True),
-    ("getpeername", "usockaddr"): (SOCKET_ADDRESS, 0, True),
-    ("recvfrom", "addr"): (SOCKET_ADDRESS, 0, True),
-    ("nanosleep", "rqtp"): (TIME, 16, False),
-    ("clock_nanosleep", "rqtp"): (TIME, 16, False),
-    ("clock_settime", "tp"): (TIME, 16, False),
-    ("openat2", "how"): (OPEN_HOW, 0, False),
-    ("pipe", "fildes"): (PAIR, 8, True),
-    ("pipe2", "fildes"): (PAIR, 8, True),
-    ("socketpair", "usockvec"): (PAIR, 8, True),
-    ("write", "buf"): (DATA, _DATA, False),
-    ("pwrite64", "buf"): (DATA, _DATA, False),
-    ("sendto", "buff"): (DATA, _DATA, False),
-    ("mq_timedsend", "u_msg_ptr"): (DATA, _DATA, False),
-    **{(f"{which}setxattr", "value"): (DATA, _DATA, False) for which in ("", "l", "f")},
-    ("sethostname", "name"): (DATA, 64, False),  # the most that the kernel takes of a name
-    ("setdomainname", "name"): (DATA, 64, False),
-    ("read", "buf"): (DATA, _DATA, True),
-    ("pread64", "buf"): (DATA, _DATA, True),
-    ("recvfrom", "ubuf"): (DATA, _DATA, True),
-    ("mq_timedreceive", "u_msg_ptr"): (DATA, _DATA, True),
-    ("getrandom", "buf"): (DATA, _DATA, True),
-    ("getrandom", "ubuf"): (DATA, _DATA, True),  # since 6.6
-    **{(f"{which}getxattr", "value"): (DATA, _DATA, True) for which in ("", "l", "f")},
-    ("readlink", "buf"): (DATA, _PATH, True),
-    ("readlinkat", "buf"): (DATA, _PATH, True),
-    ("getcwd", "buf"): (STRING, 0, True),
-}
-_LEADING = frozenset(call for call, _ in _LEAD)
-
-
-def contents(tracepoints: Tracepoints, name: str, *, over: bool) -> tuple[Content, ...]:
-    """What a call leads to, by place; ``over``: what it has filled, too. Faster where that is nothing."""
-    if name not in _LEADING:
-        try:
-            if "char *" not in tracepoints.read("syscalls", f"sys_enter_{_FUNCTIONS.get(name, name)}"):
-                return ()
-        except SystemRefusal:
-            return ()
-    return contents_of(name, recorded(tracepoints, name) or (), over=over)
-
-
-def contents_of(name: str, fields: Sequence[Field], *, over: bool) -> tuple[Content, ...]:
-    """See :func:`contents`. ``fields`` are the arguments."""
-    also = _ALSO_STRINGS.get(name, ())
-    found = []
-    for place, field in enumerate(fields):
-        kind, size, filled = _LEAD.get((name, field.name), ("", 0, False))
-        if not kind and (field.name in also or field.type.replace(" ", "") == "constchar*"):
-            found.append(Content(place, STRING))
-        elif kind and (over or not filled):
-            found.append(Content(place, kind, size, filled))
-    return tuple(found)

@@ -10,17 +10,19 @@ from struct import Struct
 from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
-from klasy.kernel.callwords import ADDRESS_RESULTS, ADDRESSES, FAMILY, INTERNAL_ERRORS, OPEN, RESOLVE, TAKEN, words
+from klasy.kernel.callcontents import STRING, contents_of
+from klasy.kernel.callwords import ADDRESS_RESULTS, ADDRESSES, INTERNAL_ERRORS, TAKEN, words
+from klasy.kernel.structwords import CHOSEN
 from klasy.kernel.tracepoints import LiveTracepoints
-from klasy.log.format_text import quoted
-from klasy.log.value import Call, CallArgument, UserText, ip4_text, ip6_text, text_of
+from klasy.log.callmemory import shown
+from klasy.log.value import Call, CallArgument, UserText, text_of
 from klasy.plain import TYPE_CHECKING, NamedTuple
 from klasy.record import CALL_REGISTERS, CALL_SIZE, TEXT_KERNEL, TEXT_NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klasy.kernel.syscalls import Content
+    from klasy.kernel.callcontents import Content
     from klasy.kernel.tracepoints import Field, Tracepoints
 
 TRACEFS = "/sys/kernel/tracing"
@@ -29,15 +31,13 @@ _WORD = 8
 _NUMBERS = Struct(f"<q{len(CALL_REGISTERS)}Q")
 assert _NUMBERS.size == CALL_SIZE
 _REMEMBERED = 256
-_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-_UNIX_SIZE = 110  # of struct sockaddr_un
-_NETLINK, _TIME, _PAIR, _OPEN_HOW = Struct("<II"), Struct("<qq"), Struct("<ii"), Struct("<3Q")
 _ERRORS = 4095
 # Of these a program sets the low half of a register alone: what wait4(-1, ..) leaves there is 0xffffffff.
 _WORDS = """int unsigned u32 __u32 __s32 pid_t uid_t gid_t qid_t clockid_t timer_t mqd_t key_t key_serial_t rwf_t"""
 _SHORT = {"umode_t": 16, "mode_t": 16, "unsigned int": 32, **dict.fromkeys(_WORDS.split(), 32)}
 _UNSIGNED = ("unsigned", "u32", "u64", "__u", "size_t", "umode_t", "qid_t", "uid_t", "gid_t", "aio_context_t")
-_NOBODY = (1 << 32) - 1  # as a user or group: leave it as it is; programs write -1
+_LOW_HALF = (1 << 32) - 1
+_NOBODY = _LOW_HALF  # as a user or group: leave it as it is; programs write -1
 
 
 class Calls:
@@ -53,15 +53,11 @@ class Calls:
         known = self._arguments(name, over)
         arguments = []
         for argument in known:
-            number, content = numbers[argument.word], argument.content
-            found = None
-            if content is not None and number and not (content.filled and numbers[0] < 0):
-                length = numbers[0]
-                if content.kind == syscalls.DATA and not content.filled:
-                    behind = known[content.place + 1]
-                    length = int(behind.shown(numbers[behind.word]).value)
-                found = _content(argument, content, raw, length)
+            number = numbers[argument.word]
+            led = number and argument.content is not None
+            found = _led_to(argument, known, numbers, raw, over) if led else None
             arguments.append(argument.shown(number) if found is None else found)
+        _choose(name, arguments, known, numbers)
         taken = TAKEN.get(name)
         if taken is not None:
             place, rule = taken
@@ -76,7 +72,7 @@ class Calls:
         found = self._known.get((name, over))
         if found is None:
             fields = syscalls.recorded(self._tracepoints, name) or ()
-            contents = syscalls.contents_of(name, fields, over=over)
+            contents = contents_of(name, fields, over=over)
             ends = accumulate((each.room for each in contents), initial=CALL_SIZE)
             led = {each.place: (at, each) for at, each in zip(ends, contents, strict=False)}
             found = self._known[name, over] = tuple(
@@ -105,70 +101,50 @@ def _argument(call: str, place: int, field: Field, at: int, content: Content | N
     return _Argument(field.name, word, at, content, shown)
 
 
-def _content(argument: _Argument, content: Content, raw: bytes, length: int) -> CallArgument | None:
-    """An argument by what it leads to, of DATA ``length`` bytes; None where that is not in the record."""
-    last = argument.at + content.room - 1
-    if last >= len(raw) or raw[last] == TEXT_NONE:
+def _led_to(
+    argument: _Argument, known: tuple[_Argument, ...], numbers: tuple[int, ...], raw: bytes, over: bool
+) -> CallArgument | None:
+    """An argument by what it leads to; None where that is not in the record, or was not filled."""
+    content, result = argument.content, numbers[0]
+    assert content is not None
+    if content.filled and result < 0:
         return None
-    data = raw[argument.at : last]
-    if content.kind == syscalls.STRING:
-        text = text_of(data)
-        return CallArgument(argument.name, text if raw[last] == TEXT_KERNEL else UserText(text), None)
-    if content.kind == syscalls.DATA:
-        if length < 0:  # which no call takes
-            return None
-        text = data[: min(length, content.size)].decode("utf-8", "surrogateescape")
-        more = ".." if length > content.size else ""
-        return CallArgument(argument.name, UserText(text), quoted(text) + more)
-    value, text = _CONTENTS[content.kind](data)
-    return CallArgument(argument.name, UserText(value), text)
+    if content.kind == STRING:
+        return _string(argument, raw)
+    data = _room(argument, raw)
+    if data is None:
+        return None
+    count: object = 0
+    if content.place + 1 < len(known):
+        behind = known[content.place + 1]
+        count = behind.shown(numbers[behind.word]).value
+    found = shown(content, data[:-1], count if isinstance(count, int) else 0, result, over)
+    return None if found is None else CallArgument(argument.name, UserText(found[0]), found[1])
 
 
-def _socket_address(data: bytes) -> tuple[str, str]:
-    """As people write it: ``127.0.0.1:80``, ``[::1]:80``, ``unix:"/run/x"``; @ is a NUL of an abstract name."""
-    family, port = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:4], "big")
-    if family == _AF_UNIX:
-        path = data[2:_UNIX_SIZE]
-        name = text_of(path) if path[0] else text_of(b"@" * any(path) + path[1:].rstrip(b"\0").replace(b"\0", b"@"))
-        return f"unix:{name}", f"unix:{quoted(name)}"
-    if family == _AF_INET:
-        text = f"{ip4_text(data[4:8])}:{port}"
-    elif family == _AF_INET6:
-        scope = int.from_bytes(data[24:28], "little")
-        text = f"[{ip6_text(data[8:24])}{f'%{scope}' if scope else ''}]:{port}"
-    elif family == _AF_NETLINK:
-        number, groups = _NETLINK.unpack_from(data, 4)
-        text = f"netlink:{number},{groups:#x}"
-    else:
-        text = FAMILY.text(family)
-    return text, text
+def _choose(name: str, arguments: list[CallArgument], known: tuple[_Argument, ...], numbers: tuple[int, ...]) -> None:
+    """Show an argument by the words that another one chooses, where there are some."""
+    chooses, place, choices = CHOSEN.get(name, (0, len(arguments), {}))
+    if place < len(arguments):
+        meant, value = choices.get(numbers[known[chooses].word] & _LOW_HALF), arguments[place].value
+        if meant is not None and isinstance(value, int):
+            arguments[place] = CallArgument(arguments[place].name, value, meant.text(value))
 
 
-def _time(data: bytes) -> tuple[str, str]:
-    seconds, nanoseconds = _TIME.unpack_from(data)
-    text = f"{{tv_sec={seconds}, tv_nsec={nanoseconds}}}"
-    return text, text
+def _string(argument: _Argument, raw: bytes) -> CallArgument | None:
+    """An argument by the string that it leads to; None where that is not in the record."""
+    data = _room(argument, raw)
+    if data is None:
+        return None
+    text = text_of(data[:-1])
+    return CallArgument(argument.name, text if data[-1] == TEXT_KERNEL else UserText(text), None)
 
 
-def _pair(data: bytes) -> tuple[str, str]:
-    first, second = _PAIR.unpack_from(data)
-    text = f"[{first}, {second}]"
-    return text, text
-
-
-def _open_how(data: bytes) -> tuple[str, str]:
-    flags, mode, resolve = _OPEN_HOW.unpack_from(data)
-    octal = f"0{mode:o}" if mode else "0"
-    text = f"{{flags={OPEN.text(flags)}, mode={octal}, resolve={RESOLVE.text(resolve)}}}"
-    return text, text
-
-
-_CONTENTS = {
-    syscalls.SOCKET_ADDRESS: _socket_address,
-    syscalls.TIME: _time,
-    syscalls.PAIR: _pair,
-    syscalls.OPEN_HOW: _open_how,
-}
+def _room(argument: _Argument, raw: bytes) -> bytes | None:
+    """What is in a record of what an argument leads to, and the byte that tells where that is from."""
+    assert argument.content is not None
+    end = argument.at + argument.content.room
+    return None if end > len(raw) or raw[end - 1] == TEXT_NONE else raw[argument.at : end]
 
 
 def _shown(call: str, field: Field, number: int) -> CallArgument:

@@ -4,7 +4,7 @@ Writing records as they are is the cheapest a reader can do with them. A file ha
 elsewhere and later: the aspects' formats and join points and, where the formats need them, the kernel's symbols and
 types. It is read without trust in what it says: a malformed one is refused.
 
-    magic        ``klasy log 4``, a line
+    magic        ``klasy log 5``, a line
     chunks       tag (4 bytes), length of the body (8 bytes), body
       HEAD         JSON: the kernel's release, the distance of its clock to that on the wall, the sources of records
       SYMS         the functions of one object: length of its name (2), name (empty: the kernel proper), where it was
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from klasy.kernel.references import Reference
     from klasy.log.event import LogEvent
 
-MAGIC = b"klasy log 4\n"
+MAGIC = b"klasy log 5\n"
 _CHUNK = Struct("<4sQ")
 _NAME = Struct("<H")
 _BASE = Struct("<Q")

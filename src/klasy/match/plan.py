@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 
     from klasy.diag import Diagnostic
     from klasy.flow.stored import Stored
+    from klasy.kernel.callcontents import Content
     from klasy.kernel.model import Function
-    from klasy.kernel.syscalls import Content
     from klasy.lang.ast import Aspect, Expr, TypeRef
     from klasy.match.datum import Datum, MemberData, Piece, WatchedMember
     from klasy.match.filter import Filter

@@ -9,8 +9,8 @@ from klasy.plain import TYPE_CHECKING, dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from klasy.kernel.callcontents import Content
     from klasy.kernel.model import Function
-    from klasy.kernel.syscalls import Content
     from klasy.lang.ast import Advice
     from klasy.match.matched import Match, Outcome
     from klasy.match.plan import MemberCode, Watch

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from klasy.btf.walk import member_offset
 from klasy.errors import KernelLacks
-from klasy.kernel import syscalls
+from klasy.kernel import callcontents
 from klasy.kernel.model import Refusal, Way
 from klasy.lang import ast
 from klasy.lang.vocabulary import JOINPOINT
@@ -119,10 +119,10 @@ class _SyscallPlanner:
     def _add(self, kind: Kind, advice: ast.Advice, match: Match, function: Function, why: str) -> None:
         probes = self.planner.probes
         draft = probes.point(kind, function.address, function)
-        contents: tuple[syscalls.Content, ...] | None = None
+        contents: tuple[callcontents.Content, ...] | None = None
         if advice.index in self.whole:
             over = advice.kind is ast.AdviceKind.AFTER
-            contents = syscalls.contents(self.kernel.tracepoints, function.name, over=over)
+            contents = callcontents.contents(self.kernel.tracepoints, function.name, over=over)
         arm = probes.arm(draft, advice, match.outcome, hash(contents) if contents else 0)
         arm.contents = contents
         arm.by_address[function.address] = probes.joinpoint(advice, match.shadow, kind.mechanism.value, why)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 MAGIC = b"klasyreg"
-VERSION = 6
+VERSION = 7
 _HEADER = struct.Struct("<8sIII")  # magic, version, packing, bytes that follow
 _PLAIN, _DEFLATED = 0, 1
 _LONG = 32 * 1024  # bytes from which on compressing is worth the time, and the import, that it takes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from klasy.kernel import syscalls
+from klasy.kernel import callcontents, syscalls
 from klasy.kernel.tracepoints import Tracepoints
 
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
@@ -60,7 +60,9 @@ def test_strings_are_what_the_kernel_takes_as_such() -> None:
         close="unsigned int fd",
     )
     found = {
-        name: tuple(each.place for each in syscalls.contents(known, name, over=False) if each.kind == syscalls.STRING)
+        name: tuple(
+            each.place for each in callcontents.contents(known, name, over=False) if each.kind == callcontents.STRING
+        )
         for name in ("openat", "write", "mount", "getcwd", "close", "read")
     }
     assert found == {"openat": (1,), "write": (), "mount": (0, 1, 2), "getcwd": (), "close": (), "read": ()}
@@ -88,8 +90,8 @@ def test_what_a_call_fills_is_there_when_it_is_over() -> None:
         ("recvfrom", [], [1, 4]),
         ("setxattr", [0, 1, 2], [0, 1, 2]),
     ):
-        assert [each.place for each in syscalls.contents(known, name, over=False)] == before
-        assert [each.place for each in syscalls.contents(known, name, over=True)] == after
+        assert [each.place for each in callcontents.contents(known, name, over=False)] == before
+        assert [each.place for each in callcontents.contents(known, name, over=True)] == after
 
 
 def test_an_argument_may_be_called_as_the_number_is() -> None:

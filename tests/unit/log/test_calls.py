@@ -19,6 +19,7 @@ from tests.unit.kernel.test_syscalls import events
 
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.callwords import RESOLVE, WORDS, Words
+from klasy.kernel.structwords import STRUCT_WORDS
 from klasy.log.calls import Calls
 from klasy.log.decode import Decoder
 from klasy.log.event import LogPoint, Schema
@@ -64,6 +65,26 @@ CALLS = Calls(
         readlink="const char * path, char * buf, int bufsiz",
         getcwd="char * buf, unsigned long size",
         bpf="int cmd, union bpf_attr * uattr, unsigned int size",
+        writev="unsigned long fd, const struct iovec * vec, unsigned long vlen",
+        readv="unsigned long fd, const struct iovec * vec, unsigned long vlen",
+        sendmsg="int fd, struct user_msghdr * msg, unsigned int flags",
+        recvmsg="int fd, struct user_msghdr * msg, unsigned int flags",
+        poll="struct pollfd * ufds, unsigned int nfds, int timeout_msecs",
+        ppoll="struct pollfd * ufds, unsigned int nfds, struct __kernel_timespec * tsp, const sigset_t * sigmask,"
+        " size_t sigsetsize",
+        epoll_ctl="int epfd, int op, int fd, struct epoll_event * event",
+        epoll_wait="int epfd, struct epoll_event * events, int maxevents, int timeout",
+        setsockopt="int fd, int level, int optname, char * optval, int optlen",
+        getsockopt="int fd, int level, int optname, char * optval, int * optlen",
+        newfstatat="int dfd, const char * filename, struct stat * statbuf, int flag",
+        statx="int dfd, const char * filename, unsigned flags, unsigned int mask, struct statx * buffer",
+        wait4="pid_t upid, int * stat_addr, int options, struct rusage * ru",
+        prlimit64="pid_t pid, unsigned int resource, const struct rlimit64 * new_rlim, struct rlimit64 * old_rlim",
+        utimensat="int dfd, const char * filename, struct __kernel_timespec * utimes, int flags",
+        setitimer="int which, struct __kernel_old_itimerval * value, struct __kernel_old_itimerval * ovalue",
+        timerfd_settime="int ufd, int flags, const struct __kernel_itimerspec * utmr,"
+        " struct __kernel_itimerspec * otmr",
+        gettimeofday="struct __kernel_old_timeval * tv, struct timezone * tz",
         fanotify_init="unsigned int flags, unsigned int event_f_flags",
         fanotify_mark="int fanotify_fd, unsigned int flags, __u64 mask, int dfd, const char * pathname",
     )
@@ -81,6 +102,18 @@ NAMES = (
     "write",
     "read",
     "sendto",
+    "writev",
+    "readv",
+    "sendmsg",
+    "recvmsg",
+    "poll",
+    "epoll_wait",
+    "setsockopt",
+    "newfstatat",
+    "statx",
+    "wait4",
+    "prlimit64",
+    "utimensat",
 )
 SHORT = 40  # the room of what is read or written
 ORDER = ("di", "si", "dx", "r10", "r8", "r9")
@@ -114,7 +147,7 @@ NUMBERS = st.sampled_from([0, 1, 2, 3, -1, -100, 0o100, 0x7FFF_0000_1000]) | st.
 TEXTS = st.sampled_from([b"/a", b"\xff\n%s"]) | st.builds(
     lambda family, rest: bytes([family, 0]) + rest, st.sampled_from([0, 1, 2, 10, 16, 40]), st.binary(max_size=200)
 )
-ROOMS = st.sampled_from([(), (SHORT,), (SHORT, TEXT_BYTES)])
+ROOMS = st.sampled_from([(), (SHORT,), (SHORT, TEXT_BYTES), (376,), (200,), (40, 24)])
 
 
 @given(
@@ -209,10 +242,11 @@ def test_pairs_and_times() -> None:
     opened = text("openat2", (-100, 1, 2, 24), 3, (b"/a", TEXT_KERNEL), how)
     shown_how = "{flags=O_RDWR|O_CLOEXEC, mode=0600, resolve=RESOLVE_BENEATH|0x100}"
     assert opened == f'openat2(AT_FDCWD, "/a", {shown_how}, 24) = 3'
-    assert text("pipe2", (0x1000, 0o2000000), 0, (b"\3\0\0\0\4\0\0\0", TEXT_USER)) == "pipe2([3, 4], O_CLOEXEC) = 0"
+    ends = (b"\3\0\0\0\4\0\0\0", TEXT_USER)
+    assert text("pipe2", (0x1000, 0o2000000), 0, ends, rooms=(16,)) == "pipe2([3, 4], O_CLOEXEC) = 0"
     waited = (Struct("<qq").pack(1, 5), TEXT_USER)
-    assert text("nanosleep", (0x1000, 0), 0, waited) == "nanosleep({tv_sec=1, tv_nsec=5}, NULL) = 0"
-    shown: Any = value_json(CALLS.decode("nanosleep", record((0x1000, 0), 0, waited), over=True), SYMBOLS)
+    assert text("nanosleep", (0x1000, 0), 0, waited, rooms=(24,)) == "nanosleep({tv_sec=1, tv_nsec=5}, NULL) = 0"
+    shown: Any = value_json(CALLS.decode("nanosleep", record((0x1000, 0), 0, waited, rooms=(24,)), over=True), SYMBOLS)
     assert shown["arguments"] == {"rqtp": "{tv_sec=1, tv_nsec=5}", "rmtp": 0}
     assert shown["user_memory"] == ["rqtp"]
 
@@ -352,7 +386,7 @@ def test_an_unknown_call_has_no_arguments() -> None:
     assert text("mystery", (1, 2), 0) == "mystery() = 0"
 
 
-@given(st.sampled_from([*WORDS.values()]), st.integers(0, (1 << 64) - 1))
+@given(st.sampled_from([*WORDS.values(), *STRUCT_WORDS]), st.integers(0, (1 << 64) - 1))
 def test_no_bit_of_a_value_is_lost(words: Words, value: int) -> None:
     """The names that are shown, and the number behind them, are together the value."""
     known = {**words.choices, **words.flags}
@@ -365,8 +399,8 @@ def test_no_bit_of_a_value_is_lost(words: Words, value: int) -> None:
 HEADERS = (
     "fcntl.h unistd.h sys/mman.h sys/socket.h signal.h sched.h sys/wait.h sys/file.h sys/epoll.h sys/eventfd.h "
     "sys/inotify.h linux/fanotify.h sys/signalfd.h sys/timerfd.h sys/random.h sys/mount.h time.h sys/resource.h "
-    "sys/ptrace.h sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h netinet/tcp.h "
-    "linux/fs.h linux/openat2.h linux/bpf.h sys/stat.h stdio.h"
+    "sys/ptrace.h sys/prctl.h asm/prctl.h linux/futex.h linux/close_range.h linux/falloc.h netinet/in.h linux/tcp.h "
+    "linux/fs.h linux/openat2.h linux/bpf.h sys/stat.h stdio.h poll.h"
 )
 
 
@@ -375,7 +409,7 @@ def test_names_have_the_values_of_the_c_headers(tmp_path) -> None:
     """Every name is what the C headers say; only what these lack is not compared, and that is little."""
     names = {
         name: value
-        for words in (*WORDS.values(), RESOLVE)
+        for words in (*WORDS.values(), RESOLVE, *STRUCT_WORDS)
         for name, value in (*words.choices.items(), *words.flags.items())
     }
     includes = "".join(f"#if __has_include(<{h}>)\n#include <{h}>\n#endif\n" for h in HEADERS.split())

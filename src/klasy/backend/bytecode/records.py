@@ -30,12 +30,10 @@ from klasy.bpf.insn import (
 )
 from klasy.bpf.uapi import BPF_F_USER_BUILD_ID, BPF_F_USER_STACK
 from klasy.compiler import ir
-from klasy.kernel.syscalls import DATA, STRING
 from klasy.match.mechanism import Context
 from klasy.match.plan import Locator
 from klasy.plain import TYPE_CHECKING
 from klasy.record import (
-    CALL_SIZE,
     COUNTER_LOST,
     HEADER_SIZE,
     OFFSET_COMM,
@@ -49,8 +47,6 @@ from klasy.record import (
     STACK_BENEATH,
     STACK_OWN,
     STACK_OWN_UNLESS_TAIL,
-    TEXT_BYTES,
-    TEXT_NONE,
     TEXT_USER,
     USER_FRAME,
 )
@@ -62,7 +58,6 @@ if TYPE_CHECKING:
     from klasy.backend.bytecode.emitter import Emitter
     from klasy.backend.bytecode.origin import Origin
     from klasy.bpf.insn import Reg
-    from klasy.kernel.syscalls import Content
     from klasy.match.plan import Probe
 
 
@@ -86,7 +81,7 @@ class RecordWriter:
         e.keep(self.record, R0)
         self._header()
         for offset, size in gaps(op):
-            self._zero(offset, size)
+            self.zero(offset, size)
         for part in op.parts:
             self._part(part)
         e.into(R1, self.record)
@@ -97,50 +92,51 @@ class RecordWriter:
         self.counters.bump(self.e, self.op.joinpoint, COUNTER_LOST)
         self.e.go(back)
 
-    def _base(self) -> Reg:
+    def base(self) -> Reg:
         """A register with the record's address, good until the next call."""
         return self.e.register(self.record, R2)
 
     def _header(self) -> None:
         e, op = self.e, self.op
-        e.asm.emit(call("ktime_get_ns"), store(self._base(), OFFSET_TIME, R0))
-        self._value(OFFSET_JOINPOINT, 4, op.joinpoint)
-        self._value(OFFSET_FORMAT, 2, op.format)
-        e.asm.emit(call("get_smp_processor_id"), store(self._base(), OFFSET_CPU, R0, 2))
+        e.asm.emit(call("ktime_get_ns"), store(self.base(), OFFSET_TIME, R0))
+        self.value(OFFSET_JOINPOINT, 4, op.joinpoint)
+        self.value(OFFSET_FORMAT, 2, op.format)
+        e.asm.emit(call("get_smp_processor_id"), store(self.base(), OFFSET_CPU, R0, 2))
         if e.task is not None:
-            who(e, e.task, self._base)
+            who(e, e.task, self.base)
         else:
             e.asm.emit(call("get_current_pid_tgid"))
-            base = self._base()
+            base = self.base()
             e.asm.emit(store(base, OFFSET_TID, R0, 4), rsh(R0, 32), store(base, OFFSET_PID, R0, 4))
             self._comm(OFFSET_COMM)
         self._faults()
 
     def _faults(self) -> None:
-        base = self._base()
+        base = self.base()
         if self.op.faults is None:
             self.e.asm.emit(store_imm(base, OFFSET_FAULTS, 0))
         else:
             self.e.asm.emit(store(base, OFFSET_FAULTS, self.e.register(self.op.faults, R0)))
 
     def _comm(self, offset: int) -> None:
-        self._address(R1, offset)
+        self.address(R1, offset)
         self.e.asm.emit(mov(R2, ir.COMM_SIZE), call("get_current_comm"))
 
     def _comm_again(self, offset: int) -> None:
         """It stands in the header."""
-        base = self._base()
+        base = self.base()
         size = next(n for n in (8, 4, 2, 1) if offset % n == 0)
         for at in range(0, ir.COMM_SIZE, size):
             self.e.asm.emit(load(R0, base, OFFSET_COMM + at, size), store(base, offset + at, R0, size))
 
-    def _address(self, register: Reg, offset: int) -> None:
+    def address(self, register: Reg, offset: int) -> None:
         """``register`` = address in the record."""
         self.e.into(register, self.record)
         self.e.asm.emit(add(register, offset))
 
-    def _value(self, offset: int, size: int, value: ir.Operand) -> None:
-        base = self._base()
+    def value(self, offset: int, size: int, value: ir.Operand) -> None:
+        """Write a value of so many bytes."""
+        base = self.base()
         if isinstance(value, int):
             value &= (1 << 8 * size) - 1
             value -= 1 << 64 if value >> 63 else 0
@@ -148,8 +144,9 @@ class RecordWriter:
                 return self.e.asm.emit(store_imm(base, offset, value, size))
         return self.e.asm.emit(store(base, offset, self.e.register(value, R0), size))
 
-    def _zero(self, offset: int, size: int) -> None:
-        base = self._base()
+    def zero(self, offset: int, size: int) -> None:
+        """Write zeros."""
+        base = self.base()
         while size:
             step = next(n for n in (8, 4, 2, 1) if n <= size and offset % n == 0)
             self.e.asm.emit(store_imm(base, offset, 0, step))
@@ -161,21 +158,23 @@ class RecordWriter:
     def _part(self, part: ir.Part) -> None:
         match part:
             case ir.StoreField():
-                self._value(part.offset, part.size, part.value)
+                self.value(part.offset, part.size, part.value)
             case ir.CopyField():
                 self._copy(part, "==")
             case ir.StringField() if part.user and self.e.names:
-                self._zero(part.offset, part.size)
+                self.zero(part.offset, part.size)
                 self._user_string(part)
             case ir.StringField():
-                self._zero(part.offset, part.size)
+                self.zero(part.offset, part.size)
                 self._copy(part, "s>=")
             case ir.CallField():
-                self._call(part)
+                from klasy.backend.bytecode.callrecords import CallWriter
+
+                CallWriter(self, part).emit()
             case ir.StackField():
                 self._stack(part)
             case ir.BufferField():
-                self._zero(part.offset + 8, part.size - 8)
+                self.zero(part.offset + 8, part.size - 8)
                 self._buffer(part)
             case ir.CommField():
                 self._comm_again(part.offset)
@@ -187,12 +186,12 @@ class RecordWriter:
         e.into(R3, part.address)
         if part.at:
             e.asm.emit(add(R3, part.at))
-        self._address(R1, part.offset)
+        self.address(R1, part.offset)
         told = isinstance(part, ir.StringField) and part.told
         e.asm.emit(mov(R2, part.size - told))
         e.read_memory(user=part.user, string=isinstance(part, ir.StringField))
         if told:
-            e.asm.emit(store_imm(self._base(), part.offset + part.size - 1, TEXT_USER, 1))
+            e.asm.emit(store_imm(self.base(), part.offset + part.size - 1, TEXT_USER, 1))
         self._unless_failed(part, succeeded)
 
     def _user_string(self, part: ir.StringField) -> None:
@@ -203,90 +202,9 @@ class RecordWriter:
         e.into(R3, part.address)
         if part.at:
             e.asm.emit(add(R3, part.at))
-        told = (lambda source: e.asm.emit(store_imm(self._base(), last, source, 1))) if part.told else None
-        syscalls.read_string(e, part.size - part.told, lambda: self._address(R1, part.offset), told=told)
+        told = (lambda source: e.asm.emit(store_imm(self.base(), last, source, 1))) if part.told else None
+        syscalls.read_string(e, part.size - part.told, lambda: self.address(R1, part.offset), told=told)
         self._unless_failed(part, "s>=")
-
-    def _call(self, part: ir.CallField) -> None:
-        """A system call as a whole: its result, the registers at its entry, what they lead to."""
-        from klasy.backend.bytecode import syscalls
-
-        e, registers = self.e, part.offset + 8
-        self._value(part.offset, 8, part.result)
-        e.into(R3, part.registers)
-        self._address(R1, registers)
-        e.asm.emit(add(R3, syscalls.FIRST_REGISTER), mov(R2, syscalls.REGISTERS_BYTES))
-        e.read_memory()
-        if e.ends_calls:
-            none = e.asm.fresh_label("account")
-            syscalls.account(e, -8, none)
-            base = self._base()
-            for at in range(0, syscalls.REGISTERS_BYTES, 8):
-                e.asm.emit(load(R1, R0, at), store(base, registers + at, R1))
-            e.asm.label(none)
-        registers -= syscalls.FIRST_REGISTER
-        at = part.offset + CALL_SIZE
-        for content in part.contents:
-            self._zero(at, content.room)
-            e.asm.emit(load(R3, self._base(), registers + content.register))
-            if content.kind == STRING:
-                self._text(at)
-            else:
-                self._content(at, content, registers, part.offset)
-            at += content.room
-
-    def _content(self, offset: int, content: Content, registers: int, result: int) -> None:
-        """What lies at the address in r3, of the process's. ``registers``, ``result``: where the record has those of
-        the call.
-        """
-        e, last = self.e, offset + content.room - 1
-        none, read = e.asm.fresh_label("none"), e.asm.fresh_label("read")
-        if content.kind == DATA:
-            fits = e.asm.fresh_label("fits")
-            e.asm.emit(load(R2, self._base(), result if content.filled else registers + content.size_register))
-            if content.filled:  # an error
-                e.asm.emit(jump_if(R2, "s<", 0, none))
-            e.asm.emit(jump_if(R2, "<=", content.size, fits), mov(R2, content.size))
-            e.asm.label(fits)
-        elif content.size:
-            e.asm.emit(mov(R2, content.size))
-        elif content.filled:  # its size first goes where it will go itself
-            e.asm.emit(load(R3, self._base(), registers + content.size_register), mov(R2, 4))
-            self._address(R1, offset)
-            e.read_memory(user=True)
-            base = self._base()
-            e.asm.emit(load(R3, base, registers + content.register), load(R2, base, offset, 4))
-        else:
-            e.asm.emit(load(R2, self._base(), registers + content.size_register, 4))
-        if not content.size:  # nothing, and more than any address has: the kernel takes neither
-            e.asm.emit(jump_if(R2, "==", 0, none), jump_if(R2, ">", TEXT_BYTES - 1, none))
-        self._address(R1, offset)
-        e.read_memory(user=True)
-        e.asm.emit(store_imm(self._base(), last, TEXT_USER, 1), jump_if(R0, "s>=", 0, read))
-        e.asm.label(none)
-        e.asm.emit(store_imm(self._base(), last, TEXT_NONE, 1))
-        e.asm.label(read)
-
-    def _text(self, offset: int) -> None:
-        """The string at r3, of the process's, as part of a system call."""
-        from klasy.backend.bytecode import syscalls
-
-        e, last = self.e, offset + TEXT_BYTES - 1
-
-        def told(source: int) -> None:
-            e.asm.emit(store_imm(self._base(), last, source, 1))
-
-        if e.names:
-            syscalls.read_string(e, TEXT_BYTES - 1, lambda: self._address(R1, offset), told=told)
-        else:
-            e.asm.emit(mov(R2, TEXT_BYTES - 1))
-            self._address(R1, offset)
-            e.read_memory(user=True, string=True)
-            told(TEXT_USER)
-        read = e.asm.fresh_label("read")
-        e.asm.emit(jump_if(R0, "s>=", 0, read))
-        told(TEXT_NONE)
-        e.asm.label(read)
 
     def _buffer(self, part: ir.BufferField) -> None:
         """The number of bytes asked for, then those of them that there is room for."""
@@ -312,14 +230,14 @@ class RecordWriter:
         e, offset, size, flags = self.e, part.offset, part.size, BPF_F_USER_STACK | BPF_F_USER_BUILD_ID
         if not part.user:
             flags, first = first_frame(self.origin.probe)
-            e.asm.emit(store_imm(self._base(), offset, first))
+            e.asm.emit(store_imm(self.base(), offset, first))
             offset, size = offset + 8, size - 8
         else:
             from klasy.backend.bytecode import callers
 
-            callers.write(e, self.origin.probe, self.origin.ctx, lambda to: self._address(to, part.offset))
+            callers.write(e, self.origin.probe, self.origin.ctx, lambda to: self.address(to, part.offset))
             offset, size = offset + USER_FRAME.size, size - USER_FRAME.size
-        self._address(R2, offset)
+        self.address(R2, offset)
         e.into(R1, self.origin.ctx)
         e.asm.emit(mov(R3, size), mov(R4, flags), call("get_stack"))
         self._unless_failed(part, "s>=")
@@ -335,7 +253,7 @@ class RecordWriter:
 
     def _fault(self, bit: int, back: str) -> None:
         """Set a bit in the header."""
-        base = self._base()
+        base = self.base()
         self.e.asm.emit(load(R0, base, OFFSET_FAULTS))
         set_bits(self.e, R0, 1 << bit)
         self.e.asm.emit(store(base, OFFSET_FAULTS, R0))
