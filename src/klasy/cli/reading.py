@@ -225,7 +225,7 @@ def losses(woven: WovenAspect) -> str | None:
     if unpaired:
         parts.append(
             f"{plural(unpaired, 'system call')} seen at one end only: under way when the aspect was woven, ended "
-            "with the task, or too many at once"
+            "with the task, refused by seccomp or a tracer, or too many at once"
         )
     if unmarked > unpaired:
         parts.append(f"{plural(unmarked - unpaired, 'return')} not followed because too many calls were under way")

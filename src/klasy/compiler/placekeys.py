@@ -12,6 +12,7 @@ from klasy.compiler.builder import MOST_RANGES
 from klasy.compiler.builtins.stacks import KERNEL, USER
 from klasy.compiler.lower import Body
 from klasy.compiler.types import Shown
+from klasy.match.shadow import JoinPointKind
 from klasy.plain import TYPE_CHECKING
 from klasy.record import Field
 from klasy.state import stack_key_bytes
@@ -99,7 +100,8 @@ def _name(joinpoint: JoinPoint, attribute: str) -> Hashable:
         case "line":
             return shadow.place.line if shadow.place else None
         case "module":
-            return shadow.module
+            # of a caller that is not known nobody knows it
+            return shadow.module, shadow.kind is JoinPointKind.CALL and shadow.function is None
     return shadow.address, shadow.call_kind
 
 

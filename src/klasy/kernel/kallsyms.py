@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("<III")
 _FEW_LOOKUPS = 16  # each runs over a megabyte of names; with more a dictionary of all pays off
-_MOST_GENERATED = 1 << 16  # bytes of a piece of code that the kernel has made: nothing tells their sizes
+# Bytes of a piece of code that the kernel has made: nothing tells their sizes. ftrace's trampolines and copies of
+# instructions have a page; behind them may be code of a module that is gone.
+_MOST_GENERATED, _MOST_BUILTIN = 1 << 16, 1 << 12
 _TEXT_TYPES = frozenset((b"t", b"T", b"w", b"W"))
 
 # Symbols in text that are no functions: the padding in front of functions, and places that the linker script names.
@@ -312,8 +314,9 @@ def generated_symbols(listing: bytes) -> dict[str | None, Symbols]:
     tables: dict[str | None, Symbols] = {}
     for maker, found in places.items():
         addresses, names = [list(column) for column in zip(*sorted(found), strict=True)]
-        behind = [*addresses[1:], addresses[-1] + _MOST_GENERATED]
-        ends = [min(end, start + _MOST_GENERATED) for start, end in zip(addresses, behind, strict=True)]
+        most = _MOST_BUILTIN if maker.startswith("__builtin__") else _MOST_GENERATED
+        behind = [*addresses[1:], addresses[-1] + most]
+        ends = [min(end, start + most) for start, end in zip(addresses, behind, strict=True)]
         tables[maker] = Symbols.build(addresses[0], addresses, ends, names)
     return tables
 

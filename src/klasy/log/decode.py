@@ -342,7 +342,8 @@ def attribute(point: LogPoint, name: str) -> Value:
         case "line":
             return point.line if point.line is not None else 0
         case "module":
-            return point.module or "vmlinux"
+            unknown = point.kind == "call" and not point.function  # nobody knows where it is
+            return point.module or ("" if unknown else "vmlinux")
         case "callee":
             return point.callee or ""
         case "file":

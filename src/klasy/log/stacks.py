@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from klasy.log.symbolize import Symbolizer
 
 _MASK = (1 << 64) - 1
+_MOST_OFFSET = (1 << 63) - 1  # in a file (loff_t)
 INDENT = "        "
 
 
@@ -42,11 +43,15 @@ def user_stack(raw: bytes, pid: int, time_ns: int) -> UserStack:
     """The stack of a process that a record holds."""
     frames: list[UserFrame] = []
     (status, build_id, offset), *rest = USER_FRAME.iter_unpack(raw)
+    cut = True
     for frame in (_user_frame(*each) for each in rest):
         if frame is None:
+            cut = False
             break
-        frames.append(frame)
-    cut = len(frames) == len(rest)
+        # Where nothing is mapped at an address the kernel takes what is mapped next (find_vma), and the offset is below
+        # zero: what was followed there was no frame pointer.
+        if frame.build_id is None or frame.offset <= _MOST_OFFSET:
+            frames.append(frame)
     if status == USER_FRAME_BESIDE and frames:
         frames.insert(1, UserFrame(frames[0].build_id, (frames[0].offset + offset) & _MASK))
     elif frames and (caller := _user_frame(status, build_id, offset)) is not None:

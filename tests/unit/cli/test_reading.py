@@ -199,8 +199,9 @@ def test_losses_of_system_calls():
         joinpoints = (SimpleNamespace(kind="syscall"), SimpleNamespace(kind="execution"))
 
     assert losses(OfCalls("", Count(5, 0, 2, 0), Count(5, 0, 1, 0))) == (
-        "a: 2 system calls seen at one end only: under way when the aspect was woven, ended with the task, or too many "
-        "at once; 1 return not followed because too many calls were under way"
+        "a: 2 system calls seen at one end only: under way when the aspect was woven, ended with the task, "
+        "refused by seccomp or a tracer, or too many at once; "
+        "1 return not followed because too many calls were under way"
     )
 
 

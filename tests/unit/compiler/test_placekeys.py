@@ -16,6 +16,7 @@ from klasy.compiler.placekeys import runs
 from klasy.compiler.stateeval import Store
 from klasy.lang import load
 from klasy.match import PlanOptions, plan_aspect
+from klasy.match.shadow import JoinPointKind
 from klasy.plain import replace
 from klasy.source import SourceFile
 
@@ -62,7 +63,7 @@ def test_key_is_the_first_of_that_name(
         "address": lambda s: (s.address, s.call_kind),
         "kind": lambda s: s.kind,
         "callee": lambda s: s.callee and s.callee.name,
-        "module": lambda s: s.module,
+        "module": lambda s: (s.module, s.kind is JoinPointKind.CALL and s.function is None),
         "file": lambda s: s.place and s.place.file,
         "line": lambda s: s.place and s.place.line,
     }[attribute]

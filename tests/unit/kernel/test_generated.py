@@ -30,6 +30,8 @@ MORE = b"ffffffffc0290000 t bpf_trampoline_6442510113\t[bpf]\n"
         (0xFFFF_FFFF_C008_2854, ("bpf_prog_3c9319d36447cbf8_p1_fexit", 0, "bpf")),
         (0xFFFF_FFFF_C029_203E, ("bpf_trampoline_6442510106", 0x3E, "bpf")),
         (0xFFFF_FFFF_C070_0001, ("ftrace_trampoline", 1, "__builtin__ftrace")),
+        (0xFFFF_FFFF_C070_0FFF, ("ftrace_trampoline", 0xFFF, "__builtin__ftrace")),
+        (0xFFFF_FFFF_C070_1000, None),  # such a trampoline has a page
         (0xFFFF_FFFF_C008_2653, None),
         (0xFFFF_FFFF_C020_0000, None),  # too far from anything
         (0xFFFF_FFFF_C040_0010, None),  # a module's function

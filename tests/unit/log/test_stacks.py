@@ -254,6 +254,15 @@ def test_the_caller_that_the_kernel_leaves_out():
     assert lines(event(user(caller=caller), USER)) == []  # what was not taken has no part that is right
 
 
+def test_an_address_before_what_is_mapped():
+    """The kernel gives it the build id of the file mapped next, with an offset below 0: it is no frame."""
+    one, beside = ((USER_FRAME_BUILD_ID, b"b" * 20, offset) for offset in (0x10, (1 << 64) - 0x400000))
+    shown = f"        build id {'62' * 20}+0x10"
+    assert lines(event(user(one, beside), USER)) == [shown]
+    assert lines(event(user(one, beside, one), USER)) == [shown, shown]
+    assert lines(event(user(*[one] * (USER_FRAMES - 1), beside), USER)) == [*[shown] * (USER_FRAMES - 1), "        .."]
+
+
 def test_the_file_that_the_aspect_is_woven_into(program):
     """It lies where nobody would look; its process has ended."""
     data = user((USER_FRAME_BUILD_ID, build_id(program), file_offset(program, nm(program)["inner"])))

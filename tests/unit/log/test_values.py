@@ -14,7 +14,7 @@ from support.logrecords import SYMBOLS, decoded, fields, record, schema
 
 from klasy.btf.types import Struct
 from klasy.errors import SystemRefusal
-from klasy.log.decode import Decoder
+from klasy.log.decode import Decoder, attribute
 from klasy.log.event import LogPoint, Schema
 from klasy.log.format_json import event_json, value_json
 from klasy.log.format_text import event_text, harmless, message_text, value_text
@@ -371,3 +371,15 @@ def test_a_hostile_name_of_a_function() -> None:
     assert line.isprintable()
     assert line.endswith("a: execution f\ufffd[2J\ufffdg [/tmp/\ufffd[m]: x = 1")
     assert json.loads(event_json(event, SYMBOLS))["joinpoint"]["function"] == "f\x1b[2J\ng"
+
+
+def test_where_a_join_point_lies() -> None:
+    """In a module or in the kernel proper; of a call by a caller that is not known nobody knows it."""
+    points = [
+        LogPoint("call", "dummy_setup", 0x21, "ether_setup", "dummy"),
+        LogPoint("call", "tcp_ack", 0x21, "kfree"),
+        LogPoint("call", None, 0, "ether_setup"),
+        LogPoint("event", None, 0, None),
+    ]
+    assert [attribute(point, "module") for point in points] == ["dummy", "vmlinux", "", "vmlinux"]
+    assert attribute(points[2], "function") == ""
