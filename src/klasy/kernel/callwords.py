@@ -505,6 +505,8 @@ TAKEN: Mapping[str, tuple[int, Callable[[int], int | None]]] = {
 
 DIRECTORIES = frozenset({"dfd", "olddfd", "newdfd"})  # arguments that may be AT_FDCWD, of whatever call
 ADDRESSES = frozenset({"addr", "start", "brk", "new_addr", "newsp", "tls"})  # though they are given as numbers
+MAYBE_ADDRESSES = frozenset({"arg", "arg2", "arg3", "arg4", "arg5", "data"})  # what they are another argument decides
+CODES = frozenset({("ioctl", "cmd")})  # numbers that are made of bit-fields
 ADDRESS_RESULTS = frozenset({"mmap", "mremap", "brk", "shmat"})
 
 # What the kernel gives itself, and never a program: why a call is made again (include/linux/errno.h).

@@ -11,7 +11,15 @@ from klasy.errors import errno_name
 from klasy.kernel import syscalls
 from klasy.kernel.arch_x86_64 import PT_REGS
 from klasy.kernel.callcontents import STRING, contents_of
-from klasy.kernel.callwords import ADDRESS_RESULTS, ADDRESSES, INTERNAL_ERRORS, TAKEN, words
+from klasy.kernel.callwords import (
+    ADDRESS_RESULTS,
+    ADDRESSES,
+    CODES,
+    INTERNAL_ERRORS,
+    MAYBE_ADDRESSES,
+    TAKEN,
+    words,
+)
 from klasy.kernel.structwords import CHOSEN
 from klasy.kernel.tracepoints import LiveTracepoints
 from klasy.log.callmemory import shown
@@ -32,6 +40,7 @@ _NUMBERS = Struct(f"<q{len(CALL_REGISTERS)}Q")
 assert _NUMBERS.size == CALL_SIZE
 _REMEMBERED = 256
 _ERRORS = 4095
+_LOWEST_ADDRESS = 1 << 16  # that a program has anything at, as a rule (sysctl vm.mmap_min_addr)
 # Of these a program sets the low half of a register alone: what wait4(-1, ..) leaves there is 0xffffffff.
 _WORDS = """int unsigned u32 __u32 __s32 pid_t uid_t gid_t qid_t clockid_t timer_t mqd_t key_t key_serial_t rwf_t"""
 _SHORT = {"umode_t": 16, "mode_t": 16, "unsigned int": 32, **dict.fromkeys(_WORDS.split(), 32)}
@@ -159,6 +168,8 @@ def _shown(call: str, field: Field, number: int) -> CallArgument:
         return CallArgument(name, value, f"0{value:o}")
     if name in ADDRESSES and kind == "unsigned long":
         return CallArgument(name, value, f"{value:#x}" if value else "NULL")
+    if (call, name) in CODES or (name in MAYBE_ADDRESSES and kind == "unsigned long" and value >= _LOWEST_ADDRESS):
+        return CallArgument(name, value, f"{value:#x}")
     if kind in ("uid_t", "gid_t") and value == _NOBODY:
         return CallArgument(name, value, "-1")
     return CallArgument(name, value, str(value))

@@ -36,6 +36,8 @@ CALLS = Calls(
         timerfd_settime="int ufd, int flags, const struct __kernel_itimerspec * utmr,"
         " struct __kernel_itimerspec * otmr",
         gettimeofday="struct __kernel_old_timeval * tv, struct timezone * tz",
+        ioctl="unsigned int fd, unsigned int cmd, unsigned long arg",
+        ptrace="long request, long pid, unsigned long addr, unsigned long data",
         futex="u32 * uaddr, int op, u32 val, const struct __kernel_timespec * utime, u32 * uaddr2, u32 val3",
     )
 )
@@ -242,3 +244,11 @@ def test_files_and_limits() -> None:
     decoded: Any = value_json(CALLS.decode("writev", raw, over=True), None)  # type: ignore[arg-type]
     assert decoded["arguments"] == {"fd": 1, "vec": '[{iov_base="hello", iov_len=5}]', "vlen": 1}
     assert decoded["user_memory"] == ["vec"]
+
+
+def test_numbers_that_may_be_addresses() -> None:
+    """What an argument is another one decides: what can be an address is shown as one, a code in hexadecimal."""
+    assert text("ioctl", (1, 0x5413, 0x7FFC_0000_1000), 0, rooms=()) == "ioctl(1, 0x5413, 0x7ffc00001000) = 0"
+    assert text("ioctl", (1, 0x540B, 2), 0, rooms=()) == "ioctl(1, 0x540b, 2) = 0"
+    traced = text("ptrace", (12, 348, 0, 0x7FFC_0000_1000), 0, rooms=())
+    assert traced == "ptrace(PTRACE_GETREGS, 348, NULL, 0x7ffc00001000) = 0"
