@@ -21,6 +21,7 @@ from klasy.match.plan import Argument, Locator, MarkUse
 from klasy.record import HEADER, HEADER_SIZE
 from klasy.weaver.counts import sum_counters
 from support.livekernel import btf, symbols
+from support.rings import take
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ class Woven:
 
     def records(self) -> list[tuple[tuple[int, ...], bytes]]:
         """What was logged since the last time: header and values."""
-        return [(HEADER.unpack_from(r), bytes(r[HEADER_SIZE:])) for r in self.reader.batch()]
+        return [(HEADER.unpack_from(r), r[HEADER_SIZE:]) for r in take(self.reader)]
 
     def words(self) -> list[list[int]]:
         """The same for records of 8-byte values: join point id, then the values."""
