@@ -49,8 +49,7 @@ from klasy.record import RUN_HEAD, Run, same_ahead, step_of
 if TYPE_CHECKING:
     from klasy.bpf.maps import Map
 
-_HEADER = u.BPF_RINGBUF_HDR_SZ
-assert _HEADER == RUN_HEAD
+assert u.BPF_RINGBUF_HDR_SZ == RUN_HEAD
 _LENGTH = u.BPF_RINGBUF_DISCARD_BIT - 1
 _COUNTED = 4096  # records at a time
 _LONGEST_SLEEP = 0.25  # seconds; see the last paragraph above

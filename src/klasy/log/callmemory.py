@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _UNIX_SIZE = 110  # of struct sockaddr_un
-_TWO_WORDS, _FOUR_WORDS, _PAIR, _OPEN_HOW = Struct("<qq"), Struct("<4q"), Struct("<ii"), Struct("<3Q")
+_TWO_WORDS, _PAIR, _OPEN_HOW = Struct("<qq"), Struct("<ii"), Struct("<3Q")
 _NETLINK, _INT, _LIMITS = Struct("<II"), Struct("<i"), Struct("<2Q")
 _POLL, _EVENT, _PIECE = Struct("<ihH"), Struct("<IQ"), Struct("<2Q")
 _STAT = Struct("<24xI12xQQ")  # st_mode, st_rdev, st_size
@@ -47,7 +47,7 @@ def shown(content: Content, data: bytes, count: int, result: int, over: bool) ->
         case cc.DATA:
             return _data(data[: content.size], number)
         case cc.OPTION:
-            return _option(data, number)
+            return _option(data[: content.size], number)
         case cc.STATUS:  # of a process; without one none has changed its state
             return _status(data) if result > 0 else None
         case cc.POLLS:
@@ -74,7 +74,7 @@ def _data(data: bytes, length: int) -> tuple[str, str]:
 
 def _option(data: bytes, length: int) -> tuple[str, str]:
     """Most options of sockets are an int."""
-    return _same(f"[{_INT.unpack_from(data)[0]}]") if length == _INT.size else _data(data[: cc.PIECE_DATA], length)
+    return _same(f"[{_INT.unpack_from(data)[0]}]") if length == _INT.size else _data(data, length)
 
 
 def socket_address(data: bytes) -> tuple[str, str]:

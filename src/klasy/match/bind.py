@@ -64,15 +64,18 @@ class Binder:
         founds = [self.resolved[leaf].found[target.address] for leaf in leaves]
         key: list[object] = [target.clone in ALTERED]
         for leaf, found in zip(leaves, founds, strict=True):
-            prototype = found.prototype
-            if prototype is None and self.advice.returning is not None:  # what it returns is asked of any function
-                prototype = self.prototype(found.function)
-                key.append(found.function.in_program)
-            key += leaf, id(found.named), prototype.key if prototype is not None else None
+            key += leaf, *self.asked(found)
         alike = tuple(key)
         if alike not in self._bound:
             self._bound[alike] = self._bind(leaves, founds, target)
         return self._bound[alike]
+
+    def asked(self, found: Found) -> tuple[object, object]:
+        """What is asked of a function that a designator has found: those of which it is the same bind the same."""
+        prototype, returning = found.prototype, self.advice.returning is not None
+        if prototype is None and returning:  # what it returns is asked of any function
+            prototype = self.prototype(found.function)
+        return id(found.named), prototype.key if prototype is not None else returning and found.function.in_program
 
     def bind_found(
         self, leaves: Sequence[int], founds: Sequence[Found], target: Function

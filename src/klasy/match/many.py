@@ -60,20 +60,14 @@ def _description(matcher: AdviceMatcher) -> Callable[[int, Function], tuple[obje
     """What tells, for a function and its address, all that the designators of an advice ask of its execution."""
     leaves = enumerate(matcher.form.leaves)
     gets = [_getter(matcher.resolved[i]) for i, leaf in leaves if isinstance(leaf, ast.Execution)]
-    prototype, returning = matcher.signatures.prototype, matcher.advice.returning is not None
+    asked, prototype = matcher.binder.asked, matcher.signatures.prototype
     arguments, where, bits = bool(matcher.args), bool(matcher.where), matcher.bits
 
     def describe(address: int, function: Function) -> tuple[object, ...]:
         parts: list[object] = [function.clone in ALTERED]
         for get in gets:
             found = get(address)
-            if found is None:
-                parts.append(None)
-                continue
-            proto = found.prototype
-            if proto is None and returning:
-                proto = prototype(found.function)
-            parts += id(found.named), proto.key if proto is not None else None
+            parts += asked(found) if found is not None else (None,)
         if arguments:
             proto = prototype(function)
             parts.append(proto.key if proto is not None else None)

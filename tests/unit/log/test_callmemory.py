@@ -6,41 +6,11 @@ from struct import Struct
 from typing import Any
 
 import pytest
-from tests.unit.kernel.test_syscalls import events
-from tests.unit.log.test_calls import record
+from tests.unit.log.test_calls import CALLS, record, text
 
-from klasy.log.calls import Calls
 from klasy.log.format_json import value_json
-from klasy.log.format_text import call_text
 from klasy.record import TEXT_BYTES, TEXT_KERNEL, TEXT_NONE, TEXT_USER
 
-CALLS = Calls(
-    events(
-        writev="unsigned long fd, const struct iovec * vec, unsigned long vlen",
-        readv="unsigned long fd, const struct iovec * vec, unsigned long vlen",
-        sendmsg="int fd, struct user_msghdr * msg, unsigned int flags",
-        recvmsg="int fd, struct user_msghdr * msg, unsigned int flags",
-        poll="struct pollfd * ufds, unsigned int nfds, int timeout_msecs",
-        ppoll="struct pollfd * ufds, unsigned int nfds, struct __kernel_timespec * tsp, const sigset_t * sigmask,"
-        " size_t sigsetsize",
-        epoll_ctl="int epfd, int op, int fd, struct epoll_event * event",
-        epoll_wait="int epfd, struct epoll_event * events, int maxevents, int timeout",
-        setsockopt="int fd, int level, int optname, char * optval, int optlen",
-        getsockopt="int fd, int level, int optname, char * optval, int * optlen",
-        newfstatat="int dfd, const char * filename, struct stat * statbuf, int flag",
-        statx="int dfd, const char * filename, unsigned flags, unsigned int mask, struct statx * buffer",
-        wait4="pid_t upid, int * stat_addr, int options, struct rusage * ru",
-        prlimit64="pid_t pid, unsigned int resource, const struct rlimit64 * new_rlim, struct rlimit64 * old_rlim",
-        utimensat="int dfd, const char * filename, struct __kernel_timespec * utimes, int flags",
-        setitimer="int which, struct __kernel_old_itimerval * value, struct __kernel_old_itimerval * ovalue",
-        timerfd_settime="int ufd, int flags, const struct __kernel_itimerspec * utmr,"
-        " struct __kernel_itimerspec * otmr",
-        gettimeofday="struct __kernel_old_timeval * tv, struct timezone * tz",
-        ioctl="unsigned int fd, unsigned int cmd, unsigned long arg",
-        ptrace="long request, long pid, unsigned long addr, unsigned long data",
-        futex="u32 * uaddr, int op, u32 val, const struct __kernel_timespec * utime, u32 * uaddr2, u32 val3",
-    )
-)
 WORDS = Struct("<4q")
 LIMITS = Struct("<2Q")
 POLL = Struct("<ihh")
@@ -48,14 +18,6 @@ EVENT = Struct("<IQ")
 STAT = Struct("<24xI12xQQ")
 AT = 0x1000  # where it was
 VECTOR, MESSAGE = 200, 376  # their rooms
-
-
-def text(
-    name: str, arguments: tuple[int, ...], result: int | None, *texts: tuple[bytes, int], rooms: tuple[int, ...]
-) -> str:
-    """A call as it is shown."""
-    raw = record(arguments, result or 0, *texts, rooms=rooms)
-    return call_text(CALLS.decode(name, raw, over=result is not None))
 
 
 def pieces(*each: tuple[int, int, bytes | None]) -> bytes:

@@ -85,6 +85,8 @@ CALLS = Calls(
         timerfd_settime="int ufd, int flags, const struct __kernel_itimerspec * utmr,"
         " struct __kernel_itimerspec * otmr",
         gettimeofday="struct __kernel_old_timeval * tv, struct timezone * tz",
+        ioctl="unsigned int fd, unsigned int cmd, unsigned long arg",
+        ptrace="long request, long pid, unsigned long addr, unsigned long data",
         fanotify_init="unsigned int flags, unsigned int event_f_flags",
         fanotify_mark="int fanotify_fd, unsigned int flags, __u64 mask, int dfd, const char * pathname",
     )

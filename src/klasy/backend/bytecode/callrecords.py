@@ -79,23 +79,20 @@ class CallWriter:
         elif content.kind == cc.MESSAGE:
             self._message(offset, address, none)
         else:
-            self._length(offset, content, none)
+            self._length(offset, content, count, none)
             self._read(offset, address, none)
         e.asm.emit(store_imm(self.writer.base(), last, TEXT_USER, 1))
         e.asm.label(none)
 
-    def _length(self, offset: int, content: Content, none: str) -> None:
-        """r2 = how many bytes to read; or on to ``none``."""
+    def _length(self, offset: int, content: Content, count: int, none: str) -> None:
+        """r2 = how many bytes to read; or on to ``none``. ``count``: where the record has the next argument."""
         e, base = self.e, self.writer.base()
-        count = self._registers + content.size_register
         each = cc.ELEMENT.get(content.kind)
         if each is not None:
-            most, fits = content.size // each, e.asm.fresh_label("fits")
             e.asm.emit(load(R2, base, self.part.offset if content.filled else count))
             if content.filled:  # an error
                 e.asm.emit(jump_if(R2, "s<", 0, none))
-            e.asm.emit(jump_if(R2, "<=", most, fits), mov(R2, most))
-            e.asm.label(fits)
+            self._at_most(content.size // each)
             if each > 1:
                 e.asm.emit(mul(R2, each))
             return
@@ -112,6 +109,12 @@ class CallWriter:
         # nothing, and more than any address has: the kernel takes neither
         e.asm.emit(jump_if(R2, "==", 0, none), jump_if(R2, ">", TEXT_BYTES - 1, none))
 
+    def _at_most(self, most: int) -> None:
+        """r2 = that, or ``most`` if it is more."""
+        fits = self.e.asm.fresh_label("fits")
+        self.e.asm.emit(jump_if(R2, "<=", most, fits), mov(R2, most))
+        self.e.asm.label(fits)
+
     def _read(self, offset: int, address: int, none: str) -> None:
         """r2 bytes from where the word at ``address`` in the record points to; ``none``: where to go if they cannot be
         read.
@@ -126,20 +129,18 @@ class CallWriter:
     def _pieces(self, offset: int, address: int, count: int, none: str) -> None:
         """The first pieces of memory of a vector, whose address and number lie at these places of the record."""
         e = self.e
-        fits, done = e.asm.fresh_label("fits"), e.asm.fresh_label("pieces")
+        done = e.asm.fresh_label("pieces")
         e.asm.emit(load(R2, self.writer.base(), count), jump_if(R2, "==", 0, done))
-        e.asm.emit(jump_if(R2, "<=", cc.MOST_PIECES, fits), mov(R2, cc.MOST_PIECES))
-        e.asm.label(fits)
+        self._at_most(cc.MOST_PIECES)
         e.asm.emit(mul(R2, cc.PIECE_BYTES))
         self._read(offset, address, none)
         for number in range(cc.MOST_PIECES):
-            small, absent = e.asm.fresh_label("small"), e.asm.fresh_label("absent")
+            absent = e.asm.fresh_label("absent")
             piece, told = offset + cc.PIECE_BYTES * number, offset + cc.PIECES_TOLD + number
             e.asm.emit(store_imm(self.writer.base(), told, TEXT_NONE, 1))
             e.asm.emit(load(R2, self.writer.base(), count), jump_if(R2, "<=", number, done))
             e.asm.emit(load(R2, self.writer.base(), piece + 8))
-            e.asm.emit(jump_if(R2, "<=", cc.PIECE_DATA, small), mov(R2, cc.PIECE_DATA))
-            e.asm.label(small)
+            self._at_most(cc.PIECE_DATA)
             self._read(offset + cc.PIECES_DATA + cc.PIECE_DATA * number, piece, absent)
             e.asm.emit(store_imm(self.writer.base(), told, TEXT_USER, 1))
             e.asm.label(absent)
@@ -148,14 +149,13 @@ class CallWriter:
     def _message(self, offset: int, address: int, none: str) -> None:
         """A struct msghdr, the address of the other end that it holds, and its pieces."""
         e = self.e
-        short, nameless = e.asm.fresh_label("short"), e.asm.fresh_label("nameless")
+        nameless = e.asm.fresh_label("nameless")
         e.asm.emit(mov(R2, cc.MESSAGE_NAME))
         self._read(offset, address, none)
         told = offset + cc.MESSAGE_NAME_TOLD
         e.asm.emit(store_imm(self.writer.base(), told, TEXT_NONE, 1))
         e.asm.emit(load(R2, self.writer.base(), offset + cc.MESSAGE_NAME_LENGTH, 4), jump_if(R2, "==", 0, nameless))
-        e.asm.emit(jump_if(R2, "<=", cc.MESSAGE_NAME_SIZE, short), mov(R2, cc.MESSAGE_NAME_SIZE))
-        e.asm.label(short)
+        self._at_most(cc.MESSAGE_NAME_SIZE)
         self._read(offset + cc.MESSAGE_NAME, offset, nameless)
         e.asm.emit(store_imm(self.writer.base(), told, TEXT_USER, 1))
         e.asm.label(nameless)
