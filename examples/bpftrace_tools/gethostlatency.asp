@@ -10,6 +10,6 @@ aspect gethostlatency {
 
     before(char *name): lookup(name) { start[tid] = now; }
     after(char *name): lookup(name) {
-        if (start[tid]) { log("%-6d %-16s %6d %s", pid, comm, (now - start[tid]) / 1000000, str(name)); delete start[tid]; }
+        if (start[tid]) { log("%-6d %-16s %6d %s", pid, comm, (now - start[tid]) / NSEC_PER_MSEC, str(name)); delete start[tid]; }
     }
 }

@@ -8,7 +8,7 @@ aspect runqlat {
 
     before(struct task_struct *p): event(sched:sched_wakeup) || event(sched:sched_wakeup_new) { qtime[p->pid] = now; }
     before(struct task_struct *prev, struct task_struct *next): event(sched:sched_switch) {
-        if (prev->pid && prev->__state == 0) qtime[prev->pid] = now;
+        if (prev->pid && prev->__state == TASK_RUNNING) qtime[prev->pid] = now;
         if (qtime[next->pid]) { usecs.add((now - qtime[next->pid]) / 1000); delete qtime[next->pid]; }
     }
 }

@@ -11,7 +11,7 @@ aspect tcplife {
         if (state == TCP_CLOSE && birth[sk]) {
             struct tcp_sock *tp = (struct tcp_sock *)sk;
             u32 owner = skpid[sk] ? skpid[sk] : pid;
-            u64 ms = (now - birth[sk]) / 1000000;
+            u64 ms = (now - birth[sk]) / NSEC_PER_MSEC;
             if (sk->__sk_common.skc_family == 2)
                 log("%-5d %-15s %-5d %-15s %-6d %5d %5d %d", owner, ip4(sk->__sk_common.skc_rcv_saddr), sk->__sk_common.skc_num,
                     ip4(sk->__sk_common.skc_daddr), ntohs(sk->__sk_common.skc_dport), tp->bytes_acked / 1024,

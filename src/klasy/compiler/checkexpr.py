@@ -212,8 +212,7 @@ class ExprChecker:
             return tree.Constant(kind, node.span, value)
         number = self.types.macro(node.name)
         if number is not None:
-            written = literal_type(abs(number), unsigned=False, longs=0, decimal=False)
-            return tree.Constant(written or LONG, node.span, number)
+            return tree.Constant(number[1], node.span, number[0])
         from klasy.compiler import globals
 
         return globals.check(self, node)
@@ -243,11 +242,11 @@ class ExprChecker:
         elif not close and name.upper() == name:
             from klasy.kernel import macros
 
-            close = near(name, [*self.types.kernel.btf.constant_names, *macros.names()])
+            close = near(name, [*self.types.kernel.btf.constant_names, *macros.names(self.types.kernel)])
             hints = [
                 did_you_mean(close),
-                "enum constants are known by name, of macros only errors and the flags of system calls: the "
-                "kernel's type information lacks them",
+                "enum constants are known by name, of macros only some that are much used: the kernel's type "
+                "information lacks them; write the number",
             ]
         elif name in DATA_NAMES:
             hints = [f"'{name}' is bound in the advice of 'get', 'set' and 'access'"]

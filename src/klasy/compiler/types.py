@@ -474,13 +474,19 @@ class Types:
                 return (value, enum) if len({value for value, _, _ in found}) == 1 or btf.base is None else None
         return None
 
-    def macro(self, name: str) -> int | None:
-        """The number that a macro of the kernel's headers stands for, of those that are known; None of others."""
+    def macro(self, name: str) -> tuple[int, Integer] | None:
+        """The number that a macro of the kernel's headers stands for, and its type; None of those not known."""
         if not name.isupper():
             return None
         from klasy.kernel import macros
 
-        return macros.number(name)
+        found = macros.find(name, self.kernel)
+        if found is None:
+            return None
+        value, suffix = found
+        kind = literal_type(value, unsigned="U" in suffix, longs=suffix.count("L"), decimal=False)
+        assert kind is not None
+        return value, kind
 
     def has_constant(self, name: str) -> bool:
         """Whether a name is that of a constant, an enumeration's or a macro."""

@@ -44,8 +44,8 @@ def row(names: str, first: int = 0) -> dict[str, int]:
     return {name: number for number, name in enumerate(names.split(), first) if name != "-"}
 
 
-def _bits(names: str) -> dict[str, int]:
-    """Names of successive bits."""
+def bits(names: str) -> dict[str, int]:
+    """Names of successive bits; ``-`` leaves one out."""
     return {name: 1 << number for number, name in enumerate(names.split()) if name != "-"}
 
 
@@ -73,7 +73,7 @@ _OPEN_BITS = {
 OPEN = Words(row("O_RDONLY O_WRONLY O_RDWR"), _OPEN_BITS, 3)
 RESOLVE = Words(
     {},
-    _bits("RESOLVE_NO_XDEV RESOLVE_NO_MAGICLINKS RESOLVE_NO_SYMLINKS RESOLVE_BENEATH RESOLVE_IN_ROOT RESOLVE_CACHED"),
+    bits("RESOLVE_NO_XDEV RESOLVE_NO_MAGICLINKS RESOLVE_NO_SYMLINKS RESOLVE_BENEATH RESOLVE_IN_ROOT RESOLVE_CACHED"),
 )  # include/uapi/linux/openat2.h
 NEW_FILE = Words({}, {"O_NONBLOCK": 0o4000, "O_CLOEXEC": 0o2000000, "O_DIRECT": 0o40000})
 ACCESS = Words({}, {"R_OK": 4, "W_OK": 2, "X_OK": 1}, none="F_OK")
@@ -95,13 +95,13 @@ STATX = Words(
     {},
     {
         "STATX_BASIC_STATS": 0x7FF,
-        **_bits(
+        **bits(
             "STATX_TYPE STATX_MODE STATX_NLINK STATX_UID STATX_GID STATX_ATIME STATX_MTIME STATX_CTIME STATX_INO "
             "STATX_SIZE STATX_BLOCKS STATX_BTIME STATX_MNT_ID"
         ),
     },
 )
-RENAME = Words({}, _bits("RENAME_NOREPLACE RENAME_EXCHANGE RENAME_WHITEOUT"))
+RENAME = Words({}, bits("RENAME_NOREPLACE RENAME_EXCHANGE RENAME_WHITEOUT"))
 
 PROT = Words(
     {},
@@ -128,9 +128,9 @@ MAP = Words(
     },
     0xF,
 )
-MREMAP = Words({}, _bits("MREMAP_MAYMOVE MREMAP_FIXED MREMAP_DONTUNMAP"))
-MSYNC = Words({}, _bits("MS_ASYNC MS_INVALIDATE MS_SYNC"))
-MLOCKALL = Words({}, _bits("MCL_CURRENT MCL_FUTURE MCL_ONFAULT"))
+MREMAP = Words({}, bits("MREMAP_MAYMOVE MREMAP_FIXED MREMAP_DONTUNMAP"))
+MSYNC = Words({}, bits("MS_ASYNC MS_INVALIDATE MS_SYNC"))
+MLOCKALL = Words({}, bits("MCL_CURRENT MCL_FUTURE MCL_ONFAULT"))
 MADVISE = Words(
     {
         **row("MADV_NORMAL MADV_RANDOM MADV_SEQUENTIAL MADV_WILLNEED MADV_DONTNEED"),
@@ -171,7 +171,7 @@ SHUTDOWN = Words(row("SHUT_RD SHUT_WR SHUT_RDWR"))
 MESSAGE = Words(
     {},
     {
-        **_bits(
+        **bits(
             "MSG_OOB MSG_PEEK MSG_DONTROUTE MSG_CTRUNC - MSG_TRUNC MSG_DONTWAIT MSG_EOR MSG_WAITALL MSG_FIN MSG_SYN "
             "MSG_CONFIRM MSG_RST MSG_ERRQUEUE MSG_NOSIGNAL MSG_MORE MSG_WAITFORONE"
         ),
@@ -259,13 +259,13 @@ _CHANGES = (  # the events that inotify and fanotify have in common, bit by bit
     "{0}_CREATE {0}_DELETE {0}_DELETE_SELF {0}_MOVE_SELF "
 )
 _INOTIFY_HOW = "IN_ONLYDIR IN_DONT_FOLLOW IN_EXCL_UNLINK - IN_MASK_CREATE IN_MASK_ADD - IN_ONESHOT"
-INOTIFY_EVENTS = Words({}, {"IN_ALL_EVENTS": 0xFFF, **_bits(_CHANGES.format("IN") + 12 * "- " + _INOTIFY_HOW)})
+INOTIFY_EVENTS = Words({}, {"IN_ALL_EVENTS": 0xFFF, **bits(_CHANGES.format("IN") + 12 * "- " + _INOTIFY_HOW)})
 _FANOTIFY_MORE = "FAN_OPEN_EXEC - - FAN_FS_ERROR FAN_OPEN_PERM FAN_ACCESS_PERM FAN_OPEN_EXEC_PERM "
 _FANOTIFY_HOW = "FAN_EVENT_ON_CHILD FAN_RENAME - FAN_ONDIR"
-FANOTIFY_EVENTS = Words({}, _bits(_CHANGES.format("FAN") + _FANOTIFY_MORE + 8 * "- " + _FANOTIFY_HOW))
+FANOTIFY_EVENTS = Words({}, bits(_CHANGES.format("FAN") + _FANOTIFY_MORE + 8 * "- " + _FANOTIFY_HOW))
 FANOTIFY = Words(
     {"FAN_CLASS_NOTIF": 0, "FAN_CLASS_CONTENT": 4, "FAN_CLASS_PRE_CONTENT": 8},
-    _bits(
+    bits(
         "FAN_CLOEXEC FAN_NONBLOCK - - FAN_UNLIMITED_QUEUE FAN_UNLIMITED_MARKS FAN_ENABLE_AUDIT FAN_REPORT_PIDFD "
         "FAN_REPORT_TID FAN_REPORT_FID FAN_REPORT_DIR_FID FAN_REPORT_NAME FAN_REPORT_TARGET_FID"
     ),
@@ -273,7 +273,7 @@ FANOTIFY = Words(
 )
 FANOTIFY_MARK = Words(
     {},
-    _bits(
+    bits(
         "FAN_MARK_ADD FAN_MARK_REMOVE FAN_MARK_DONT_FOLLOW FAN_MARK_ONLYDIR FAN_MARK_MOUNT FAN_MARK_IGNORED_MASK "
         "FAN_MARK_IGNORED_SURV_MODIFY FAN_MARK_FLUSH FAN_MARK_FILESYSTEM FAN_MARK_EVICTABLE FAN_MARK_IGNORE"
     ),
@@ -283,7 +283,7 @@ TIMERFD = Words({}, {"TFD_NONBLOCK": 0o4000, "TFD_CLOEXEC": 0o2000000})
 TIMERFD_SET = Words({}, {"TFD_TIMER_ABSTIME": 1, "TFD_TIMER_CANCEL_ON_SET": 2})
 MEMFD = Words({}, {"MFD_CLOEXEC": 1, "MFD_ALLOW_SEALING": 2, "MFD_HUGETLB": 4})
 RANDOM = Words({}, {"GRND_NONBLOCK": 1, "GRND_RANDOM": 2})
-SPLICE = Words({}, _bits("SPLICE_F_MOVE SPLICE_F_NONBLOCK SPLICE_F_MORE SPLICE_F_GIFT"))
+SPLICE = Words({}, bits("SPLICE_F_MOVE SPLICE_F_NONBLOCK SPLICE_F_MORE SPLICE_F_GIFT"))
 CLOSE_RANGE = Words({}, {"CLOSE_RANGE_UNSHARE": 2, "CLOSE_RANGE_CLOEXEC": 4})
 FALLOCATE = Words(
     {},
@@ -329,7 +329,7 @@ MOUNT = Words(
         "MS_LAZYTIME": 1 << 25,
     },
 )
-UMOUNT = Words({}, _bits("MNT_FORCE MNT_DETACH MNT_EXPIRE UMOUNT_NOFOLLOW"))
+UMOUNT = Words({}, bits("MNT_FORCE MNT_DETACH MNT_EXPIRE UMOUNT_NOFOLLOW"))
 
 CLOCK = Words(
     row(

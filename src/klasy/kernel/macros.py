@@ -1,7 +1,7 @@
 """Numbers that the kernel's headers name by macros, of which its type information knows nothing.
 
-Those that programs meet: errors, and the flags and choices of system calls, which never change. The kernel uses the
-same ones inside, so they serve for its own structs as well: ``sk->sk_family == AF_INET``.
+Errors, and the flags and choices of system calls, which never change (the kernel uses the same ones inside, so they
+serve for its own structs as well: ``sk->sk_family == AF_INET``); and what :mod:`klasy.kernel.headernumbers` has.
 """
 
 from __future__ import annotations
@@ -9,28 +9,61 @@ from __future__ import annotations
 import errno
 
 from klasy.kernel import callwords
-from klasy.plain import cache
+from klasy.plain import TYPE_CHECKING, NamedTuple, cache
+
+if TYPE_CHECKING:
+    from klasy.kernel.model import Kernel
+
+
+class Number(NamedTuple):
+    """What a macro stands for: a literal. ``suffix``: C's, which gives it its type ("", U, L, UL)."""
+
+    value: int
+    suffix: str = ""
 
 
 @cache
-def _all() -> dict[str, int]:
-    """All names, with their numbers."""
+def _all(version: tuple[int, ...]) -> dict[str, Number]:
+    """All names that are known for a kernel of this version, but for those that its enumerations tell."""
+    from klasy.kernel import headernumbers as header
+
     found = {name: number for name, number in vars(errno).items() if name.startswith("E") and isinstance(number, int)}
     found |= {name: number for number, (name, _) in callwords.INTERNAL_ERRORS.items()}
     tables = [each for each in vars(callwords).values() if isinstance(each, callwords.Words)]
     for words in [*tables, *callwords.WORDS.values()]:
         found |= {**words.choices, **words.flags}
-    return found
+    named = {name: Number(number) for name, number in found.items()}
+    inside = header.FIRST <= version <= header.LAST
+    for suffix, numbers in (*header.FIXED.items(), *(header.INTERNAL.items() if inside else ())):
+        named |= {name: Number(number, suffix) for name, number in numbers.items()}
+    return named | {name: Number(number, "U") for name, number in header.OF_RELEASE.get(version, {}).items()}
 
 
-def number(name: str) -> int | None:
-    """What a macro of the headers stands for: ``ENOENT``, ``SIGKILL``, ``O_CREAT``, ``AF_INET``.
+def _version(kernel: Kernel) -> tuple[int, ...]:
+    """``(6, 12)`` of ``6.12.95+deb12-amd64``."""
+    return tuple(int(part) for part in kernel.release.split(".")[:2] if part.isdecimal())
+
+
+def find(name: str, kernel: Kernel) -> Number | None:
+    """What a macro of the kernel's headers stands for: ``ENOENT``, ``O_CREAT``, ``TASK_RUNNING``, ``ETH_P_IP``.
 
     Values are those of x86-64; None if it is not known.
     """
-    return _all().get(name) if name.isupper() else None
+    if not name.isupper():
+        return None
+    known = _all(_version(kernel)).get(name)
+    if known is not None:
+        return known
+    from klasy.kernel.headernumbers import DERIVED
+
+    for start, prefix, end in DERIVED:
+        if name.startswith(start):
+            bits = {number for _, number in kernel.btf.find_constant(prefix + name.removeprefix(start) + end)}
+            if len(bits) == 1:
+                return Number(1 << bits.pop(), "UL")
+    return None
 
 
-def names() -> list[str]:
-    """The names of all that are known."""
-    return list(_all())
+def names(kernel: Kernel) -> list[str]:
+    """The names of those that are known without the kernel's type information."""
+    return list(_all(_version(kernel)))

@@ -123,7 +123,7 @@ class Finder:
         return self.fail(
             "unknown-data", f"this kernel has no variable '{name}'",
             did_you_mean(close),
-            "" if close else "static variables and those of modules that are loaded are known, too; macros are not",
+            "" if close else "static variables and those of modules that are loaded are known, too; macros are no data",
         )  # fmt: skip
 
     # --- its type

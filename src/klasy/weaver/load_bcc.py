@@ -145,9 +145,7 @@ def _errors(unit: Unit, said: str) -> Exception:
                 f"'{member[1]}' is a bit-field of '{unit.bit_fields[member[1]]}': only klasy's own language reads those"
             )
         if message.startswith("use of undeclared identifier"):
-            hints.append(
-                "constants that are macros in the kernel's source are not in its type information: write the number"
-            )
+            hints.append("most constants that are macros in the kernel's source are not known: write the number")
         bag.error("c-error", message, span, hints=hints)
     if not bag.errors:
         rest = " ".join(said.split())[:300] or "it does not say why"

@@ -82,8 +82,20 @@ class Declarations:
                 self._macros.append(f"typedef {self._spell(btf, found.type_id, word, 0)};")
             for _, value in btf.find_constant(word)[:1]:
                 self._macros.append(f"enum {{ {word} = {value} }};")
+            if word.isupper() and not btf.find_constant(word):
+                self._number(word)
             if btf.find(word, t.Enum):
                 self._forward.append(f"enum {word} {{ klasy_enum_{word} = -1 }};")
+
+    def _number(self, word: str) -> None:
+        """A number that the kernel's headers name by a macro, unless a header that bcc includes has it, too."""
+        from klasy.kernel import macros
+
+        found = macros.find(word, self._kernel)
+        if found is not None:
+            value, suffix = found
+            text = f"{value}{suffix}" if value >= 0 else f"-1 - {~value}{suffix}"  # C has no negative literals
+            self._macros.append(f"#ifndef {word}\n#define {word} ({text})\n#endif")
 
     # --- types
 
