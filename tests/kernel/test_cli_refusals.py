@@ -284,6 +284,11 @@ def test_search():
     assert set(types["types"][0]) == {"kind", "name", "size", "definition"}
     states = json.loads(klasy_command("search", "--json", "--types", "TCP_*").out)["constants"]
     assert {"name": "TCP_LISTEN", "value": 10, "enum": "enum {...}"} in states
+    assert klasy_command("search", "--types", "PF_KTHREAD").out == "PF_KTHREAD = 2097152    // a macro\n"
+    flags = json.loads(klasy_command("search", "--json", "--types", "REQ_*").out)["constants"]
+    assert {"REQ_SYNC", "REQ_META"} <= {each["name"] for each in flags if each["enum"] is None}
+    assert len({each["name"] for each in flags}) == len(flags)
+    assert "did you mean 'PF_KTHREAD'" in klasy_command("search", "--types", "PF_KTHREADS").err
     data = json.loads(klasy_command("search", "--json", "jiffies").out)["data"]
     assert {"name": "jiffies", "type": "long unsigned int", "module": None} in data
     percpu = json.loads(klasy_command("search", "--json", "runqueues").out)["data"]

@@ -31,7 +31,7 @@ _MANY = 200  # of each kind that are shown as text unless --all is given
 def configure(parser: Parser) -> None:
     """Add the command's arguments."""
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a name; * stands for any characters")
-    parser.add_argument("--types", action="store_true", help="search types, enum constants and TYPE.MEMBER instead")
+    parser.add_argument("--types", action="store_true", help="search types, constants and TYPE.MEMBER instead")
     parser.add_argument("--all", action="store_true", help=f"show all matches, not only the first {_MANY} of a kind")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -44,7 +44,7 @@ def run(args: Arguments) -> int:
     found: dict[str, list[dict[str, Any]]] = {}
     missing = []
     for pattern in dict.fromkeys(args.patterns):
-        matching = _types(kernel.btf, pattern) if args.types else _code_and_data(kernel, pattern)
+        matching = _types(kernel, pattern) if args.types else _code_and_data(kernel, pattern)
         if not any(matching.values()):
             missing.append(pattern)
         for kind, entries in matching.items():
@@ -133,9 +133,10 @@ def _parts(pattern: str) -> tuple[str, str, str]:
     return name.removeprefix("struct ").removeprefix("union ").removeprefix("enum ").strip(), dot, member
 
 
-def _types(btf: Btf, pattern: str) -> dict[str, list[dict[str, Any]]]:
+def _types(kernel: LiveKernel, pattern: str) -> dict[str, list[dict[str, Any]]]:
     from klasy.btf.types import Enum, Fwd, Struct, Typedef, Union
 
+    btf = kernel.btf
     name, dot, member = _parts(pattern)
     ids = btf.matching(name, Struct, Union, Enum, Typedef, Fwd)
     if dot:
@@ -144,11 +145,29 @@ def _types(btf: Btf, pattern: str) -> dict[str, list[dict[str, Any]]]:
     for i in ids:
         kind = type(btf.type(i)).__name__.lower()
         types.append({"kind": kind, "name": btf.c_name(i), "size": btf.size_of(i), "definition": btf.c_definition(i)})
-    constants = [
+    constants: list[dict[str, Any]] = [
         {"name": constant, "value": value, "enum": btf.c_name(holder)}
         for holder, value, constant in _constants(btf, name)
     ]
-    return {"types": types, "constants": constants}
+    enumerators = {each["name"] for each in constants}
+    macros = [
+        {"name": macro, "value": value, "enum": None}
+        for macro, value in _macros(kernel, name)
+        if macro not in enumerators
+    ]
+    return {"types": types, "constants": constants + macros}
+
+
+def _macros(kernel: LiveKernel, pattern: str) -> Iterator[tuple[str, int]]:
+    """Of the macros of the kernel's headers those that are known: the name, the value."""
+    from klasy.kernel import macros
+    from klasy.match.glob import is_glob, matches
+
+    names = [each for each in macros.names(kernel) if matches(pattern, each)] if is_glob(pattern) else [pattern]
+    for name in names:
+        found = macros.find(name, kernel)
+        if found is not None:
+            yield name, found.value
 
 
 def _constants(btf: Btf, pattern: str) -> list[tuple[int, int, str]]:
@@ -233,7 +252,7 @@ _LINES: dict[str, Callable[[dict[str, Any], bool], str]] = {
     "functions": _function_line,
     "data": lambda e, _: _datum_line(e),
     "types": _type_line,
-    "constants": lambda e, _: f"{e['name']} = {e['value']}    // {e['enum']}",
+    "constants": lambda e, _: f"{e['name']} = {e['value']}    // {e['enum'] or 'a macro'}",
     "events": lambda e, _: f"{e['text']}    // event",
     "members": lambda e, _: _member_line(e),
 }
@@ -248,7 +267,7 @@ def _among_types(kernel: LiveKernel, pattern: str) -> Iterator[str]:
     """What may have been meant by who searched types and members."""
     from klasy.btf.types import Enum, Struct, Typedef, Union
     from klasy.btf.walk import members
-    from klasy.kernel import member_macros
+    from klasy.kernel import macros, member_macros
     from klasy.match.near import near
 
     btf = kernel.btf
@@ -259,7 +278,9 @@ def _among_types(kernel: LiveKernel, pattern: str) -> Iterator[str]:
         known.update(name for holder in holders for name in member_macros.names(btf, holder))
         yield did_you_mean([f"{name}.{each}" for each in near(member, known)])
         return
-    yield did_you_mean(near(name, btf.all_names(Struct, Union, Enum, Typedef) | btf.constant_names))
+    yield did_you_mean(
+        near(name, {*btf.all_names(Struct, Union, Enum, Typedef), *btf.constant_names, *macros.names(kernel)})
+    )
     with suppress(SystemRefusal):
         if not dot and kernel.functions(pattern):
             yield "functions are found without --types"
@@ -271,6 +292,6 @@ def _among_code(kernel: LiveKernel, pattern: str) -> Iterator[str]:
 
     yield kernel.why_absent(pattern) or ""
     with suppress(SystemRefusal):
-        if any(_types(kernel.btf, pattern).values()):
+        if any(_types(kernel, pattern).values()):
             yield "types and members are found with --types"
     yield did_you_mean(near(pattern, _event_names(kernel) if ":" in pattern else kernel.function_names()))

@@ -22,6 +22,9 @@ class Number(NamedTuple):
     suffix: str = ""
 
 
+_COUNT = "_NR_BITS"  # of an enumerator that counts the others, of whom it is none
+
+
 @cache
 def _all(version: tuple[int, ...]) -> dict[str, Number]:
     """All names that are known for a kernel of this version, but for those that its enumerations tell."""
@@ -57,7 +60,7 @@ def find(name: str, kernel: Kernel) -> Number | None:
     from klasy.kernel.headernumbers import DERIVED
 
     for start, prefix, end in DERIVED:
-        if name.startswith(start):
+        if name.startswith(start) and not name.endswith(_COUNT):
             bits = {number for _, number in kernel.btf.find_constant(prefix + name.removeprefix(start) + end)}
             if len(bits) == 1:
                 return Number(1 << bits.pop(), "UL")
@@ -65,5 +68,11 @@ def find(name: str, kernel: Kernel) -> Number | None:
 
 
 def names(kernel: Kernel) -> list[str]:
-    """The names of those that are known without the kernel's type information."""
-    return list(_all(_version(kernel)))
+    """The names of all that are known."""
+    from klasy.kernel.headernumbers import DERIVED
+
+    found = list(_all(_version(kernel)))
+    for start, prefix, end in DERIVED:
+        known = (each for each in kernel.btf.constant_names if each.startswith(prefix) and each.endswith(end))
+        found += [start + each.removeprefix(prefix).removesuffix(end) for each in known if not each.endswith(_COUNT)]
+    return found

@@ -241,7 +241,7 @@ class Recovery:
     def _stray(self, found: RawToken) -> int:
         """A character that the language does not use. It is skipped; of a preprocessor's line all is."""
         if found.text == "#":
-            hint = "there is no preprocessor: the kernel's types and enum constants are known"
+            hint = "there is no preprocessor: the kernel's types and constants are known"
             self._error("stray-character", "'#' has no meaning here", found.start, found.end, hint=hint)
             rest = _LINE_REST.match(self.text, found.start)
             return rest.end() if rest else found.end

@@ -19,7 +19,9 @@ from support.fakekernel import FakeKernel
 
 from klasy.kernel import callwords, headernumbers, macros
 
-KERNEL = FakeKernel("enum { __REQ_SYNC = 11, NETIF_F_GSO_BIT = 16, NETIF_F_GSO_BIT_MAX = 3 }; void f(int a);")
+KERNEL = FakeKernel(
+    "enum { __REQ_SYNC = 11, __REQ_NR_BITS = 24, NETIF_F_GSO_BIT = 16, NETIF_F_GSO_BIT_MAX = 3 }; void f(int a);"
+)
 
 
 def number(name: str) -> int | None:
@@ -117,4 +119,7 @@ def test_flags_that_an_enumeration_numbers() -> None:
     assert macros.find("REQ_SYNC", KERNEL) == (1 << 11, "UL")
     assert macros.find("NETIF_F_GSO", KERNEL) == (1 << 16, "UL")
     assert macros.find("REQ_META", KERNEL) is None
+    assert macros.find("REQ_NR_BITS", KERNEL) is None
+    assert {"REQ_SYNC", "NETIF_F_GSO", "ENOENT"} <= set(macros.names(KERNEL))
+    assert not {"REQ_NR_BITS", "NETIF_F_GSO_BIT_MAX"} & set(macros.names(KERNEL))
     assert macros.find("NETIF_F_GSO_BIT", KERNEL) is None
