@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from klasy.source import Span
 
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+_TURNS = {"__be16": "ntohs", "__be32": "ntohl"}  # what gives the number of a type of the network's byte order
 
 
 def _unary(checker: ExprChecker, node: ast.Unary) -> tree.Expr | None:
@@ -137,6 +138,7 @@ def _comparison(checker: ExprChecker, node: ast.Binary, left: tree.Expr, right: 
     if isinstance(left.type, String) or isinstance(right.type, String):
         return _string_comparison(checker, node, left, right)
     if isinstance(left.type, Integer) and isinstance(right.type, Integer):
+        _byte_order(checker, node, left, right)
         left, right, _ = balance(left, right)
         return tree.Comparison(INT, node.span, op, left, right)
     bad = [operand for operand in (left, right) if not isinstance(operand.type, Integer | Pointer)]
@@ -157,6 +159,23 @@ def _comparison(checker: ExprChecker, node: ast.Binary, left: tree.Expr, right: 
                 node.span,
             )
     return tree.Comparison(INT, node.span, op, word(left), word(right))
+
+
+def _byte_order(checker: ExprChecker, node: ast.Binary, left: tree.Expr, right: tree.Expr) -> None:
+    """Warn of a number of the network's byte order that is compared with a constant of the machine's."""
+    for value, constant in ((left, right), (right, left)):
+        turn = _TURNS.get(value.type.name.removeprefix("const "))
+        if turn is None or not isinstance(constant, tree.Constant) or constant.type.name in _TURNS:
+            continue
+        low = constant.value & ((1 << 8 * value.type.size) - 1)
+        if low != int.from_bytes(low.to_bytes(value.type.size, "little"), "big"):
+            text, number = value.span.text, constant.span.text
+            checker.bag.warning(
+                "byte-order",
+                f"'{text}' is in the network's byte order, {number} in the machine's",
+                node.span,
+                hints=[f"its number is {turn}({text}); where {number} is meant as it stands, a cast says so"],
+            )
 
 
 def _string_comparison(checker: ExprChecker, node: ast.Binary, left: tree.Expr, right: tree.Expr) -> tree.Expr | None:
